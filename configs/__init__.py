@@ -1,0 +1,1 @@
+"""Experiments, one file each; every file defines `get_config(arg)`."""

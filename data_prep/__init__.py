@@ -1,0 +1,1 @@
+"""Radiology images and reports in, typed ArrayRecord data sets with diagnostic evidence out."""

@@ -1,0 +1,1 @@
+"""LGDEA-JAX: diagnostic evidence alignment for medical vision-language pretraining."""

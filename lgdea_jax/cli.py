@@ -1,0 +1,172 @@
+"""What every command of ours shares: exit statuses, one clear line for a user's error, config flags.
+
+Exit statuses: 0 success; 1 a fault of ours (with its traceback); 2 wrong use or a fault of the whole run (one line on
+stderr, no traceback); 3 the run finished but rows were rejected; 130 stopped with Ctrl-C; 143 stopped by SIGTERM after
+saving.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+OK, FAULT, USAGE, PARTIAL, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+
+
+class UserError(Exception):
+    """Wrong use, or a fault of the whole run, that the user can mend: one line, exit status 2."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`" (did you mean 'x'?)"` for the known name most like `name`, or an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def choose(kind: str, name: str, known: Iterable[str]) -> str:
+    """`name` if it is known; otherwise a `UserError` that lists what is and names the nearest."""
+    known = sorted(known)
+    if name not in known:
+        raise UserError(f"unknown {kind} {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+    return name
+
+
+def require(module: str, extra: str, what: str) -> Any:
+    """Imports an optional `module`, or raises a `UserError` with the pip line of the `extra` it comes with."""
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and not module.startswith(error.name.split(".")[0]):
+            raise
+        raise UserError(f"{what} needs {module}: pip install 'lgdea-jax[{extra}]'") from None
+
+
+def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> None:
+    """Runs `main(arguments)` and exits with the statuses above. Never returns."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = main(arguments) or OK
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = USAGE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: no space left on the disk while writing {error.filename or 'the output'}", file=sys.stderr)
+        status = USAGE
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        status = INTERRUPTED
+    sys.stdout.flush()
+    sys.exit(status)
+
+
+def find_config(path: str) -> Path:
+    """The config file at `path`, or the installed one of that name (`configs/x.py` works outside the checkout)."""
+    name = path.split(":", 1)[0]
+    if Path(name).is_file():
+        return Path(name)
+    parts = Path(name).parts
+    if parts and parts[0] == "configs":
+        installed = [Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs"]
+        for root in installed:
+            if (root / Path(*parts[1:])).is_file():
+                return root / Path(*parts[1:])
+        names = sorted(str(Path("configs") / p.relative_to(root)) for root in installed if root.is_dir()
+                       for p in root.rglob("*.py") if p.name != "__init__.py")
+        raise UserError(f"no config file {name!r}{nearest(name, names)}")
+    raise UserError(f"no config file {name!r}")
+
+
+def load_config(argv: Sequence[str]) -> tuple[Any, list[str]]:
+    """Reads `--config=FILE[:ARG]` and its `--config.key=value` overrides from `argv`.
+
+    Args:
+      argv: the command line without the program's name.
+
+    Returns:
+      (config, rest): an `ml_collections.ConfigDict`, locked, and the arguments that are not about the config.
+
+    Raises:
+      UserError: no `--config`, no such file, an unknown key (the nearest is named), or a value of the wrong type.
+    """
+    import importlib.util
+
+    rest, overrides, path = [], [], None
+    items = list(argv)
+    while items:
+        item = items.pop(0)
+        if item == "--config" or item.startswith("--config="):
+            path = item.split("=", 1)[1] if "=" in item else (items.pop(0) if items else None)
+        elif item.startswith("--config."):
+            key, _, value = item[len("--config."):].partition("=")
+            if "=" not in item:
+                if not items:
+                    raise UserError(f"--config.{key} needs a value")
+                value = items.pop(0)
+            overrides.append((key, value))
+        else:
+            rest.append(item)
+    if not path:
+        raise UserError("--config=FILE is needed, for example --config=configs/phantom.py")
+    file = find_config(path)
+    spec = importlib.util.spec_from_file_location("lgdea_config", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    argument = path.split(":", 1)[1] if ":" in path else None
+    config = module.get_config(argument)
+    for key, value in overrides:
+        set_override(config, key, value)
+    config.lock()
+    return config, rest
+
+
+def set_override(config: Any, key: str, text: str) -> None:
+    """Sets the dotted `key` of a ConfigDict from command-line text, keeping the type that it has.
+
+    Raises:
+      UserError: the key is unknown, or the text does not fit the type.
+    """
+    import ast
+
+    from ml_collections import ConfigDict
+
+    node, parts = config, key.split(".")
+    for depth, part in enumerate(parts):
+        if not isinstance(node, ConfigDict) or part not in node:
+            known = [".".join([*parts[:depth], k]) for k in node] if isinstance(node, ConfigDict) else []
+            raise UserError(f"unknown config key {key!r}{nearest(key, known)}")
+        if depth < len(parts) - 1:
+            node = node[part]
+    old = node[parts[-1]]
+    if isinstance(old, ConfigDict):
+        raise UserError(f"config key {key!r} is a group: set one of {', '.join(f'{key}.{k}' for k in old)}")
+    try:
+        node[parts[-1]] = _parse(text, old, ast.literal_eval)
+    except (ValueError, SyntaxError, TypeError):
+        raise UserError(f"config key {key!r}: {text!r} is not of type {type(old).__name__}") from None
+
+
+def _parse(text: str, old: Any, literal: Callable[[str], Any]) -> Any:
+    if isinstance(old, bool):
+        return {"true": True, "1": True, "false": False, "0": False}[text.lower()] if text.lower() in (
+            "true", "1", "false", "0") else int("not a bool")
+    if isinstance(old, int):
+        return int(text)
+    if isinstance(old, float):
+        return float(text)
+    if isinstance(old, str):
+        return text
+    if isinstance(old, (tuple, list)):
+        value = literal(text) if text[:1] in "([" else tuple(part for part in text.split(",") if part)
+        return type(old)(value)
+    try:  # The default is None: a number where it reads as one, text otherwise.
+        return literal(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,71 @@
+"""Packaging of LGDEA-JAX: the core install is light, everything else is an extra."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+CORE = [
+    "jax>=0.10,<0.12",
+    "flax>=0.12.8,<0.13",
+    "optax>=0.2.8,<0.3",
+    "orbax-checkpoint>=0.12.8,<0.13",
+    "grain>=0.2.18,<0.3",
+    "array-record>=0.8.3,<0.9",
+    "ml-collections>=1.1,<2",
+    "tensorflow-datasets>=4.9.10,<4.10",
+    # 1.21 needs protobuf 6, which breaks TFDS beside google-generativeai (protobuf < 6).
+    "tensorflow-metadata==1.17.3",
+    "protobuf>=5.29,<6",
+    "importlib_resources",
+    "transformers>=5.0,<6",
+    "tokenizers>=0.22",
+    "tensorboardX>=2.6,<3",
+    "numpy>=2.0,<3",
+    "scipy>=1.13",
+    "pillow>=11",
+    "tqdm>=4.66",
+    "absl-py>=2.1",
+]
+
+EXTRAS = {
+    "data": ["pydantic>=2.7,<3", "blosc2>=3,<4"],
+    "gemini": ["google-generativeai>=0.8.6,<0.9"],
+    "genai": ["google-genai>=1.0,<4"],
+    "openai": ["openai>=1.40,<4"],
+    "beam": ["apache-beam>=2.70,<3"],
+    "dicom": ["pydicom>=3.0,<4", "pylibjpeg>=2.0,<3", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg"],
+    "ct": ["nibabel>=5.2,<6", "blosc2>=3,<4"],
+    "cuda12": ["jax[cuda12]>=0.10,<0.12"],
+    "cuda13": ["jax[cuda13]>=0.10,<0.12"],
+    "tpu": ["jax[tpu]>=0.10,<0.12"],
+    "colab": ["matplotlib>=3.8", "ipywidgets>=8"],
+}
+EXTRAS["test"] = [
+    *EXTRAS["data"], *EXTRAS["dicom"], *EXTRAS["ct"],
+    "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "scikit-learn>=1.4", "ruff>=0.8", "matplotlib>=3.8",
+    "torch==2.13.0",
+]
+
+PACKAGES = [
+    *find_packages(include=["lgdea_jax", "lgdea_jax.*", "data_prep", "data_prep.*"]),
+    # The configs live at the top of the checkout but install inside the package, so that no
+    # top-level name as general as `configs` is taken.
+    "lgdea_jax.configs", "lgdea_jax.configs.data",
+]
+
+setup(
+    name="lgdea-jax",
+    version="0.1.0",
+    description="Diagnostic evidence alignment for medical vision-language pretraining, in JAX/Flax.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=PACKAGES,
+    package_dir={"lgdea_jax.configs": "configs"},
+    package_data={"lgdea_jax": ["findings/*.json"], "data_prep": ["extract/prompts/*"]},
+    install_requires=CORE,
+    extras_require=EXTRAS,
+)
