@@ -1,0 +1,1 @@
+"""TFDS builders over the one feature spec."""

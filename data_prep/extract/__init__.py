@@ -1,0 +1,1 @@
+"""Diagnostic evidence from report text."""

@@ -1,0 +1,1 @@
+"""A reader per data set: official layout in, studies out."""

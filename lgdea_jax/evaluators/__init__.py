@@ -1,0 +1,1 @@
+"""Evaluations that take the model as an argument."""

@@ -1,0 +1,1 @@
+"""Finding vocabulary, synonyms, label sets and prompts: data and pure functions."""

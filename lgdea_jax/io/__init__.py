@@ -1,0 +1,1 @@
+"""Decoding image files to arrays with their geometry (NumPy only)."""

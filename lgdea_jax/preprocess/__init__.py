@@ -1,0 +1,1 @@
+"""Named, versioned transforms of images, volumes and text."""
