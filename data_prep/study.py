@@ -1,0 +1,110 @@
+"""The study: what every source yields and `data_prep.build` turns into records. NumPy only.
+
+A study is one examination of a subject: its images with their views, its report and what is known about it. Sources
+(`data_prep/sources`) read official layouts into studies; nothing here touches the disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from lgdea_jax.records import TERMS, Box
+
+SPLITS = ("train", "validation", "test")
+SEXES = ("", "M", "F")
+
+
+class Reject(Exception):
+    """A source item that cannot be used; the message is the reason, without report text or patient identifiers.
+
+    Attributes:
+      reason: one short line, as it is written to `rejected.csv`.
+      study_id, image_id: of the refused item, "" where unknown; `image_id` is empty when the whole study is refused.
+    """
+
+    def __init__(self, reason: str, *, study_id: str = "", image_id: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.study_id = study_id
+        self.image_id = image_id
+
+    def __reduce__(self) -> tuple:
+        # Exceptions pickle by their positional arguments only, and worker processes send this one back.
+        return _rebuild_reject, (self.reason, self.study_id, self.image_id)
+
+
+def _rebuild_reject(reason: str, study_id: str, image_id: str) -> Reject:
+    return Reject(reason, study_id=study_id, image_id=image_id)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejection:
+    """One line of `rejected.csv`: `row` is the item's index in its source (a row number where there is a table)."""
+
+    study_id: str
+    image_id: str
+    row: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageRef:
+    """One image of a study: a file to decode, or pixels that are already there. Exactly one of the two is given.
+
+    Attributes:
+      image_id: unique within the study.
+      view: "PA", "AP", "LATERAL", ... as the source states it, "" where unknown.
+      path: file with the image (PNG, JPEG, DICOM, NIfTI).
+      pixels: uint8 [h, w] (or [h, w, 3], or uint16) decoded image.
+      boxes: where findings are, in pixels of this (original) image.
+    """
+
+    image_id: str
+    view: str = ""
+    path: str | None = None
+    pixels: np.ndarray | None = None
+    boxes: tuple[Box, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.pixels is None):
+            raise ValueError("an ImageRef has either a path or pixels")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Study:
+    """One examination.
+
+    Attributes:
+      study_id: unique in the data set; subject_id: the patient; a subject lies in one split only.
+      split: one of SPLITS.
+      images: may be empty (an unpaired report).
+      report: whole text, sections with their headers ("FINDINGS: ..."); empty for unpaired images.
+      labels: label name -> POSITIVE, NEGATIVE, UNCERTAIN or MISSING of `lgdea_jax.records`; a name that is not in the
+        source's `label_names` is an error, one that is absent here is MISSING.
+      source, licence: free text; terms: one of `records.TERMS`; language: ISO 639-1.
+      sex: "M", "F" or ""; age: years, NaN where unknown; modality: "CR", "DX", "CT", ...
+    """
+
+    study_id: str
+    subject_id: str
+    split: str
+    images: tuple[ImageRef, ...] = ()
+    report: str = ""
+    labels: dict[str, int] = dataclasses.field(default_factory=dict)
+    source: str = ""
+    licence: str = ""
+    terms: str = "unstated"
+    language: str = "en"
+    sex: str = ""
+    age: float = float("nan")
+    modality: str = "CR"
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"split {self.split!r} is none of {SPLITS}")
+        if self.terms not in TERMS:
+            raise ValueError(f"terms {self.terms!r} is none of {TERMS}")
+        if self.sex not in SEXES:
+            raise ValueError(f"sex {self.sex!r} is none of {SEXES}")
