@@ -1,0 +1,119 @@
+"""Text to token ids: a WordPiece tokeniser trained on the corpus, or any Hugging Face tokeniser from a directory.
+
+Nothing is downloaded: a tokeniser is a `tokenizer.json` file (`tokenizers` library) or a local directory that
+`transformers` can read. The tokeniser travels inside the data set and inside every checkpoint as text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lgdea_jax.cli import UserError
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+class TextTokenizer:
+    """Encodes text to fixed-length int32 rows. Picklable; cheap to copy to worker processes.
+
+    Attributes:
+      vocab_size: number of token ids.
+      pad_id: the id that fills the rest of a row.
+      digest: SHA-256 (hex) of the serialised tokeniser: equal digests mean equal encodings.
+    """
+
+    def __init__(self, serialised: str) -> None:
+        from tokenizers import Tokenizer
+
+        self.serialised = serialised
+        self._tokenizer = Tokenizer.from_str(serialised)
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        pads = [self._tokenizer.token_to_id(token) for token in ("[PAD]", "<pad>")]
+        pads = [pad for pad in pads if pad is not None]
+        if not pads:
+            raise UserError("the tokeniser has no padding token ([PAD] or <pad>)")
+        self.pad_id = pads[0]
+        self.digest = hashlib.sha256(serialised.encode()).hexdigest()
+
+    def __reduce__(self) -> tuple:
+        return TextTokenizer, (self.serialised,)
+
+    @classmethod
+    def load(cls, path: str | Path) -> TextTokenizer:
+        """Reads a `tokenizer.json`, or a local Hugging Face directory.
+
+        Raises:
+          UserError: there is none at `path`, or it cannot be read.
+        """
+        path = Path(path)
+        if path.is_dir() and (path / "tokenizer.json").is_file():
+            path = path / "tokenizer.json"
+        try:
+            if path.is_file():
+                return cls(path.read_text(encoding="utf-8"))
+            if path.is_dir():
+                from transformers import AutoTokenizer
+
+                fast = AutoTokenizer.from_pretrained(path, local_files_only=True, use_fast=True)
+                return cls(fast.backend_tokenizer.to_str())
+        except UserError:
+            raise
+        except Exception as error:  # The `tokenizers` library raises bare `Exception`s.
+            raise UserError(f"cannot read the tokeniser at {path}: {error}") from None
+        raise UserError(f"no tokeniser at {path}: a tokenizer.json or a Hugging Face directory is needed")
+
+    def save(self, path: str | Path) -> None:
+        """Writes the tokeniser as `tokenizer.json` text to the file `path`."""
+        Path(path).write_text(self.serialised, encoding="utf-8")
+
+    def encode(self, texts: Sequence[str], max_length: int) -> np.ndarray:
+        """Token ids with the tokeniser's own special tokens, cut and padded to `max_length`.
+
+        Args:
+          texts: N strings. Only the first `max_length` tokens count; the last kept one is the closing token.
+          max_length: length of a row, at least 2.
+
+        Returns:
+          int32 [N, max_length]; `pad_id` fills each row's rest.
+        """
+        rows = np.full((len(texts), max_length), self.pad_id, np.int32)
+        for row, encoding in zip(rows, self._tokenizer.encode_batch(list(texts)), strict=True):
+            ids = encoding.ids
+            if len(ids) > max_length:
+                ids = ids[: max_length - 1] + ids[-1:]
+            row[: len(ids)] = ids
+        return rows
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids` without special tokens."""
+        return self._tokenizer.decode([int(i) for i in ids if i != self.pad_id])
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
+    """Trains a lower-casing WordPiece tokeniser with [CLS] text [SEP].
+
+    Args:
+      texts: the training split's reports (never the evaluation splits').
+      vocab_size: upper bound on the vocabulary, special tokens included.
+
+    Returns:
+      The tokeniser; equal input gives an equal one.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=64))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False, min_frequency=2)
+    tokenizer.train_from_iterator(texts, trainer)
+    cls_id, sep_id = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", cls_id), ("[SEP]", sep_id)])
+    return TextTokenizer(tokenizer.to_str())
