@@ -7,6 +7,7 @@ Nothing is downloaded: a tokeniser is a `tokenizer.json` file (`tokenizers` libr
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -98,6 +99,10 @@ class TextTokenizer:
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
     """Trains a lower-casing WordPiece tokeniser with [CLS] text [SEP].
 
+    The vocabulary is every character, then whole words by frequency; a quarter of the room is left for the commonest
+    beginnings and endings of the words that did not fit. The library's own WordPiece trainer breaks ties by hash order,
+    so that two runs on equal input give different vocabularies; here ties break by the alphabet.
+
     Args:
       texts: the training split's reports (never the evaluation splits').
       vocab_size: upper bound on the vocabulary, special tokens included.
@@ -105,15 +110,37 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
     Returns:
       The tokeniser; equal input gives an equal one.
     """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=64))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False, min_frequency=2)
-    tokenizer.train_from_iterator(texts, trainer)
-    cls_id, sep_id = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    characters = sorted({character for word in words for character in word})
+    vocabulary = dict.fromkeys([*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters)])
+    if len(vocabulary) > vocab_size:
+        raise UserError(f"a vocabulary of {vocab_size} is too small: the characters alone need {len(vocabulary)}")
+
+    def commonest(counts: Counter[str], room: int) -> list[str]:
+        ranked = sorted((-count, token) for token, count in counts.items() if count > 1 and token not in vocabulary)
+        return [token for _, token in ranked[:room]]
+
+    room = vocab_size - len(vocabulary)
+    vocabulary.update(dict.fromkeys(commonest(words, room - room // 4)))
+    pieces: Counter[str] = Counter()
+    for word, count in words.items():
+        if word not in vocabulary:
+            for cut in range(2, min(len(word), 9)):
+                pieces[word[:cut]] += count
+                pieces[f"##{word[-cut:]}"] += count
+    vocabulary.update(dict.fromkeys(commonest(pieces, vocab_size - len(vocabulary))))
+    vocabulary.update(dict.fromkeys(commonest(words, vocab_size - len(vocabulary))))
+
+    ids = {token: index for index, token in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=64))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", cls_id), ("[SEP]", sep_id)])
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", ids["[CLS]"]), ("[SEP]", ids["[SEP]"])])
     return TextTokenizer(tokenizer.to_str())
