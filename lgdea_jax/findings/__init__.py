@@ -1,1 +1,1 @@
-"""Finding vocabulary, synonyms, label sets and prompts: data and pure functions."""
+"""Findings: the vocabulary, label sets and prompts. Data and pure functions, used by everybody."""
