@@ -16,8 +16,9 @@ from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN, Evidence
 
 LABEL_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "chexpert14": (
-        "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Lesion", "Lung Opacity", "Edema", "Consolidation",
-        "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture", "Support Devices"),
+        "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Lesion", "Lung Opacity", "Edema",
+        "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture",
+        "Support Devices"),
     "chexpert5": ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"),
     "chestxray14": (
         "Atelectasis", "Cardiomegaly", "Pleural Effusion", "Infiltrate", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
@@ -28,11 +29,12 @@ LABEL_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "Lung Opacity", "Pulmonary Fibrotic Sequela", "Pleural Effusion", "Mosaic Attenuation Pattern",
         "Peribronchial Thickening", "Consolidation", "Bronchiectasis", "Interlobular Septal Thickening"),
     "openi33": (
-        "No Finding", "Cardiomegaly", "Enlarged Cardiomediastinum", "Lung Opacity", "Consolidation", "Infiltrate", "Pneumonia",
-        "Edema", "Pulmonary Congestion", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Costophrenic Blunting",
-        "Pleural Other", "Nodule", "Mass", "Lung Lesion", "Granuloma", "Calcification Other", "Emphysema", "COPD",
-        "Hyperinflation", "Low Lung Volume", "Fibrosis", "Scar", "Hernia", "Fracture", "Support Devices",
-        "Surgical Hardware", "Scoliosis Or Kyphosis", "Degenerative Spine", "Aortic Abnormality", "Elevated Diaphragm"),
+        "No Finding", "Cardiomegaly", "Enlarged Cardiomediastinum", "Lung Opacity", "Consolidation", "Infiltrate",
+        "Pneumonia", "Edema", "Pulmonary Congestion", "Atelectasis", "Pneumothorax", "Pleural Effusion",
+        "Costophrenic Blunting", "Pleural Other", "Nodule", "Mass", "Lung Lesion", "Granuloma", "Calcification Other",
+        "Emphysema", "COPD", "Hyperinflation", "Low Lung Volume", "Fibrosis", "Scar", "Hernia", "Fracture",
+        "Support Devices", "Surgical Hardware", "Scoliosis Or Kyphosis", "Degenerative Spine", "Aortic Abnormality",
+        "Elevated Diaphragm"),
     "phantom": (
         "Nodule", "Mass", "Consolidation", "Pleural Effusion", "Pneumothorax", "Cardiomegaly", "Atelectasis", "Edema",
         "Fracture", "Emphysema", "Hernia", "Granuloma"),
@@ -55,14 +57,14 @@ def strengths(evidence: Sequence[Evidence]) -> dict[str, int]:
     return found
 
 
-def labels_from_evidence(evidence: Sequence[Evidence], normal: bool, names: Sequence[str], *, unmentioned: int = MISSING,
-                         hierarchy: bool = False) -> np.ndarray:
+def labels_from_evidence(evidence: Sequence[Evidence], normal: bool, names: Sequence[str], *,
+                         unmentioned: int = MISSING, hierarchy: bool = False) -> np.ndarray:
     """One label per name from a report's evidence.
 
-    A finding takes the strongest statement about it or, for present and uncertain ones, about its members (a nodule is a
-    lung lesion). It is absent through its members only when all of them are. "No Finding" is POSITIVE when normality is
-    stated and nothing but devices is present or uncertain, NEGATIVE when something is. In a study stated normal, diseases
-    that are not mentioned are NEGATIVE; devices are not (a normal chest may hold a pacemaker).
+    A finding takes the strongest statement about it or, for present and uncertain ones, about its members (a nodule is
+    a lung lesion). It is absent through its members only when all of them are. "No Finding" is POSITIVE when normality
+    is stated and nothing but devices is present or uncertain, NEGATIVE when something is. In a study stated normal,
+    diseases that are not mentioned are NEGATIVE; devices are not (a normal chest may hold a pacemaker).
 
     Args:
       evidence: statements of one report.

@@ -38,7 +38,8 @@ _BASES = ("at the right lung base", "at the left lung base", "at both lung bases
 _BANKS: Mapping[str, _Bank] = MappingProxyType({
     NO_FINDING: _Bank(
         ("No acute cardiopulmonary abnormality.", "Normal chest.", "No acute disease.", "The lungs are clear.",
-         "Heart size and mediastinal contours are normal.", "No focal consolidation, pleural effusion or pneumothorax."),
+         "Heart size and mediastinal contours are normal.",
+         "No focal consolidation, pleural effusion or pneumothorax."),
         ("Abnormal chest.", "Acute cardiopulmonary abnormality.", "There is an abnormality in the lungs.",
          "Findings as described above.")),
     "Cardiomegaly": _Bank(
@@ -49,7 +50,8 @@ _BANKS: Mapping[str, _Bank] = MappingProxyType({
          "The cardiac silhouette is within normal limits", "The heart is not enlarged")),
     "Enlarged Cardiomediastinum": _Bank(
         ("Widened mediastinum", "The mediastinum is widened", "Widening of the superior mediastinum",
-         "Enlarged cardiomediastinal silhouette", "The cardiomediastinal silhouette is enlarged", "Prominent mediastinum"),
+         "Enlarged cardiomediastinal silhouette", "The cardiomediastinal silhouette is enlarged",
+         "Prominent mediastinum"),
         ("No mediastinal widening", "The mediastinum is not widened", "Normal mediastinal contours",
          "The cardiomediastinal silhouette is normal", "Mediastinal contours are unremarkable")),
     "Pleural Effusion": _Bank(
@@ -65,32 +67,35 @@ _BANKS: Mapping[str, _Bank] = MappingProxyType({
         ("No pneumothorax", "There is no pneumothorax", "No pneumothorax is seen", "No evidence of pneumothorax",
          "No visible pneumothorax", "No pneumothoraces")),
     "Consolidation": _Bank(
-        (*_cross(("consolidation",), (*_LOBES, *_BASES)), "Right lower lobe consolidation", "Left lower lobe consolidation",
-         "Right upper lobe consolidation", "Dense airspace consolidation", "Multifocal consolidation"),
+        (*_cross(("consolidation",), (*_LOBES, *_BASES)), "Right lower lobe consolidation",
+         "Left lower lobe consolidation", "Right upper lobe consolidation", "Dense airspace consolidation",
+         "Multifocal consolidation"),
         ("No consolidation", "No focal consolidation", "There is no focal consolidation", "The lungs are clear",
          "No focal airspace consolidation", "No evidence of consolidation")),
     "Pneumonia": _Bank(
-        ("Right lower lobe pneumonia", "Left lower lobe pneumonia", "Right upper lobe pneumonia", "Right middle lobe pneumonia",
-         "Multifocal pneumonia", "Findings consistent with pneumonia", "Opacity at the left lung base consistent with pneumonia",
-         "Bilateral pneumonia"),
+        ("Right lower lobe pneumonia", "Left lower lobe pneumonia", "Right upper lobe pneumonia",
+         "Right middle lobe pneumonia", "Multifocal pneumonia", "Findings consistent with pneumonia",
+         "Opacity at the left lung base consistent with pneumonia", "Bilateral pneumonia"),
         ("No pneumonia", "No evidence of pneumonia", "There is no pneumonia", "The lungs are clear",
          "No findings to suggest pneumonia")),
     "Lung Opacity": _Bank(
-        (*_cross(("patchy opacity",), (*_LOBES, *_BASES)), "Bilateral airspace opacities", "Hazy opacity in the right lung",
-         "Hazy opacity in the left lung", "Left basilar opacity", "Right basilar airspace disease"),
+        (*_cross(("patchy opacity",), (*_LOBES, *_BASES)), "Bilateral airspace opacities",
+         "Hazy opacity in the right lung", "Hazy opacity in the left lung", "Left basilar opacity",
+         "Right basilar airspace disease"),
         ("No focal opacity", "No airspace opacity", "The lungs are clear", "Lungs are clear bilaterally",
          "No focal airspace disease")),
     "Infiltrate": _Bank(
         (*_cross(("infiltrate",), (*_LOBES, *_BASES)), "Right lower lobe infiltrate", "Left lower lobe infiltrate",
          "Bilateral infiltrates", "Patchy infiltrates"),
-        ("No infiltrate", "No focal infiltrate", "No infiltrates are seen", "The lungs are clear", "No pulmonary infiltrate")),
+        ("No infiltrate", "No focal infiltrate", "No infiltrates are seen", "The lungs are clear",
+         "No pulmonary infiltrate")),
     "Atelectasis": _Bank(
         (*_cross(("left", "right"), ("basilar", "lower lobe"), ("atelectasis",)), "Bibasilar atelectasis",
          "Linear atelectasis at the left lung base", "Linear atelectasis at the right lung base",
-         "Subsegmental atelectasis in the right middle lobe", "Right upper lobe atelectasis", "Left upper lobe atelectasis",
-         "Platelike atelectasis", "Mild bibasilar atelectasis"),
-        ("No atelectasis", "There is no atelectasis", "No evidence of atelectasis", "The lungs are well expanded and clear",
-         "No lobar collapse")),
+         "Subsegmental atelectasis in the right middle lobe", "Right upper lobe atelectasis",
+         "Left upper lobe atelectasis", "Platelike atelectasis", "Mild bibasilar atelectasis"),
+        ("No atelectasis", "There is no atelectasis", "No evidence of atelectasis",
+         "The lungs are well expanded and clear", "No lobar collapse")),
     "Edema": _Bank(
         ("Pulmonary edema", "Mild pulmonary edema", "Moderate pulmonary edema", "Severe pulmonary edema",
          "Interstitial pulmonary edema", "Alveolar edema in both lungs", "Mild interstitial edema",
@@ -98,11 +103,12 @@ _BANKS: Mapping[str, _Bank] = MappingProxyType({
         ("No pulmonary edema", "No edema", "There is no pulmonary edema", "No evidence of pulmonary edema",
          "Pulmonary vasculature is normal", "No overt pulmonary edema")),
     "Fracture": _Bank(
-        (*_cross(_SIDES, ("rib fracture", "clavicle fracture")), "Displaced right rib fracture", "Displaced left rib fracture",
-         "Acute rib fracture", "Fracture of the right lateral rib", "Fracture of the left posterior rib",
-         "Healed left rib fractures", "Compression fracture of the thoracic spine"),
-        ("No fracture", "No acute fracture", "No displaced rib fracture", "No rib fractures", "Bony structures are intact",
-         "No acute bony abnormality")),
+        (*_cross(_SIDES, ("rib fracture", "clavicle fracture")), "Displaced right rib fracture",
+         "Displaced left rib fracture", "Acute rib fracture", "Fracture of the right lateral rib",
+         "Fracture of the left posterior rib", "Healed left rib fractures",
+         "Compression fracture of the thoracic spine"),
+        ("No fracture", "No acute fracture", "No displaced rib fracture", "No rib fractures",
+         "Bony structures are intact", "No acute bony abnormality")),
     "Emphysema": _Bank(
         ("Emphysema", "Emphysematous changes", "Severe emphysema", "Mild emphysema", "Upper lobe emphysema",
          "Emphysema in both upper lobes", "Bullous emphysema", "Hyperlucent lungs with emphysematous changes"),
@@ -118,14 +124,15 @@ _BANKS: Mapping[str, _Bank] = MappingProxyType({
         (*_cross(("mass",), _LOBES), "Right upper lobe mass", "Left upper lobe mass", "Right lower lobe mass",
          "Left lower lobe mass", "Large lung mass", "Right hilar mass", "Left hilar mass", "Mass in the right lung",
          "Mass in the left lung"),
-        ("No mass", "No pulmonary mass", "No lung mass is seen", "No pulmonary nodules or masses", "No suspicious mass")),
+        ("No mass", "No pulmonary mass", "No lung mass is seen", "No pulmonary nodules or masses",
+         "No suspicious mass")),
     "Lung Lesion": _Bank(
         (*_cross(("nodule", "mass"), _LOBES), "Lung lesion", "Pulmonary mass", "Pulmonary nodule", "Cavitary lesion"),
         ("No lung lesion", "No pulmonary nodule or mass", "No suspicious pulmonary lesion", "No nodules or masses")),
     "Granuloma": _Bank(
         (*_cross(("calcified granuloma",), _LOBES), "Calcified granuloma", "Right calcified granuloma",
-         "Left calcified granuloma", "Small calcified nodule in the right lung", "Small calcified nodule in the left lung",
-         "Calcified granulomas", "Old granulomatous disease"),
+         "Left calcified granuloma", "Small calcified nodule in the right lung",
+         "Small calcified nodule in the left lung", "Calcified granulomas", "Old granulomatous disease"),
         ("No granuloma", "No calcified granulomas", "No calcified nodules", "No evidence of granulomatous disease")),
     "Hernia": _Bank(
         ("Hiatal hernia", "Small hiatal hernia", "Large hiatal hernia", "Moderate hiatal hernia", "Hiatus hernia",
@@ -133,7 +140,8 @@ _BANKS: Mapping[str, _Bank] = MappingProxyType({
         ("No hiatal hernia", "No hernia", "There is no hiatal hernia", "No evidence of hiatal hernia")),
     "Pleural Thickening": _Bank(
         ("Pleural thickening", "Right apical pleural thickening", "Left apical pleural thickening",
-         "Biapical pleural thickening", "Right pleural thickening", "Left pleural thickening", "Mild pleural thickening"),
+         "Biapical pleural thickening", "Right pleural thickening", "Left pleural thickening",
+         "Mild pleural thickening"),
         ("No pleural thickening", "There is no pleural thickening", "The pleura is normal", "No pleural abnormality")),
     "Pleural Other": _Bank(
         ("Pleural thickening", "Biapical pleural thickening", "Pleural plaques", "Calcified pleural plaques",
@@ -144,8 +152,9 @@ _BANKS: Mapping[str, _Bank] = MappingProxyType({
          "Upper lobe fibrosis", "Interstitial lung disease", "Fibrotic changes at the lung bases"),
         ("No fibrosis", "No pulmonary fibrosis", "No interstitial lung disease", "No fibrotic changes")),
     "Support Devices": _Bank(
-        ("Endotracheal tube in place", "Right central venous catheter", "Left-sided pacemaker", "Nasogastric tube in place",
-         "Right chest tube", "Left chest tube", "Right PICC line", "Tracheostomy tube", "Support devices"),
+        ("Endotracheal tube in place", "Right central venous catheter", "Left-sided pacemaker",
+         "Nasogastric tube in place", "Right chest tube", "Left chest tube", "Right PICC line", "Tracheostomy tube",
+         "Support devices"),
         ("No support devices", "No lines or tubes", "No catheters or tubes", "No pacemaker")),
 })
 

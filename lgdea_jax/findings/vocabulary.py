@@ -1,16 +1,18 @@
 """The findings that everybody speaks of: canonical names, synonyms, and how they include one another.
 
-It covers the 14 CheXpert classes (Irvin et al., AAAI 2019), the 14 of ChestX-ray14 (Wang et al., CVPR 2017), the 18 labels
-of CT-RATE (Hamamci et al., 2024) and the coarser MeSH headings of the Open-I collection (Demner-Fushman et al., JAMIA 2016).
+It covers the 14 CheXpert classes (Irvin et al., AAAI 2019), the 14 of ChestX-ray14 (Wang et al., CVPR 2017), the 18
+labels of CT-RATE (Hamamci et al., 2024) and the coarser MeSH headings of the Open-I collection (Demner-Fushman et al.,
+JAMIA 2016).
 
 Two relations, kept apart because data sets disagree about the second:
 
-- `members` are true by definition wherever the words are used: a nodule is a lung lesion, a pacemaker is medical material.
-- `parents` is the CheXpert hierarchy (edema is a lung opacity). Labelers and references often do NOT apply it: a report
-  that says "edema" is not coded as "opacity". Nothing uses it unless asked to.
+- `members` are true by definition wherever the words are used: a nodule is a lung lesion, a pacemaker is medical
+  material.
+- `parents` is the CheXpert hierarchy (edema is a lung opacity). Labelers and references often do NOT apply
+  it: a report that says "edema" is not coded as "opacity". Nothing uses it unless asked to.
 
-Synonyms are lower-case noun phrases, as a report or a prompt would write them; the patterns of whole statements ("the heart
-is enlarged") belong to `data_prep.extract.lexicon`.
+Synonyms are lower-case noun phrases, as a report or a prompt would write them; the patterns of whole statements ("the
+heart is enlarged") belong to `data_prep.extract.lexicon`.
 """
 
 from __future__ import annotations
@@ -55,9 +57,10 @@ FINDINGS: tuple[Finding, ...] = (
         "prominent mediastinum", "wide mediastinum", "mediastinal enlargement", "mediastinal prominence",
         "widening of the mediastinum", "enlarged cardiomediastinum", "widened cardiomediastinal silhouette")),
     Finding("Cardiomegaly", (
-        "cardiomegaly", "enlarged heart", "cardiac enlargement", "enlarged cardiac silhouette", "enlargement of the heart",
-        "enlargement of the cardiac silhouette", "enlarged heart size", "heart enlargement", "prominent heart",
-        "prominent cardiac silhouette", "enlarged cardiac contour", "enlarged cardiac shadow"),
+        "cardiomegaly", "enlarged heart", "cardiac enlargement", "enlarged cardiac silhouette",
+        "enlargement of the heart", "enlargement of the cardiac silhouette", "enlarged heart size",
+        "heart enlargement", "prominent heart", "prominent cardiac silhouette", "enlarged cardiac contour",
+        "enlarged cardiac shadow"),
         parents=("Enlarged Cardiomediastinum",)),
     Finding("Lung Lesion", ("lung lesion", "pulmonary lesion", "lesion", "nodular density", "nodular opacity"),
             parents=_OPACITY, members=("Nodule", "Mass", "Cavitation")),
@@ -99,10 +102,11 @@ FINDINGS: tuple[Finding, ...] = (
         "fracture", "fractures", "rib fracture", "rib fractures", "fracture deformity", "compression fracture",
         "clavicle fracture", "healed fracture", "displaced rib fracture")),
     Finding("Support Devices", (
-        "support device", "support devices", "endotracheal tube", "central venous catheter", "central line", "pacemaker",
-        "chest tube", "nasogastric tube", "picc", "picc line", "port-a-cath", "tracheostomy tube", "icd", "defibrillator",
-        "swan-ganz catheter", "pigtail catheter", "enteric tube", "feeding tube", "dialysis catheter", "port catheter",
-        "cardiac device", "aicd", "catheter", "tracheostomy", "pacer"), kind="device"),
+        "support device", "support devices", "endotracheal tube", "central venous catheter", "central line",
+        "pacemaker", "chest tube", "nasogastric tube", "picc", "picc line", "port-a-cath", "tracheostomy tube", "icd",
+        "defibrillator", "swan-ganz catheter", "pigtail catheter", "enteric tube", "feeding tube",
+        "dialysis catheter", "port catheter", "cardiac device", "aicd", "catheter", "tracheostomy",
+        "pacer"), kind="device"),
     Finding("Surgical Hardware", (
         "surgical clips", "sternotomy wires", "median sternotomy", "surgical hardware", "surgical sutures", "stent",
         "spinal fusion hardware", "valve replacement", "prosthetic valve", "surgical staples", "orthopedic hardware",
@@ -113,15 +117,15 @@ FINDINGS: tuple[Finding, ...] = (
             parents=_OPACITY, aliases=("Infiltration",)),
     Finding("Pulmonary Congestion", (
         "pulmonary vascular congestion", "vascular congestion", "pulmonary congestion", "pulmonary venous congestion",
-        "venous congestion", "central vascular congestion", "vascular engorgement", "cephalization", "interstitial congestion",
-        "pulmonary venous hypertension"), parents=("Edema",)),
+        "venous congestion", "central vascular congestion", "vascular engorgement", "cephalization",
+        "interstitial congestion", "pulmonary venous hypertension"), parents=("Edema",)),
     Finding("Nodule", (
         "pulmonary nodule", "nodule", "nodules", "lung nodule", "pulmonary nodules", "lung nodules", "nodular density",
         "nodular opacity", "nodular densities", "nodular opacities", "micronodules", "solitary pulmonary nodule"),
         parents=("Lung Lesion",), aliases=("Lung nodule", "Pulmonary nodule")),
     Finding("Mass", (
-        "mass", "lung mass", "pulmonary mass", "masses", "mass lesion", "hilar mass", "mass-like opacity", "masslike opacity",
-        "neoplasm", "tumor", "malignancy"), parents=("Lung Lesion",)),
+        "mass", "lung mass", "pulmonary mass", "masses", "mass lesion", "hilar mass", "mass-like opacity",
+        "masslike opacity", "neoplasm", "tumor", "malignancy"), parents=("Lung Lesion",)),
     Finding("Cavitation", ("cavitary lesion", "cavitation", "cavity", "cavitary nodule", "cavitary mass"),
             parents=("Lung Lesion",)),
     Finding("Granuloma", (
@@ -129,8 +133,8 @@ FINDINGS: tuple[Finding, ...] = (
         "granulomatous disease", "calcified granulomatous disease", "old granulomatous disease",
         "prior granulomatous disease", "calcified nodules")),
     Finding("Calcification Other", (
-        "calcification", "calcifications", "calcified lymph node", "calcified hilar lymph nodes", "calcified lymph nodes",
-        "calcified mediastinal lymph nodes")),
+        "calcification", "calcifications", "calcified lymph node", "calcified hilar lymph nodes",
+        "calcified lymph nodes", "calcified mediastinal lymph nodes")),
     Finding("Emphysema", (
         "emphysema", "emphysematous change", "emphysematous changes", "bullous emphysema", "bullous disease", "bulla",
         "bullae", "bullous changes", "centrilobular emphysema")),
@@ -138,8 +142,8 @@ FINDINGS: tuple[Finding, ...] = (
         "chronic obstructive pulmonary disease", "copd", "chronic obstructive lung disease", "obstructive lung disease",
         "chronic obstructive airways disease")),
     Finding("Hyperinflation", (
-        "hyperinflation", "hyperexpansion", "hyperinflated lungs", "hyperexpanded lungs", "hyperaeration", "overinflation",
-        "flattened diaphragms", "flattening of the diaphragms", "hyperlucent lungs", "air trapping")),
+        "hyperinflation", "hyperexpansion", "hyperinflated lungs", "hyperexpanded lungs", "hyperaeration",
+        "overinflation", "flattened diaphragms", "flattening of the diaphragms", "hyperlucent lungs", "air trapping")),
     Finding("Low Lung Volume", (
         "low lung volumes", "low lung volume", "decreased lung volumes", "hypoinflation", "reduced lung volumes",
         "shallow inspiration", "hypoventilation", "low volumes", "small lung volumes", "hypoinflated lungs",
@@ -149,8 +153,8 @@ FINDINGS: tuple[Finding, ...] = (
         "fibrotic changes", "chronic interstitial changes", "chronic interstitial lung disease", "honeycombing",
         "chronic interstitial disease")),
     Finding("Scar", (
-        "scarring", "scar", "scars", "pulmonary scarring", "parenchymal scarring", "apical scarring", "parenchymal scar",
-        "cicatrix", "linear scarring")),
+        "scarring", "scar", "scars", "pulmonary scarring", "parenchymal scarring", "apical scarring",
+        "parenchymal scar", "cicatrix", "linear scarring")),
     Finding("Hernia", (
         "hiatal hernia", "hernia", "hiatus hernia", "diaphragmatic hernia", "bochdalek hernia", "morgagni hernia"),
         aliases=("Hiatal hernia",)),
@@ -171,8 +175,8 @@ FINDINGS: tuple[Finding, ...] = (
         "diaphragmatic elevation")),
     Finding("Subcutaneous Emphysema", ("subcutaneous emphysema", "subcutaneous air", "soft tissue emphysema",
                                        "subcutaneous gas")),
-    Finding("Pneumoperitoneum", ("pneumoperitoneum", "free air", "free intraperitoneal air", "subdiaphragmatic free air",
-                                 "free subdiaphragmatic air")),
+    Finding("Pneumoperitoneum", ("pneumoperitoneum", "free air", "free intraperitoneal air",
+                                 "subdiaphragmatic free air", "free subdiaphragmatic air")),
     Finding("Pneumomediastinum", ("pneumomediastinum", "mediastinal air", "mediastinal emphysema")),
     Finding("Arterial Wall Calcification", (
         "arterial wall calcification", "atherosclerotic calcification", "vascular calcification",
@@ -199,8 +203,8 @@ FINDINGS: tuple[Finding, ...] = (
     Finding("Bronchiectasis", ("bronchiectasis", "bronchiectases", "bronchiectatic changes", "bronchial dilatation",
                                "traction bronchiectasis", "bronchiectatic change")),
     Finding("Interlobular Septal Thickening", (
-        "interlobular septal thickening", "septal thickening", "smooth septal thickening", "kerley b lines", "kerley lines",
-        "thickened interlobular septa", "interlobular septal thickenings")),
+        "interlobular septal thickening", "septal thickening", "smooth septal thickening", "kerley b lines",
+        "kerley lines", "thickened interlobular septa", "interlobular septal thickenings")),
 )
 
 BY_NAME: Mapping[str, Finding] = MappingProxyType({finding.name: finding for finding in FINDINGS})
