@@ -1,0 +1,75 @@
+"""Images as bytes inside records: encoding at build time, decoding in the input pipeline.
+
+"png" is lossless and small, "jpeg" (quality 95) is smaller still, "raw" is the pixels as they are: largest, and the
+quickest to read.
+"""
+
+from __future__ import annotations
+
+import io as _io
+
+import numpy as np
+
+from lgdea_jax.cli import choose
+
+ENCODINGS = ("png", "jpeg", "raw")
+
+_RAW_HEADER = 8  # Two little-endian uint32: height, width.
+
+
+def encode_image(array: np.ndarray, encoding: str) -> bytes:
+    """Encodes a grey image.
+
+    Args:
+      array: uint8 [h, w].
+      encoding: one of ENCODINGS.
+
+    Returns:
+      The bytes that `decode_image(bytes, encoding)` turns back into uint8 [h, w]: exactly, but for "jpeg".
+
+    Raises:
+      UserError: unknown encoding. ValueError: not a uint8 [h, w] array.
+    """
+    choose("image encoding", encoding, ENCODINGS)
+    if array.dtype != np.uint8 or array.ndim != 2 or 0 in array.shape:
+        raise ValueError(f"expected uint8 [h, w], got {array.dtype} {list(array.shape)}")
+    if encoding == "raw":
+        return np.array(array.shape, "<u4").tobytes() + np.ascontiguousarray(array).tobytes()
+    from PIL import Image
+
+    buffer = _io.BytesIO()
+    if encoding == "png":
+        Image.fromarray(array).save(buffer, "PNG", compress_level=3)
+    else:
+        Image.fromarray(array).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def decode_image(data: bytes, image_format: str) -> np.ndarray:
+    """Decodes a record's image.
+
+    Args:
+      data: `Record.image`.
+      image_format: `Record.image_format`, one of ENCODINGS.
+
+    Returns:
+      uint8 [h, w]; read-only when it is "raw".
+
+    Raises:
+      UserError: unknown format. ValueError: the bytes are not such an image.
+    """
+    choose("image format", image_format, ENCODINGS)
+    if image_format == "raw":
+        if len(data) < _RAW_HEADER:
+            raise ValueError("a raw image has no header")
+        height, width = np.frombuffer(data, "<u4", 2).tolist()
+        if len(data) != _RAW_HEADER + height * width:
+            raise ValueError(f"a raw image of {height} x {width} has {len(data)} bytes")
+        return np.frombuffer(data, np.uint8, offset=_RAW_HEADER).reshape(height, width)
+    from PIL import Image
+
+    try:
+        with Image.open(_io.BytesIO(data), formats=[image_format.upper()]) as image:
+            return np.array(image.convert("L") if image.mode != "L" else image)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"a {image_format} image cannot be decoded: {error}") from None

@@ -1,0 +1,204 @@
+"""2D image transforms with their geometry: "grey8@1" (what records store) and "letterbox@1" (what models see).
+
+No transform here mirrors an image: image-left is patient-right throughout. Boxes are (x, y, w, h) in pixels, x to the
+right and y down, where pixel i covers the interval [i, i + 1): scaling a box is multiplying by the ratio of the sizes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from lgdea_jax.cli import choose
+from lgdea_jax.records import Box
+
+RECORD_TRANSFORM = "grey8@1"
+MODEL_TRANSFORM = "letterbox@1"
+
+
+def to_grey8(array: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Any decoded image as 8-bit grey, and what was converted (for counting).
+
+    uint8 [h, w] is returned as it is. Deeper images (uint16, float) are scaled linearly from their minimum and maximum
+    to 0..255. Colours become ITU-R 601 luma; transparent parts are laid on black.
+
+    Args:
+      array: uint8, uint16 or float [h, w]; uint8 [h, w, 3] or [h, w, 4].
+
+    Returns:
+      (uint8 [h, w], conversions out of "16 bit", "float", "colour", "alpha").
+
+    Raises:
+      ValueError: another shape, or no pixels.
+    """
+    if array.size == 0 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise ValueError(f"not an image: {array.dtype} {list(array.shape)}")
+    done: list[str] = []
+    if array.ndim == 3:
+        values = array.astype(np.float32)
+        if array.shape[2] == 4:
+            done.append("alpha")
+            values = values[..., :3] * (values[..., 3:] / 255.0)
+        done.append("colour")
+        array = np.clip(np.rint(values @ np.array([0.299, 0.587, 0.114], np.float32)), 0, 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        done.append("float" if np.issubdtype(array.dtype, np.floating) else "16 bit")
+        low, high = float(array.min()), float(array.max())
+        scale = 255.0 / (high - low) if high > low else 0.0
+        array = np.rint((array.astype(np.float32) - np.float32(low)) * np.float32(scale)).astype(np.uint8)
+    return array, tuple(done)
+
+
+def fit_shape(shape: tuple[int, int], size: int, *, enlarge: bool) -> tuple[int, int]:
+    """(h, w) scaled so that the longer side is `size`, each side at least 1; unchanged if smaller and not `enlarge`."""
+    height, width = shape
+    longer = max(height, width)
+    if longer == size or (longer < size and not enlarge):
+        return height, width
+    return max(1, round(height * size / longer)), max(1, round(width * size / longer))
+
+
+def resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Bilinear resize with antialiasing; uint8 [h, w] -> uint8 [*shape]."""
+    if image.shape == tuple(shape):
+        return image
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(image).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
+
+
+def grey8(array: np.ndarray, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The record transform "grey8@1": 8-bit grey, longer side at most `size`, aspect kept, never enlarged.
+
+    Returns:
+      (uint8 [h, w], the conversions of `to_grey8`).
+    """
+    image, done = to_grey8(array)
+    return resize(image, fit_shape(image.shape, size, enlarge=False)), done
+
+
+def letterbox(image: np.ndarray, size: int) -> np.ndarray:
+    """The model transform "letterbox@1": the longer side is resized to `size`, black bars make a centred square.
+
+    Args:
+      image: uint8 [h, w].
+
+    Returns:
+      uint8 [size, size].
+    """
+    height, width = fit_shape(image.shape, size, enlarge=True)
+    if (height, width) == (size, size):
+        return resize(image, (size, size))
+    out = np.zeros((size, size), np.uint8)
+    top, left = (size - height) // 2, (size - width) // 2
+    out[top:top + height, left:left + width] = resize(image, (height, width))
+    return out
+
+
+TRANSFORMS: dict[str, Callable[..., np.ndarray]] = {MODEL_TRANSFORM: letterbox}
+
+
+def model_transform(name: str) -> Callable[[np.ndarray, int], np.ndarray]:
+    """The model transform called `name` ("letterbox@1"): a function (uint8 [h, w], size) -> uint8 [size, size].
+
+    Raises:
+      UserError: there is none of that name and version.
+    """
+    return TRANSFORMS[choose("transform", name, TRANSFORMS)]
+
+
+def scale_boxes(boxes: Iterable[Box], from_shape: tuple[int, int], to_shape: tuple[int, int]) -> tuple[Box, ...]:
+    """Boxes in pixels of an image (h, w) -> in pixels of the same image resized to (h, w)."""
+    sy, sx = to_shape[0] / from_shape[0], to_shape[1] / from_shape[1]
+    return tuple(dataclasses.replace(b, x=b.x * sx, y=b.y * sy, w=b.w * sx, h=b.h * sy) for b in boxes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Letterbox:
+    """Geometry of `letterbox`: original pixels <-> the model's square.
+
+    Attributes:
+      original: (h, w) of the original image, the frame in which boxes are given and heatmaps are wanted.
+      size: side of the model's square.
+      content: (h, w) of the image inside the square.
+      offset: (top, left) of the image inside the square.
+    """
+
+    original: tuple[int, int]
+    size: int
+    content: tuple[int, int]
+    offset: tuple[int, int]
+
+    @classmethod
+    def of(cls, original_shape: tuple[int, ...], size: int, stored_shape: tuple[int, ...] | None = None) -> Letterbox:
+        """Geometry for an image of `original_shape`.
+
+        Args:
+          original_shape: (h, w) or (depth, h, w), before the record transform.
+          size: side of the model's square.
+          stored_shape: the shape in the record, from which `letterbox` was made; the same as the original if not given.
+            Rounding to whole pixels on the way makes it count, by at most one pixel.
+        """
+        original = (int(original_shape[-2]), int(original_shape[-1]))
+        stored = original if stored_shape is None else (int(stored_shape[-2]), int(stored_shape[-1]))
+        if min(original) < 1 or min(stored) < 1:
+            raise ValueError(f"an image of {original} pixels, stored as {stored}, has no geometry")
+        content = fit_shape(stored, size, enlarge=True)
+        return cls(original, size, content, ((size - content[0]) // 2, (size - content[1]) // 2))
+
+    def box(self, box: Box) -> Box:
+        """A box in original pixels -> in the model's pixels."""
+        sy, sx = self.content[0] / self.original[0], self.content[1] / self.original[1]
+        return dataclasses.replace(box, x=box.x * sx + self.offset[1], y=box.y * sy + self.offset[0],
+                                   w=box.w * sx, h=box.h * sy)
+
+    def box_back(self, box: Box) -> Box:
+        """A box in the model's pixels -> in original pixels (not clipped)."""
+        sy, sx = self.content[0] / self.original[0], self.content[1] / self.original[1]
+        return dataclasses.replace(box, x=(box.x - self.offset[1]) / sx, y=(box.y - self.offset[0]) / sy,
+                                   w=box.w / sx, h=box.h / sy)
+
+    def heatmap(self, grid: np.ndarray) -> np.ndarray:
+        """A heatmap over the model's square, mapped back onto the original image.
+
+        Args:
+          grid: [gh, gw], one value per patch; patch (0, 0) is the square's top left corner.
+
+        Returns:
+          float32 [H, W]: bilinear between the patches' centres, constant outside the outermost ones; what lies on the
+          bars is left out.
+        """
+        grid = np.asarray(grid, np.float32)
+        rows = self._positions(0, grid.shape[0])
+        columns = self._positions(1, grid.shape[1])
+        low, high, part = rows
+        tall = grid[low] * (1 - part)[:, None] + grid[high] * part[:, None]
+        low, high, part = columns
+        return tall[:, low] * (1 - part) + tall[:, high] * part
+
+    def _positions(self, axis: int, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For every original pixel along `axis`: the two patches around its centre and the second one's share."""
+        centre = (np.arange(self.original[axis]) + 0.5) * (self.content[axis] / self.original[axis])
+        place = (centre + self.offset[axis]) * (cells / self.size) - 0.5
+        place = np.clip(place, 0, cells - 1)
+        low = np.minimum(place.astype(np.int64), max(cells - 2, 0))
+        high = np.minimum(low + 1, cells - 1)
+        return low, high, (place - low).astype(np.float32)
+
+
+def difference_hash(image: np.ndarray) -> np.ndarray:
+    """256-bit difference hash of an image: near-duplicates differ in few bits (Hamming distance).
+
+    The image is reduced to 16 x 17 and each bit says whether a pixel is darker than its right neighbour; a constant
+    image gives all zeros, like no image at all, so it never counts as a duplicate.
+
+    Args:
+      image: uint8 [h, w].
+
+    Returns:
+      uint64 [4].
+    """
+    small = resize(image, (16, 17))
+    return np.packbits(small[:, 1:] > small[:, :-1]).view(">u8").astype(np.uint64)
