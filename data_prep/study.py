@@ -59,6 +59,7 @@ class ImageRef:
       path: file with the image (PNG, JPEG, DICOM, NIfTI).
       pixels: uint8 [h, w] (or [h, w, 3], or uint16) decoded image.
       boxes: where findings are, in pixels of this (original) image.
+      row: the image's row number in its source, -1 to use the study's.
     """
 
     image_id: str
@@ -66,6 +67,7 @@ class ImageRef:
     path: str | None = None
     pixels: np.ndarray | None = None
     boxes: tuple[Box, ...] = ()
+    row: int = -1
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.pixels is None):
@@ -85,6 +87,10 @@ class Study:
         source's `label_names` is an error, one that is absent here is MISSING.
       source, licence: free text; terms: one of `records.TERMS`; language: ISO 639-1.
       sex: "M", "F" or ""; age: years, NaN where unknown; modality: "CR", "DX", "CT", ...
+      row: the study's row number in its source, -1 to use its index there.
+      rows: input rows that the study stands for, refused ones included; 0 where the source has no rows of its own: then
+        one per image, or one for a report alone.
+      rejections: rows that the source refused while it could still use others of the study.
     """
 
     study_id: str
@@ -100,6 +106,9 @@ class Study:
     sex: str = ""
     age: float = float("nan")
     modality: str = "CR"
+    row: int = -1
+    rows: int = 0
+    rejections: tuple[Rejection, ...] = ()
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:
