@@ -1,0 +1,143 @@
+"""BERT text tower (Devlin et al., 2019, arXiv 1810.04805), layer for layer the one of Hugging Face's `BertModel`.
+
+Post-norm blocks, exact GELU, layer-norm epsilon 1e-12. Parameters are named after Hugging Face's, so that an importer
+is a table: `embeddings.word` <- `embeddings.word_embeddings.weight`, `blocks.0.attention.query.kernel` <- the transpose
+of `encoder.layer.0.attention.self.query.weight`, `attention.out` <- `attention.output.dense`, `attention_norm` <-
+`attention.output.LayerNorm`, `mlp.up` <- `intermediate.dense`, `mlp.down` <- `output.dense`, `mlp_norm` <-
+`output.LayerNorm`, `pooler` <- `pooler.dense`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from lgdea_jax.models import layers
+
+VARIANTS: dict[str, dict[str, int]] = {
+    "XXS": {"width": 32, "depth": 1, "heads": 2, "mlp_dim": 64},
+    "XS": {"width": 64, "depth": 2, "heads": 4, "mlp_dim": 256},
+    # The released small BERTs of Turc et al., 2019.
+    "tiny": {"width": 128, "depth": 2, "heads": 2, "mlp_dim": 512},
+    "mini": {"width": 256, "depth": 4, "heads": 4, "mlp_dim": 1024},
+    "small": {"width": 512, "depth": 4, "heads": 8, "mlp_dim": 2048},
+    "medium": {"width": 512, "depth": 8, "heads": 8, "mlp_dim": 2048},
+    "base": {"width": 768, "depth": 12, "heads": 12, "mlp_dim": 3072},
+    "large": {"width": 1024, "depth": 24, "heads": 16, "mlp_dim": 4096},
+}
+POOLS = ("cls", "mean", "pooler")
+EPS = 1e-12
+INIT = layers.normal(0.02)
+
+
+def sizes(variant: str, **overrides: int) -> dict[str, int]:
+    """Sizes of a variant: "base" -> {width, depth, heads, mlp_dim}; keyword arguments replace them.
+
+    Raises:
+      ValueError: unknown variant or unknown override.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown BERT variant {variant!r}; known: {', '.join(VARIANTS)}")
+    if unknown := sorted(set(overrides) - set(VARIANTS[variant])):
+        raise ValueError(f"unknown BERT sizes {unknown}; known: {', '.join(VARIANTS[variant])}")
+    return {**VARIANTS[variant], **overrides}
+
+
+def masked_mean(tokens: jax.Array, mask: jax.Array) -> jax.Array:
+    """Mean of `tokens` [B, T, W] over the positions where `mask` [B, T] holds, float32; zeros where none does."""
+    weights = mask.astype(jnp.float32)[..., None]
+    return jnp.sum(tokens.astype(jnp.float32) * weights, axis=1) / jnp.maximum(jnp.sum(weights, axis=1), 1.0)
+
+
+class Embeddings(nnx.Module):
+    """Word, position and token-type embeddings, summed and normalised."""
+
+    def __init__(self, vocab_size: int, width: int, max_length: int, type_vocab_size: int, *, dtype: DTypeLike,
+                 rngs: nnx.Rngs):
+        def table(rows: int) -> nnx.Param:
+            return nnx.Param(INIT(rngs.params(), (rows, width), jnp.float32))
+
+        self.dtype = dtype
+        self.word, self.position, self.token_type = table(vocab_size), table(max_length), table(type_vocab_size)
+        self.norm = layers.LayerNorm(width, eps=EPS)
+
+    def __call__(self, ids: jax.Array, token_types: jax.Array | None) -> jax.Array:
+        x = self.word[...][ids] + self.position[...][: ids.shape[1]]
+        types = self.token_type[...]
+        x = x + (types[0] if token_types is None else types[token_types])
+        return self.norm(x).astype(self.dtype)
+
+
+class Block(nnx.Module):
+    """Post-norm transformer block."""
+
+    def __init__(self, width: int, heads: int, mlp_dim: int, *, dropout_rate: float, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.rate = dropout_rate
+        self.attention = layers.Attention(width, heads, dropout_rate=dropout_rate, dtype=dtype, init=INIT, rngs=rngs)
+        self.attention_norm = layers.LayerNorm(width, eps=EPS)
+        self.mlp = layers.Mlp(width, mlp_dim, dtype=dtype, init=INIT, rngs=rngs)
+        self.mlp_norm = layers.LayerNorm(width, eps=EPS)
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None, rng: jax.Array | None) -> jax.Array:
+        keys = layers.split_key(rng, 3)
+        y, _ = self.attention(x, mask=mask, rng=keys[0])
+        x = self.attention_norm(x + layers.dropout(y, self.rate, keys[1]))
+        return self.mlp_norm(x + layers.dropout(self.mlp(x), self.rate, keys[2]))
+
+
+class Bert(nnx.Module):
+    """`(pooled, out) = Bert(**sizes("base"), vocab_size=30522, rngs=rngs)(ids, mask)`."""
+
+    def __init__(self, *, vocab_size: int, width: int, depth: int, heads: int, mlp_dim: int, rngs: nnx.Rngs,
+                 max_length: int = 512, type_vocab_size: int = 2, pool: str = "cls", dropout_rate: float = 0.0,
+                 dtype: DTypeLike = jnp.float32, remat: bool = False):
+        """Args:
+          vocab_size: rows of the word table; max_length: rows of the position table.
+          width, depth, heads, mlp_dim: see `sizes`.
+          pool: "cls" the first token, "mean" over the unmasked tokens, "pooler" tanh(dense(first token)).
+          dropout_rate: of embeddings, attention weights and residual branches; needs `deterministic=False` and `rngs`.
+          remat: recompute the blocks in the backward pass.
+
+        Raises:
+          ValueError: heads that do not divide the width, unknown `pool`.
+        """
+        if pool not in POOLS:
+            raise ValueError(f"unknown pool {pool!r}; known: {', '.join(POOLS)}")
+        self.pool, self.width, self.max_length, self.rate, self.remat = pool, width, max_length, dropout_rate, remat
+        self.vocab_size = vocab_size
+        self.embeddings = Embeddings(vocab_size, width, max_length, type_vocab_size, dtype=dtype, rngs=rngs)
+        self.blocks = nnx.List([Block(width, heads, mlp_dim, dropout_rate=dropout_rate, dtype=dtype, rngs=rngs)
+                                for _ in range(depth)])
+        self.pooler = layers.dense(width, width, dtype=dtype, init=INIT, rngs=rngs) if pool == "pooler" else None
+
+    def __call__(self, ids: jax.Array, mask: jax.Array | None = None, token_types: jax.Array | None = None, *,
+                 deterministic: bool = True, rngs: nnx.Rngs | None = None) -> tuple[jax.Array, dict[str, Any]]:
+        """Args:
+          ids: int [B, T], 0 <= id < vocab_size (not checked: the values are not known under jit), T <= max_length.
+          mask: bool or int [B, T], nonzero at the tokens to attend to (`ids != 0` for our tokenizer); None: all.
+          token_types: int [B, T], 0 everywhere by default.
+
+        Returns:
+          (pooled [B, W] float32, {"tokens": [B, T, W] in the compute dtype}). A row that is masked everywhere is
+          finite: zeros with pool "mean".
+
+        Raises:
+          ValueError: T > max_length.
+        """
+        if ids.shape[1] > self.max_length:
+            raise ValueError(f"{ids.shape[1]} tokens do not fit a tower made for {self.max_length}")
+        keys = layers.dropout_keys(len(self.blocks) + 1, self.rate, deterministic, rngs)
+        allowed = None if mask is None else (mask != 0)[:, None, None, :]
+        x = layers.dropout(self.embeddings(ids, token_types), self.rate, keys[0])
+        for block, key in zip(self.blocks, keys[1:], strict=True):
+            x = layers.call(block, x, allowed, key, remat=self.remat)
+        if self.pool == "mean":
+            pooled = masked_mean(x, jnp.ones(ids.shape, bool) if mask is None else mask != 0)
+        else:
+            pooled = x[:, 0]
+            pooled = jnp.tanh(self.pooler(pooled)) if self.pooler is not None else pooled
+        return pooled.astype(jnp.float32), {"tokens": x}

@@ -1,0 +1,226 @@
+"""Layers that the towers share: dense, norms, attention, convolution as a matmul, dropout, rematerialisation.
+
+Parameters are always float32; `dtype` is the dtype of the matmuls and of the activations between them (float32 or
+bfloat16). Norms, softmax and pooling are computed in float32. There is no mutable state anywhere (no batch norm, no
+stored random numbers), so a model is a pure function of its parameters under `nnx.split` / `nnx.merge`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+# Where a mask forbids attention: finite, so that a row that is masked everywhere gives a uniform softmax and no NaN.
+MASKED = float(jnp.finfo(jnp.float32).min)
+
+XAVIER = jax.nn.initializers.xavier_uniform()
+HE_FAN_OUT = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def normal(stddev: float) -> Callable[..., jax.Array]:
+    """The initialiser N(0, stddev^2)."""
+    return jax.nn.initializers.normal(stddev)
+
+
+def dense(din: int, dout: int, *, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32, bias: bool = True,
+          init: Callable[..., jax.Array] = XAVIER) -> nnx.Linear:
+    """A dense layer `x [..., din] -> [..., dout]` with float32 `kernel` [din, dout] and `bias` [dout] (zeros)."""
+    return nnx.Linear(din, dout, use_bias=bias, dtype=dtype, param_dtype=jnp.float32, kernel_init=init, rngs=rngs)
+
+
+class LayerNorm(nnx.Module):
+    """Layer norm over the last axis (Ba et al., 2016): float32 inside, the result in the dtype of the input."""
+
+    def __init__(self, width: int, *, eps: float = 1e-6):
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones((width,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((width,), jnp.float32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x.astype(jnp.float32)
+        y = y - jnp.mean(y, axis=-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.eps)
+        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+class GroupNorm(nnx.Module):
+    """Group norm (Wu & He, 2018) of `[B, ..., C]` over the positions and the channels of a group; float32 inside."""
+
+    def __init__(self, channels: int, *, group_size: int = 16, eps: float = 1e-5, zero_scale: bool = False):
+        """Args: group_size: channels of a group, lowered to the greatest common divisor with `channels`."""
+        self.groups = channels // math.gcd(channels, group_size)
+        self.eps = eps
+        self.scale = nnx.Param(jnp.full((channels,), 0.0 if zero_scale else 1.0, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x.astype(jnp.float32)
+        axes, channels = tuple(range(1, x.ndim - 1)), x.shape[-1]
+        # Moments by channel first, then by group: one pass over the activations, which XLA fuses on every backend.
+        first, second = jnp.mean(y, axis=axes), jnp.mean(jnp.square(y), axis=axes)
+        first = first.reshape(-1, self.groups, channels // self.groups).mean(-1, keepdims=True)
+        second = second.reshape(-1, self.groups, channels // self.groups).mean(-1, keepdims=True)
+        inverse = jax.lax.rsqrt(jnp.maximum(second - jnp.square(first), 0.0) + self.eps)
+        scale = inverse * self.scale[...].reshape(1, self.groups, -1)
+        shift = self.bias[...].reshape(1, self.groups, -1) - first * scale
+        shape = (x.shape[0], *[1] * len(axes), channels)
+        return (y * scale.reshape(shape) + shift.reshape(shape)).astype(x.dtype)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Inverted dropout; the identity when `rate` is 0 or `key` is None."""
+    if rate == 0.0 or key is None:
+        return x
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x)).astype(x.dtype)
+
+
+def dropout_keys(count: int, rate: float, deterministic: bool, rngs: nnx.Rngs | None) -> Sequence[jax.Array | None]:
+    """`count` keys for `dropout` from the stream `rngs.dropout`, or Nones when nothing is dropped.
+
+    Raises:
+      ValueError: dropout is asked for without `rngs`.
+    """
+    if deterministic or rate == 0.0:
+        return [None] * count
+    if rngs is None:
+        raise ValueError("dropout with deterministic=False needs rngs=nnx.Rngs(dropout=key)")
+    return list(jax.random.split(rngs.dropout(), count)) if count else []
+
+
+def split_key(key: jax.Array | None, count: int) -> Sequence[jax.Array | None]:
+    """`count` keys from one, or Nones from None."""
+    return [None] * count if key is None else list(jax.random.split(key, count))
+
+
+def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None, *, rate: float = 0.0,
+           rng: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+    """Scaled dot-product attention (Vaswani et al., 2017) with the softmax in float32.
+
+    Args:
+      query: [B, Tq, H, D]; key, value: [B, Tk, H, D].
+      mask: bool, broadcastable to [B, H, Tq, Tk], True where attention is allowed. A query with nothing allowed gets
+        uniform weights, never NaN.
+      rate, rng: dropout of the weights.
+
+    Returns:
+      ([B, Tq, H, D] in the dtype of `value`, the weights [B, H, Tq, Tk] in float32 before dropout, rows sum to 1).
+    """
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+    scores = scores * (query.shape[-1] ** -0.5)
+    if mask is not None:
+        scores = jnp.where(mask, scores, MASKED)
+    weights = jax.nn.softmax(scores, axis=-1)
+    dropped = dropout(weights, rate, rng).astype(value.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", dropped, value), weights
+
+
+class Attention(nnx.Module):
+    """Multi-head attention from `x [B, Tq, width]` to `source [B, Tk, source_width]` (`x` itself by default)."""
+
+    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs, source_width: int | None = None,
+                 dtype: DTypeLike = jnp.float32, dropout_rate: float = 0.0, init: Callable[..., jax.Array] = XAVIER):
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of {heads} heads")
+        source_width = source_width or width
+        self.heads = heads
+        self.rate = dropout_rate
+        self.query = dense(width, width, dtype=dtype, init=init, rngs=rngs)
+        self.key = dense(source_width, width, dtype=dtype, init=init, rngs=rngs)
+        self.value = dense(source_width, width, dtype=dtype, init=init, rngs=rngs)
+        self.out = dense(width, width, dtype=dtype, init=init, rngs=rngs)
+
+    def __call__(self, x: jax.Array, source: jax.Array | None = None, mask: jax.Array | None = None,
+                 rng: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        """Returns ([B, Tq, width], weights [B, heads, Tq, Tk] float32); `mask` as in `attend`."""
+        source = x if source is None else source
+
+        def split(y: jax.Array) -> jax.Array:
+            return y.reshape(*y.shape[:-1], self.heads, y.shape[-1] // self.heads)
+
+        mixed, weights = attend(split(self.query(x)), split(self.key(source)), split(self.value(source)), mask,
+                                rate=self.rate, rng=rng)
+        return self.out(mixed.reshape(*x.shape[:-1], -1)), weights
+
+
+class Mlp(nnx.Module):
+    """Dense, exact GELU, dense: `[..., width] -> [..., dout]`."""
+
+    def __init__(self, width: int, hidden: int, *, rngs: nnx.Rngs, dout: int | None = None,
+                 dtype: DTypeLike = jnp.float32, init: Callable[..., jax.Array] = XAVIER):
+        self.up = dense(width, hidden, dtype=dtype, init=init, rngs=rngs)
+        self.down = dense(hidden, dout or width, dtype=dtype, init=init, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.down(jax.nn.gelu(self.up(x), approximate=False))
+
+
+def space_to_depth(x: jax.Array, size: int) -> jax.Array:
+    """[B, H, W, C] -> [B, H/size, W/size, size*size*C]: the pixels of a patch, row by row, as channels.
+
+    Raises:
+      ValueError: a side is not a multiple of `size`.
+    """
+    batch, height, width, channels = x.shape
+    if height % size or width % size:
+        raise ValueError(f"image of {height} x {width} does not divide into patches of {size} x {size}")
+    x = x.reshape(batch, height // size, size, width // size, size, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // size, width // size, size * size * channels)
+
+
+def im2col(x: jax.Array, kernel_size: int, stride: int = 1) -> jax.Array:
+    """The neighbourhood of every output position as channels: [B, H, W, C] -> [B, H', W', kernel_size^2 * C].
+
+    Zero padding of (kernel_size - 1) / 2 (torch's `padding=kernel_size // 2`), so H' = ceil(H / stride). The channel
+    order is (row, column, C): a kernel [k, k, C, out] reshaped to [k*k*C, out] applies to it.
+    """
+    if kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd, not {kernel_size}")
+    if kernel_size == 1:
+        return x[:, ::stride, ::stride]
+    _, height, width, _ = x.shape
+    pad = kernel_size // 2
+    rows, columns = -(-height // stride), -(-width // stride)
+    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    slices = [x[:, i: i + (rows - 1) * stride + 1: stride, j: j + (columns - 1) * stride + 1: stride]
+              for i in range(kernel_size) for j in range(kernel_size)]
+    return jnp.concatenate(slices, axis=-1)
+
+
+class Conv(nnx.Module):
+    """A square 2D convolution without bias, zero padding `kernel_size // 2`, kernel [k, k, cin, cout] float32.
+
+    `how="native"` is XLA's convolution; `"im2col"` gathers the neighbourhoods and multiplies once, which is faster on
+    XLA's CPU backend. The parameters are the same, so that a checkpoint moves between the two.
+    """
+
+    def __init__(self, cin: int, cout: int, kernel_size: int, *, rngs: nnx.Rngs, stride: int = 1, how: str = "native",
+                 dtype: DTypeLike = jnp.float32, init: Callable[..., jax.Array] = HE_FAN_OUT):
+        if how not in ("native", "im2col"):
+            raise ValueError(f"conv must be 'native' or 'im2col', not {how!r}")
+        self.stride, self.how, self.dtype = stride, how, dtype
+        shape = (kernel_size, kernel_size, cin, cout)
+        self.kernel = nnx.Param(init(rngs.params(), shape, jnp.float32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.kernel[...].astype(self.dtype)
+        size, _, cin, cout = kernel.shape
+        x = x.astype(self.dtype)
+        if self.how == "im2col":
+            return im2col(x, size, self.stride) @ kernel.reshape(size * size * cin, cout)
+        padding = ((size // 2, size // 2),) * 2
+        return jax.lax.conv_general_dilated(x, kernel, (self.stride, self.stride), padding,
+                                            dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def call(block: nnx.Module, *args: jax.Array | None, remat: bool) -> jax.Array:
+    """`block(*args)`; with `remat` its activations are recomputed in the backward pass instead of stored."""
+    if not remat:
+        return block(*args)
+    graphdef, state = nnx.split(block)
+    return jax.checkpoint(lambda state, *args: nnx.merge(graphdef, state)(*args))(state, *args)

@@ -1,0 +1,140 @@
+"""ResNet image tower (He et al., 2016, arXiv 1512.03385) with group norm (Wu & He, 2018) in place of batch norm.
+
+Group norm keeps no running statistics: the tower is a pure function of its parameters, the same in training and
+evaluation and for any sharding of the batch. Bottlenecks stride in the 3 x 3 convolution ("v1.5", as torchvision).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from lgdea_jax.models import layers
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "resnet8": {"stage_sizes": (1, 1, 1), "bottleneck": False, "width": 16},
+    "resnet10": {"stage_sizes": (1, 1, 1, 1), "bottleneck": False, "width": 32},
+    "resnet18": {"stage_sizes": (2, 2, 2, 2), "bottleneck": False, "width": 64},
+    "resnet34": {"stage_sizes": (3, 4, 6, 3), "bottleneck": False, "width": 64},
+    "resnet50": {"stage_sizes": (3, 4, 6, 3), "bottleneck": True, "width": 64},
+}
+STEMS = ("imagenet", "small", "patch2", "patch4")
+
+
+def sizes(variant: str, **overrides: Any) -> dict[str, Any]:
+    """Sizes of a variant: "resnet18" -> {stage_sizes, bottleneck, width}; keyword arguments replace them.
+
+    Raises:
+      ValueError: unknown variant or unknown override.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown ResNet variant {variant!r}; known: {', '.join(VARIANTS)}")
+    if unknown := sorted(set(overrides) - set(VARIANTS[variant])):
+        raise ValueError(f"unknown ResNet sizes {unknown}; known: {', '.join(VARIANTS[variant])}")
+    return {**VARIANTS[variant], **overrides}
+
+
+def max_pool3(x: jax.Array) -> jax.Array:
+    """3 x 3 max pooling of [B, H, W, C] with stride 2 and padding 1, as in the ImageNet stem."""
+    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+
+class Block(nnx.Module):
+    """A residual block: two 3 x 3 convolutions, or 1 x 1, 3 x 3, 1 x 1 with four times the width (bottleneck)."""
+
+    def __init__(self, cin: int, width: int, stride: int, *, bottleneck: bool, conv: str, dtype: DTypeLike,
+                 rngs: nnx.Rngs):
+        def convolution(cin: int, cout: int, size: int, stride: int = 1) -> layers.Conv:
+            return layers.Conv(cin, cout, size, stride=stride, how=conv, dtype=dtype, rngs=rngs)
+
+        cout = width * 4 if bottleneck else width
+        shapes = [(cin, width, 1, 1), (width, width, 3, stride), (width, cout, 1, 1)] if bottleneck else \
+            [(cin, width, 3, stride), (width, cout, 3, 1)]
+        self.convs = nnx.List([convolution(*shape) for shape in shapes])
+        # The last norm starts at zero: every block begins as the identity, and deep towers train from the first step.
+        self.norms = nnx.List([layers.GroupNorm(shape[1], zero_scale=i == len(shapes) - 1)
+                               for i, shape in enumerate(shapes)])
+        self.shortcut = convolution(cin, cout, 1, stride) if stride > 1 or cin != cout else None
+        self.shortcut_norm = layers.GroupNorm(cout) if self.shortcut is not None else None
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            y = norm(conv(y))
+            y = y if i == len(self.convs) - 1 else jax.nn.relu(y)
+        if self.shortcut is not None:
+            x = self.shortcut_norm(self.shortcut(x))
+        return jax.nn.relu(x + y)
+
+
+class ResNet(nnx.Module):
+    """`(pooled, out) = ResNet(**sizes("resnet50"), channels=1, rngs=rngs)(images)`.
+
+    Attributes:
+      stride: pixels of the image per position of the patch grid (where the sides are multiples of it).
+      width: channels of `pooled` and of the patches.
+    """
+
+    def __init__(self, *, stage_sizes: tuple[int, ...], bottleneck: bool, width: int, rngs: nnx.Rngs,
+                 channels: int = 1, stem: str = "imagenet", conv: str = "native", dtype: DTypeLike = jnp.float32,
+                 remat: bool = False):
+        """Args:
+          stage_sizes: residual blocks of each stage; every stage but the first halves the grid and doubles the width.
+          width: channels of the first stage.
+          channels: 1 grey, 3 RGB.
+          stem: "imagenet": 7 x 7 stride 2 and max pooling (a quarter of the resolution); "small": 3 x 3 (full
+            resolution); "patch2", "patch4": pixels of a 2 x 2 or 4 x 4 patch to channels, then 3 x 3 (half, a quarter).
+          conv: "native" or "im2col" (see `layers.Conv`): the same function and parameters; im2col is for XLA on CPU.
+          remat: recompute the blocks in the backward pass.
+
+        Raises:
+          ValueError: unknown `stem` or `conv`.
+        """
+        if stem not in STEMS:
+            raise ValueError(f"unknown stem {stem!r}; known: {', '.join(STEMS)}")
+        self.channels, self.remat, self.dtype, self.stem = channels, remat, dtype, stem
+        self.patch = {"patch2": 2, "patch4": 4}.get(stem, 1)
+        self.stride = {"imagenet": 4, "small": 1}.get(stem, self.patch) * 2 ** (len(stage_sizes) - 1)
+        large = stem == "imagenet"
+        self.stem_conv = layers.Conv(channels * self.patch**2, width, 7 if large else 3, stride=2 if large else 1,
+                                     how=conv, dtype=dtype, rngs=rngs)
+        self.stem_norm = layers.GroupNorm(width)
+        blocks, cin = [], width
+        for stage, count in enumerate(stage_sizes):
+            stage_width = width * 2**stage
+            for index in range(count):
+                stride = 2 if stage > 0 and index == 0 else 1
+                blocks.append(Block(cin, stage_width, stride, bottleneck=bottleneck, conv=conv, dtype=dtype, rngs=rngs))
+                cin = stage_width * 4 if bottleneck else stage_width
+        self.blocks = nnx.List(blocks)
+        self.width = cin
+
+    def __call__(self, images: jax.Array, *, deterministic: bool = True,
+                 rngs: nnx.Rngs | None = None) -> tuple[jax.Array, dict[str, Any]]:
+        """Args:
+          images: float [B, H, W, channels], normalised by the caller (about [-1, 1]); any H and W.
+          deterministic, rngs: accepted so that image towers are called alike; there is no dropout here.
+
+        Returns:
+          (pooled [B, W] float32, the mean of the patches; {"patches": [B, L, W] in the compute dtype, row by row from
+          the top left, "grid": (gh, gw) static ints with gh * gw = L}).
+
+        Raises:
+          ValueError: images of another rank or number of channels.
+        """
+        del deterministic, rngs
+        if images.ndim != 4 or images.shape[-1] != self.channels:
+            raise ValueError(f"images must be [B, H, W, {self.channels}], not {list(images.shape)}")
+        x = images.astype(self.dtype)
+        x = layers.space_to_depth(x, self.patch) if self.patch > 1 else x
+        x = jax.nn.relu(self.stem_norm(self.stem_conv(x)))
+        x = max_pool3(x) if self.stem == "imagenet" else x
+        for block in self.blocks:
+            x = layers.call(block, x, remat=self.remat)
+        grid = (x.shape[1], x.shape[2])
+        patches = x.reshape(x.shape[0], -1, x.shape[-1])
+        return jnp.mean(patches, axis=1, dtype=jnp.float32), {"patches": patches, "grid": grid}
