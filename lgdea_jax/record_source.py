@@ -72,7 +72,7 @@ class DatasetMetadata:
       shards: split -> its shards in order.
       counts: split -> {"rows", "read", "rejected", "studies", "records", "images", "reports", "normal", "evidence"}.
       converted: conversion -> number of images ("16 bit", "alpha", ...).
-      config, command, seed: how it was built.
+      config, command, seed: how it was built; `input` is split -> [number of studies, fingerprint of the files].
     """
 
     schema_version: int
@@ -90,6 +90,7 @@ class DatasetMetadata:
     counts: dict[str, dict[str, int]]
     converted: dict[str, int]
     config: dict[str, Any]
+    input: dict[str, list[Any]]
     command: str
     seed: int
 
@@ -118,8 +119,8 @@ class DatasetMetadata:
             values = json.loads(text)
             version = values["schema_version"]
             if version != SCHEMA_VERSION:
-                raise UserError(f"{where} has schema version {version}, this code reads version {SCHEMA_VERSION}: build "
-                                "it again with data_prep.build, or use the version of lgdea-jax that wrote it")
+                raise UserError(f"{where} has schema version {version}, this code reads version {SCHEMA_VERSION}: "
+                                "build it again with data_prep.build, or use the version of lgdea-jax that wrote it")
             for key in ("modalities", "languages", "label_names"):
                 values[key] = tuple(values[key])
             values["sources"] = tuple(SourceTerms(**source) for source in values["sources"])

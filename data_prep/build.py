@@ -1,0 +1,364 @@
+"""Builds a data set: source -> evidence -> ArrayRecord shards that `tfds.builder_from_directory` opens.
+
+    python -m data_prep.build --config=configs/data/phantom.py --out=DATA [--config.key=value ...] [--dry_run]
+
+Worker processes each turn slices of the source into shards. A build that was stopped goes on where it was when the
+same command runs again: a finished shard is never redone, half a shard never counts. `--dry_run` reads everything and
+counts, and writes nothing. Exit status 3: some rows were refused, see DATA/rejected.csv.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import importlib
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import re
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from data_prep import finish
+from data_prep.shards import (
+    COUNTS,
+    RecordMaker,
+    ShardSpec,
+    Slice,
+    SliceResult,
+    load_extractor,
+    process_slice,
+    read_side_file,
+    write_atomically,
+)
+from data_prep.study import SPLITS, Rejection
+from lgdea_jax import cli
+from lgdea_jax.cli import UserError, choose
+from lgdea_jax.io import ENCODINGS
+from lgdea_jax.preprocess.image import RECORD_TRANSFORM
+from lgdea_jax.record_source import BUILD_FOLDER, METADATA_FILE, load_metadata
+from lgdea_jax.records import SCHEMA_VERSION
+
+SOURCES = {
+    "phantom": "data_prep.sources.phantom",
+    "table": "data_prep.sources.table",
+    "openi": "data_prep.sources.openi",
+}
+
+FINGERPRINT_FILE = "build.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildReport:
+    """What a build did.
+
+    Attributes:
+      out: the data set's folder, None after a dry run.
+      counts: split -> COUNTS -> number (rows = read + rejected).
+      converted: conversion -> number of images.
+      rejections: the first refused rows (all of them are in rejected.csv).
+      seconds: wall time; 0 when the data set was there already.
+    """
+
+    out: Path | None
+    counts: dict[str, dict[str, int]]
+    converted: dict[str, int]
+    rejections: tuple[Rejection, ...]
+    seconds: float
+
+    @property
+    def rejected(self) -> int:
+        """Refused rows over all splits."""
+        return sum(counts["rejected"] for counts in self.counts.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A build before it starts: opened sources, slices, and what identifies the build."""
+
+    sources: dict[str, Any]
+    slices: tuple[Slice, ...]
+    spec: ShardSpec
+    fingerprint: dict[str, Any]
+
+
+def open_sources(config: Any) -> dict[str, Any]:
+    """The splits' sources by `config.source.kind`; splits without studies are left out.
+
+    Raises:
+      UserError: unknown kind, or what the source finds wrong with its files.
+    """
+    kind = choose("config.source.kind", config.source.kind, SOURCES)
+    module = importlib.import_module(SOURCES[kind])
+    sources = {split: module.open_source(config.source, split) for split in SPLITS}
+    sources = {split: source for split, source in sources.items() if len(source)}
+    if not sources:
+        raise UserError(f"the {kind} source has no studies")
+    return sources
+
+
+def make_plan(config: Any, out: Path | None) -> Plan:
+    """Checks the configuration and cuts the sources into slices."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", config.name):
+        raise UserError(f"config.name {config.name!r} must be lower case letters, digits and _ (it names the files)")
+    choose("config.image_encoding", config.image_encoding, ENCODINGS)
+    for key, low in (("image_size", 8), ("shard_studies", 1), ("workers", 0)):
+        if config[key] < low:
+            raise UserError(f"config.{key} must be at least {low}, not {config[key]}")
+    extractor = load_extractor(config.extractor)
+    sources = open_sources(config)
+    label_names = {tuple(source.label_names) for source in sources.values()}
+    if len(label_names) != 1:
+        raise ValueError("the source's splits have different label_names")
+    slices = []
+    for split, source in sources.items():
+        starts = range(0, len(source), config.shard_studies)
+        slices += [Slice(split, i, len(starts), start, min(start + config.shard_studies, len(source)))
+                   for i, start in enumerate(starts)]
+    spec = ShardSpec(out, config.name, label_names.pop(), config.image_size, config.image_encoding, config.extractor)
+    values = json.loads(json.dumps(config.to_dict()))
+    fingerprint = {
+        "schema_version": SCHEMA_VERSION, "transform": RECORD_TRANSFORM, "extractor": extractor[0] if extractor else "",
+        "config": {key: value for key, value in values.items() if key != "workers"},
+        "input": {split: [len(source), getattr(source, "fingerprint", "")] for split, source in sources.items()},
+    }
+    return Plan(sources, tuple(slices), spec, fingerprint)
+
+
+def build(config: Any, out: str | Path | None, *, command: str = "", progress: bool = True) -> BuildReport:
+    """Builds the data set of `config` in the folder `out`, or goes on with it.
+
+    Args:
+      config: as `configs/data/*.py` return it.
+      out: the folder; None reads and counts without writing.
+      command: for the metadata, how the build was called.
+      progress: show a bar on stderr when that is a terminal.
+
+    Returns:
+      Counts. A data set that is complete already and was built from the same configuration is left as it is.
+
+    Raises:
+      UserError: a mistake in configuration or input that concerns the whole run.
+      OSError: the disk is full (errno ENOSPC or EDQUOT).
+    """
+    started = time.monotonic()
+    plan = make_plan(config, Path(out) if out is not None else None)
+    if plan.spec.out is None:
+        results = [result for _, result in _run(plan, list(plan.slices), config.workers, progress)]
+        counts, converted, rejections = _total(plan, results)
+        return BuildReport(None, counts, converted, rejections, time.monotonic() - started)
+    folder = plan.spec.out
+    if (folder / METADATA_FILE).is_file():
+        return _check_complete(folder, plan.fingerprint)
+    with _own(folder, plan.fingerprint):
+        todo = [part for part in plan.slices if read_side_file(folder, part) is None]
+        for _ in _run(plan, todo, config.workers, progress):
+            pass
+        metadata, rejections = finish.finish(folder, plan.slices, plan.spec, config, plan.fingerprint, command)
+    finish.remove_build_folder(folder)
+    return BuildReport(folder, metadata.counts, metadata.converted, rejections, time.monotonic() - started)
+
+
+def _total(plan: Plan, results: Sequence[SliceResult]) -> tuple[dict, dict, tuple[Rejection, ...]]:
+    counts = {split: dict.fromkeys(COUNTS, 0) for split in plan.sources}
+    converted: Counter[str] = Counter()
+    rejections: list[Rejection] = []
+    for part, result in zip(plan.slices, results, strict=True):
+        for name in COUNTS:
+            counts[part.split][name] += result.counts[name]
+        converted.update(result.converted)
+        rejections += result.rejections
+    return counts, dict(converted), tuple(rejections)
+
+
+def _check_complete(folder: Path, fingerprint: dict[str, Any]) -> BuildReport:
+    metadata = load_metadata(folder)
+    _compare(folder, {key: getattr(metadata, key) for key in fingerprint}, fingerprint)
+    for shard in (shard for shards in metadata.shards.values() for shard in shards):
+        file = folder / shard.file
+        if not file.is_file() or file.stat().st_size != shard.bytes:
+            raise UserError(f"the data set at {folder} is damaged ({shard.file}): delete the folder and build it again")
+    return BuildReport(folder, metadata.counts, metadata.converted, finish.read_rejected(folder), 0.0)
+
+
+def _compare(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Raises a UserError that names the first difference between two builds' fingerprints."""
+    def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+        if isinstance(value, dict):
+            return {k: v for key, item in value.items() for k, v in flat(item, f"{prefix}{key}.").items()}
+        return {prefix[:-1]: value}
+
+    a, b = flat(old), flat(json.loads(json.dumps(new)))
+    for key in sorted({*a, *b}):
+        if a.get(key) != b.get(key):
+            what = f"{key.removeprefix('config.')} was {a.get(key)!r}, now {b.get(key)!r}"
+            if key.startswith("input."):
+                what = "the input has changed"
+            raise UserError(f"{folder} was begun with another configuration ({what}): give another --out, or delete it")
+
+
+@contextmanager
+def _own(folder: Path, fingerprint: dict[str, Any]) -> Iterator[None]:
+    """Makes or reopens an unfinished data set folder, and holds its lock."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out={folder} is a file, not a folder")
+    work = folder / BUILD_FOLDER
+    if folder.is_dir() and any(folder.iterdir()) and not work.is_dir():
+        raise UserError(f"--out={folder} is not empty and holds no data set of ours: give an empty or a new folder")
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = open(work / "lock", "w")  # noqa: SIM115 (held until the build is done)
+    except PermissionError:
+        raise UserError(f"no permission to write to --out={folder}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another build is writing to {folder}") from None
+        file = work / FINGERPRINT_FILE
+        if file.is_file():
+            _compare(folder, json.loads(file.read_text(encoding="utf-8")), fingerprint)
+        else:
+            write_atomically(file, lambda f: f.write(json.dumps(fingerprint, sort_keys=True).encode("utf-8")))
+        for stale in (*work.glob("*.tmp"), *work.glob(".*.tmp"), *folder.glob(".*.tmp")):
+            stale.unlink(missing_ok=True)
+        yield
+
+
+# --- Worker processes -------------------------------------------------------------------------------------------------
+
+_worker: tuple[dict[str, Any], ShardSpec, RecordMaker] | None = None  # Set once in each worker process, by `_start`.
+
+
+def _start(sources: dict[str, Any], spec: ShardSpec) -> None:
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle.
+    parent = multiprocessing.parent_process()
+
+    def leave_with_parent() -> None:
+        # A pool's worker would wait for ever for work from a parent that was killed.
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+    _worker = (sources, spec, RecordMaker(spec))
+
+
+def _work(part: Slice) -> SliceResult:
+    sources, spec, maker = _worker
+    result = process_slice(sources[part.split], part, spec, maker)
+    if spec.out is not None:
+        return dataclasses.replace(result, columns={}, rejections=[])  # They are in the side file.
+    return dataclasses.replace(result, columns={})
+
+
+def _run(plan: Plan, todo: list[Slice], workers: int, progress: bool) -> Iterator[tuple[Slice, SliceResult]]:
+    """Processes the slices, yields their results in order, and shows how long it will take."""
+    from tqdm import tqdm
+
+    total = sum(part.stop - part.start for part in plan.slices)
+    done = total - sum(part.stop - part.start for part in todo)
+    workers = min(workers or len(os.sched_getaffinity(0)), max(1, len(todo)))
+    with tqdm(total=total, initial=done, unit="study", desc=plan.spec.name, disable=None if progress else True) as bar:
+        if workers == 1:
+            maker = RecordMaker(plan.spec)
+            for part in todo:
+                result = process_slice(plan.sources[part.split], part, plan.spec, maker)
+                bar.update(part.stop - part.start)
+                yield part, result
+            return
+        # spawn: a parent that has threads (JAX, TFDS) cannot be forked safely.
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, (plan.sources, plan.spec))
+        try:
+            yield from _in_order(todo, lambda part: pool.submit(_work, part), 2 * workers, bar.update)
+        except BrokenProcessPool:
+            raise UserError("a worker process was killed (out of memory?): run the same command again to go on, with a "
+                            "smaller --config.workers if it happens again") from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_order(todo: list[Slice], submit: Callable[[Slice], Future], ahead: int,
+              update: Callable[[int], Any]) -> Iterator[tuple[Slice, SliceResult]]:
+    """Keeps `ahead` slices under way, so that what is held does not grow with the data set."""
+    pending: dict[Future, Slice] = {}
+    results: dict[Slice, SliceResult] = {}
+    queue, emit = iter(todo), iter(todo)
+    following = next(emit, None)
+    while following is not None:
+        for part in queue:
+            pending[submit(part)] = part
+            if len(pending) >= ahead:
+                break
+        finished, _ = wait(pending, return_when=FIRST_COMPLETED)
+        for future in finished:
+            part = pending.pop(future)
+            results[part] = future.result()
+            update(part.stop - part.start)
+        while following in results:
+            yield following, results.pop(following)
+            following = next(emit, None)
+
+
+# --- The command ------------------------------------------------------------------------------------------------------
+
+
+def config_digest(fingerprint: dict[str, Any]) -> str:
+    """Short SHA-256 of a fingerprint, for the console."""
+    return hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode("utf-8")).hexdigest()[:12]
+
+
+def summary(report: BuildReport) -> str:
+    """A table of the counts, a line per split, and what was converted and refused."""
+    names = ("rows", "read", "rejected", "studies", "records", "images", "reports", "normal", "evidence")
+    lines = [f"{'split':<12}" + "".join(f"{name:>10}" for name in names)]
+    lines += [f"{split:<12}" + "".join(f"{counts[name]:>10}" for name in names)
+              for split, counts in report.counts.items()]
+    if report.converted:
+        lines.append("converted: " + ", ".join(f"{n} {what}" for what, n in sorted(report.converted.items())))
+    if report.rejected:
+        reasons = Counter(rejection.reason for rejection in report.rejections)
+        lines.append("rejected: " + ", ".join(f"{n} x {reason}" for reason, n in reasons.most_common(5)))
+    return "\n".join(lines)
+
+
+def main(argv: list[str]) -> int:
+    """Parses the command line and builds."""
+    config, rest = cli.load_config(argv)
+    out, dry_run = None, False
+    while rest:
+        item = rest.pop(0)
+        if item == "--dry_run":
+            dry_run = True
+        elif item == "--out" or item.startswith("--out="):
+            out = item.split("=", 1)[1] if "=" in item else (rest.pop(0) if rest else None)
+        else:
+            raise UserError(f"unknown argument {item!r}{cli.nearest(item, ['--out', '--dry_run', '--config'])}")
+    if not out and not dry_run:
+        raise UserError("--out=DATA is needed (or --dry_run)")
+    command = shlex.join(["python", "-m", "data_prep.build", *argv])
+    report = build(config, None if dry_run else out, command=command)
+    print(summary(report))
+    if dry_run:
+        print("dry run: nothing was written")
+    elif report.seconds == 0:
+        print(f"{report.out} was complete already")
+    else:
+        print(f"wrote {report.out} in {report.seconds:.0f} s")
+    return cli.PARTIAL if report.rejected else cli.OK
+
+
+if __name__ == "__main__":
+    cli.run(main, sys.argv[1:])
