@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import hashlib
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -84,6 +85,30 @@ def find_config(path: str) -> Path:
     raise UserError(f"no config file {name!r}")
 
 
+def read_config(path: str) -> Any:
+    """The config that `FILE[:ARG]` defines: its `get_config(ARG)`. A file may import its neighbours relatively.
+
+    Raises:
+      UserError: no such file, or it has no `get_config`.
+    """
+    import importlib.util
+    import types
+
+    file = find_config(path).resolve()
+    # A package around the file's folder, so that `from . import common` works from a checkout, from the installed
+    # package and from a user's own folder alike.
+    package = "_lgdea_configs_" + hashlib.sha256(str(file.parent).encode()).hexdigest()[:12]
+    if package not in sys.modules:
+        sys.modules[package] = types.ModuleType(package)
+        sys.modules[package].__path__ = [str(file.parent)]
+    spec = importlib.util.spec_from_file_location(f"{package}.{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{file.name} defines no get_config(arg)")
+    return module.get_config(path.split(":", 1)[1] if ":" in path else None)
+
+
 def load_config(argv: Sequence[str]) -> tuple[Any, list[str]]:
     """Reads `--config=FILE[:ARG]` and its `--config.key=value` overrides from `argv`.
 
@@ -96,8 +121,6 @@ def load_config(argv: Sequence[str]) -> tuple[Any, list[str]]:
     Raises:
       UserError: no `--config`, no such file, an unknown key (the nearest is named), or a value of the wrong type.
     """
-    import importlib.util
-
     rest, overrides, path = [], [], None
     items = list(argv)
     while items:
@@ -115,12 +138,7 @@ def load_config(argv: Sequence[str]) -> tuple[Any, list[str]]:
             rest.append(item)
     if not path:
         raise UserError("--config=FILE is needed, for example --config=configs/phantom.py")
-    file = find_config(path)
-    spec = importlib.util.spec_from_file_location("lgdea_config", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    argument = path.split(":", 1)[1] if ":" in path else None
-    config = module.get_config(argument)
+    config = read_config(path)
     for key, value in overrides:
         set_override(config, key, value)
     config.lock()

@@ -4,9 +4,9 @@ A subject with five images is one draw, not five: images of a patient are alike,
 intervals too narrow. Resampling is done by counting: a resample is the number of times each subject was drawn, and a
 metric function gets those numbers as weights of its samples, many resamples at once (`metrics/classification.py`).
 
-What is held fixed: the model, the prompts, and in retrieval the gallery (queries are resampled, candidates are not, since a
-doubled candidate would tie with itself). The spread between training seeds is not in an interval of one model: for
-that use `paired_test` with several seeds.
+What is held fixed: the model, the prompts, and in retrieval the gallery (queries are resampled, candidates are not,
+since a doubled candidate would tie with itself). The spread between training seeds is not in an interval of one model:
+for that use `paired_test` with several seeds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy as np
 # `metrics(weights)` with weights [B, N] gives each metric's B values; with None, floats.
 MetricFn = Callable[[np.ndarray | None], Mapping[str, np.ndarray | float]]
 
-_BLOCK = 4_000_000
+# Weights of one block of resamples; metric functions may hold a few float64 arrays of this size.
+_BLOCK = 16_000_000
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,8 @@ import numpy as np
 
 from lgdea_jax.records import NEGATIVE, POSITIVE
 
-# Elements of the temporary arrays of one block of weightings: about 16 MB each.
-_BLOCK = 2_000_000
+# Elements of the temporary arrays of one block of weightings: small enough for the processor's cache.
+_BLOCK = 50_000
 
 
 def _weights(weights: np.ndarray | None, n: int) -> np.ndarray:

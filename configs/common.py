@@ -1,0 +1,135 @@
+"""Every key of a training config, with its default and its reason. Experiments start from here and change some.
+
+    python -m lgdea_jax.train --config=configs/NAME.py --workdir=RUN --config.KEY=VALUE
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg=None):
+    """The base config; it names no data."""
+    config = ConfigDict()
+    config.method = "lgdea"  # A file of lgdea_jax/methods.
+    config.seed = 0
+    config.total_steps = 1000
+    config.dtype = "float32"  # Of matrix products: float32 or bfloat16. Parameters and losses stay float32.
+    config.init_from = ""  # A run whose parameters to start from ...
+    config.init_parts = ()  # ... all of them, or these modules, e.g. image_tower.
+
+    config.data = ConfigDict()
+    config.data.dir = ""  # One data set written by data_prep.build, or:
+    config.data.pairs_from = ()  # DIR or DIR:WEIGHT, several by commas.
+    config.data.images_from = ()
+    config.data.reports_from = ()
+    config.data.held_out_from = ()  # Data sets that are evaluated on only: all their splits are checked for leaks.
+    config.data.make_from = ""  # A config of data_prep.build to make a missing data.dir with (phantom only).
+    config.data.split = "train"
+    config.data.pairs = 1.0  # Studies that stay paired: a share (<= 1) or a number (> 1); the rest is unpaired.
+    # Templated normal reports are equal in good faith in many hospitals: refuse, drop (from training) or allow.
+    config.data.equal_reports = "refuse"
+    config.data.cache = False  # Keep decoded, tokenised items in memory: for data sets of up to some GB.
+    config.data.workers = 0  # Processes that read ahead; 0 reads in threads of this process.
+    config.data.threads = 2
+
+    config.batch = ConfigDict()
+    config.batch.pairs = 64
+    config.batch.images = 0
+    config.batch.reports = 0
+
+    config.image = ConfigDict()
+    config.image.size = 224
+    config.image.mean = 0.5  # Of grey levels in [0, 1].
+    config.image.std = 0.25
+
+    config.text = ConfigDict()
+    config.text.tokenizer = ""  # A tokenizer.json or Hugging Face directory; "" takes the data set's own.
+    config.text.length = ConfigDict({"report": 128, "evidence": 48, "phrases": 20})  # Tokens a row.
+    config.text.phrases = 6
+    config.text.uncertain_weight = 0.5  # Of a hedged finding in the report's evidence.
+    # Prompts are written in canonical words, reports are not: the text tower should know both.
+    config.text.variants = ("verbatim", "canonical")
+
+    config.augment = ConfigDict()
+    config.augment.enabled = True
+    config.augment.crop = (0.7, 1.0)
+    config.augment.aspect = 1.2
+    config.augment.rotate = 8.0
+    config.augment.gamma = 0.3
+    config.augment.contrast = 0.3
+    config.augment.brightness = 0.1
+    config.augment.noise = 6.0
+    config.augment.erase = 0.0
+
+    config.model = ConfigDict()
+    config.model.width = 512  # Of the shared space.
+    config.model.remat = False
+    config.model.prototypes = 256
+    config.model.lesion_queries = 8
+    config.model.logit_scale = 14.3  # 1 / 0.07, as in CLIP.
+    config.model.logit_bias = 0.0  # -10 for clip_sigmoid.
+    config.model.image = ConfigDict()
+    config.model.image.name = "vit"
+    config.model.image.vit = ConfigDict({
+        "variant": "B/16", "sizes": {"width": 0, "depth": 0, "heads": 0, "mlp_dim": 0},  # 0 takes the variant's.
+        "pool": "gap", "stem": "linear", "attention_window": 0, "position": True, "dropout_rate": 0.0})
+    config.model.image.resnet = ConfigDict({
+        "variant": "resnet50", "sizes": {"width": 0}, "stem": "imagenet", "conv": "native"})
+    config.model.text = ConfigDict()
+    config.model.text.name = "bert"
+    config.model.text.bert = ConfigDict({
+        "variant": "base", "sizes": {"width": 0, "depth": 0, "heads": 0, "mlp_dim": 0},
+        "pool": "cls", "dropout_rate": 0.0})
+
+    config.optim = ConfigDict()
+    config.optim.schedule = "cosine"
+    config.optim.rate = 1e-4
+    config.optim.warmup_steps = 100
+    config.optim.weight_decay = 0.05
+    config.optim.beta1 = 0.9
+    config.optim.beta2 = 0.98
+    config.optim.clip_norm = 1.0
+    config.optim.rates = ()  # PATTERN=MULTIPLIER over parameter paths, first match wins, 0 freezes.
+    config.optim.ema = 0.0  # Decay of the averaged parameters that are evaluated; 0 evaluates the trained ones.
+
+    config.mesh = ConfigDict({"data": -1, "fsdp": 1})  # -1 takes what is left.
+    config.distributed = ConfigDict({"coordinator": "", "num_processes": 1, "process_id": -1})
+
+    config.eval = ConfigDict()
+    config.eval.every = 0  # Steps; 0 evaluates at the end only.
+    config.eval.split = "validation"
+    config.eval.dir = ""  # "" evaluates on the data set that is trained on.
+    config.eval.records = 1000  # At most; 0 is all.
+    config.eval.metric = "zero_shot/auroc"  # What makes a checkpoint the best.
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every = 1000
+    config.checkpoint.keep = 2
+
+    config.log = ConfigDict()
+    config.log.every = 20
+    config.log.tensorboard = True
+    config.log.watchdog_seconds = 0  # A step that takes longer prints every stack and ends the process; 0 is off.
+    config.log.peak_tflops = 0.0  # Of one device, for the MFU; 0 takes it from a table of known devices.
+    config.compile_cache = "~/.cache/lgdea_jax/compiled"  # "" compiles anew each time.
+
+    config.methods = ConfigDict()
+    config.methods.clip = ConfigDict({"text": "report", "weights": {"contrastive": 1.0}})
+    config.methods.clip_evidence = ConfigDict({"text": "evidence", "weights": {"contrastive": 1.0}})
+    config.methods.clip_evidence_soft = ConfigDict({
+        "text": "evidence", "weights": {"contrastive": 1.0}, "own_share": 0.2, "target_temperature": 0.5})
+    config.methods.clip_sigmoid = ConfigDict({"text": "report", "weights": {"sigmoid": 1.0}})
+    config.methods.supervised = ConfigDict({"text": "", "weights": {"labels": 1.0}, "uncertain": "ignore"})
+    lgdea = {
+        "text": "phrases",
+        "weights": {
+            "rec": 0.5, "evid_pair": 1.0, "evid_lesion": 0.2, "align": 0.5, "phrase": 1.0, "anchor": 0.5,
+            "overall": 0.5},
+        "text_temperature": 0.1, "patch_temperature": 0.1,
+        "sharpness": 1.0,  # Of the log-sum-exp over patches: large is the maximum, small the mean.
+        "prototype_decay": 0.001, "contrast_temperature": 0.1,
+        "own_share": 0.2, "target_temperature": 0.5,
+        "overall_score": 1.0,  # Weight of the global similarity beside the evidence when scoring.
+    }
+    config.methods.lgdea_pairs = ConfigDict(lgdea)
+    config.methods.lgdea = ConfigDict(lgdea)
+    return config

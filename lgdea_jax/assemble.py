@@ -1,0 +1,168 @@
+"""From a config to its parts: towers, method, optimiser, text view, augmentation. The one place that reads both."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from lgdea_jax import methods, optim
+from lgdea_jax.cli import UserError, choose
+from lgdea_jax.models import bert, lgdea, resnet, vit
+
+IMAGE_TOWERS = {"vit": (vit.sizes, vit.ViT), "resnet": (resnet.sizes, resnet.ResNet)}
+TEXT_TOWERS = {"bert": (bert.sizes, bert.Bert)}
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One of `methods/`, with its options from the config.
+
+    Attributes:
+      text: which text it reads ("report", "evidence", "phrases", or "" for none); see `input_pipeline.TextView`.
+      weights: weight of each loss term.
+      losses: (outputs, rows, aux, step) -> {name: scalar}, the terms of weight > 0.
+      diagnostics: (outputs, rows) -> {name: scalar}.
+      image_embedding, text_embedding: outputs -> {"embedding", "patches" or "query"}; see `predictor`.
+    """
+
+    name: str
+    text: str
+    weights: Mapping[str, float]
+    losses: Callable[..., dict[str, jax.Array]]
+    diagnostics: Callable[..., dict[str, jax.Array]]
+    image_embedding: Callable[..., dict[str, jax.Array]]
+    text_embedding: Callable[..., dict[str, jax.Array]]
+
+
+def method_names() -> list[str]:
+    """Names that `config.method` takes: the modules of `methods/` that have `losses`."""
+    return sorted(module.name for module in pkgutil.iter_modules(methods.__path__) if not module.name.startswith("_"))
+
+
+def load_method(config: Any) -> Method:
+    """The config's method.
+
+    Raises:
+      UserError: unknown method, loss or option.
+    """
+    name = choose("method", config.method, method_names())
+    module = importlib.import_module(f"lgdea_jax.methods.{name}")
+    options = config.methods[name].to_dict()
+    weights = options.pop("weights")
+    text = options.pop("text")
+    for term in weights:
+        choose(f"loss of method {name}", term, module.LOSSES)
+    takes = set(inspect.signature(module.losses).parameters) - {"outputs", "rows", "aux", "step", "terms"}
+    if set(options) != takes:
+        raise UserError(f"config.methods.{name} has the options {sorted(options)}; the method takes {sorted(takes)}")
+    terms = tuple(term for term, weight in weights.items() if weight)
+    if not terms:
+        raise UserError(f"config.methods.{name}.weights are all 0: nothing to train on")
+
+    def bind(function: Callable[..., Any]) -> Callable[..., Any]:
+        wanted = inspect.signature(function).parameters
+        return functools.partial(function, **{key: value for key, value in options.items() if key in wanted})
+
+    return Method(name=name, text=text, weights=weights, losses=functools.partial(bind(module.losses), terms=terms),
+                  diagnostics=bind(module.diagnostics), image_embedding=bind(module.image_embedding),
+                  text_embedding=bind(module.text_embedding))
+
+
+def build_model(config: Any, *, vocab_size: int, num_labels: int, seed: int) -> lgdea.TwoTowers:
+    """The towers and heads that the config and its method ask for, with fresh parameters.
+
+    Args:
+      config: the experiment's config.
+      vocab_size: of the tokeniser; 0 without text.
+      num_labels: of the classifier head, used by methods that train one.
+      seed: of the initial parameters.
+    """
+    rngs = nnx.Rngs(seed)
+    dtype = DTYPES[choose("dtype", config.dtype, DTYPES)]
+    model = config.model
+    method = importlib.import_module(f"lgdea_jax.methods.{choose('method', config.method, method_names())}")
+    needs = method.NEEDS
+
+    def tower(part: Any, towers: Mapping[str, tuple], **extra: Any) -> nnx.Module:
+        choose("tower", part.name, towers)
+        sizes, cls = towers[part.name]
+        options = part[part.name].to_dict()
+        try:
+            chosen = sizes(options.pop("variant"), **{k: v for k, v in options.pop("sizes").items() if v})
+            return cls(**chosen, **options, **extra, dtype=dtype, remat=model.remat, rngs=rngs)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"config.model: {error}") from None
+
+    image = None
+    if "image" in needs:
+        extra = {"image_size": config.image.size} if model.image.name == "vit" else {}
+        image = tower(model.image, IMAGE_TOWERS, channels=1, **extra)
+    text = None
+    if config.methods[config.method].text:
+        view = config.text.length[config.methods[config.method].text]
+        text = tower(model.text, TEXT_TOWERS, vocab_size=vocab_size, max_length=view)
+    return lgdea.TwoTowers(
+        image_tower=image, text_tower=text, width=model.width,
+        prototypes=model.prototypes if "prototypes" in needs else 0,
+        lesion_queries=model.lesion_queries if "lesion_queries" in needs else 0,
+        labels=num_labels if "labels" in needs else 0,
+        logit_scale=model.logit_scale, logit_bias=model.logit_bias, rngs=rngs, dtype=dtype)
+
+
+def abstract_model(config: Any, *, vocab_size: int, num_labels: int) -> tuple[Any, Any]:
+    """(static part, tree of parameter shapes) of the config's model; nothing is computed."""
+    model = nnx.eval_shape(lambda: build_model(config, vocab_size=vocab_size, num_labels=num_labels, seed=0))
+    graphdef, state = nnx.split(model)
+    return graphdef, nnx.to_pure_dict(state)
+
+
+def initial_params(config: Any, *, vocab_size: int, num_labels: int, seed: int) -> Any:
+    """Fresh parameters as a plain tree; jit it with `out_shardings` to place them."""
+    model = build_model(config, vocab_size=vocab_size, num_labels=num_labels, seed=seed)
+    return nnx.to_pure_dict(nnx.split(model)[1])
+
+
+def build_optimizer(config: Any, params: Any) -> tuple[optax.GradientTransformation, Callable[[Any], Any]]:
+    """(optimiser, learning-rate schedule) of the config."""
+    part = config.optim
+    schedule = optim.learning_rate(schedule=part.schedule, peak=part.rate, warmup_steps=part.warmup_steps,
+                                   total_steps=config.total_steps)
+    tx = optim.make_optimizer(params, schedule=schedule, weight_decay=part.weight_decay, beta1=part.beta1,
+                              beta2=part.beta2, clip_norm=part.clip_norm, rates=rate_rules(part.rates))
+    return tx, schedule
+
+
+def rate_rules(entries: Sequence[str]) -> list[tuple[str, float]]:
+    """("text_tower=0.1", "image_tower/stem=0") to [(pattern, multiplier)]."""
+    rules = []
+    for entry in entries:
+        pattern, _, value = entry.rpartition("=")
+        try:
+            rules.append((pattern, float(value)))
+        except ValueError:
+            raise UserError(f"optim.rates: {entry!r} is not PATTERN=MULTIPLIER") from None
+    return rules
+
+
+def parameter_table(params: Any, *, depth: int = 2) -> str:
+    """Number of parameters by module, as text."""
+    from lgdea_jax.checkpoint import flatten
+
+    counts: dict[str, int] = {}
+    for path, leaf in flatten(params).items():
+        name = "/".join(path.split("/")[:depth])
+        counts[name] = counts.get(name, 0) + leaf.size
+    wide = max(len(name) for name in counts)
+    lines = [f"  {name:<{wide}}  {count:>13,}" for name, count in counts.items()]
+    return "\n".join([*lines, f"  {'total':<{wide}}  {sum(counts.values()):>13,}"])

@@ -1,0 +1,164 @@
+"""Checkpoints that describe themselves: enough to predict without the training tree, and to resume bit-exactly.
+
+RUN/checkpoints/STEP/ holds three Orbax items: `params` (what a prediction needs; the EMA when there is one), `train`
+(parameters, optimiser, step, EMA, the method's memory) and `spec` (JSON: config, transforms, tokeniser, label and
+finding names, versions, position of the data). The position of the data is the step number (see `input_pipeline`), which
+does not depend on the number of processes or workers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from lgdea_jax.cli import UserError
+from lgdea_jax.sharding import path_string
+
+SPEC_VERSION = 1
+BEST = "best.json"
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """{path: leaf}: names that do not depend on container classes, so that a mismatch can be named."""
+    return {path_string(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def unflatten(target: Any, flat: Mapping[str, Any]) -> Any:
+    """The tree of `target`'s structure with the leaves of `flat`."""
+    paths = [path_string(path) for path, _ in jax.tree_util.tree_leaves_with_path(target)]
+    return jax.tree.unflatten(jax.tree.structure(target), [flat[path] for path in paths])
+
+
+class Checkpoints:
+    """Saves and restores the checkpoints of one run directory; keeps the last few and the best.
+
+    Args:
+      workdir: the run's directory.
+      keep: how many of the latest to keep, beside the best.
+      writable: False for reading only: nothing is created.
+    """
+
+    def __init__(self, workdir: str | Path, *, keep: int = 2, writable: bool = True) -> None:
+        self.directory = (Path(workdir) / "checkpoints").resolve()
+        self._keep = keep
+        if not writable and not self.directory.is_dir():
+            raise UserError(f"no checkpoints in {workdir}: it is not a run of python -m lgdea_jax.train")
+        options = ocp.CheckpointManagerOptions(
+            create=writable, read_only=not writable, enable_async_checkpointing=writable, max_to_keep=None)
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def steps(self) -> list[int]:
+        """Steps that are complete, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def resolve(self, step: str | int) -> int:
+        """The step number of "latest", "best" or a number.
+
+        Raises:
+          UserError: there is none.
+        """
+        steps = self.steps()
+        if not steps:
+            raise UserError(f"no finished checkpoint in {self.directory.parent}")
+        if step == "latest":
+            return steps[-1]
+        if step == "best":
+            best = self.best()
+            if best is None:
+                raise UserError(f"no best checkpoint in {self.directory.parent}: no evaluation ran while training")
+            return best["step"]
+        try:
+            number = int(step)
+        except ValueError:
+            raise UserError(f"--step={step}: latest, best or a number") from None
+        if number not in steps:
+            raise UserError(f"no checkpoint at step {number}; there are: {', '.join(map(str, steps))}")
+        return number
+
+    def best(self) -> dict[str, Any] | None:
+        """{"step", "score", "metric"} of the best checkpoint so far."""
+        path = self.directory / BEST
+        return json.loads(path.read_text()) if path.is_file() else None
+
+    def save(self, state: Mapping[str, Any], spec: Mapping[str, Any]) -> None:
+        """Starts saving `state`; the write goes on in the background and is complete after `wait`."""
+        step = int(state["step"])
+        if step in self._manager.all_steps():
+            return
+        spec = {**spec, "spec_version": SPEC_VERSION, "step": step, "data_step": step}
+        self._manager.save(step, args=ocp.args.Composite(
+            params=ocp.args.StandardSave(flatten(state["ema"] or state["params"])),
+            train=ocp.args.StandardSave(flatten(dict(state))),
+            spec=ocp.args.JsonSave(spec)))
+        self._drop_old()
+
+    def score(self, step: int, metric: str, value: float) -> None:
+        """Remembers `step` as the best if its `value` is the highest so far."""
+        best = self.best()
+        if jax.process_index() == 0 and (best is None or value > best["score"]) and np.isfinite(value):
+            path = self.directory / BEST
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps({"step": step, "metric": metric, "score": value}))
+            temporary.replace(path)
+
+    def _drop_old(self) -> None:
+        best = self.best()
+        for step in self.steps()[: -self._keep]:
+            if best is None or step != best["step"]:
+                self._manager.delete(step)
+
+    def wait(self) -> None:
+        """Blocks until everything that was started is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then lets go of the directory."""
+        self._manager.close()
+
+    def spec(self, step: int) -> dict[str, Any]:
+        """The JSON spec of a checkpoint.
+
+        Raises:
+          UserError: it was written by another version of this file.
+        """
+        spec = self._manager.restore(step, args=ocp.args.Composite(spec=ocp.args.JsonRestore()))["spec"]
+        if spec.get("spec_version") != SPEC_VERSION:
+            raise UserError(f"checkpoint of spec version {spec.get('spec_version')}; this code reads {SPEC_VERSION}")
+        return spec
+
+    def restore_state(self, step: int, target: Any) -> Any:
+        """The state at `step`, placed as `target` (arrays or `jax.ShapeDtypeStruct`s with shardings) says."""
+        return self._restore(step, "train", target)
+
+    def restore_params(self, step: int, target: Any) -> Any:
+        """The parameters for predictions at `step`."""
+        return self._restore(step, "params", target)
+
+    def _restore(self, step: int, item: str, target: Any) -> Any:
+        flat = flatten(jax.tree.map(ocp.utils.to_shape_dtype_struct, target))
+        metadata = self._manager.item_metadata(step)[item]
+        have = {name: tuple(leaf.shape) for name, leaf in dict(metadata).items()}
+        check_names(have, {name: tuple(leaf.shape) for name, leaf in flat.items()}, f"checkpoint {step}")
+        restored = self._manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(flat)}))[item]
+        return unflatten(target, restored)
+
+
+def check_names(have: Mapping[str, tuple], want: Mapping[str, tuple], where: str) -> None:
+    """Refuses names or shapes that differ, naming the first few.
+
+    Raises:
+      UserError: something is missing, left over, or of another shape.
+    """
+    problems = [f"missing {name}" for name in sorted(set(want) - set(have))]
+    problems += [f"left over {name}" for name in sorted(set(have) - set(want))]
+    problems += [f"{name} is {have[name]}, not {want[name]}" for name in sorted(set(have) & set(want))
+                 if have[name] != want[name]]
+    if problems:
+        more = f" (+{len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise UserError(f"{where} does not fit the model: {'; '.join(problems[:3])}{more}")

@@ -1,0 +1,278 @@
+"""What evaluators share: evaluation data in memory, a batched and cached model, and per-sample results.
+
+An evaluator's `run(predict)` returns `Samples`: per-sample arrays with a subject key each, and `metrics(weights)`.
+Intervals and paired tests are then made in one place (`metrics/bootstrap.py`) from any of them, live or loaded.
+
+`predict` is any object with
+  images(uint8 [B, S, S]) -> {"embedding": float32 [B, E], "patches": float32 [B, L, Q]}
+  texts(texts, phrases)   -> {"embedding": float32 [B, E], "query": float32 [B, Q]}
+  grid: (rows, columns), or (depth, rows, columns); their product is L.
+The score of an image and a text is the dot product of their embeddings, whose norms are the model's business.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from lgdea_jax.cli import UserError
+from lgdea_jax.io import decode_image
+from lgdea_jax.preprocess.image import MODEL_TRANSFORM, Letterbox, model_transform
+from lgdea_jax.records import MISSING, Box, Record
+
+
+class Predict(Protocol):
+    """The model as evaluators see it; see the module's docstring."""
+
+    grid: tuple[int, ...]
+
+    def images(self, images: np.ndarray) -> Mapping[str, np.ndarray]: ...
+
+    def texts(self, texts: Sequence[str], phrases: Sequence[tuple[str, ...]]) -> Mapping[str, np.ndarray]: ...
+
+
+Progress = Callable[[str, int, int], None]
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """A `Progress` that shows nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalData:
+    """A split in memory: N images, and R reports (one per study).
+
+    Attributes:
+      images: uint8 [N, S, S], as the model sees them.
+      labels: int8 [N, L] of POSITIVE, NEGATIVE, UNCERTAIN, MISSING, in the order of `label_names`.
+      subjects: [N] keys, digests of the subject ids: results may be handed on without patient identifiers.
+      report_of: int64 [N], the row of the image's report, or -1.
+      boxes: [N] tuples of boxes in original pixels.
+      original_shapes, stored_shapes: int32 [N, 3], (depth, height, width) before and after the record transform.
+      record_rows: int64 [N], which record of the split the image came from.
+      reports, phrases: [R] texts, and the phrases that state present or uncertain findings.
+      report_labels: int8 [R, L]; report_subjects: [R] keys.
+      style: of the prompts, "cxr" or "ct".
+      rejected: (record row, reason) of images that could not be used.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    label_names: tuple[str, ...]
+    subjects: np.ndarray
+    report_of: np.ndarray
+    boxes: tuple[tuple[Box, ...], ...]
+    original_shapes: np.ndarray
+    stored_shapes: np.ndarray
+    record_rows: np.ndarray
+    reports: tuple[str, ...]
+    phrases: tuple[tuple[str, ...], ...]
+    report_labels: np.ndarray
+    report_subjects: np.ndarray
+    style: str = "cxr"
+    rejected: tuple[tuple[int, str], ...] = ()
+
+    @classmethod
+    def from_records(cls, records: Iterable[Record], label_names: Sequence[str], image_size: int, *,
+                     transform: str = MODEL_TRANSFORM, progress: Progress = silent) -> EvalData:
+        """Decodes the images of `records` and collects their reports.
+
+        Args:
+          records: of one split.
+          label_names: the data set's (`DatasetMetadata.label_names`).
+          image_size: side of the model's square.
+          transform: the model's transform.
+          progress: called with ("reading", done, total).
+
+        Raises:
+          UserError: unknown transform, or labels that do not fit `label_names`.
+        """
+        prepare = model_transform(transform)
+        total = len(records) if hasattr(records, "__len__") else 0
+        images, rows, rejected = [], [], []
+        studies: dict[str, int] = {}
+        reports, modalities = [], set()
+        for row, record in enumerate(records):
+            if len(record.labels) != len(label_names):
+                raise UserError(f"record {row} has {len(record.labels)} labels, the data set names {len(label_names)}")
+            modalities.add(record.modality)
+            if record.has_report and record.study_id not in studies:
+                studies[record.study_id] = len(reports)
+                phrases = tuple(dict.fromkeys(e.phrase for e in record.evidence if e.certainty != "absent"))
+                reports.append((record.report, phrases, record.labels, subject_key(record.subject_id)))
+            if record.has_image:
+                try:
+                    images.append(prepare(decode_image(record.image, record.image_format), image_size))
+                except ValueError as error:
+                    rejected.append((row, str(error)))
+                else:
+                    rows.append((row, record.study_id, subject_key(record.subject_id), record.labels, record.boxes,
+                                 record.original_shape, record.image_shape))
+            progress("reading", row + 1, total)
+        none = np.zeros((0, len(label_names)), np.int8)
+        return cls(
+            images=np.stack(images) if images else np.zeros((0, image_size, image_size), np.uint8),
+            labels=np.stack([r[3] for r in rows]).astype(np.int8) if rows else none,
+            label_names=tuple(label_names),
+            subjects=np.array([r[2] for r in rows], "U16"),
+            report_of=np.array([studies.get(r[1], -1) for r in rows], np.int64),
+            boxes=tuple(tuple(r[4]) for r in rows),
+            original_shapes=np.array([r[5] for r in rows], np.int32).reshape(-1, 3),
+            stored_shapes=np.array([r[6] for r in rows], np.int32).reshape(-1, 3),
+            record_rows=np.array([r[0] for r in rows], np.int64),
+            reports=tuple(r[0] for r in reports), phrases=tuple(r[1] for r in reports),
+            report_labels=np.stack([r[2] for r in reports]).astype(np.int8) if reports else none,
+            report_subjects=np.array([r[3] for r in reports], "U16"),
+            style="ct" if modalities == {"CT"} else "cxr", rejected=tuple(rejected))
+
+    def geometry(self, image: int) -> Letterbox:
+        """Maps between the original pixels of image row `image` and the model's square."""
+        return Letterbox.of(tuple(self.original_shapes[image]), self.images.shape[-1],
+                            tuple(self.stored_shapes[image]))
+
+
+def subject_key(subject_id: str) -> str:
+    """16 hex digits that stand for a subject: equal for equal ids, in every data set and run."""
+    return hashlib.blake2b(subject_id.encode(), digest_size=8).hexdigest()
+
+
+class Encoder:
+    """Embeddings of an `EvalData`, computed once: in batches of one size (one compilation), equal texts once.
+
+    Patches are kept for images with boxes only; they are the large part.
+    """
+
+    def __init__(self, predict: Predict, data: EvalData, *, batch_size: int = 64,
+                 progress: Progress = silent) -> None:
+        if batch_size < 1:
+            raise ValueError("batch_size must be at least 1")
+        self.predict, self.data, self.batch_size, self.progress = predict, data, batch_size, progress
+        self._images: np.ndarray | None = None
+        self._patches: dict[int, np.ndarray] = {}
+        self._texts: dict[tuple[str, tuple[str, ...]], tuple[np.ndarray, np.ndarray]] = {}
+
+    @classmethod
+    def of(cls, predict: Predict | Encoder, data: EvalData) -> Encoder:
+        """`predict` itself when it already is an encoder of `data`."""
+        if not isinstance(predict, Encoder):
+            return cls(predict, data)
+        if predict.data is not data:
+            raise ValueError("the encoder belongs to other data")
+        return predict
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Shape of the heatmaps before they are mapped to pixels."""
+        return tuple(self.predict.grid)
+
+    def images(self) -> np.ndarray:
+        """Image embeddings, float32 [N, E]; the first call also keeps the patches of images with boxes."""
+        if self._images is None:
+            parts, total = [], len(self.data.images)
+            for start in range(0, total, self.batch_size):
+                batch = self.data.images[start:start + self.batch_size]
+                n = len(batch)
+                if n < self.batch_size:  # Padding rows are cut off again; zeros are as good as any image.
+                    padding = np.zeros((self.batch_size - n, *batch.shape[1:]), batch.dtype)
+                    batch = np.concatenate([batch, padding])
+                out = self.predict.images(batch)
+                parts.append(_finite(out["embedding"][:n], "image embeddings"))
+                for row in range(n):
+                    if self.data.boxes[start + row]:
+                        self._patches[start + row] = np.array(out["patches"][row], np.float32)
+                self.progress("images", start + n, total)
+            self._images = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+        return self._images
+
+    def patches(self, image: int) -> np.ndarray:
+        """Patches of one image with boxes, float32 [L, Q]."""
+        self.images()
+        return self._patches[image]
+
+    def texts(self, texts: Sequence[str], phrases: Sequence[tuple[str, ...]]) -> tuple[np.ndarray, np.ndarray]:
+        """(embeddings float32 [M, E], queries float32 [M, Q]) of texts with their phrases; equal inputs, equal rows."""
+        keys = [(text, tuple(parts)) for text, parts in zip(texts, phrases, strict=True)]
+        missing = [key for key in dict.fromkeys(keys) if key not in self._texts]
+        for start in range(0, len(missing), self.batch_size):
+            batch = missing[start:start + self.batch_size]
+            padded = batch + [batch[-1]] * (self.batch_size - len(batch))
+            out = self.predict.texts([key[0] for key in padded], [key[1] for key in padded])
+            embedding = _finite(out["embedding"], "text embeddings")
+            query = _finite(out["query"], "text queries")
+            self._texts.update({key: (embedding[i], query[i]) for i, key in enumerate(batch)})
+            self.progress("texts", start + len(batch), len(missing))
+        if not keys:
+            return np.zeros((0, 1), np.float32), np.zeros((0, 1), np.float32)
+        rows = [self._texts[key] for key in keys]
+        return np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])
+
+    def prompts(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """`texts` of prompts: each is a text whose only phrase is itself."""
+        return self.texts(prompts, [(prompt,) for prompt in prompts])
+
+
+def _finite(values: Any, what: str) -> np.ndarray:
+    values = np.asarray(values, np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError(f"the model gives {what} that are not finite")
+    return values
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples(abc.ABC):
+    """Per-sample results of one task.
+
+    Attributes:
+      subjects: [N] keys.
+      arrays: name -> array whose first axis is N.
+      names: what columns of the arrays stand for (findings, metrics, categories).
+      info: what a reader needs beside the numbers: gallery, chance levels, choices. JSON values.
+    """
+
+    task: ClassVar[str]
+    subjects: np.ndarray
+    arrays: Mapping[str, np.ndarray]
+    names: Mapping[str, tuple[str, ...]]
+    info: Mapping[str, Any]
+
+    @abc.abstractmethod
+    def metrics(self, weights: np.ndarray | None = None) -> dict[str, Any]:
+        """{metric: float}, or {metric: float64 [B]} for weights [B, N]; NaN where undefined."""
+
+    @abc.abstractmethod
+    def sizes(self) -> dict[str, int]:
+        """{metric: number of samples that it rests on}."""
+
+    def dump(self, prefix: str) -> dict[str, np.ndarray]:
+        """Entries for `numpy.savez`, all below `prefix`; `load_samples` reads them."""
+        meta = json.dumps({"names": self.names, "info": self.info})
+        return {f"{prefix}{self.task}/meta": np.array(meta), f"{prefix}{self.task}/subjects": self.subjects,
+                **{f"{prefix}{self.task}/array/{name}": array for name, array in self.arrays.items()}}
+
+
+def weighted_mean(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """Means of the columns of [N, M] over their defined (not NaN) rows: [M], or [B, M] with weights [B, N]."""
+    known = ~np.isnan(values)
+    rows = np.ones((1, len(values))) if weights is None else weights.astype(np.float64)
+    size, summed = rows @ known, rows @ np.where(known, values, 0.0)
+    means = np.divide(summed, size, out=np.full(summed.shape, np.nan), where=size > 0)
+    return means[0] if weights is None else means
+
+
+class Evaluator(abc.ABC):
+    """A task on an `EvalData`."""
+
+    @abc.abstractmethod
+    def run(self, predict: Predict | Encoder) -> Samples:
+        """Scores the data with the model."""
+
+
+def labelled(labels: np.ndarray) -> np.ndarray:
+    """Rows of int8 [N, L] that have any label, bool [N]."""
+    return (labels != MISSING).any(1)

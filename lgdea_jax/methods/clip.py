@@ -1,0 +1,46 @@
+"""CLIP (Radford et al., 2021; ConVIRT, Zhang et al., 2020): whole image against whole report, softmax over the batch.
+
+    python -m lgdea_jax.train --config=configs/phantom.py --workdir=RUN --config.method=clip
+
+Rows of one study (two views of it, or a pair that repeats because there are few) are each other's positives: without
+that, a batch larger than the number of pairs would push equal pairs apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from lgdea_jax.losses import contrastive
+from lgdea_jax.methods import _rows
+
+NEEDS = ("image", "text")
+LOSSES = ("contrastive",)
+
+
+def losses(outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Any, step: jax.Array, *,
+           terms: tuple[str, ...]) -> dict[str, jax.Array]:
+    """`contrastive`: symmetric InfoNCE over the pairs of the batch."""
+    image, text = _rows.paired(outputs, rows)
+    targets = _rows.row_targets(_rows.same_study(rows))
+    return {"contrastive": contrastive.soft_contrastive(image, text, outputs["logit_scale"], targets)}
+
+
+def diagnostics(outputs: Mapping[str, Any], rows: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """`logit_scale`, and `batch/recall@1`: share of images whose own report scores highest in the batch."""
+    image, text = _rows.paired(outputs, rows)
+    best = (image @ text.T).argmax(axis=1)
+    hits = _rows.same_study(rows)[jax.numpy.arange(len(best)), best]
+    return {"logit_scale": outputs["logit_scale"], "batch/recall@1": hits.mean()}
+
+
+def image_embedding(outputs: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Pooled image; patches through the same projection."""
+    return {"embedding": outputs["image"]["pooled"], "patches": outputs["image"]["pooled_patches"]}
+
+
+def text_embedding(outputs: Mapping[str, Any], weight: jax.Array) -> dict[str, jax.Array]:
+    """Pooled text, for scores and for grounding."""
+    return {"embedding": outputs["text"]["pooled"], "query": outputs["text"]["pooled"]}

@@ -1,0 +1,30 @@
+"""CLIP on evidence text: the report is replaced by its extracted evidence phrases; otherwise as `clip`.
+
+    python -m lgdea_jax.train --config=configs/phantom.py --workdir=RUN --config.method=clip_evidence
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from lgdea_jax.losses import contrastive
+from lgdea_jax.methods import _rows
+from lgdea_jax.methods.clip import diagnostics, image_embedding, text_embedding
+
+__all__ = ["LOSSES", "NEEDS", "diagnostics", "image_embedding", "losses", "text_embedding"]
+
+NEEDS = ("image", "text")
+LOSSES = ("contrastive",)
+
+
+def losses(outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Any, step: jax.Array, *,
+           terms: tuple[str, ...]) -> dict[str, jax.Array]:
+    """`contrastive`: InfoNCE over the pairs whose reports have evidence (a stated normal study has)."""
+    image, text = _rows.paired(outputs, rows)
+    valid = _rows.has_evidence(rows)[: rows["num_pairs"]]
+    targets = _rows.row_targets(_rows.same_study(rows))
+    return {"contrastive": contrastive.soft_contrastive(
+        image, text, outputs["logit_scale"], targets, image_mask=valid)}

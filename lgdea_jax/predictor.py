@@ -1,0 +1,144 @@
+"""A trained model as three functions: images, texts, heatmaps. What evaluators and `predict` take.
+
+The score of image i and text j is the dot product of their embeddings; the heatmap of text j on image i is the dot
+product of the image's patches with the text's query. How a method makes both is its own business (`methods/`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from lgdea_jax import assemble, train_step
+from lgdea_jax.checkpoint import Checkpoints
+from lgdea_jax.cli import UserError
+from lgdea_jax.preprocess.text import TextTokenizer
+
+
+class Predictor:
+    """Scores images against texts with one method's embeddings.
+
+    Args:
+      config: the run's config.
+      params: plain tree of parameters, on host or device.
+      graphdef: static part of the model.
+      tokenizer: the run's.
+      spec: the checkpoint's spec (or what will be one), for its transforms and names.
+      batch_size: rows of a call; the last one is padded, so that there is one compilation.
+    """
+
+    def __init__(self, *, config: Any, params: Any, graphdef: Any, tokenizer: TextTokenizer, spec: dict[str, Any],
+                 batch_size: int = 64) -> None:
+        self.config, self.spec, self.tokenizer, self.batch_size = config, spec, tokenizer, batch_size
+        self.image_size: int = config.image.size
+        self.transform: str = spec["transform"]
+        self._params = jax.device_put(params, jax.local_devices()[0])
+        method = assemble.load_method(config)
+        self._text = method.text
+        common = {"pad_id": tokenizer.pad_id, "mean": config.image.mean, "std": config.image.std}
+
+        def images(params: Any, images: jax.Array) -> dict[str, jax.Array]:
+            model = nnx.merge(graphdef, params)
+            return method.image_embedding(train_step.forward(model, {"image": images}, **common))
+
+        def texts(params: Any, tokens: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:
+            model = nnx.merge(graphdef, params)
+            outputs = train_step.forward(model, {"tokens": tokens}, **common)
+            return method.text_embedding(outputs, weight)
+
+        self._images, self._texts = jax.jit(images), jax.jit(texts)
+        self.grid = patch_grid(graphdef, params, self.image_size)
+
+    def images(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """uint8 [N, S, S] -> embedding float32 [N, E] and, where the method grounds, patches float32 [N, L, Q]."""
+        if images.shape[1:] != (self.image_size, self.image_size) or images.dtype != np.uint8:
+            raise ValueError(f"images are {images.dtype} {images.shape}; uint8 [N, {self.image_size}, {self.image_size}]")
+        return self._batched(self._images, images)
+
+    def texts(self, texts: Sequence[str], phrases: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+        """N texts with their evidence phrases -> embedding float32 [N, E], query float32 [N, Q].
+
+        Args:
+          texts: whole reports (or prompts).
+          phrases: the evidence phrases of each; a prompt is its own only phrase.
+        """
+        if not self._text:
+            raise UserError(f"the method {self.config.method} has no text tower: it cannot read prompts")
+        length = self.config.text.length[self._text]
+        limit = self.config.text.phrases
+        weight = np.zeros([len(texts), limit], np.float32)
+        for row, items in zip(weight, phrases, strict=True):
+            row[: len(items)] = 1.0
+        if self._text == "report":
+            tokens = self.tokenizer.encode(texts, length)
+        elif self._text == "evidence":
+            tokens = self.tokenizer.encode([". ".join(items[:limit]) for items in phrases], length)
+        else:
+            tokens = np.full([len(texts), limit, length], self.tokenizer.pad_id, np.int32)
+            flat = [(i, j, phrase) for i, items in enumerate(phrases) for j, phrase in enumerate(items[:limit])]
+            if flat:
+                rows, slots, words = zip(*flat, strict=True)
+                tokens[np.array(rows), np.array(slots)] = self.tokenizer.encode(words, length)
+        return self._batched(self._texts, tokens, weight)
+
+    def _batched(self, function: Callable[..., Any], *arrays: np.ndarray) -> dict[str, np.ndarray]:
+        count, size = len(arrays[0]), self.batch_size
+        if not count:
+            raise ValueError("nothing to predict: an empty batch")
+        results = []
+        for start in range(0, count, size):
+            parts = [array[start:start + size] for array in arrays]
+            rows = len(parts[0])
+            if rows < size:
+                parts = [np.concatenate([part, np.repeat(part[-1:], size - rows, axis=0)]) for part in parts]
+            # Device-to-host copies wait; taking them one call behind lets the next one start first.
+            results.append((rows, function(self._params, *parts)))
+        return {name: np.concatenate([np.asarray(result[name], np.float32)[:rows] for rows, result in results])
+                for name in results[0][1]}
+
+
+def patch_grid(graphdef: Any, params: Any, image_size: int) -> tuple[int, ...]:
+    """(rows, columns) of the image tower's patches; () without an image tower. Nothing is computed."""
+    found: list[tuple[int, ...]] = [()]
+
+    def probe(params: Any, image: jax.Array) -> jax.Array:
+        tower = nnx.merge(graphdef, params).image_tower
+        if tower is not None:
+            pooled, out = tower(image)
+            found[0] = tuple(out["grid"])
+            return pooled
+        return image
+
+    jax.eval_shape(probe, params, jax.ShapeDtypeStruct((1, image_size, image_size, 1), np.float32))
+    return found[0]
+
+
+def load_predictor(checkpoint: str | Path, step: str | int = "latest", *, batch_size: int = 64) -> Predictor:
+    """The model of a run, from its checkpoint alone.
+
+    Args:
+      checkpoint: the run's directory (RUN).
+      step: "latest", "best" or a number.
+
+    Raises:
+      UserError: no such checkpoint, or one that does not fit this code.
+    """
+    store = Checkpoints(checkpoint, writable=False)
+    number = store.resolve(step)
+    spec = store.spec(number)
+    config = ConfigDict(spec["config"])
+    tokenizer = TextTokenizer(spec["tokenizer"])
+    graphdef, shapes = assemble.abstract_model(
+        config, vocab_size=tokenizer.vocab_size, num_labels=len(spec["label_names"]))
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+    params = store.restore_params(number, target)
+    store.close()
+    return Predictor(config=config, params=params, graphdef=graphdef, tokenizer=tokenizer,
+                     spec={**spec, "step": number}, batch_size=batch_size)

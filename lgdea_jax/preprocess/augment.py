@@ -1,0 +1,81 @@
+"""Random transforms of one training item. No flips: image-left is patient-right, and reports name sides."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import grain
+import numpy as np
+from PIL import Image
+
+from lgdea_jax.cli import UserError
+
+# A crop that keeps less than this share of the area can cut away what the report describes.
+SMALLEST_CROP = 0.6
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment(grain.transforms.RandomMap):
+    """One affine resampling (crop, aspect, rotation, shift) and one intensity curve per image; one text variant per item.
+
+    Attributes:
+      crop: (smallest, largest) share of the area that is kept, within [0.6, 1].
+      aspect: largest ratio of a side's change, >= 1.
+      rotate: largest rotation in degrees.
+      gamma, contrast, brightness: largest relative change of each; noise: standard deviation in grey levels.
+      erase: probability that a random rectangle (at most 10% of the area) is filled with the mean.
+      enabled: False leaves images as they are (text variants are still drawn).
+    """
+
+    crop: tuple[float, float]
+    aspect: float
+    rotate: float
+    gamma: float
+    contrast: float
+    brightness: float
+    noise: float
+    erase: float
+    enabled: bool = True
+
+    def __post_init__(self) -> None:
+        if not SMALLEST_CROP <= self.crop[0] <= self.crop[1] <= 1:
+            raise UserError(f"augment.crop={tuple(self.crop)}: shares of the area within [{SMALLEST_CROP}, 1]")
+        if self.aspect < 1:
+            raise UserError(f"augment.aspect={self.aspect}: at least 1")
+
+    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """`element` with its image transformed and one row of `tokens` chosen."""
+        element = dict(element)
+        if "image" in element and self.enabled:
+            element["image"] = self.image(element["image"], rng)
+        if "tokens" in element:
+            element["tokens"] = element["tokens"][rng.integers(len(element["tokens"]))]
+        return element
+
+    def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Transforms a uint8 [S, S] image; the result has its shape and dtype."""
+        size = image.shape[0]
+        area = rng.uniform(*self.crop)
+        stretch = np.exp(rng.uniform(-1, 1) * np.log(self.aspect) / 2)
+        wide, high = min(1.0, np.sqrt(area) * stretch), min(1.0, np.sqrt(area) / stretch)
+        left, top = rng.uniform(0, 1 - wide) * size, rng.uniform(0, 1 - high) * size
+        angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate))
+        cos, sin = np.cos(angle), np.sin(angle)
+        centre_x, centre_y, half = left + wide * size / 2, top + high * size / 2, size / 2
+        a, b, d, e = wide * cos, high * sin, -wide * sin, high * cos
+        matrix = (a, b, centre_x - a * half - b * half, d, e, centre_y - d * half - e * half)
+        moved = Image.fromarray(image).transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+
+        levels = np.arange(256, dtype=np.float32) / 255
+        levels = levels ** np.exp(rng.uniform(-self.gamma, self.gamma))
+        levels = (levels - 0.5) * (1 + rng.uniform(-self.contrast, self.contrast)) + 0.5
+        levels = levels + rng.uniform(-self.brightness, self.brightness)
+        result = (levels * 255)[np.asarray(moved)]
+        if self.noise:
+            result += rng.standard_normal(result.shape, np.float32) * np.float32(self.noise * rng.uniform())
+        if self.erase and rng.uniform() < self.erase:
+            high, wide = (rng.uniform(0.1, 0.32, 2) * size).astype(int)
+            top, left = rng.integers(size - high), rng.integers(size - wide)
+            result[top:top + high, left:left + wide] = result.mean()
+        return np.clip(result + 0.5, 0, 255).astype(np.uint8)

@@ -1,0 +1,129 @@
+"""Mesh, placement of parameters and batches, and the start of many hosts.
+
+Two axes: `data` splits the batch; `fsdp` splits the batch too and, besides, the parameters and optimiser state. The
+compiler places everything between (axis type Auto). A model of sharding by ordered regular expressions, first match
+wins, everything covered.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from lgdea_jax.cli import UserError, choose
+
+BATCH_AXES = ("data", "fsdp")
+
+# First match wins. "largest" splits the largest dimension that the fsdp axis divides; "replicate" splits nothing.
+# Scalars and the prototypes are read by every row of the batch, so that gathering them would cost more than it saves.
+DEFAULT_RULES = (
+    (r"(^|/)(logit_scale|logit_bias|prototypes)(/|$)", "replicate"),
+    (r".*", "largest"),
+)
+_SMALLEST_SPLIT = 2**12  # Parameters below this many elements stay whole: splitting them saves nothing.
+
+
+def start_hosts(*, coordinator: str, num_processes: int, process_id: int) -> None:
+    """Joins the other processes of the run; does nothing for a single process.
+
+    Args:
+      coordinator: "host:port" of process 0; empty takes it from the scheduler's environment (SLURM, Open MPI, Cloud TPU,
+        Kubernetes) when `num_processes` is not 1.
+      num_processes: number of processes, 0 to take it from the scheduler, 1 for a run without others.
+      process_id: this process, -1 to take it from the scheduler.
+    """
+    if num_processes == 1:
+        return
+    if os.environ.get("JAX_PLATFORMS", "") == "cpu":
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(
+        coordinator_address=coordinator or None,
+        num_processes=num_processes or None,
+        process_id=None if process_id < 0 else process_id,
+    )
+
+
+def make_mesh(*, data: int, fsdp: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A (data, fsdp) mesh over all devices.
+
+    Args:
+      data, fsdp: sizes of the axes; -1 (at most one of them) takes what the other leaves.
+      devices: the devices to use, all by default.
+
+    Raises:
+      UserError: the product is not the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = [data, fsdp]
+    if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
+        raise UserError(f"mesh.data={data} and mesh.fsdp={fsdp}: positive sizes, at most one of them -1")
+    if -1 in sizes:
+        sizes[sizes.index(-1)] = len(devices) // max(1, -math.prod(sizes))
+    if math.prod(sizes) != len(devices):
+        raise UserError(f"mesh.data={data} x mesh.fsdp={fsdp} does not cover {len(devices)} devices")
+    return jax.make_mesh(tuple(sizes), BATCH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def path_string(path: Sequence[Any]) -> str:
+    """`image_tower/blocks/0/kernel` for a key path of `jax.tree_util`."""
+    names = (getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))) for key in path)
+    return "/".join(str(name) for name in names)
+
+
+def partition_spec(path: str, shape: Sequence[int], fsdp: int, rules: Sequence[tuple[str, str]]) -> PartitionSpec:
+    """Where one parameter lives: the first rule that matches its path decides.
+
+    Raises:
+      UserError: no rule matches, or a rule's value is unknown.
+    """
+    for pattern, value in rules:
+        if re.search(pattern, path):
+            choose("sharding", value, ("largest", "replicate"))
+            if value == "replicate" or fsdp == 1 or math.prod(shape) < _SMALLEST_SPLIT:
+                return PartitionSpec()
+            sizes = [(size, axis) for axis, size in enumerate(shape) if size % fsdp == 0]
+            if not sizes:
+                return PartitionSpec()
+            axis = max(sizes, key=lambda pair: (pair[0], -pair[1]))[1]
+            return PartitionSpec(*("fsdp" if i == axis else None for i in range(len(shape))))
+    raise UserError(f"no sharding rule matches the parameter {path}")
+
+
+def tree_shardings(tree: Any, mesh: Mesh, rules: Sequence[tuple[str, str]] = DEFAULT_RULES) -> Any:
+    """`NamedSharding`s of every array (or shape) in `tree`, by its path. Optimiser state follows its parameter's name."""
+    fsdp = mesh.shape["fsdp"]
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: NamedSharding(mesh, partition_spec(path_string(path), leaf.shape, fsdp, rules)), tree)
+
+
+def rows_of_process(rows: int, mesh: Mesh) -> slice:
+    """Which rows of a global batch this process feeds.
+
+    Raises:
+      UserError: the devices do not divide the rows.
+    """
+    if rows % mesh.size:
+        raise UserError(f"a batch of {rows} rows does not divide over {mesh.size} devices")
+    count = jax.process_count()
+    if rows % count:
+        raise UserError(f"a batch of {rows} rows does not divide over {count} processes")
+    share = rows // count
+    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+
+def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> Any:
+    """Host arrays (this process's rows) to global arrays split over the batch axes."""
+    def put(array: np.ndarray) -> jax.Array:
+        sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+        if jax.process_count() == 1:
+            return jax.device_put(array, sharding)
+        return jax.make_array_from_process_local_data(sharding, array)
+
+    return jax.tree.map(put, batch)

@@ -1,0 +1,128 @@
+"""The training step: a pure function of (state, batch), jitted once over the mesh.
+
+The state is a plain dict of arrays: `params`, `opt` (optimiser), `step`, `ema` (an empty dict without EMA) and `aux`
+(what a method keeps beside the parameters, such as the evidence memory; an empty dict for most).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from lgdea_jax import optim
+
+State = dict[str, Any]
+Batch = Mapping[str, Mapping[str, jax.Array]]
+
+
+def new_state(params: Any, tx: optax.GradientTransformation, *, ema: bool, aux: Any = None) -> State:
+    """A state at step 0."""
+    return {
+        "params": params,
+        "opt": tx.init(params),
+        "step": jnp.zeros([], jnp.int32),
+        "ema": jax.tree.map(jnp.copy, params) if ema else {},
+        "aux": {} if aux is None else aux,
+    }
+
+
+def normalise_images(images: jax.Array, *, mean: float, std: float, dtype: Any = jnp.float32) -> jax.Array:
+    """uint8 [B, H, W] to [B, H, W, 1], (x / 255 - mean) / std."""
+    return ((images.astype(jnp.float32) / 255.0 - mean) / std).astype(dtype)[..., None]
+
+
+def gather_streams(batch: Batch) -> dict[str, Any]:
+    """The streams of a batch as one set of rows: pairs first, then the unpaired.
+
+    Returns:
+      image [B_pair + B_image, S, S]; tokens, weight, finding, normal [B_pair + B_report, ...]; labels of the images;
+      study [B_pair] (equal numbers: views of one study); num_pairs, a Python int. Keys whose streams are absent are absent.
+    """
+    rows: dict[str, Any] = {"num_pairs": batch["pairs"]["index"].shape[0] if "pairs" in batch else 0}
+    for name, streams in (("image", ("pairs", "images")), ("labels", ("pairs", "images")),
+                          ("tokens", ("pairs", "reports")), ("weight", ("pairs", "reports")),
+                          ("finding", ("pairs", "reports")), ("normal", ("pairs", "reports"))):
+        parts = [batch[stream][name] for stream in streams if stream in batch and name in batch[stream]]
+        if parts:
+            rows[name] = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=0)
+    if "pairs" in batch:
+        rows["study"] = batch["pairs"]["study"]
+    return rows
+
+
+def forward(
+    model: nnx.Module, rows: Mapping[str, Any], *, pad_id: int, mean: float, std: float,
+    rngs: nnx.Rngs | None = None,
+) -> dict[str, Any]:
+    """Runs the towers on the rows of a batch.
+
+    Args:
+      model: `models.lgdea.TwoTowers`.
+      rows: from `gather_streams`; `tokens` is [R, T] or [R, P, T].
+      rngs: for dropout; None is deterministic.
+
+    Returns:
+      `image`, `text` (dicts of the towers' outputs; text outputs keep the leading shape of the tokens) and the model's
+      scalars and prototypes.
+    """
+    outputs: dict[str, Any] = dict(model.shared())
+    if "image" in rows and model.image_tower is not None:
+        outputs["image"] = model.encode_image(normalise_images(rows["image"], mean=mean, std=std), rngs=rngs)
+    if "tokens" in rows and model.text_tower is not None:
+        tokens = rows["tokens"]
+        flat = tokens.reshape(-1, tokens.shape[-1])
+        text = model.encode_text(flat, flat != pad_id, rngs=rngs)
+        outputs["text"] = {name: value.reshape(*tokens.shape[:-1], *value.shape[1:]) for name, value in text.items()}
+    return outputs
+
+
+def train_step(
+    state: State, batch: Batch, *, graphdef: Any, tx: optax.GradientTransformation,
+    losses: Callable[..., dict[str, jax.Array]], diagnostics: Callable[..., dict[str, jax.Array]],
+    weights: Mapping[str, float], schedule: Callable[[jax.Array], jax.Array], ema_decay: float,
+    pad_id: int, mean: float, std: float, seed: int, dropout: bool,
+) -> tuple[State, dict[str, jax.Array]]:
+    """One step of gradient descent.
+
+    Args:
+      state: see this module's docstring; donate it when jitting.
+      batch: streams of arrays, see `input_pipeline`.
+      graphdef: the model's static part (`nnx.split`).
+      losses: a method's `losses(outputs, rows, aux, step) -> {name: scalar}`; a term of weight 0 is not among them.
+      diagnostics: a method's `diagnostics(outputs, rows) -> {name: scalar}`, logged and not trained on.
+      weights: weight of each loss by name.
+
+    Returns:
+      (state, metrics): metrics has `loss`, `loss/NAME`, `grad_norm`, `update_norm`, `learning_rate` and diagnostics.
+    """
+    rows = gather_streams(batch)
+
+    def objective(params: Any) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, jax.Array]]]:
+        model = nnx.merge(graphdef, params)
+        rngs = nnx.Rngs(dropout=jax.random.fold_in(jax.random.key(seed), state["step"])) if dropout else None
+        outputs = forward(model, rows, pad_id=pad_id, mean=mean, std=std, rngs=rngs)
+        terms = losses(outputs, rows, state["aux"], state["step"])
+        if unknown := sorted(set(terms) ^ {name for name, weight in weights.items() if weight}):
+            raise ValueError(f"losses and their weights do not match: {unknown}")
+        total = sum((weights[name] * term for name, term in sorted(terms.items())), jnp.zeros([], jnp.float32))
+        return total, (terms, jax.lax.stop_gradient(diagnostics(outputs, rows)))
+
+    (total, (terms, extra)), gradients = jax.value_and_grad(objective, has_aux=True)(state["params"])
+    updates, opt = tx.update(gradients, state["opt"], state["params"])
+    params = optax.apply_updates(state["params"], updates)
+    ema = optim.update_ema(state["ema"], params, decay=ema_decay, step=state["step"]) if state["ema"] else {}
+    metrics = {
+        "loss": total,
+        **{f"loss/{name}": term for name, term in terms.items()},
+        **extra,
+        "grad_norm": optax.global_norm(gradients),
+        "update_norm": optax.global_norm(updates),
+        "learning_rate": jnp.asarray(schedule(state["step"]), jnp.float32),
+    }
+    new = {"params": params, "opt": opt, "step": state["step"] + 1, "ema": ema, "aux": state["aux"]}
+    return new, metrics
