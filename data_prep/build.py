@@ -102,7 +102,10 @@ def open_sources(config: Any) -> dict[str, Any]:
     """
     kind = choose("config.source.kind", config.source.kind, SOURCES)
     module = importlib.import_module(SOURCES[kind])
-    sources = {split: module.open_source(config.source, split) for split in SPLITS}
+    if hasattr(module, "open_splits"):  # Sources that would read one table once per split.
+        sources = module.open_splits(config.source)
+    else:
+        sources = {split: module.open_source(config.source, split) for split in SPLITS}
     sources = {split: source for split, source in sources.items() if len(source)}
     if not sources:
         raise UserError(f"the {kind} source has no studies")

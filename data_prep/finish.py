@@ -118,7 +118,7 @@ def _write_rejected(folder: Path, slices: Sequence[Slice]) -> tuple[Rejection, .
     kept: list[Rejection] = []
 
     def write(file: Any) -> None:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(("study_id", "image_id", "row", "reason"))
         for part in slices:

@@ -1,0 +1,31 @@
+"""Your own data: a table of studies beside its images (see data_prep/sources/table.py for the columns).
+
+    python -m data_prep.build --config=configs/data/table.py --config.source.path=studies.csv --out=DATA
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg=None):
+    """`arg` is not used."""
+    del arg
+    config = ConfigDict()
+    config.name = "table"  # Names the files; lower case.
+    config.source = ConfigDict({
+        "kind": "table",
+        "path": "",  # studies.csv, or the folder with it.
+        "boxes": "boxes.csv",  # Relative to the table; this default may be absent.
+        # Columns of these names in the table take precedence:
+        "source": "own data",
+        "licence": "unstated",
+        "terms": "unstated",  # open, credentialed, own or unstated.
+        "language": "en",
+        "modality": "CR",
+    })
+    config.image_size = 256  # The longer side; smaller images are not enlarged.
+    config.image_encoding = "png"  # png, jpeg or raw.
+    config.extractor = "rules"  # rules or none.
+    config.tokenizer = ConfigDict({"vocab_size": 8000})
+    config.shard_studies = 1000
+    config.workers = 0  # 0: all cores. Does not change the result.
+    return config
