@@ -7,13 +7,14 @@ saving.
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import errno
 import hashlib
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 OK, FAULT, USAGE, PARTIAL, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
@@ -66,6 +67,21 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
         status = INTERRUPTED
     sys.stdout.flush()
     sys.exit(status)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line with status 2, and that names the nearest flag for an unknown one."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises `UserError` instead of printing the usage."""
+        if message.startswith("unrecognized arguments: "):
+            name = message.removeprefix("unrecognized arguments: ").split()[0]
+            flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+            message = f"unknown argument {name.split('=')[0]!r}{nearest(name.split('=')[0], flags)}"
+        raise UserError(f"{message} (see {self.prog} --help)")
 
 
 def find_config(path: str) -> Path:

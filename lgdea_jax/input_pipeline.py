@@ -13,7 +13,6 @@ A batch is a dict of streams, each a dict of arrays with the stream's rows first
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -23,6 +22,7 @@ import numpy as np
 
 from lgdea_jax import record_source, records
 from lgdea_jax.cli import UserError, choose
+from lgdea_jax.data_plan import STREAMS
 from lgdea_jax.findings.vocabulary import FINDINGS
 from lgdea_jax.io import decode_image
 from lgdea_jax.preprocess.augment import Augment
@@ -31,7 +31,6 @@ from lgdea_jax.preprocess.image import letterbox
 from lgdea_jax.preprocess.text import TextTokenizer
 
 FINDING_IDS: Mapping[str, int] = {finding.name: index for index, finding in enumerate(FINDINGS)}
-STREAMS = ("pairs", "images", "reports")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +62,13 @@ class TextView:
 
 
 def phrases_of(record: records.Record, view: TextView, variant: str) -> list[tuple[str, int, float]]:
-    """(phrase, finding id, weight) of a record's report; a stated normal study gives the "no finding" phrase (id -1)."""
+    """(phrase, finding id, weight) of a record's report; a stated normal study gives "no finding" (id -1)."""
     items = usable_evidence(record.evidence, limit=view.phrases)
     if not items:
         return [(NO_FINDING, -1, 1.0)] if record.normal else []
     write = canonical_phrase if variant == "canonical" else lambda evidence: evidence.phrase
-    return [(write(item), FINDING_IDS.get(item.finding, -1), 1.0 if item.certainty == "present" else view.uncertain_weight)
-            for item in items]
+    weights = {"present": 1.0, "uncertain": view.uncertain_weight}
+    return [(write(item), FINDING_IDS.get(item.finding, -1), weights[item.certainty]) for item in items]
 
 
 def encode_text(record: records.Record, view: TextView, tokenizer: TextTokenizer) -> dict[str, np.ndarray]:
@@ -104,7 +103,7 @@ class Items:
     Args:
       sources: (data set directory, split) of every part.
       rows: for each part, int64 row numbers in that split.
-      base: number of the first item in the run's memory (see `Plan`).
+      studies: for each part, the rows' study hashes: rows of one study are known by them.
       with_image, with_text: what a row holds.
       label_names: order of the labels; a part that lacks one has it MISSING.
     """
@@ -117,9 +116,10 @@ class Items:
         self._readers = [record_source.open_records(directory, split) for directory, split in sources]
         self._label_maps = [
             _label_map(record_source.load_metadata(directory).label_names, label_names) for directory, _ in sources]
-        self._part = np.concatenate([np.full(len(r), i, np.int32) for i, r in enumerate(rows)] or [np.zeros(0, np.int32)])
-        self._row = np.concatenate([np.asarray(r, np.int64) for r in rows] or [np.zeros(0, np.int64)])
-        self._study = np.concatenate([np.asarray(s, np.int64) for s in studies] or [np.zeros(0, np.int64)])
+        self._part = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
+        self._row = np.concatenate([np.zeros(0, np.int64), *rows])
+        # 31 bits of the hash do for telling the studies of a batch apart, and fit the device's integers.
+        self._study = (np.concatenate([np.zeros(0, np.uint64), *studies]) & np.uint64(0x7FFFFFFF)).astype(np.int32)
         self._with_image, self._with_text = with_image, with_text
         self._image_size, self._view, self._tokenizer = image_size, view, tokenizer
         self._num_labels = len(label_names)
@@ -138,14 +138,14 @@ class Items:
     def _read(self, index: int) -> dict[str, np.ndarray]:
         part = self._part[index]
         record = self._readers[part][int(self._row[index])]
-        item = {"index": np.asarray(index, np.int32), "study": np.asarray(self._study[index] & 0x7FFFFFFF, np.int32)}
+        item = {"index": np.asarray(index, np.int32), "study": self._study[index]}
         labels = np.full([self._num_labels], records.MISSING, np.int8)
         from_columns, to_columns = self._label_maps[part]
         labels[to_columns] = record.labels[from_columns]
         item["labels"] = labels
         if self._with_image:
-            image = decode_image(record.image, record.image_format, record.image_shape)
-            item["image"] = letterbox(image.reshape(image.shape[-2:]), self._image_size)
+            image = decode_image(record.image, record.image_format)
+            item["image"] = letterbox(image, self._image_size)
         if self._with_text:
             item |= encode_text(record, self._view, self._tokenizer)
         return item
@@ -164,164 +164,6 @@ class Items:
 def _label_map(have: Sequence[str], want: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     pairs = [(have.index(name), column) for column, name in enumerate(want) if name in have]
     return np.array([p[0] for p in pairs], int), np.array([p[1] for p in pairs], int)
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """Which rows of which data set feed which stream: decided once, from the seed, before anything is read.
-
-    Attributes:
-      rows: stream -> [(directory, split, row numbers, study hashes)].
-    """
-
-    rows: Mapping[str, Sequence[tuple[str, str, np.ndarray, np.ndarray]]]
-
-    def count(self, stream: str) -> int:
-        """Number of items in `stream`."""
-        return sum(len(rows) for _, _, rows, _ in self.rows[stream])
-
-
-def parse_weights(text: Sequence[str]) -> list[tuple[str, float]]:
-    """("DIR", "DIR:2.5") to [(directory, weight)]."""
-    result = []
-    for entry in text:
-        directory, colon, weight = entry.rpartition(":")
-        try:
-            result.append((directory, float(weight)) if colon else (entry, 1.0))
-        except ValueError:
-            result.append((entry, 1.0))
-    return result
-
-
-def split_pairs(
-    subjects: np.ndarray, studies: np.ndarray, *, pairs: float, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Keeps some studies paired and makes the rest into disjoint unpaired images and unpaired reports, by subject.
-
-    Args:
-      subjects, studies: uint64 [N] hashes of every row that has an image and a report.
-      pairs: share of the studies that stay paired (<= 1), or their number (> 1).
-      seed: of the draw.
-
-    Returns:
-      (paired, image only, report only): row numbers, sorted. No subject is in two of them. The number of paired studies
-      is exact unless the last subject has several studies.
-
-    Raises:
-      UserError: `pairs` is not positive, or more than there are.
-    """
-    unique_studies = np.unique(studies)
-    wanted = round(pairs * len(unique_studies)) if pairs <= 1 else int(pairs)
-    if pairs <= 0 or wanted < 1 or wanted > len(unique_studies):
-        raise UserError(f"data.pairs={pairs} asks for {wanted} of {len(unique_studies)} paired studies")
-    if wanted == len(unique_studies):
-        return np.arange(len(studies)), np.zeros(0, int), np.zeros(0, int)
-    order = np.unique(subjects)
-    np.random.default_rng([seed, 0x9A125]).shuffle(order)
-    rank = np.argsort(order, kind="stable")
-    position = rank[np.searchsorted(np.sort(order), subjects)]  # Position of each row's subject in the drawn order.
-    _, first_row = np.unique(studies, return_index=True)
-    studies_by_position = np.bincount(position[first_row], minlength=len(order))
-    paired_subjects = int(np.searchsorted(np.cumsum(studies_by_position), wanted)) + 1
-    middle = paired_subjects + (len(order) - paired_subjects + 1) // 2
-    return (np.flatnonzero(position < paired_subjects),
-            np.flatnonzero((position >= paired_subjects) & (position < middle)),
-            np.flatnonzero(position >= middle))
-
-
-def make_plan(data: Any, *, seed: int) -> Plan:
-    """Decides which rows feed which stream.
-
-    Args:
-      data: `config.data`: `dir`, or `pairs_from`, `images_from`, `reports_from`; `pairs`; `split`; `equal_reports`;
-        `held_out_from`.
-      seed: of the split into pairs and unpaired items.
-
-    Raises:
-      UserError: no data set, or a leak between what is trained on and what is evaluated on.
-    """
-    sources = {
-        "pairs": parse_weights([data.dir] if data.dir else data.pairs_from),
-        "images": parse_weights(data.images_from),
-        "reports": parse_weights(data.reports_from),
-    }
-    if data.dir and data.pairs_from:
-        raise UserError("data.dir and data.pairs_from exclude each other")
-    if not any(sources.values()):
-        raise UserError("no training data: give --config.data.dir=DATA, written by python -m data_prep.build")
-    rows: dict[str, list] = {stream: [] for stream in STREAMS}
-
-    def add(stream: str, directory: str, index: Mapping[str, np.ndarray], chosen: np.ndarray) -> None:
-        if len(chosen):
-            rows[stream].append((directory, data.split, chosen, index["study"][chosen]))
-
-    indexes = {directory: record_source.load_index(directory, data.split)
-               for parts in sources.values() for directory, _ in parts}
-    allowed = leakage_mask(indexes, data)
-    for directory, _ in sources["pairs"]:
-        index, keep = indexes[directory], allowed[directory]
-        both = np.flatnonzero(index["has_image"] & index["has_report"] & keep)
-        if len(both):
-            paired, image_only, report_only = split_pairs(
-                index["subject"][both], index["study"][both], pairs=data.pairs, seed=seed)
-            add("pairs", directory, index, both[paired])
-            add("images", directory, index, both[image_only])
-            add("reports", directory, index, _one_per_study(index["study"], both[report_only]))
-        add("images", directory, index, np.flatnonzero(index["has_image"] & ~index["has_report"] & keep))
-        add("reports", directory, index, np.flatnonzero(~index["has_image"] & index["has_report"] & keep))
-    for stream, feature in (("images", "has_image"), ("reports", "has_report")):
-        for directory, _ in sources[stream]:
-            index = indexes[directory]
-            chosen = np.flatnonzero(index[feature] & allowed[directory])
-            add(stream, directory, index, _one_per_study(index["study"], chosen) if stream == "reports" else chosen)
-    return Plan(rows)
-
-
-def _one_per_study(studies: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The first of the rows of each study: a report that two views share counts once."""
-    return rows[np.sort(np.unique(studies[rows], return_index=True)[1])]
-
-
-def leakage_mask(indexes: Mapping[str, Mapping[str, np.ndarray]], data: Any) -> dict[str, np.ndarray]:
-    """Checks training rows against every evaluation split of the same data sets and of `data.held_out_from`.
-
-    Subjects and near-duplicate images in common are refused. Equal reports are handled as `data.equal_reports` says:
-    "refuse" stops, "drop" leaves the training rows out, "allow" keeps them (templated normal reports are equal in good
-    faith in many hospitals).
-
-    Returns:
-      For each data set, bool [N]: rows that may be trained on.
-    """
-    choose("data.equal_reports", data.equal_reports, ("refuse", "drop", "allow"))
-    held_out = []
-    for directory in dict.fromkeys([*indexes, *data.held_out_from]):
-        splits = record_source.load_metadata(directory).counts
-        held_out += [(directory, split, record_source.load_index(directory, split))
-                     for split in splits if split != data.split or directory not in indexes]
-    allowed = {}
-    for directory, index in indexes.items():
-        keep = np.ones(len(index["subject"]), bool)
-        for other, split, evaluation in held_out:
-            where = f"{directory} ({data.split}) and {other} ({split})"
-            # Hashes of subjects are salted with the data set's name, so equal numbers in two data sets do not collide.
-            shared = np.isin(index["subject"], evaluation["subject"])
-            if shared.any():
-                raise UserError(f"split leak: {len(np.unique(index['subject'][shared]))} subjects in both {where}")
-            twins = record_source.near_duplicates(index["image_hash"], evaluation["image_hash"])
-            if len(twins):
-                raise UserError(f"split leak: {len(twins)} near-duplicate images in both {where}, "
-                                f"the first in training row {int(twins[0][0])}")
-            equal = np.isin(index["report_hash"], evaluation["report_hash"]) & (index["report_hash"] != 0)
-            if equal.any() and data.equal_reports == "refuse":
-                raise UserError(f"split leak: {int(equal.sum())} equal reports in both {where} "
-                                "(--config.data.equal_reports=drop leaves them out of training)")
-            if data.equal_reports == "drop":
-                keep &= ~equal
-        if not keep.all():
-            logging.getLogger("lgdea_jax").info(
-                "%d rows of %s left out of training: their reports equal one that is evaluated on", (~keep).sum(), directory)
-        allowed[directory] = keep
-    return allowed
 
 
 class _ProcessRows(grain.MapDataset):
@@ -365,8 +207,17 @@ def make_batches(
         dataset = dataset.seed(seed * 1009 + number * 101 + 50).random_map(augment)
         dataset = _ProcessRows(dataset, global_rows=sizes[stream], rows=rows_of(sizes[stream]))
         streams[stream] = dataset.batch(rows_of(sizes[stream]).stop - rows_of(sizes[stream]).start)
-    names = tuple(streams)
-    return grain.experimental.ZipMapDataset(tuple(streams.values())).map(lambda parts: dict(zip(names, parts, strict=True)))
+    return grain.experimental.ZipMapDataset(tuple(streams.values())).map(_Named(tuple(streams)))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Named(grain.transforms.Map):
+    """Gives the zipped streams their names; a class, because worker processes must be able to copy it."""
+
+    names: tuple[str, ...]
+
+    def map(self, parts: tuple[Any, ...]) -> dict[str, Any]:
+        return dict(zip(self.names, parts, strict=True))
 
 
 def iterate(batches: grain.MapDataset, *, start: int, workers: int, threads: int) -> Iterator[dict[str, Any]]:
