@@ -7,7 +7,8 @@ Intervals and paired tests are then made in one place (`metrics/bootstrap.py`) f
   images(uint8 [B, S, S]) -> {"embedding": float32 [B, E], "patches": float32 [B, L, Q]}
   texts(texts, phrases)   -> {"embedding": float32 [B, E], "query": float32 [B, Q]}
   grid: (rows, columns), or (depth, rows, columns); their product is L.
-The score of an image and a text is the dot product of their embeddings, whose norms are the model's business.
+"patches" and "query" are missing in a model that cannot ground. The score of an image and a text is the dot product of
+their embeddings, whose norms are the model's business.
 """
 
 from __future__ import annotations
@@ -148,8 +149,9 @@ class Encoder:
     Patches are kept for images with boxes only; they are the large part.
     """
 
-    def __init__(self, predict: Predict, data: EvalData, *, batch_size: int = 64,
+    def __init__(self, predict: Predict, data: EvalData, *, batch_size: int | None = None,
                  progress: Progress = silent) -> None:
+        batch_size = getattr(predict, "batch_size", 64) if batch_size is None else batch_size
         if batch_size < 1:
             raise ValueError("batch_size must be at least 1")
         self.predict, self.data, self.batch_size, self.progress = predict, data, batch_size, progress
@@ -184,11 +186,17 @@ class Encoder:
                 out = self.predict.images(batch)
                 parts.append(_finite(out["embedding"][:n], "image embeddings"))
                 for row in range(n):
-                    if self.data.boxes[start + row]:
+                    if self.data.boxes[start + row] and "patches" in out:
                         self._patches[start + row] = np.array(out["patches"][row], np.float32)
                 self.progress("images", start + n, total)
             self._images = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
         return self._images
+
+    @property
+    def grounds(self) -> bool:
+        """Whether the model gives patches to ground with; False also where no image has boxes."""
+        self.images()
+        return bool(self._patches)
 
     def patches(self, image: int) -> np.ndarray:
         """Patches of one image with boxes, float32 [L, Q]."""
@@ -204,7 +212,7 @@ class Encoder:
             padded = batch + [batch[-1]] * (self.batch_size - len(batch))
             out = self.predict.texts([key[0] for key in padded], [key[1] for key in padded])
             embedding = _finite(out["embedding"], "text embeddings")
-            query = _finite(out["query"], "text queries")
+            query = _finite(out.get("query", np.zeros((len(padded), 1))), "text queries")
             self._texts.update({key: (embedding[i], query[i]) for i, key in enumerate(batch)})
             self.progress("texts", start + len(batch), len(missing))
         if not keys:

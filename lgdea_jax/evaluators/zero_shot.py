@@ -4,8 +4,8 @@ A finding's prompts are report-like phrases (`findings/prompts.py`); the class v
 embeddings, because a model's embeddings need not have unit norm and their lengths may carry meaning. For cosine models
 `ensemble="normalised"` does what their papers do: normalise each, average, normalise again.
 
-`scoring="pair"` scores an image by similarity(positive ensemble) - similarity(negative ensemble). It ranks images as the
-two-way softmax does (which is monotone in the difference) and takes out what makes an image similar to any sentence.
+`scoring="pair"` scores an image by similarity(positive ensemble) - similarity(negative ensemble). It ranks images as
+the two-way softmax does (monotone in the difference) and takes out what makes an image similar to any sentence.
 `scoring="positive"` leaves the negative prompts out: for models that cannot tell "no effusion" from "effusion", the
 difference is noise.
 """

@@ -16,7 +16,8 @@ def _case(seed, n=300, levels=20):
 
 
 @pytest.mark.parametrize("levels", [0, 20])
-@pytest.mark.parametrize("ours,theirs", [(c.auroc, sk.roc_auc_score), (c.average_precision, sk.average_precision_score)])
+@pytest.mark.parametrize("ours,theirs", [(c.auroc, sk.roc_auc_score),
+                                         (c.average_precision, sk.average_precision_score)])
 def test_ranking_metrics_equal_scikit_learn(ours, theirs, levels):
     rng, scores, labels = _case(0, levels=levels)
     assert ours(scores, labels) == pytest.approx(theirs(labels, scores), abs=1e-12)

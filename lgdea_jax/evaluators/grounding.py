@@ -1,0 +1,151 @@
+"""Phrase grounding: does the heatmap of a phrase point at its box?
+
+A sample is an image with a phrase and the boxes of that phrase (rows that share both are one sample). The heatmap is
+the dot product of the phrase's query with every patch, mapped back onto the original pixels, in 2D or 3D. Labels only
+enter the aggregate: mean inside a finding, then over findings. A box without a phrase is asked for with its finding's
+positive prompts (the mean of their queries).
+
+Modes: "clean" takes all boxes as one mask, and mIoU thresholds the heatmap rescaled to 0..1; "official" takes CNR one
+box after another and thresholds the raw heatmap (cosine similarities), as the public scripts do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lgdea_jax.cli import choose
+from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict, Progress, Samples, silent
+from lgdea_jax.findings import prompts
+from lgdea_jax.metrics import grounding
+from lgdea_jax.records import Box
+
+MODES = ("clean", "official")
+COLUMNS = ("cnr", "cnr_signed", "pointing", "miou")
+PER_FINDING = ("cnr", "pointing")
+
+
+@dataclasses.dataclass(frozen=True)
+class GroundingSamples(Samples):
+    """`arrays`: values float64 [N, 4] (COLUMNS), category int64 [N] into `names["findings"]`, image int64 [N]."""
+
+    task: ClassVar[str] = "grounding"
+
+    def metrics(self, weights: np.ndarray | None = None) -> dict[str, Any]:
+        """Means inside each finding, then over findings; `grounding/cnr/FINDING` and `pointing/FINDING` besides."""
+        values, category = self.arrays["values"], self.arrays["category"]
+        out = {f"grounding/{name}": grounding.category_mean(values[:, c], category, weights)
+               for c, name in enumerate(COLUMNS)}
+        for f, finding in enumerate(self.names["findings"]):
+            rows = np.flatnonzero(category == f)
+            part = None if weights is None else np.take(weights, rows, axis=1)
+            for name in PER_FINDING:
+                out[f"grounding/{name}/{finding}"] = grounding.category_mean(
+                    values[rows, COLUMNS.index(name)], category[rows], part)
+        return out
+
+    def sizes(self) -> dict[str, int]:
+        """Number of samples with a defined value."""
+        known, category = ~np.isnan(self.arrays["values"]), self.arrays["category"]
+        out = {f"grounding/{name}": int(known[:, c].sum()) for c, name in enumerate(COLUMNS)}
+        for f, finding in enumerate(self.names["findings"]):
+            out |= {f"grounding/{name}/{finding}": int(known[category == f, COLUMNS.index(name)].sum())
+                    for name in PER_FINDING}
+        return out
+
+
+@dataclasses.dataclass(frozen=True)
+class GroundingSample:
+    """An image row, a phrase ("" if the boxes have none), its finding, and its boxes."""
+
+    image: int
+    phrase: str
+    finding: str
+    boxes: tuple[Box, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Grounding(Evaluator):
+    """Phrase grounding on the images with boxes.
+
+    Attributes:
+      data: the images.
+      mode: "clean" or "official".
+      sigma: standard deviation of a Gaussian over the patch grid before mapping back (MS-CXR's script: 1.5); 0, none.
+      progress: called with ("grounding", done, total).
+    """
+
+    data: EvalData
+    mode: str = "clean"
+    sigma: float = 0.0
+    progress: Progress = silent
+
+    def __post_init__(self) -> None:
+        choose("mode", self.mode, MODES)
+
+    def run(self, predict: Predict | Encoder) -> GroundingSamples:
+        """Measures every sample's heatmap in original pixels."""
+        encoder = Encoder.of(predict, self.data)
+        samples = grounding_samples(self.data) if encoder.grounds else ()
+        queries = sample_queries(encoder, samples)
+        findings = tuple(sorted({sample.finding for sample in samples}))
+        values = np.full((len(samples), len(COLUMNS)), np.nan)
+        chance = np.full(len(samples), np.nan)
+        for row, (sample, query) in enumerate(zip(samples, queries)):
+            heat = sample_heatmap(encoder, sample, query, sigma=self.sigma)
+            boxes = box_slices(sample.boxes, heat.shape)
+            mask = grounding.union_mask(boxes, heat.shape)
+            chance[row] = mask.mean() if mask.any() else np.nan
+            scaled = grounding.rescaled(heat) if self.mode == "clean" else heat
+            values[row] = (*grounding.cnr(heat, boxes, mode=self.mode), grounding.pointing(heat, mask),
+                           grounding.miou(scaled, mask))
+            self.progress("grounding", row + 1, len(samples))
+        category = np.array([findings.index(sample.finding) for sample in samples], np.int64)
+        images = np.array([sample.image for sample in samples], np.int64)
+        by_chance = grounding.category_mean(chance, category)
+        info = {"mode": self.mode, "model_grounds": encoder.grounds, "samples": len(samples),
+                "images": len(set(images.tolist())), "boxes": sum(len(sample.boxes) for sample in samples), "grid": list(encoder.grid),
+                "sigma": self.sigma,
+                "without_phrase": sum(not sample.phrase for sample in samples),
+                "outside_the_image": int(np.isnan(chance).sum()),
+                "pointing_by_chance": None if np.isnan(by_chance) else by_chance}
+        return GroundingSamples(self.data.subjects[images], {"values": values, "category": category, "image": images},
+                                {"findings": findings}, info)
+
+
+def grounding_samples(data: EvalData) -> tuple[GroundingSample, ...]:
+    """The samples of a split, in the order of its images: boxes of one image with equal phrase and finding are one."""
+    out = []
+    for image, boxes in enumerate(data.boxes):
+        groups: dict[tuple[str, str], list[Box]] = {}
+        for box in boxes:
+            groups.setdefault((box.phrase, box.finding), []).append(box)
+        out += [GroundingSample(image, phrase, finding, tuple(group)) for (phrase, finding), group in groups.items()]
+    return tuple(out)
+
+
+def sample_queries(encoder: Encoder, samples: tuple[GroundingSample, ...]) -> list[np.ndarray]:
+    """The query vector [Q] of each sample: of its phrase, or the mean over its finding's positive prompts."""
+    asked = [(s.phrase,) if s.phrase else prompts.positive_prompts(s.finding, style=encoder.data.style)
+             for s in samples]
+    _, queries = encoder.prompts([text for texts in asked for text in texts])
+    ends = np.cumsum([len(texts) for texts in asked])
+    return [part.mean(0) for part in np.split(queries, ends[:-1])] if samples else []
+
+
+def sample_heatmap(encoder: Encoder, sample: GroundingSample, query: np.ndarray, *, sigma: float = 0.0) -> np.ndarray:
+    """float32 heatmap of a sample in original pixels."""
+    grid = (encoder.patches(sample.image) @ query).reshape(encoder.grid)
+    if sigma > 0:
+        from scipy.ndimage import gaussian_filter
+
+        grid = gaussian_filter(grid, sigma)
+    return encoder.data.geometry(sample.image).heatmap(grid)
+
+
+def box_slices(boxes: tuple[Box, ...], shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
+    """The pixels (voxels) of boxes in an image of `shape`, (h, w) or (d, h, w)."""
+    axes = len(shape)
+    return [grounding.box_slices((b.z, b.y, b.x)[-axes:], (b.d, b.h, b.w)[-axes:], shape) for b in boxes]

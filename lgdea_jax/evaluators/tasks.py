@@ -1,0 +1,97 @@
+"""All evaluators by task name, the light evaluation for the training loop, and samples on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lgdea_jax.cli import UserError, choose
+from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict, Samples
+from lgdea_jax.evaluators.grounding import Grounding, GroundingSamples
+from lgdea_jax.evaluators.retrieval import Retrieval, RetrievalSamples
+from lgdea_jax.evaluators.zero_shot import ZeroShot, ZeroShotSamples
+
+TASKS = ("zero_shot", "retrieval", "grounding")
+MODES = ("clean", "official")
+SAMPLES: Mapping[str, type[Samples]] = {"zero_shot": ZeroShotSamples, "retrieval": RetrievalSamples,
+                                        "grounding": GroundingSamples}
+
+
+def evaluator(task: str, data: EvalData, *, mode: str = "clean", seed: int = 0) -> Evaluator:
+    """The evaluator of a task. Zero-shot classification is the same in both modes.
+
+    Raises:
+      UserError: unknown task or mode.
+    """
+    choose("task", task, TASKS)
+    choose("mode", mode, MODES)
+    if task == "zero_shot":
+        return ZeroShot(data)
+    if task == "retrieval":
+        return Retrieval(data, mode=mode, seed=seed)
+    return Grounding(data, mode=mode)
+
+
+def evaluate(predict: Predict | Encoder, data: EvalData, *, tasks: Sequence[str] = TASKS, seed: int = 0,
+             mode: str = "clean", batch_size: int | None = None) -> dict[str, float]:
+    """Values of all metrics without intervals, for the training loop.
+
+    A pure function of its arguments that keeps no state: an evaluation that was interrupted is simply run again.
+
+    Args:
+      predict: the model, or an `Encoder` of `data`.
+      data: for example `EvalData.from_records` of some validation records, made once.
+      tasks: some of TASKS.
+      seed: of the balanced draw in retrieval.
+      mode: "clean" or "official".
+      batch_size: every call of the model has this many rows; by default the model's own `batch_size`, or 64.
+
+    Returns:
+      {name: value}; NaN where undefined (for example grounding without boxes).
+    """
+    encoder = predict if isinstance(predict, Encoder) else Encoder(predict, data, batch_size=batch_size)
+    out: dict[str, float] = {}
+    for task in tasks:
+        out |= evaluator(task, data, mode=mode, seed=seed).run(encoder).metrics()
+    return out
+
+
+def save_samples(path: Path, samples: Mapping[str, Sequence[Samples]]) -> None:
+    """Writes {mode: samples of each task} as one .npz without pickles."""
+    entries: dict[str, np.ndarray] = {}
+    for mode, items in samples.items():
+        for item in items:
+            entries |= item.dump(f"{mode}/")
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, **entries)
+    temporary.replace(path)
+
+
+def load_samples(path: Path, mode: str = "clean") -> dict[str, Samples]:
+    """{task: samples} of one mode, as `save_samples` wrote them, for intervals and paired tests.
+
+    Raises:
+      UserError: no such file or mode.
+    """
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the samples in {path} ({type(error).__name__})") from None
+    with archive:
+        modes = sorted({key.split("/", 1)[0] for key in archive.files})
+        choose("mode", mode, modes)
+        out: dict[str, Samples] = {}
+        for task, kind in SAMPLES.items():
+            prefix = f"{mode}/{task}/"
+            if f"{prefix}meta" not in archive.files:
+                continue
+            meta = json.loads(str(archive[f"{prefix}meta"]))
+            start = len(f"{prefix}array/")
+            arrays = {key[start:]: archive[key] for key in archive.files if key.startswith(f"{prefix}array/")}
+            names = {key: tuple(value) for key, value in meta["names"].items()}
+            out[task] = kind(archive[f"{prefix}subjects"], arrays, names, meta["info"])
+    return out
