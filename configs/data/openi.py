@@ -1,0 +1,29 @@
+"""Open-I, the Indiana University chest X-ray collection (see data_prep/sources/openi.py for the layouts).
+
+    python -m data_prep.build --config=configs/data/openi.py --config.source.path=OPENI --out=DATA
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg=None):
+    """`arg` is not used."""
+    del arg
+    config = ConfigDict()
+    config.name = "openi"
+    config.source = ConfigDict({
+        "kind": "openi",
+        "path": "",  # The folder with ecgen-radiology/ or with indiana_reports.csv.
+        "images": "auto",  # A folder in `path`; auto: where the archives unpack to; none: reports only.
+        "report_sections": ("findings", "impression"),
+        "validation": 0.1,  # Shares of the studies, drawn by a hash of the study's number.
+        "test": 0.2,
+        "seed": 0,
+    })
+    config.image_size = 256  # The longer side; smaller images are not enlarged.
+    config.image_encoding = "png"  # png, jpeg or raw.
+    config.extractor = "rules"  # rules or none.
+    config.tokenizer = ConfigDict({"vocab_size": 8000})
+    config.shard_studies = 1000
+    config.workers = 0  # 0: all cores. Does not change the result.
+    return config
