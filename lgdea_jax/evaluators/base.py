@@ -80,13 +80,13 @@ class EvalData:
     rejected: tuple[tuple[int, str], ...] = ()
 
     @classmethod
-    def from_records(cls, records: Iterable[Record], label_names: Sequence[str], image_size: int, *,
+    def from_records(cls, records: Iterable[Record], metadata: Any, image_size: int, *,
                      transform: str = MODEL_TRANSFORM, progress: Progress = silent) -> EvalData:
         """Decodes the images of `records` and collects their reports.
 
         Args:
           records: of one split.
-          label_names: the data set's (`DatasetMetadata.label_names`).
+          metadata: `record_source.DatasetMetadata`, or anything with `label_names`.
           image_size: side of the model's square.
           transform: the model's transform.
           progress: called with ("reading", done, total).
@@ -94,6 +94,7 @@ class EvalData:
         Raises:
           UserError: unknown transform, or labels that do not fit `label_names`.
         """
+        label_names = tuple(metadata.label_names)
         prepare = model_transform(transform)
         total = len(records) if hasattr(records, "__len__") else 0
         images, rows, rejected = [], [], []
@@ -120,7 +121,7 @@ class EvalData:
         return cls(
             images=np.stack(images) if images else np.zeros((0, image_size, image_size), np.uint8),
             labels=np.stack([r[3] for r in rows]).astype(np.int8) if rows else none,
-            label_names=tuple(label_names),
+            label_names=label_names,
             subjects=np.array([r[2] for r in rows], "U16"),
             report_of=np.array([studies.get(r[1], -1) for r in rows], np.int64),
             boxes=tuple(tuple(r[4]) for r in rows),
@@ -157,6 +158,7 @@ class Encoder:
         self.predict, self.data, self.batch_size, self.progress = predict, data, batch_size, progress
         self._images: np.ndarray | None = None
         self._patches: dict[int, np.ndarray] = {}
+        self._grounds = False
         self._texts: dict[tuple[str, tuple[str, ...]], tuple[np.ndarray, np.ndarray]] = {}
 
     @classmethod
@@ -180,10 +182,8 @@ class Encoder:
             for start in range(0, total, self.batch_size):
                 batch = self.data.images[start:start + self.batch_size]
                 n = len(batch)
-                if n < self.batch_size:  # Padding rows are cut off again; zeros are as good as any image.
-                    padding = np.zeros((self.batch_size - n, *batch.shape[1:]), batch.dtype)
-                    batch = np.concatenate([batch, padding])
-                out = self.predict.images(batch)
+                out = self.predict.images(self._padded(batch))
+                self._grounds = "patches" in out
                 parts.append(_finite(out["embedding"][:n], "image embeddings"))
                 for row in range(n):
                     if self.data.boxes[start + row] and "patches" in out:
@@ -194,14 +194,21 @@ class Encoder:
 
     @property
     def grounds(self) -> bool:
-        """Whether the model gives patches to ground with; False also where no image has boxes."""
+        """Whether the model gives patches to ground with; False also where there are no images."""
         self.images()
-        return bool(self._patches)
+        return self._grounds
 
     def patches(self, image: int) -> np.ndarray:
-        """Patches of one image with boxes, float32 [L, Q]."""
+        """Patches of one image, float32 [L, Q]; kept for images with boxes, computed for others."""
         self.images()
+        if image not in self._patches:
+            return np.array(self.predict.images(self._padded(self.data.images[[image]]))["patches"][0], np.float32)
         return self._patches[image]
+
+    def _padded(self, batch: np.ndarray) -> np.ndarray:
+        """The batch at full size; the caller cuts the padding off again, so zeros are as good as any image."""
+        missing = self.batch_size - len(batch)
+        return np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)]) if missing else batch
 
     def texts(self, texts: Sequence[str], phrases: Sequence[tuple[str, ...]]) -> tuple[np.ndarray, np.ndarray]:
         """(embeddings float32 [M, E], queries float32 [M, Q]) of texts with their phrases; equal inputs, equal rows."""

@@ -105,9 +105,9 @@ class Grounding(Evaluator):
         category = np.array([findings.index(sample.finding) for sample in samples], np.int64)
         images = np.array([sample.image for sample in samples], np.int64)
         by_chance = grounding.category_mean(chance, category)
-        info = {"mode": self.mode, "model_grounds": encoder.grounds, "samples": len(samples),
-                "images": len(set(images.tolist())), "boxes": sum(len(sample.boxes) for sample in samples), "grid": list(encoder.grid),
-                "sigma": self.sigma,
+        info = {"mode": self.mode, "model_grounds": encoder.grounds, "grid": list(encoder.grid), "sigma": self.sigma,
+                "samples": len(samples), "images": len(set(images.tolist())),
+                "boxes": sum(len(sample.boxes) for sample in samples),
                 "without_phrase": sum(not sample.phrase for sample in samples),
                 "outside_the_image": int(np.isnan(chance).sum()),
                 "pointing_by_chance": None if np.isnan(by_chance) else by_chance}

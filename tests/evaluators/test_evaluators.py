@@ -1,6 +1,7 @@
 """Evaluators on a world whose right answers are known, against direct computations."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from lgdea_jax.metrics import bootstrap
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN
 from tests.evaluators.world import LABELS, PHRASES, SIZE, Oracle, record, world
 
+METADATA = SimpleNamespace(label_names=LABELS)
+
 
 def _data(records=None):
-    return EvalData.from_records(world() if records is None else records, LABELS, SIZE)
+    return EvalData.from_records(world() if records is None else records, METADATA, SIZE)
 
 
 def test_a_perfect_model_is_perfect():
@@ -59,7 +62,8 @@ def test_zero_shot_leaves_out_what_it_cannot_know():
     rows = [dataclasses.replace(r, labels=np.append(r.labels, [POSITIVE, r.labels[0]]).astype(np.int8)) for r in rows]
     rows[1].labels[0] = MISSING
     rows[2].labels[0] = UNCERTAIN
-    samples = ZeroShot(EvalData.from_records(rows, (*LABELS, "Edema", "Unheard Of"), SIZE)).run(Oracle())
+    samples = ZeroShot(EvalData.from_records(rows, SimpleNamespace(label_names=(*LABELS, "Edema", "Unheard Of")),
+                                                 SIZE)).run(Oracle())
     assert samples.names["findings"] == LABELS
     assert samples.info["one_class_only"] == ["Edema"] and samples.info["no_prompts"] == ["Unheard Of"]
     assert samples.sizes()["zero_shot/auroc/Nodule"] == 18
@@ -67,7 +71,7 @@ def test_zero_shot_leaves_out_what_it_cannot_know():
 
 def test_zero_shot_without_labels_is_undefined_not_half():
     rows = [dataclasses.replace(r, labels=np.full(3, MISSING, np.int8)) for r in world(6)]
-    values = ZeroShot(EvalData.from_records(rows, LABELS, SIZE)).run(Oracle()).metrics()
+    values = ZeroShot(EvalData.from_records(rows, METADATA, SIZE)).run(Oracle()).metrics()
     assert set(values) == {"zero_shot/auroc", "zero_shot/accuracy", "zero_shot/kappa"}
     assert all(np.isnan(value) for value in values.values())
 
