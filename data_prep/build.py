@@ -95,17 +95,17 @@ class Plan:
 
 
 def open_sources(config: Any) -> dict[str, Any]:
-    """The splits' sources by `config.source.kind`; splits without studies are left out.
+    """The splits' sources by `config.source`, whose keys stand in the group of the same name; splits without studies are left out.
 
     Raises:
       UserError: unknown kind, or what the source finds wrong with its files.
     """
-    kind = choose("config.source.kind", config.source.kind, SOURCES)
+    kind = choose("config.source", config.source, SOURCES)
     module = importlib.import_module(SOURCES[kind])
     if hasattr(module, "open_splits"):  # Sources that would read one table once per split.
-        sources = module.open_splits(config.source)
+        sources = module.open_splits(config)
     else:
-        sources = {split: module.open_source(config.source, split) for split in SPLITS}
+        sources = {split: module.open_source(config, split) for split in SPLITS}
     sources = {split: source for split, source in sources.items() if len(source)}
     if not sources:
         raise UserError(f"the {kind} source has no studies")

@@ -86,7 +86,7 @@ def finish(folder: Path, slices: Sequence[Slice], spec: ShardSpec, config: Any, 
         tokenizer=tokenizer, shards={split: tuple(files) for split, files in shards.items()}, counts=counts,
         converted=dict(sorted(converted.items())), config=fingerprint["config"],
         input=fingerprint["input"], command=command,
-        seed=int(config.source.get("seed", 0)))
+        seed=int(config[config.source].get("seed", 0)))
     _write_tfds(folder, metadata)
     text = metadata.to_json().encode("utf-8")
     _write_sums(folder, metadata, text)

@@ -23,6 +23,7 @@ from lgdea_jax.records import SCHEMA_VERSION, Record
 METADATA_FILE = "dataset.json"
 BUILD_FOLDER = ".build"
 TOKENIZER_FILE = "tokenizer.json"
+SPLIT_ORDER = {"train": 0, "validation": 1, "test": 2}
 
 # Columns of `index_SPLIT.npz`: name -> (dtype, trailing shape). One row per record, in record order.
 INDEX_COLUMNS: dict[str, tuple[str, tuple[int, ...]]] = {
@@ -124,7 +125,10 @@ class DatasetMetadata:
             for key in ("modalities", "languages", "label_names"):
                 values[key] = tuple(values[key])
             values["sources"] = tuple(SourceTerms(**source) for source in values["sources"])
-            values["shards"] = {k: tuple(Shard(**shard) for shard in v) for k, v in values["shards"].items()}
+            # JSON has them by the alphabet.
+            splits = sorted(values["shards"], key=lambda name: (SPLIT_ORDER.get(name, len(SPLIT_ORDER)), name))
+            values["shards"] = {k: tuple(Shard(**shard) for shard in values["shards"][k]) for k in splits}
+            values["counts"] = {k: values["counts"][k] for k in splits}
             return cls(**values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{where} is damaged ({type(error).__name__}): build the data set again") from None

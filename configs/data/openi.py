@@ -1,6 +1,6 @@
 """Open-I, the Indiana University chest X-ray collection (see data_prep/sources/openi.py for the layouts).
 
-    python -m data_prep.build --config=configs/data/openi.py --config.source.path=OPENI --out=DATA
+    python -m data_prep.build --config=configs/data/openi.py --config.openi.path=OPENI --out=DATA
 """
 
 from ml_collections import ConfigDict
@@ -11,8 +11,8 @@ def get_config(arg=None):
     del arg
     config = ConfigDict()
     config.name = "openi"
-    config.source = ConfigDict({
-        "kind": "openi",
+    config.source = "openi"
+    config.openi = ConfigDict({
         "path": "",  # The folder with ecgen-radiology/ or with indiana_reports.csv.
         "images": "auto",  # A folder in `path`; auto: where the archives unpack to; none: reports only.
         "report_sections": ("findings", "impression"),

@@ -1,6 +1,6 @@
 """Your own data: a table of studies beside its images (see data_prep/sources/table.py for the columns).
 
-    python -m data_prep.build --config=configs/data/table.py --config.source.path=studies.csv --out=DATA
+    python -m data_prep.build --config=configs/data/table.py --config.table.path=studies.csv --out=DATA
 """
 
 from ml_collections import ConfigDict
@@ -11,8 +11,8 @@ def get_config(arg=None):
     del arg
     config = ConfigDict()
     config.name = "table"  # Names the files; lower case.
-    config.source = ConfigDict({
-        "kind": "table",
+    config.source = "table"
+    config.table = ConfigDict({
         "path": "",  # studies.csv, or the folder with it.
         "boxes": "boxes.csv",  # Relative to the table; this default may be absent.
         # Columns of these names in the table take precedence:

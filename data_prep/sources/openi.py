@@ -1,6 +1,6 @@
 """Open-I, the Indiana University chest X-ray collection: 3,955 reports with MeSH codes, 7,470 images in two views.
 
-    python -m data_prep.build --config=configs/data/openi.py --config.source.path=OPENI --out=DATA
+    python -m data_prep.build --config=configs/data/openi.py --config.openi.path=OPENI --out=DATA
 
 OPENI holds one of the two layouts in which the collection is given away:
 - NLM's archives unpacked: `ecgen-radiology/*.xml` (NLMCXR_reports.tgz) and, if wanted, `NLMCXR_png/*.png`
@@ -42,18 +42,19 @@ def open_splits(config: Any) -> dict[str, OpenI]:
     """Finds out the layout and splits the studies.
 
     Args:
-      config: `path`, `images` ("auto": one of IMAGE_FOLDERS, "none", or a folder relative to `path`),
+      config: its `openi` has `path`, `images` ("auto": one of IMAGE_FOLDERS, "none", or a folder relative to `path`),
         `report_sections` (of SECTIONS), `validation` and `test` (shares of the studies), `seed` of the splits.
 
     Raises:
       UserError: neither layout is there, or a CSV lacks a column.
     """
+    config = config.openi
     if not config.path:
-        raise UserError("config.source.path is needed: the folder with ecgen-radiology or indiana_reports.csv")
+        raise UserError("config.openi.path is needed: the folder with ecgen-radiology or indiana_reports.csv")
     folder = Path(config.path)
     sections = tuple(choose("report section", name, SECTIONS) for name in config.report_sections)
     if not 0 <= config.validation <= 1 or not 0 <= config.test <= 1 or config.validation + config.test > 1:
-        raise UserError("config.source.validation and config.source.test are shares that leave room for training")
+        raise UserError("config.openi.validation and config.openi.test are shares that leave room for training")
     images = _image_folder(folder, config.images)
     views = _read_projections(folder / PROJECTIONS_CSV) if (folder / PROJECTIONS_CSV).is_file() else {}
     if (folder / XML_FOLDER).is_dir():

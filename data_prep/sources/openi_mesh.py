@@ -43,7 +43,7 @@ RULES = (
     _rule("Pneumothorax", "pneumothorax|hydropneumothorax|hemopneumothorax"),
     _rule("Pleural Effusion", "pleural effusion|hydropneumothorax|hemopneumothorax|hemothorax"),
     _rule("Pleural Other", "thickening|calcinosis|cicatrix|opacity|density", "pleura"),
-    _rule("Costophrenic Blunting", "costophrenic angle|costophrenic sulcus|pleura", "blunted"),
+    _rule("Costophrenic Blunting", "costophrenic angle|costophrenic sulcus|sulcus|pleura", "blunted"),
     _rule("Fracture", "fractures, bone"),
     _rule("Support Devices", "catheters, indwelling|implanted medical device|medical device|tube, inserted"),
     _rule("Surgical Hardware", "surgical instruments|spinal fusion|stents|sutures|breast implants"),

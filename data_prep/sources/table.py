@@ -1,6 +1,6 @@
 """Anybody's data: a table of studies (`studies.csv`), optionally with boxes (`boxes.csv`), and image files beside them.
 
-    python -m data_prep.build --config=configs/data/table.py --config.source.path=studies.csv --out=DATA
+    python -m data_prep.build --config=configs/data/table.py --config.table.path=studies.csv --out=DATA
 
 `studies.csv` has one row per image: `study_id, subject_id, split`; optional `image_id` (the path in `image` when it is
 empty), `view`, `image` (path relative to the table; empty: a report alone), `report` (in any row of the study; may be
@@ -43,7 +43,7 @@ BOXES_FILE = "boxes.csv"
 
 
 def open_source(config: Any, split: str) -> TableSource:
-    """One split of the table at `config.path`; see `open_splits`."""
+    """One split of the table at `config.table.path`; see `open_splits`."""
     return open_splits(config)[split]
 
 
@@ -51,22 +51,23 @@ def open_splits(config: Any) -> dict[str, TableSource]:
     """Reads and checks the table once, for all splits.
 
     Args:
-      config: `path` (the CSV file, or a folder with studies.csv), `boxes` (relative to the table; the default boxes.csv
+      config: its `table` has `path` (the CSV file, or a folder with studies.csv), `boxes` (relative to the table; the default boxes.csv
         may be absent), and what the columns of the same name replace: `source`, `licence`, `terms`, `language`,
         `modality`.
 
     Raises:
       UserError: no such file, a missing or misspelt column, or a fault of the whole table, with its row number.
     """
+    config = config.table
     if not config.path:
-        raise UserError("config.source.path is needed: the table (studies.csv) to read")
+        raise UserError("config.table.path is needed: the table (studies.csv) to read")
     path = Path(config.path)
     if path.is_dir():
         path = path / "studies.csv"
     if not path.is_file():
         raise UserError(f"no table at {path}{nearest(path.name, _names(path.parent))}")
     defaults = {key: str(config[key]) for key in ("source", "licence", "terms", "language", "modality")}
-    parse_terms(defaults["terms"], "config.source.terms")
+    parse_terms(defaults["terms"], "config.table.terms")
     table = _read_table(path, defaults)
     boxes_path = path.parent / config.boxes
     if not boxes_path.is_file():

@@ -39,4 +39,5 @@ class FakeSource:
 
 
 def open_source(config, split):
+    config = config.fake
     return FakeSource(split, config.counts.get(split, 0), config.seed, config.reject_every)

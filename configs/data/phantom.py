@@ -1,0 +1,32 @@
+"""The phantom world: synthetic chest radiographs with reports, boxes and labels, made from a seed.
+
+    python -m data_prep.build --config=configs/data/phantom.py --out=DATA
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg=None):
+    """`arg` is not used."""
+    del arg
+    config = ConfigDict()
+    config.name = "phantom"
+    config.source = "phantom"
+    config.phantom = ConfigDict({
+        "size": 64,  # Pixels, 64 to 512.
+        "train": 4000,  # Studies in each split; each split is a world of its own.
+        "validation": 500,
+        "test": 1000,
+        "seed": 0,
+        "max_findings": 3,
+        "normal_share": 0.3,
+        "repeat_share": 0.15,  # Subjects that have two studies.
+        "distractors": True,  # Devices, markers and burned-in text.
+    })
+    config.image_size = 512  # The longer side; smaller images are not enlarged.
+    config.image_encoding = "png"  # png, jpeg or raw.
+    config.extractor = "rules"  # rules or none.
+    config.tokenizer = ConfigDict({"vocab_size": 4000})
+    config.shard_studies = 500
+    config.workers = 0  # 0: all cores. Does not change the result.
+    return config
