@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_prep.sources.phantom_drawing import render
+from data_prep.sources.phantom_findings import sample_scene
 from data_prep.sources.phantom_reports import Report, write_report
-from data_prep.sources.phantom_world import FINDINGS, Dice, Scene, sample_scene
+from data_prep.sources.phantom_world import FINDINGS, Dice, Scene
 from data_prep.study import SPLITS, ImageRef, Study
 from lgdea_jax.cli import UserError, nearest
 from lgdea_jax.records import NEGATIVE, POSITIVE, Box

@@ -1,8 +1,8 @@
 """The phrase bank of the phantom reports: how findings, their absence and everything around them are worded.
 
 Every bank has shared wordings and wordings that only the test world uses (about 30% of the whole), so that a model
-or an extractor meets new language there. The bank is written the way radiologists dictate, without looking at the synonyms
-or rules of any extractor, whose score on these reports would otherwise mean nothing.
+or an extractor meets new language there. The bank is written the way radiologists dictate, without looking at the
+synonyms or rules of any extractor, whose score on these reports would otherwise mean nothing.
 
 Slots: `{a}` noun phrase with its article, `{n}` without; `{is}` is or are, `{has}` has or have; `{side}` left, right or
 bilateral; `{Sev}` an adjective and `{sevly}` an adverb of severity (each with a trailing space, or empty); `{rib}` an
@@ -47,8 +47,8 @@ HEADS = {
         ("a basal pleural effusion", "dependent pleural fluid", "an accumulation of pleural fluid")),
     "Pneumothorax": Bank(
         ("a pneumothorax", "pleural air", "a pneumothorax with visible pleural line", "air in the pleural space",
-         "a simple pneumothorax", "a residual pneumothorax", "a non-tension pneumothorax"),
-        ("a visible pneumothorax", "intrapleural air", "a pneumothorax component")),
+         "a simple pneumothorax", "a partial pneumothorax", "a non-tension pneumothorax"),
+        ("a closed pneumothorax", "intrapleural air", "a spontaneous pneumothorax")),
     "Cardiomegaly": Bank(
         ("cardiomegaly", "cardiac enlargement", "enlargement of the heart", "enlargement of the cardiac silhouette",
          "an enlarged heart", "an enlarged cardiac silhouette", "cardiac silhouette enlargement"),
@@ -77,6 +77,35 @@ HEADS = {
         ("a granuloma", "a calcified granuloma", "a calcified pulmonary granuloma", "a healed granuloma",
          "a densely calcified granuloma", "a punctate calcified granuloma", "a benign granuloma"),
         ("a granulomatous calcification", "an old granuloma", "a calcified granulomatous focus")),
+}
+
+# How absence is worded: plainer, and without sizes.
+ABSENT_HEADS = {
+    "Nodule": Bank(("pulmonary nodule", "suspicious nodule", "lung nodule", "nodule"), ("nodular lesion",
+    "noncalcified nodule")),
+    "Mass": Bank(("mass", "lung mass", "pulmonary mass", "mass lesion"), ("masslike lesion", "soft tissue mass")),
+    "Consolidation": Bank(("focal consolidation", "consolidation", "airspace consolidation",
+    "focal airspace consolidation"),
+                          ("lobar consolidation", "parenchymal consolidation")),
+    "Pleural Effusion": Bank(("pleural effusion", "effusion", "pleural fluid", "sizable pleural effusion"),
+                             ("free pleural fluid", "collection of pleural fluid")),
+    "Pneumothorax": Bank(("pneumothorax", "apical pneumothorax", "large pneumothorax", "pleural air"),
+                         ("intrapleural air", "tension pneumothorax")),
+    "Cardiomegaly": Bank(("cardiomegaly", "cardiac enlargement", "enlargement of the heart",
+                          "enlargement of the cardiac silhouette"),
+                         ("widening of the cardiac silhouette", "increase in heart size")),
+    "Atelectasis": Bank(("atelectasis", "segmental atelectasis", "lobar atelectasis", "linear atelectasis"),
+                        ("atelectatic change", "atelectatic bands")),
+    "Edema": Bank(("pulmonary edema", "edema", "interstitial edema", "overt pulmonary edema"),
+                  ("alveolar edema", "hydrostatic edema")),
+    "Fracture": Bank(("rib fracture", "acute fracture", "displaced rib fracture", "acute osseous fracture"),
+                     ("broken rib", "fracture of the ribs")),
+    "Emphysema": Bank(("emphysema", "emphysematous change", "pulmonary emphysema", "emphysematous hyperinflation"),
+                      ("emphysematous bullae", "bullous emphysema")),
+    "Hernia": Bank(("hiatal hernia", "hiatus hernia", "large hiatal hernia", "diaphragmatic hernia"),
+                   ("paraesophageal hernia", "gastric herniation")),
+    "Granuloma": Bank(("calcified granuloma", "granuloma", "old granuloma", "calcified granulomas"),
+                      ("granulomatous calcification", "granulomatous focus")),
 }
 
 # Where: after the noun ("... in the right upper lobe") and before it ("right upper lobe ...").
@@ -115,7 +144,7 @@ BEFORE = {
     "rib": Bank(("{side} {rib}", "{side} lateral {rib}"), ("{rib} {side}",)),
 }
 
-SIZE_WORDS = {"mild": ("small", "tiny", "trace", "minimal"), "moderate": ("moderate", "moderate-sized", "medium-sized"),
+SIZE_WORDS = {"mild": ("small", "tiny", "trace", "minimal"), "moderate": ("moderate", "moderate-sized", "medium"),
               "severe": ("large", "sizeable", "very large")}
 DEGREE_WORDS = {"mild": ("mild", "minimal", "slight", "faint"), "moderate": ("moderate", "definite"),
                 "severe": ("severe", "extensive", "marked", "dense")}
@@ -127,7 +156,8 @@ POSITIVE = Bank((
     "There is {a}.", "There {is} {a} present.", "{n} {is} present.", "{n} {is} seen.", "{n} {is} noted.", "{n}.",
     "{n} {is} identified.", "{n} {is} visualized.", "{n} {is} demonstrated.", "The examination shows {a}.",
     "The radiograph demonstrates {a}.", "Findings include {a}.", "Note is made of {a}.", "{n} {is} evident.",
-    "{n} {is} observed on this frontal view.", "This study shows {a}.", "In addition, there {is} {a}.", "{n} {is} shown.",
+    "{n} {is} observed on this frontal view.", "This study shows {a}.", "In addition, there {is} {a}.",
+    "{n} {is} shown.",
     "The most notable finding is {a}.", "Also seen is {a}.", "{n} {is} visible on the frontal projection.",
     "Imaging features are those of {a}."),
     ("Attention is drawn to {a}.", "{n} {is} appreciated.", "{n} {has} become apparent.", "The film reveals {a}.",
@@ -236,7 +266,8 @@ NORMAL_WHOLE = Bank((
 
 UNCHANGED = Bank((
     "{n} {is} unchanged.", "Unchanged {n}.", "Stable {n}.", "{n} {is} again seen.",
-    "{n} {is} similar to the prior study.", "{n} {is} not significantly changed.", "Redemonstration of {a}.", "Persistent {n}."),
+    "{n} {is} similar to the prior study.", "{n} {is} not significantly changed.", "Redemonstration of {a}.",
+    "Persistent {n}."),
     ("{n} {is} as before.", "{n} {has} not changed in the interval.", "Known {n}, without change."))
 NEW = Bank((
     "New {n}.", "{n} {is} new since the prior examination.", "Interval development of {a}.",
@@ -249,7 +280,8 @@ EXAM = Bank((
     ("PLAIN FILM OF THE CHEST", "Thorax, {view} projection", "One-view chest film"))
 INDICATION = Bank((
     "Cough.", "Shortness of breath.", "Chest pain.", "Fever and productive cough for {number} days.",
-    "Preoperative evaluation.", "{age}-year-old with dyspnea.", "{age}-year-old with weakness.", "Trauma.", "Status post fall {number} days ago.",
+    "Preoperative evaluation.", "{age}-year-old with dyspnea.", "{age}-year-old with weakness.", "Trauma.",
+    "Status post fall {number} days ago.",
     "Routine follow-up.", "Weight loss and fatigue.", "Hypoxia.", "{age}-year-old, evaluate for {n}.", "Rule out {n}.",
     "Wheezing.", "Positive tuberculin test, screening before employment.", "Sepsis workup."),
     ("Exertional breathlessness since {number} weeks.", "{age}-year-old with malaise.", "Night sweats.",
@@ -264,7 +296,8 @@ TECHNIQUE = Bank((
     "A single {view} radiograph of the chest was obtained at {time}.", "Single frontal {view} view of the chest.",
     "Frontal radiograph of the chest was acquired with the patient upright.",
     "Digital radiography of the chest in one projection, {kv} kV.",
-    "One {view} view of the chest was submitted for review.", "The image was acquired at {time} with a mobile unit.", "{view} technique was used at a distance of {feet} feet."),
+    "One {view} view of the chest was submitted for review.",
+    "The image was acquired at {time} with a mobile unit.", "{view} technique was used at a distance of {feet} feet."),
     ("A {view} projection was taken with a flat-panel detector at {kv} kV.", "Exposure was made at {time}.",
      "One image was archived and reviewed on a diagnostic workstation."))
 PROJECTIONS = Bank((
@@ -278,6 +311,14 @@ PROJECTIONS = Bank((
     ("Patient habitus reduces image quality a little.", "The scapulae are not fully thrown off the chest.",
      "Quality of the film is acceptable.", "There is motion of the patient's arms at the margin of the film.",
      "The film was taken in a moderate degree of rotation.", "The first ribs are superimposed on the clavicles."))
+_LIMITS = ("The image is slightly underexposed, which limits fine detail.", "The film is somewhat overexposed.",
+           "Evaluation is mildly limited by patient rotation.", "The patient is slightly rotated.",
+           "The film was taken in a moderate degree of rotation.")
+_PRAISE = ("The examination is of adequate technical quality.", "Quality of the film is acceptable.",
+           "Positioning is satisfactory.")
+# What a report does not say after the sentence about quality that it has already.
+CONTRARY = {**{x: _PRAISE + tuple(y for y in _LIMITS if y != x) for x in _LIMITS}, **dict.fromkeys(_PRAISE, _LIMITS)}
+
 DEVICES = {
     "pacemaker": Bank(("A {side} chest wall pacemaker is in place with leads in unchanged position.",
                        "Cardiac pacing device with its generator on the {side} is noted.",
@@ -328,12 +369,12 @@ FILLERS = Bank((
      "The request was received from the {department} on {date}."))
 DEPARTMENTS = ("emergency department", "intensive care unit", "outpatient clinic", "surgical ward", "medical ward",
                "cardiology service", "oncology clinic", "recovery room", "pulmonary clinic", "orthopedic ward")
-ORDINALS = {"upper": ("third", "fourth", "fifth", "3rd", "4th", "5th"),
-            "mid": ("fifth", "sixth", "seventh", "6th", "7th"), "lower": ("seventh", "eighth", "ninth", "8th", "9th")}
+RIBS = {"upper": (("third", "3rd"), ("fourth", "4th"), ("fifth", "5th")),
+        "mid": (("fifth", "5th"), ("sixth", "6th"), ("seventh", "7th")),
+        "lower": (("seventh", "7th"), ("eighth", "8th"), ("ninth", "9th"))}
 
-
-NAMED_BANKS = {"heads": HEADS, "places": PLACES, "before": BEFORE, "statements": STATEMENTS,
-               "normal parts": NORMAL_PARTS, "devices": DEVICES}
+NAMED_BANKS = {"heads": HEADS, "absent heads": ABSENT_HEADS, "places": PLACES, "before": BEFORE,
+               "statements": STATEMENTS, "normal parts": NORMAL_PARTS, "devices": DEVICES}
 PLAIN_BANKS = {
     "positive": POSITIVE, "paired": PAIRED, "hedged": HEDGED, "negated": NEGATED, "negated lists": NEGATED_LISTS,
     "lungs clear": LUNGS_CLEAR, "normal whole": NORMAL_WHOLE, "unchanged": UNCHANGED, "new": NEW, "exam": EXAM,

@@ -59,6 +59,8 @@ class _Writer:
         self.used: set[str] = set()
         self.phrases: dict[str, str] = {}
         self.stated: dict[str, str] = {}
+        self.rib: tuple[str, ...] = ()
+        self.quality = ""
 
     # -- building blocks
 
@@ -116,8 +118,10 @@ class _Writer:
         dice = self.dice
         side = lesion.side or "midline"
         words = bank.SIZE_WORDS if lesion.finding in bank.SIZED else bank.DEGREE_WORDS
-        rib = dice.pick(bank.ORDINALS.get(lesion.zone, bank.ORDINALS["mid"]))
-        slots = {"side": side, "rib": rib, "zone": lesion.zone if lesion.zone in ("upper", "mid", "lower") else "lower",
+        if lesion.finding == "Fracture" and not self.rib:  # The same rib whenever the report comes back to it.
+            self.rib = dice.pick(bank.RIBS.get(lesion.zone, bank.RIBS["mid"]))
+        slots = {"side": side, "rib": dice.pick(self.rib) if self.rib else "",
+                 "zone": lesion.zone if lesion.zone in ("upper", "mid", "lower") else "lower",
                  "Sev": dice.pick(words[lesion.severity]) + " " if dice.chance(0.7) else "",
                  "sevly": dice.pick(bank.ADVERBS[lesion.severity]) + " " if dice.chance(0.7) else ""}
         largest = max(spot.size for spot in lesion.spots)
@@ -133,11 +137,12 @@ class _Writer:
         severity = "" if finding in ("Fracture", "Granuloma") else slots["Sev"]
         if noun.split(" ")[0] in ("enlarged", "increased", "widened"):
             severity = slots["sevly"]
+        elif kind != "a" and finding in bank.SIZED:  # "Extensive pleural fluid", not "large pleural fluid".
+            severity = dice.pick(bank.DEGREE_WORDS[lesion.severity]) + " " if severity else ""
         before = after = ""
         if finding == "Fracture":
-            if "rib" not in noun or dice.chance(0.5):
-                noun = noun.replace("displaced rib", "displaced").replace("cortical rib", "cortical")
-                noun = "fracture" if noun in ("rib fracture", "broken rib") else noun
+            if noun != "rib fracture" or dice.chance(0.4):
+                noun = "fracture" if noun == "broken rib" else noun.replace("rib ", "")
                 after = " " + self.pick(bank.PLACES["rib"]).format_map(slots)
             else:
                 before = self.pick(bank.BEFORE["rib"]).format_map(slots) + " "
@@ -150,7 +155,7 @@ class _Writer:
             zone = "sided" if sided and (lesion.zone != "apex" or dice.chance(0.4)) else lesion.zone or "sided"
             if finding == "Emphysema":
                 pass
-            elif dice.chance(0.55 if sided else 0.4):
+            elif dice.chance(0.55 if sided else 0.4) and " in the pleural space" not in noun:
                 before = self.pick(bank.BEFORE[zone]).format_map(slots) + " "
             else:
                 after = " " + self.pick(bank.PLACES[zone]).format_map(slots)
@@ -238,9 +243,9 @@ class _Writer:
             if finding in bank.NORMAL_PARTS and dice.chance(0.6 if finding in ("Cardiomegaly", "Emphysema") else 0.3):
                 out.append(self.pick(bank.NORMAL_PARTS[finding]))
             elif dice.chance(0.6):
-                listed.append(self.head(finding)[1])
+                listed.append(self.pick(bank.ABSENT_HEADS[finding]))
             else:
-                out.append(self.finish(self.fill(bank.NEGATED, n=self.head(finding)[1])))
+                out.append(self.finish(self.fill(bank.NEGATED, n=self.pick(bank.ABSENT_HEADS[finding]))))
         if len(listed) == 1:
             out.append(self.finish(self.fill(bank.NEGATED, n=listed[0])))
         elif listed:
@@ -307,17 +312,19 @@ class _Writer:
         compared = scene.prior or dice.chance(0.4)
         head = [f"{dice.pick(('EXAM', 'EXAMINATION'))}: {self.fill(bank.EXAM).rstrip('.')}."]
         if dice.chance(0.6):
-            head.append(f"INDICATION: {self.fill(bank.INDICATION, n=self.head(dice.pick(FINDINGS))[1])}")
+            asked = self.pick(bank.ABSENT_HEADS[dice.pick(FINDINGS)])
+            head.append(f"INDICATION: {self.fill(bank.INDICATION, n=asked)}")
         head.append(f"COMPARISON: {self.fill(bank.COMPARISON if compared else bank.NO_COMPARISON)}")
         head.append(f"TECHNIQUE: {self.fill(bank.TECHNIQUE)}")
         extra, tail = self.devices(), []
         words = sum(len(x.split()) for x in (*head, *findings, *impression, *extra)) + 2
-        target, seen = dice.integer(64, 112), set()
+        target = dice.integer(64, 112)
         while words < target:
             kind = dice.weighted((0.35, 0.3, 0.15, 0.2))
+            known = len(self.used)
             sentence = self.fill((bank.FILLERS, bank.PROJECTIONS, bank.RECOMMENDATIONS, bank.COMMUNICATION)[kind])
-            if sentence not in seen:
-                seen.add(sentence)
+            if len(self.used) > known and sentence not in bank.CONTRARY.get(self.quality, ()):
+                self.quality = sentence if sentence in bank.CONTRARY else self.quality
                 (extra if kind < 2 else tail).append(sentence)
                 words += len(sentence.split())
         body = extra + findings if dice.chance(0.5) else dice.shuffled(extra + findings)
@@ -347,18 +354,18 @@ def _plural(noun: str) -> str:
     return main + ("es" if main.endswith(("s", "x")) else "s") + rest
 
 
+_BOTH = re.compile(r"the bilateral (.*?)(lobe|zone|field|lung base|lung|region|base|hemidiaphragm|segments)$")
+
+
 def _both(place: str) -> str:
     """A place with "bilateral" in it, said of both sides."""
     for old, new in (("on the bilateral side", "on both sides"), ("on the bilateral", "on both sides"),
-                     ("the bilateral lung base", "both lung bases"), ("the bilateral base", "both bases"),
-                     ("the bilateral hemidiaphragm", "both hemidiaphragms"),
                      ("the bilateral hemithorax", "both hemithoraces"),
+                     ("the retrocardiac bilateral", "the retrocardiac"),
                      ("basal bilateral lung", "base of both lungs"),
-                     ("the dependent bilateral lung", "the dependent lungs"),
-                     ("the bilateral upper lobe", "both upper lobes"), ("the bilateral lower lobe", "both lower lobes"),
-                     ("of the bilateral lung", "of both lungs"), ("the bilateral ", "the ")):
+                     ("the dependent bilateral lung", "the dependent lungs")):
         place = place.replace(old, new)
-    return place
+    return _BOTH.sub(lambda m: f"both {m.group(1)}{m.group(2).rstrip('s')}s", place)
 
 
 def _bilateral_sentence(sentence: str) -> str:
