@@ -95,7 +95,7 @@ class Plan:
 
 
 def open_sources(config: Any) -> dict[str, Any]:
-    """The splits' sources by `config.source`, whose keys stand in the group of the same name; splits without studies are left out.
+    """The splits' sources by `config.source`; its keys stand in the group of the same name. Empty splits are left out.
 
     Raises:
       UserError: unknown kind, or what the source finds wrong with its files.

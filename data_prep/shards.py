@@ -114,6 +114,9 @@ def load_extractor(name: str) -> tuple[str, Callable[[str], Any]] | None:
     return module.NAME, module.extract
 
 
+Made = tuple[Record, np.ndarray]
+
+
 class RecordMaker:
     """Turns studies into records by one `ShardSpec`."""
 
@@ -121,8 +124,8 @@ class RecordMaker:
         self._spec = spec
         self._extractor = load_extractor(spec.extractor)
 
-    def records(self, study: Study, index: int) -> tuple[list[Record], list[Rejection], Counter[str], int]:
-        """The records of a study.
+    def records(self, study: Study, index: int) -> tuple[list[Made], list[Rejection], Counter[str], int]:
+        """The records of a study, each with its image's `difference_hash` (zeros without an image).
 
         Args:
           study: what the source yielded; index: its place in the source, the row number where there is no other.
@@ -178,7 +181,7 @@ class RecordMaker:
         boxes = tuple(self._clip(box, pixels.shape) for box in ref.boxes)
         image, conversions = grey8(pixels, self._spec.image_size)
         converted.update([*done, *conversions])
-        return pixels.shape[:2], image, view, modality, spacing, boxes
+        return difference_hash(image), pixels.shape[:2], image, view, modality, spacing, boxes
 
     @staticmethod
     def _clip(box: Box, shape: tuple[int, ...]) -> Box:
@@ -190,7 +193,7 @@ class RecordMaker:
         return dataclasses.replace(box, x=left, y=top, w=width, h=height)
 
     def _record(self, study: Study, report: str, evidence: tuple[Evidence, ...], normal: bool,
-                image: tuple[Any, ...] | None) -> Record:
+                image: tuple[Any, ...] | None) -> Made:
         labels = np.array([study.labels.get(name, MISSING) for name in self._spec.label_names], np.int8)
         common = {
             "study_id": study.study_id, "subject_id": study.subject_id, "report": report, "evidence": evidence,
@@ -200,25 +203,22 @@ class RecordMaker:
         }
         if image is None:
             zeros = np.zeros(3, np.int32)
-            return Record(image_id="", modality=study.modality, view="", image=b"", image_format="", image_shape=zeros,
-                          original_shape=zeros, spacing=np.zeros(3, np.float32), boxes=(), has_image=False,
-                          transform="", **common)
-        ref, original, pixels, view, modality, spacing, boxes = image
-        return Record(
+            record = Record(
+                image_id="", modality=study.modality, view="", image=b"", image_format="", image_shape=zeros,
+                original_shape=zeros, spacing=np.zeros(3, np.float32), boxes=(), has_image=False, transform="", **common)
+            return record, np.zeros(4, np.uint64)
+        ref, image_hash, original, pixels, view, modality, spacing, boxes = image
+        record = Record(
             image_id=ref.image_id, modality=modality or study.modality, view=view,
             image=encode_image(pixels, self._spec.image_encoding), image_format=self._spec.image_encoding,
             image_shape=np.array([1, *pixels.shape], np.int32), original_shape=np.array([1, *original], np.int32),
             spacing=np.array([0.0, *spacing], np.float32), boxes=boxes, has_image=True, transform=RECORD_TRANSFORM,
             **common)
+        return record, image_hash
 
 
-def index_row(record: Record) -> tuple[Any, ...]:
+def index_row(record: Record, image_hash: np.ndarray) -> tuple[Any, ...]:
     """The record's row of the index: `key` and then INDEX_COLUMNS in order."""
-    from lgdea_jax.io import decode_image
-
-    image_hash = np.zeros(4, np.uint64)
-    if record.has_image:
-        image_hash = difference_hash(decode_image(record.image, record.image_format))
     present = sum(item.certainty == "present" for item in record.evidence)
     return (hash64(f"{record.study_id}\0{record.image_id}"), hash64(record.subject_id), hash64(record.study_id),
             image_hash, report_hash(record.report), min(len(record.report.split()), 65535), record.has_image,
@@ -257,21 +257,21 @@ def process_slice(source: Any, part: Slice, spec: ShardSpec, maker: RecordMaker 
                 counts.update(rows=1, rejected=1)
                 rejections.append(Rejection(reject.study_id, reject.image_id, index, reject.reason))
                 continue
-            records, refused, changed, n_rows = maker.records(study, index)
+            made, refused, changed, n_rows = maker.records(study, index)
             if len(refused) > n_rows:
                 raise ValueError("a study has more rejections than rows")
             converted.update(changed)
             rejections.extend(refused)
-            counts.update(rows=n_rows, rejected=len(refused), read=n_rows - len(refused), studies=bool(records))
-            if records:
+            counts.update(rows=n_rows, rejected=len(refused), read=n_rows - len(refused), studies=bool(made))
+            if made:
+                record = made[0][0]
                 sources.add((study.source, study.licence, study.terms))
                 languages.add(study.language)
-                counts.update(reports=records[0].has_report, normal=records[0].normal,
-                              evidence=len(records[0].evidence))
-            for record in records:
+                counts.update(reports=record.has_report, normal=record.normal, evidence=len(record.evidence))
+            for record, image_hash in made:
                 counts.update(records=1, images=record.has_image)
                 modalities.add(record.modality)
-                rows.append(index_row(record))
+                rows.append(index_row(record, image_hash))
                 if writer:
                     writer.write(encode_record(record))
     except BaseException:

@@ -59,7 +59,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 records = maker.records(source[index], index)[0]
             except Reject:
                 continue  # `data_prep.build` lists them; TFDS has no place for them.
-            for record in records:
+            for record, _ in records:
                 yield f"{index:09d}/{record.image_id}", to_example(record)
 
 

@@ -68,7 +68,9 @@ class Canvas:
         self.half = width * (1 + 0.05 * (self.t - TOP)) - INNER
         self.depth = self.inside(1.0, 0.0)
         x = (self.au - 0.15) / (width - 0.15)
-        self.dome = self.pair(a.dome) + a.drop * x * x * np.where(x > 0, 1.0, 0.12).astype(np.float32)
+        # The halves of the diaphragm meet without a step behind the heart.
+        dome = a.dome[0] + np.float32(a.dome[1] - a.dome[0]) * ramp(self.u * 10)
+        self.dome = dome + a.drop * x * x * np.where(x > 0, 1.0, 0.12).astype(np.float32)
         self.lung = ramp(self.depth / self.edge) * ramp((self.dome - self.v) / self.edge) * ramp(
             (self.au - INNER) / self.edge)
         texture = Dice(a.texture)

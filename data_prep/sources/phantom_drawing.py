@@ -213,7 +213,7 @@ def _consolidation(c: Canvas, spot: Spot, _: Lesion) -> Extent:
     mask = ramp((1 - ratio) * (spot.size / 0.07)) * c.lung[rows, cols]
     streaks = np.cos(15 * c.hilum_phi[rows, cols] + spot.shape[0] + 1.3 * c.coarse[rows, cols])
     streaks = np.maximum(streaks, 0) ** 4
-    density = (0.31 + 0.05 * c.fine[rows, cols] - 0.13 * streaks) * (1 - 0.4 * c.heart[rows, cols])
+    density = (0.31 + 0.05 * c.fine[rows, cols] - 0.13 * streaks) * (1 - 0.65 * c.heart[rows, cols])
     c.d[rows, cols] += mask * (spot.strength * density - 0.7 * c.vessels[rows, cols])
     return _extent(c, mask, rows, cols)
 

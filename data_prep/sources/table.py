@@ -51,9 +51,9 @@ def open_splits(config: Any) -> dict[str, TableSource]:
     """Reads and checks the table once, for all splits.
 
     Args:
-      config: its `table` has `path` (the CSV file, or a folder with studies.csv), `boxes` (relative to the table; the default boxes.csv
-        may be absent), and what the columns of the same name replace: `source`, `licence`, `terms`, `language`,
-        `modality`.
+      config: its `table` has `path` (the CSV file, or a folder with studies.csv), `boxes` (relative to the table; the
+        default boxes.csv may be absent), and what the columns of the same name replace: `source`, `licence`, `terms`,
+        `language`, `modality`.
 
     Raises:
       UserError: no such file, a missing or misspelt column, or a fault of the whole table, with its row number.

@@ -10,6 +10,7 @@ import dataclasses
 import io as _io
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -127,42 +128,51 @@ def _read_pillow(data: bytes, file_format: str) -> tuple[np.ndarray, ImageInfo]:
 
 def _read_dicom(data: bytes) -> tuple[np.ndarray, ImageInfo]:
     pydicom = require("pydicom", "dicom", "reading DICOM")
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Odd values in headers are common and harmless.
             dataset = pydicom.dcmread(_io.BytesIO(data))
-            photometric = str(dataset.get("PhotometricInterpretation", ""))
-            pixels = dataset.pixel_array
-            conversions = []
-            if int(dataset.get("SamplesPerPixel", 1)) == 3:
-                if photometric.startswith("YBR"):
-                    from pydicom.pixels import convert_color_space
-
-                    pixels = convert_color_space(pixels, photometric, "RGB")
-                if pixels.ndim != 3:
-                    raise UnreadableImage("a multi-frame DICOM where one image is expected")
-                array, mode = pixels.astype(np.uint8), "rgb"
-            else:
-                if pixels.ndim != 2:
-                    raise UnreadableImage("a multi-frame DICOM where one image is expected")
-                array, mode = apply_modality_lut(pixels, dataset).astype(np.float32), "grey16"
-                if "WindowCenter" in dataset or "VOILUTSequence" in dataset:
-                    array = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset).astype(np.float32)
-                    conversions.append("window")
-                if photometric == "MONOCHROME1":  # Small values are bright: turn them round.
-                    array = array.max() + array.min() - array
-                    conversions.append("monochrome1")
+            array, mode, conversions = _dicom_pixels(dataset)
     except UnreadableImage:
         raise
     except (AttributeError, KeyError, ValueError, TypeError, EOFError, OSError, NotImplementedError, RuntimeError,
             pydicom.errors.InvalidDicomError) as error:
+        if "missing dependencies" in str(error):
+            raise UnreadableImage("no decoder for this compressed DICOM: pip install 'lgdea-jax[dicom]'") from None
         raise UnreadableImage(f"the DICOM file is truncated, damaged or has no usable pixels ({type(error).__name__})"
                               ) from None
     if array.size == 0 or not np.isfinite(array).all():
         raise UnreadableImage("the DICOM image is empty or not finite")
     spacing = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing") or (0.0, 0.0)
     view = str(dataset.get("ViewPosition", "") or "").upper()
-    return array, ImageInfo("dicom", mode, (float(spacing[0]), float(spacing[1])), tuple(conversions), view,
+    return array, ImageInfo("dicom", mode, (float(spacing[0]), float(spacing[1])), conversions, view,
                             str(dataset.get("Modality", "") or ""))
+
+
+def _dicom_pixels(dataset: Any) -> tuple[np.ndarray, str, tuple[str, ...]]:
+    """(array, mode, conversions) of a parsed DICOM file with one frame."""
+    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, convert_color_space
+
+    photometric = str(dataset.get("PhotometricInterpretation", ""))
+    pixels = dataset.pixel_array
+    colour = int(dataset.get("SamplesPerPixel", 1)) == 3
+    if pixels.ndim != (3 if colour else 2):
+        raise UnreadableImage("a multi-frame DICOM where one image is expected")
+    if colour or photometric == "PALETTE COLOR":
+        if photometric == "PALETTE COLOR":
+            pixels = apply_color_lut(pixels, dataset)
+        elif photometric.startswith("YBR"):
+            pixels = convert_color_space(pixels, photometric, "RGB")
+        bits = 8 * pixels.dtype.itemsize
+        if bits > 8:
+            pixels = pixels >> (bits - 8 if photometric == "PALETTE COLOR" else int(dataset.BitsStored) - 8)
+        return pixels[..., :3].astype(np.uint8), "rgb", ("palette",) if photometric == "PALETTE COLOR" else ()
+    array, conversions = apply_modality_lut(pixels, dataset), []
+    if "WindowCenter" in dataset or "VOILUTSequence" in dataset:
+        array = apply_voi_lut(array, dataset)
+        conversions.append("window")
+    array = array.astype(np.float32)
+    if photometric == "MONOCHROME1":  # Small values are bright: turn them round.
+        array = array.max() + array.min() - array
+        conversions.append("monochrome1")
+    return array, "grey16", tuple(conversions)
