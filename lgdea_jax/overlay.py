@@ -66,7 +66,7 @@ def draw(overlay: Overlay) -> Image.Image:
         if left > _MARGIN and np.isfinite(heat).any():
             _cross(panel_pen, peak(overlay.heatmap), overlay.heatmap.shape, (height, width))
         sheet.paste(panel, (left, top))
-    _legend(pen, overlay, (_MARGIN, top + height + 12), size[0] - 2 * _MARGIN, text)
+    _legend(sheet, overlay, (_MARGIN, top + height + 12), size[0] - 2 * _MARGIN, text)
     return sheet
 
 
@@ -113,7 +113,7 @@ def _blend(grey: Image.Image, heat: np.ndarray) -> Image.Image:
     base = np.asarray(grey.convert("RGB"), np.float32)
     low, high = _range(heat)
     scaled = np.zeros_like(heat) if high <= low else (np.nan_to_num(heat, nan=low) - low) / (high - low)
-    # Squared: low values, most of the image, hardly tint it.
+    # A power above 1: low values, most of the image, hardly tint it.
     opacity = (_STRONGEST * scaled**1.5)[..., None]
     return Image.fromarray(np.clip(base * (1 - opacity) + colours(scaled) * opacity, 0, 255).astype(np.uint8))
 
@@ -142,9 +142,10 @@ def _cross(pen: ImageDraw.ImageDraw, place: tuple[float, float], heat_shape: tup
         pen.line((x, y - 9, x, y + 9), fill=colour, width=width)
 
 
-def _legend(pen: ImageDraw.ImageDraw, overlay: Overlay, place: tuple[int, int], width: int,
+def _legend(sheet: Image.Image, overlay: Overlay, place: tuple[int, int], width: int,
             font: ImageFont.FreeTypeFont) -> None:
     x, y = place
+    pen = ImageDraw.Draw(sheet)
     if overlay.boxes:
         pen.rectangle((x, y + 3, x + 18, y + 15), outline=_BOX, width=2)
         pen.text((x + 25, y), "reference", fill=_DIM, font=font)
@@ -158,7 +159,7 @@ def _legend(pen: ImageDraw.ImageDraw, overlay: Overlay, place: tuple[int, int], 
     left, right = f"{low:.2f}", f"{high:.2f}"
     pen.text((x, y), left, fill=_DIM, font=font)
     x += int(font.getlength(left)) + 6
-    pen._image.paste(bar, (x, y + 3))
+    sheet.paste(bar, (x, y + 3))
     pen.text((x + 126, y), right, fill=_DIM, font=font)
     note = "patient's right is image left"
     if width - x > 150 + font.getlength(right) + font.getlength(note):

@@ -7,8 +7,8 @@ Intervals and paired tests are then made in one place (`metrics/bootstrap.py`) f
   images(uint8 [B, S, S]) -> {"embedding": float32 [B, E], "patches": float32 [B, L, Q]}
   texts(texts, phrases)   -> {"embedding": float32 [B, E], "query": float32 [B, Q]}
   grid: (rows, columns), or (depth, rows, columns); their product is L.
-"patches" and "query" are missing in a model that cannot ground. The score of an image and a text is the dot product of
-their embeddings, whose norms are the model's business.
+"patches" and "query" are missing in a model that cannot ground; `reads_text` is False in one without a text tower. The
+score of an image and a text is the dot product of their embeddings, whose norms are the model's business.
 """
 
 from __future__ import annotations

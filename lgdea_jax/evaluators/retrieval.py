@@ -105,7 +105,7 @@ class Retrieval(Evaluator):
         queries = np.flatnonzero(np.isin(data.report_of, chosen))
         of_candidate = classes[chosen]
         own = self.mode == "clean"
-        available = len(chosen) - own
+        available = max(0, len(chosen) - own)
         per_class = len(chosen) // max(1, len(np.unique(of_candidate)))
         names = sorted({data.label_names[c] for c in of_candidate})
         info["precision"] = {

@@ -50,8 +50,12 @@ def evaluate(predict: Predict | Encoder, data: EvalData, *, tasks: Sequence[str]
       batch_size: every call of the model has this many rows; by default the model's own `batch_size`, or 64.
 
     Returns:
-      {name: value}; NaN where undefined (for example grounding without boxes).
+      {name: value}; NaN where undefined (for example grounding without boxes). {} for a model that reads no text
+      (`predict.reads_text` is False): every task asks in words.
     """
+    model = predict.predict if isinstance(predict, Encoder) else predict
+    if not getattr(model, "reads_text", True):
+        return {}
     encoder = predict if isinstance(predict, Encoder) else Encoder(predict, data, batch_size=batch_size)
     out: dict[str, float] = {}
     for task in tasks:

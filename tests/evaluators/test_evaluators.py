@@ -282,3 +282,24 @@ def test_a_model_with_nan_is_refused():
 
     with pytest.raises(ValueError, match="not finite"):
         tasks.evaluate(Broken(), _data(world(5)))
+
+
+def test_a_model_without_text_has_no_scores():
+    class Blind(Oracle):
+        reads_text = False
+
+    assert tasks.evaluate(Blind(), _data(world(5))) == {}
+
+
+def test_a_model_that_cannot_ground_leaves_grounding_undefined():
+    class Global(Oracle):
+        grid = ()
+
+        def images(self, images):
+            return {"embedding": super().images(images)["embedding"]}
+
+        def texts(self, texts, phrases):
+            return {"embedding": super().texts(texts, phrases)["embedding"]}
+
+    values = tasks.evaluate(Global(), _data())
+    assert values["zero_shot/auroc"] == 1.0 and np.isnan(values["grounding/cnr"])
