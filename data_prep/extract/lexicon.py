@@ -1,9 +1,11 @@
 """The words of the rules extractor: what each literal of a chest report can mean.
 
 A literal has roles. FINDING names findings; SUBJECT and PREDICATE make a finding together ("heart" + "enlarged",
-`STATEMENTS`); NEGATE, UNCERTAIN, HYPOTHETICAL and HISTORY act on what follows them, NEGATED and DOUBTED on what precedes;
+`STATEMENTS`); NEGATE, UNCERTAIN, HYPOTHETICAL and HISTORY act on what follows them,
+    NEGATED and DOUBTED on what precedes;
 PSEUDO takes words away from the cues ("no change in" denies nothing); BREAK ends the reach of a cue; NORMAL states
-normality. Literals are in the alphabet of `scanner.normalise` (lower case, no hyphens); `scanner.expand` writes them out.
+normality. Literals are in the alphabet of `scanner.normalise` (lower case,
+    no hyphens); `scanner.expand` writes them out.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ _TOO_GENERAL = frozenset(("low volumes", "support device", "lesion", "spurring",
 
 _MORE_FINDINGS = {
     "Cardiomegaly": ("cardiac (silhouette |shadow |)enlargement", "enlarged cardiopericardial silhouette",
-                     "(left|right) ventricular (enlargement|hypertrophy)", "globular heart", "biventricular enlargement"),
+                     "(left|right) ventricular (enlargement|hypertrophy)", "globular heart",
+                     "biventricular enlargement"),
     "Lung Opacity": (
         "(alveolar|airspace|air space|interstitial|parenchymal|reticular|reticulonodular|linear|streaky|pulmonary) "
         "(disease|opacity|opacities|opacification|density|densities)", "opacifications", "haziness",
@@ -48,7 +51,8 @@ _MORE_FINDINGS = {
     "Cavitation": ("cavit(y|ation|ary lesion|ary lesions|ary mass|ary nodule|ating lesion)",),
     "Granuloma": (
         "(calcified |)granulom(a|as|ata|ata)", "(old |prior |previous |remote |calcified |chronic |healed |)"
-        "granulomatous (disease|change|changes|infection|process|exposure|residual|residuals|calcification|calcifications)",
+        "granulomatous (disease|change|changes|infection|process|exposure|residual|residuals|calcification|"
+        "calcifications)",
         "calcified (lung |pulmonary |parenchymal |)(nodule|nodules|lesion|focus|density|densities)",
         "(histoplasmosis|ghon complex|ranke complex)"),
     "Calcification Other": ("calcification(s|)", "calcified (hilar |mediastinal |perihilar |infracarinal |subcarinal |)"
@@ -56,14 +60,17 @@ _MORE_FINDINGS = {
     "Emphysema": ("(bullous |centrilobular |paraseptal |)emphysem(a|atous change|atous changes|atous disease)",
                   "emphysematous", "bull(a|ae|ous disease|ous changes|ous change)", "bleb(s|)"),
     "COPD": ("(chronic |)obstructive (pulmonary|lung|airway|airways) disease", "copd"),
-    "Hyperinflation": ("hyper(inflation|expansion|aeration|lucency|distention)", "over(inflation|expansion)", "air trapping"),
+    "Hyperinflation": ("hyper(inflation|expansion|aeration|lucency|distention)", "over(inflation|expansion)",
+        "air trapping"),
     "Low Lung Volume": (
         "hypo(inflation|aeration|expansion|ventilation)", "under(inflation|expansion)",
         "(low|decreased|small|reduced|diminished) (lung |inspiratory |)(volume|volumes)",
-        "(shallow|poor|low|suboptimal|incomplete|limited) (inspiration|inspiratory effort|lung inflation|lung expansion)"),
+        "(shallow|poor|low|suboptimal|incomplete|limited) (inspiration|inspiratory effort|lung inflation|lung "
+        "expansion)"),
     "Fibrosis": (
         "(pulmonary |interstitial |chronic |)(fibrosis|fibrotic change|fibrotic changes)", "fibrotic", "honeycombing",
-        "(chronic |)interstitial (lung disease|pulmonary disease|fibrosis)", "chronic interstitial (disease|lung changes)"),
+        "(chronic |)interstitial (lung disease|pulmonary disease|fibrosis)",
+        "chronic interstitial (disease|lung changes)"),
     "Scar": ("scar(s|ring|red|)", "cicatri(x|ces)", "scar(ring|) tissue"),
     "Hernia": ("(hiatal |hiatus |diaphragmatic |paraesophageal |bochdalek |morgagni |)(hernia|hernias)",
                "intrathoracic stomach"),
@@ -82,7 +89,8 @@ _MORE_FINDINGS = {
         "drainage|gastrostomy|peg|g) (tube|tubes)", "tracheostomy", "(nerve |spinal |vagal |) stimulator",
         "(nerve |spinal |vagal )stimulator", "stimulator", "swan ganz( catheter|)", "pigtail (catheter|drain)",
         "loop recorder", "vp shunt", "ventriculoperitoneal shunt", "shunt (catheter|tubing)", "dobbhoff",
-        "(external |)(cardiac |)(monitor|monitoring|ekg|ecg) leads", "(ventricular|atrial) leads", "intra aortic balloon pump"),
+        "(external |)(cardiac |)(monitor|monitoring|ekg|ecg) leads", "(ventricular|atrial) leads",
+        "intra aortic balloon pump"),
     "Surgical Hardware": (
         "(surgical |cholecystectomy |vascular |hemostatic |mediastinal |axillary |hilar |metallic |cabg |)"
         "(clip|clips|staple|staples)", "(surgical |chain |) suture(s| line| material|)", "suture(s| line| material|)",
@@ -102,15 +110,18 @@ _MORE_FINDINGS = {
                               "curvature of the (thoracic |)spine"),
     "Degenerative Spine": (
         "degenerative (endplate |disc |disk |joint |spine |spinal |spondylitic |bony |osseous |)"
-        "(change|changes|disease|spurring|disk disease|disc disease)", "osteophyt(e|es|ic change|ic changes|osis|ic spurring)",
+        "(change|changes|disease|spurring|disk disease|disc disease)",
+        "osteophyt(e|es|ic change|ic changes|osis|ic spurring)",
         "spondyl(osis|itic change|itic changes|otic change|otic changes|otic spurring)", "spinal spurring",
         "(disc|disk) (space |)(narrowing|disease|degeneration)", "endplate (spurring|changes|sclerosis)",
         "(hypertrophic|arthritic|spondylitic|bony|vertebral) (spurring|spurs)", "hypertrophic (change|changes)",
         "(diffuse idiopathic skeletal hyperostosis|dish)", "marginal spurring", "bridging osteophytes",
         "arthritic changes of the spine", "anterior spurring", "degenerative xxxx"),
     "Aortic Abnormality": (
-        "(aortic |)atheroscleros(is|es)", "atherosclerotic( vascular| aortic|) (calcification|calcifications|disease|change|"
-        "changes|plaque|aorta)", "aortic (calcification|calcifications|ectasia|tortuosity|aneurysm|atherosclerosis|unfolding|"
+        "(aortic |)atheroscleros(is|es)",
+        "atherosclerotic( vascular| aortic|) (calcification|calcifications|disease|change|"
+        "changes|plaque|aorta)",
+        "aortic (calcification|calcifications|ectasia|tortuosity|aneurysm|atherosclerosis|unfolding|"
         "dilatation|dilation|xxxx calcification|xxxx calcifications|knob calcification|arch calcification|arch "
         "calcifications|vascular calcifications|sclerosis)", "calcific aortic disease", "atheromatous (change|changes|"
         "calcification|disease)", "arteriosclerotic (change|changes|disease|aorta)", "arterioscleros(is|es)",
@@ -121,28 +132,34 @@ _MORE_FINDINGS = {
         "(congestion|engorgement|prominence|redistribution|cephalization|hypertension)", "cephalization",
         "(central |)pulmonary (vascular |venous |)(congestion|engorgement|prominence)", "congestive (changes|failure)",
         "(congestive |)heart failure", "chf"),
-    "Lymphadenopathy": ("(hilar |mediastinal |)(lymph|)adenopathy", "enlarged (hilar |mediastinal |)lymph (node|nodes)"),
+    "Lymphadenopathy": ("(hilar |mediastinal |)(lymph|)adenopathy",
+        "enlarged (hilar |mediastinal |)lymph (node|nodes)"),
     "Peribronchial Thickening": ("(peribronchial|bronchial|peribronchovascular) (wall |)(thickening|cuffing)",),
     "Interlobular Septal Thickening": ("(interlobular |)septal (thickening|lines)", "kerley (a |b |)lines"),
     "Pericardial Effusion": ("pericardial (effusion|fluid)",),
     "Bronchiectasis": ("bronchiect(asis|ases|atic change|atic changes)",),
-    "Pneumoperitoneum": ("pneumoperitoneum", "free (intraperitoneal |subdiaphragmatic |intra abdominal |peritoneal |)air",
+    "Pneumoperitoneum": ("pneumoperitoneum",
+        "free (intraperitoneal |subdiaphragmatic |intra abdominal |peritoneal |)air",
                          "air under the diaphragm"),
     "Subcutaneous Emphysema": ("subcutaneous (emphysema|air|gas)", "soft tissue (emphysema|air|gas)"),
 }
 
 _SUBJECTS = {
-    "heart": ("heart( size| shadow| silhouette| contour| contours|)", "cardiac (silhouette|shadow|contour|contours|size|"
-              "silhouette size|heart|borders)", "cardiac", "(cardio|cardiac |cardio )pericardial silhouette", "heart xxxx"),
+    "heart": ("heart( size| shadow| silhouette| contour| contours|)",
+        "cardiac (silhouette|shadow|contour|contours|size|"
+              "silhouette size|heart|borders)", "cardiac", "(cardio|cardiac |cardio )pericardial silhouette",
+              "heart xxxx"),
     "cardiomediastinum": ("(cardiomediastinal|cardio mediastinal|cardiac mediastinal) (silhouette|silhouettes|contour|"
-                          "contours|structures|borders|outline|size|shadow|)", "cardiomediastinum", "cardiomediastinal"),
+                          "contours|structures|borders|outline|size|shadow|)", "cardiomediastinum",
+                          "cardiomediastinal"),
     "mediastinum": ("(superior |upper |)mediastin(um|al contour|al contours|al silhouette|al structures|al width|al|al "
                     "borders)", "mediastinal and hilar contours", "vascular pedicle", "paratracheal stripe"),
     "lungs": ("lung(s|)( fields| field| zones| parenchyma| bases|)", "pulmonary parenchyma", "lung xxxx"),
     "volumes": ("lung volume(s|)", "inspiratory (volume|volumes|effort)", "volume(s|)"),
     "diaphragm": ("(hemi|)diaphragm(s|)", "hemidiaphragmatic (contour|contours)", "diaphragmatic (contour|contours)",
                   "hemi diaphragm(s|)", "diaphragmatic"),
-    "angle": ("costophrenic( angle| angles| sulcus| sulci| recess| recesses| xxxx|)", "(cp|cardiophrenic) (angle|angles)",
+    "angle": ("costophrenic( angle| angles| sulcus| sulci| recess| recesses| xxxx|)",
+        "(cp|cardiophrenic) (angle|angles)",
               "(pleural |lateral |posterior |)sulc(us|i)", "xxxx sulci", "pleural space"),
     "pleura": ("pleura", "pleural (spaces|surfaces|margins)"),
     "aorta": ("(thoracic |descending |ascending |descending thoracic |ascending thoracic |)aorta",
@@ -152,7 +169,8 @@ _SUBJECTS = {
                 "pulmonary arteries and veins", "pulmonary vascular (markings|pattern)"),
     "bones": ("(osseous|bony|skeletal) (structures|thorax|elements|structure|abnormality)", "bones", "ribs",
               "bony (framework|xxxx)", "skeleton"),
-    "spine": ("(thoracic |lumbar |cervical |thoracolumbar |t |mid thoracic |)spine", "(thoracic |)vertebra(l bodies|l body|e)"),
+    "spine": ("(thoracic |lumbar |cervical |thoracolumbar |t |mid thoracic |)spine",
+        "(thoracic |)vertebra(l bodies|l body|e)"),
     "nodes": ("(hilar |mediastinal |)(lymph |)node(s|)", "lymph xxxx"),
     "hila": ("hil(a|um|ar contours|ar structures|ar)", "perihilar"),
     "spaces": ("disc space(s|)", "disk space(s|)"),
@@ -166,7 +184,8 @@ _PREDICATES = {
                    "(upper|top|high) normal( in size| size| limits|)", "top normal in size", "top limits of normal",
                    "upper limits (of |)normal", "upper limits"),
     "low": ("low", "decreased", "reduced", "diminished", "small", "shallow", "low normal"),
-    "hypoinflated": ("hypo(inflated|expanded|aerated|ventilated|ventilatory)", "under(inflated|expanded|aerated|ventilated)",
+    "hypoinflated": ("hypo(inflated|expanded|aerated|ventilated|ventilatory)",
+        "under(inflated|expanded|aerated|ventilated)",
                      "(poorly|incompletely|suboptimally) (inflated|expanded|aerated)", "low in volume"),
     "hyperinflated": ("hyper(inflated|expanded|lucent|aerated|distended|extended)", "over(inflated|expanded|distended)",
                       "hyper (inflated|expanded)"),
@@ -174,7 +193,8 @@ _PREDICATES = {
     "flattened": ("flatten(ed|ing)", "flat", "depress(ed|ion)"),
     "elevated": ("elevat(ed|ion)", "eventrat(ed|ion)", "high riding", "raised"),
     "blunted": ("blunt(ed|ing)", "obscur(ed|ation)"),
-    "tortuous": ("tortuous", "tortuosity", "ectatic", "ectasia", "unfold(ed|ing)", "uncoil(ed|ing)", "dilat(ed|ation|ion)",
+    "tortuous": ("tortuous", "tortuosity", "ectatic", "ectasia", "unfold(ed|ing)", "uncoil(ed|ing)",
+        "dilat(ed|ation|ion)",
                  "aneurysm", "aneurysmal", "elongat(ed|ion)"),
     "atherosclerotic": ("atheroscler(otic|osis)", "arterioscler(otic|osis)", "atheromatous"),
     "calcified": ("calcif(ied|ic)", "calcification(s|)", "partially calcified", "densely calcified"),
@@ -182,7 +202,8 @@ _PREDICATES = {
     "congested": ("congest(ed|ion)", "engorg(ed|ement)", "cephaliz(ed|ation)", "plethoric", "indistinct",
                   "accentuated", "redistribution"),
     "clear": ("clear", "well aerated", "normally aerated", "well inflated", "well expanded"),
-    "normal": ("normal( in size| size| in contour| in appearance|)", "unremarkable", "within normal limits", "not enlarged",
+    "normal": ("normal( in size| size| in contour| in appearance|)", "unremarkable", "within normal limits",
+        "not enlarged",
                "intact", "within normal range", "normally inflated", "not widened", "normal limits", "wnl"),
     "sharp": ("sharp", "preserved", "well defined"),
 }
@@ -196,7 +217,8 @@ STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
     ("cardiomediastinum", "prominent"): ("?Cardiomegaly", "Enlarged Cardiomediastinum"),
     ("cardiomediastinum", "borderline"): ("?Cardiomegaly",),
     ("cardiomediastinum", "normal"): ("-Cardiomegaly", "-Enlarged Cardiomediastinum"),
-    ("mediastinum", "enlarged"): ("Enlarged Cardiomediastinum",), ("mediastinum", "prominent"): ("Enlarged Cardiomediastinum",),
+    ("mediastinum", "enlarged"): ("Enlarged Cardiomediastinum",), ("mediastinum",
+        "prominent"): ("Enlarged Cardiomediastinum",),
     ("mediastinum", "normal"): ("-Enlarged Cardiomediastinum",),
     ("lungs", "hyperinflated"): ("Hyperinflation",), ("lungs", "hypoinflated"): ("Low Lung Volume",),
     ("lungs", "clear"): ("-Lung Opacity", "-Consolidation"), ("lungs", "normal"): ("-Lung Opacity", "-Consolidation"),
@@ -222,7 +244,8 @@ STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
 })
 
 # A finding is something else when one of these words stands in its clause.
-_BONE = ("bone", "bony", "osseous", "rib", "ribs", "vertebral", "spine", "humerus", "lytic", "sclerotic", "blastic", "clavicle")
+_BONE = ("bone", "bony", "osseous", "rib", "ribs", "vertebral", "spine", "humerus", "lytic", "sclerotic", "blastic",
+    "clavicle")
 BLOCKED: Mapping[str, frozenset[str]] = MappingProxyType({
     "Lung Opacity": frozenset((*_BONE, "metallic", "soft", "breast", "calcific", "bullet", "tissue", "dental")),
     "Lung Lesion": frozenset(_BONE), "Nodule": frozenset(("thyroid", "nipple")),
@@ -234,72 +257,110 @@ BLOCKED: Mapping[str, frozenset[str]] = MappingProxyType({
 _CUES = {
     NEGATE: (
         "no", "not", "without", "(neither|nor)", "absen(ce|t)( of|)", "negative( for|)", "free( of|)", "clear of",
-        "no (radiographic |definite |convincing |significant |obvious |focal |acute |other |new |further |)evidence (of|for)",
+        "no (radiographic |definite |convincing |significant |obvious |focal |acute |other |new |further |)evidence "
+        "(of|for)",
         "no (signs|sign|suggestion|indication|findings|evidence|finding) (of|to suggest|suggesting|suggestive of|"
         "suspicious for|to indicate|concerning for|for)", "without (evidence|sign|signs) of",
-        "no evidence (of|to suggest|for|suggesting)", "(fail|fails|failed) to (reveal|show|demonstrate)", "(den(ies|ied|ying|y))",
+        "no evidence (of|to suggest|for|suggesting)", "(fail|fails|failed) to (reveal|show|demonstrate)",
+        "(den(ies|ied|ying|y))",
         "rather than", "never( had|)", "(rule|rules|ruled) (him |her |the patient |)out (for|against)", "ruled out",
-        "(did|can|could) rule (him |her |the patient |)out", "resolution of", "resolved", "interval (resolution|removal|clearing) of",
-        "removal of", "lack of", "lacks", "exclude(s|d)", "no longer", "nonvisualization of", "(is|was|are|were) negative for",
+        "(did|can|could) rule (him |her |the patient |)out", "resolution of", "resolved",
+        "interval (resolution|removal|clearing) of",
+        "removal of", "lack of", "lacks", "exclude(s|d)", "no longer", "nonvisualization of",
+        "(is|was|are|were) negative for",
         "not (demonstrate|demonstrated|show|reveal|see|seen|identified|have|has|had|appear|appreciate|feel)",
         "unremarkable for", "no typical findings of", "no complaints of", "declin(es|ed)"),
     NEGATED: (
         "(is|are|was|were|has been|have been|) (ruled out|excluded|absent|resolved|negative)", "(ruled out|excluded)",
         "(is|are|was|were|) (no longer|not) (definitely |clearly |well |)(seen|identified|visualized|present|evident|"
-        "appreciated|demonstrated|detected|noted|visible|apparent|observed|found|shown)", "(has|have) (resolved|cleared)",
-        "(has been|have been|been) (removed|ruled out)", "not (seen|identified|visualized|present|evident|found|appreciated)",
-        "(has|have) (completely|essentially|nearly|largely|) resolved", "resolved", "none", "denied", "(is|are) normal"),
+        "appreciated|demonstrated|detected|noted|visible|apparent|observed|found|shown)",
+        "(has|have) (resolved|cleared)",
+        "(has been|have been|been) (removed|ruled out)",
+        "not (seen|identified|visualized|present|evident|found|appreciated)",
+        "(has|have) (completely|essentially|nearly|largely|) resolved", "resolved", "none", "denied",
+        "(is|are) normal"),
     UNCERTAIN: (
-        "possib(le|ly|ility of)", "probab(le|ly)", "likely", "may (represent|be|reflect|indicate|also represent|relate to|be "
-        "related to|be due to|suggest)", "(might|could|can|would) (represent|be|reflect|indicate|relate to|suggest|be related to)",
-        "suggest(s|ive of|ing|ed|ion of|)", "suspicious for", "suspicion (of|for)", "suspected", "suspect", "concern(ing|) for",
+        "possib(le|ly|ility of)", "probab(le|ly)", "likely",
+        "may (represent|be|reflect|indicate|also represent|relate to|be "
+        "related to|be due to|suggest)",
+        "(might|could|can|would) (represent|be|reflect|indicate|relate to|suggest|be related to)",
+        "suggest(s|ive of|ing|ed|ion of|)", "suspicious for", "suspicion (of|for)", "suspected", "suspect",
+        "concern(ing|) for",
         "question(able|ed| of|)", "worrisome for", "cannot (exclude|rule out|be excluded)", "can not exclude",
-        "(not|difficult to|unable to) exclude", "not excluded", "(versus|vs|vs\\.)", "presumed", "presumably", "apparent",
-        "equivocal", "indeterminate", "less likely", "perhaps", "most likely", "differential (diagnosis |considerations |)"
-        "(includes|include|considerations)", "differential", "consider", "favor(ed|ing|s|)", "felt to represent", "appearance of",
+        "(not|difficult to|unable to) exclude", "not excluded", "(versus|vs|vs\\.)", "presumed", "presumably",
+        "apparent",
+        "equivocal", "indeterminate", "less likely", "perhaps", "most likely",
+        "differential (diagnosis |considerations |)"
+        "(includes|include|considerations)", "differential", "consider", "favor(ed|ing|s|)", "felt to represent",
+        "appearance of",
         "xxxx represent(s|ing|)", "xxxx reflect(s|ing|)", "may", "might", "impression of", "subtle suggestion of"),
     DOUBTED: (
-        "(is|are|) (suspected|questioned|possible|likely|probable|questionable|favored)", "(cannot|can not|could not|not) be "
-        "(excluded|ruled out|completely excluded|entirely excluded|definitively excluded)", "not (been |)(excluded|ruled out)",
-        "(is|are|was|were|) (not|difficult to) (excluded|exclude)", "(is|are|) (a |)(possibility|consideration|considerations|"
+        "(is|are|) (suspected|questioned|possible|likely|probable|questionable|favored)",
+        "(cannot|can not|could not|not) be "
+        "(excluded|ruled out|completely excluded|entirely excluded|definitively excluded)",
+        "not (been |)(excluded|ruled out)",
+        "(is|are|was|were|) (not|difficult to) (excluded|exclude)",
+        "(is|are|) (a |)(possibility|consideration|considerations|"
         "concern)", "unlikely", "(would be|is|are) (unlikely|less likely)", "did not rule out"),
     PSEUDO: (
         "(no|without|without any|not) (significant |interval |definite |appreciable |suspicious |substantial |obvious |"
-        "significant interval |radiographic |)(change|changes|increase|decrease|improvement|progression|worsening|difference)"
+        "significant interval |radiographic |)(change|changes|increase|decrease|improvement|progression|worsening|"
+        "difference)"
         "( in| of| from|)", "no (longer|further) (increase|change) in", "not (significantly |appreciably |) changed",
         "not only", "not necessarily", "not (certain|clear|sure) (if|whether)", "gram negative", "without difficulty",
         "not (fully|completely|well|entirely|optimally) (evaluated|assessed|included|imaged|visualized|seen)",
         "no comparison", "no (prior|previous|priors)", "not extend", "not cause", "free (wall|margin|text|flow)",
-        "(no|without) (specific |) (recommendation|complication|complications)", "no response", "not significantly different",
-        "question of .", "heart failure symptoms", "not drain", "nothing by mouth", "no xxxx change", "no xxxx interval change"),
+        "(no|without) (specific |) (recommendation|complication|complications)", "no response",
+        "not significantly different",
+        "question of .", "heart failure symptoms", "not drain", "nothing by mouth", "no xxxx change",
+        "no xxxx interval change"),
     HISTORY: (
         "(history|h/o|hx|past history|past medical history|prior history|known history|personal history) of", "history",
         "status post", "s/p", "previous(ly|)( documented| described| noted|)", "prior episode of"),
     HYPOTHETICAL: (
-        "(evaluate|evaluation|assess|assessment|checked|screen|screening|check) for", "(to |)(rule|rules) (him |her |the patient "
-        "|)out", "r/o", "if (there is |)(clinical |persistent |continued |further |high |)(concern|suspicion|suspected) (for|of|)",
-        "to (exclude|evaluate|assess|document|confirm)", "(clinically|clinical) (concern|suspicion|correlation) (for|of)",
-        "(should|could|would|ought to|must|to|will|may) be (ruled out|excluded) for", "differentiate", "if clinically indicated",
-        "in (the |)(setting|case) of", "risk (of|for)", "question of history", "follow up (of|for|to)", "(signs|symptoms) of"),
+        "(evaluate|evaluation|assess|assessment|checked|screen|screening|check) for",
+        "(to |)(rule|rules) (him |her |the patient "
+        "|)out", "r/o", "if (there is |)(clinical |persistent |continued |further |high |)(concern|suspicion|"
+        "suspected) (for|of|)",
+        "to (exclude|evaluate|assess|document|confirm)",
+        "(clinically|clinical) (concern|suspicion|correlation) (for|of)",
+        "(should|could|would|ought to|must|to|will|may) be (ruled out|excluded) for", "differentiate",
+        "if clinically indicated",
+        "in (the |)(setting|case) of", "risk (of|for)", "question of history", "follow up (of|for|to)",
+        "(signs|symptoms) of"),
     BREAK: (
-        "but", "however", "nevertheless", "yet", "(al|)though", "aside from", "except( for|)", "apart from", "other than",
-        "secondary to", "due to", "because( of|)", "which", "whereas", "while", "otherwise", "and (there|the|a|an|stable|mild|mildly|"
-        "small|minimal|unchanged|moderate|is|are|has|persistent|left|right|bilateral|some|has)", "with (the|a|an|some|mild|"
-        "moderate|small|stable|persistent|minimal|unchanged|associated|left|right|bilateral)", "as (the |a |an |)(cause|source|"
-        "reason|etiology|origin) (of|for)", "(cause|source|reason|etiology|origin)(s|) (of|for)", "there (is|are)", "given",
-        "consistent with", "compatible with", "in keeping with", "representing", "represents", "related to", "with interval",
+        "but", "however", "nevertheless", "yet", "(al|)though", "aside from", "except( for|)", "apart from",
+        "other than",
+        "secondary to", "due to", "because( of|)", "which", "whereas", "while", "otherwise",
+        "and (there|the|a|an|stable|mild|mildly|"
+        "small|minimal|unchanged|moderate|is|are|has|persistent|left|right|bilateral|some|has)",
+        "with (the|a|an|some|mild|"
+        "moderate|small|stable|persistent|minimal|unchanged|associated|left|right|bilateral)",
+        "as (the |a |an |)(cause|source|"
+        "reason|etiology|origin) (of|for)", "(cause|source|reason|etiology|origin)(s|) (of|for)", "there (is|are)",
+        "given",
+        "consistent with", "compatible with", "in keeping with", "representing", "represents", "related to",
+        "with interval",
         "besides", "despite", "so", "since", "to suggest that"),
     NORMAL: (
-        "no (acute |active |significant |evidence of acute |evidence of active |radiographic evidence of acute |evidence of |"
-        "radiographic evidence of |acute or active |acute radiographic |definite acute |evidence for acute |visible active |"
-        "visible acute |significant acute |definite |)(cardiopulmonary|cardiothoracic|pulmonary|intrathoracic|disease|chest|"
-        "thoracic|lung|cardiac or pulmonary|cardiac|cardiovascular|airspace|bony|)( |)(disease|abnormality|abnormalities|process|findings|"
-        "finding|pathology|disease process|disease identified|abnormality identified|)", "(normal|negative|unremarkable|clear) "
+        "no (acute |active |significant |evidence of acute |evidence of active |radiographic evidence of acute |"
+        "evidence of |"
+        "radiographic evidence of |acute or active |acute radiographic |definite acute |evidence for acute |visible "
+        "active |"
+        "visible acute |significant acute |definite |)(cardiopulmonary|cardiothoracic|pulmonary|intrathoracic|disease|"
+        "chest|"
+        "thoracic|lung|cardiac or pulmonary|cardiac|cardiovascular|airspace|bony|)( |)(disease|abnormality|"
+        "abnormalities|process|findings|"
+        "finding|pathology|disease process|disease identified|abnormality identified|)",
+        "(normal|negative|unremarkable|clear) "
         "(chest|chest x ray|chest radiograph|chest xxxx|examination|exam|study|radiograph|two view chest)",
-        "negative for acute (abnormality|disease|process|cardiopulmonary disease)", "without acute (cardiopulmonary |pulmonary |"
-        "radiographic cardiopulmonary |)(abnormality|disease|process|findings)", "(chest|lungs|heart and lungs) (is|are) "
+        "negative for acute (abnormality|disease|process|cardiopulmonary disease)",
+        "without acute (cardiopulmonary |pulmonary |"
+        "radiographic cardiopulmonary |)(abnormality|disease|process|findings)",
+        "(chest|lungs|heart and lungs) (is|are) "
         "(normal|unremarkable)", "no abnormality", "normal heart and lungs"),
-    VERB: ("(is|are|was|were|has|have|appear|appears|remain|remains|seen|noted|present|identified|demonstrates|shows|there)",),
+    VERB: ("(is|are|was|were|has|have|appear|appears|remain|remains|seen|noted|present|identified|demonstrates|shows|"
+        "there)",),
 }
 
 
@@ -343,38 +404,53 @@ def build() -> Mapping[str, Mapping[str, object]]:
 _ANATOMY = {
     "upper lobe": ("upper lobe(s|)",), "middle lobe": ("middle lobe(s|)",), "lower lobe": ("lower lobe(s|)",),
     "lingula": ("lingula(r|)",), "base": ("(lung |)base(s|)", "(bi|)basilar", "basal", "bibasal", "lung bases"),
-    "apex": ("ap(ex|ical|ices)", "biapical", "lung ap(ex|ices)"), "upper lung": ("upper (lung|lung zone|zone|hemithorax)",),
-    "mid lung": ("mid(dle|) (lung|lung zone|zone)", "midlung"), "lower lung": ("lower (lung|lung zone|zone|hemithorax)",),
+    "apex": ("ap(ex|ical|ices)", "biapical", "lung ap(ex|ices)"),
+        "upper lung": ("upper (lung|lung zone|zone|hemithorax)",),
+    "mid lung": ("mid(dle|) (lung|lung zone|zone)", "midlung"),
+        "lower lung": ("lower (lung|lung zone|zone|hemithorax)",),
     "hilum": ("hil(um|a|ar)", "perihilar", "suprahilar", "infrahilar", "hilar lymph node(s|)"),
-    "retrocardiac": ("retrocardiac",), "costophrenic angle": ("costophrenic( angle(s|)| sulc(us|i)| recess(es|)|)", "cp angle(s|)"),
+    "retrocardiac": ("retrocardiac",), "costophrenic angle": ("costophrenic( angle(s|)| sulc(us|i)| recess(es|)|)",
+        "cp angle(s|)"),
     "interstitial": ("interstiti(al|um)",), "lymph nodes": ("lymph (node(s|)|xxxx)",),
-    "rib": ("rib(s|)",), "clavicle": ("clavic(le|les|ular)",), "humerus": ("humer(us|al)",), "sternum": ("stern(um|al)",),
-    "shoulder": ("shoulder(s|)",), "thoracic spine": ("(mid |lower |upper |)(thoracic|t) spine", "thoracic vertebra(e|l|l body|l bodies|)",
+    "rib": ("rib(s|)",), "clavicle": ("clavic(le|les|ular)",), "humerus": ("humer(us|al)",),
+        "sternum": ("stern(um|al)",),
+    "shoulder": ("shoulder(s|)",), "thoracic spine": ("(mid |lower |upper |)(thoracic|t) spine",
+        "thoracic vertebra(e|l|l body|l bodies|)",
                                                        "midthoracic spine"),
-    "lumbar spine": ("lumbar (spine|vertebra)",), "cervical spine": ("cervical (spine|vertebra)",), "spine": ("spin(e|al)", "vertebra(l|e|)"),
+    "lumbar spine": ("lumbar (spine|vertebra)",), "cervical spine": ("cervical (spine|vertebra)",),
+        "spine": ("spin(e|al)", "vertebra(l|e|)"),
     "aorta": ("(thoracic |descending |ascending |)aort(a|ic)( arch| knob|)",), "heart": ("heart", "cardiac"),
-    "mediastinum": ("mediastin(um|al)",), "paratracheal": ("(right |left |)paratracheal",), "hemidiaphragm": ("(hemi|)diaphragm(s|atic|)",),
+    "mediastinum": ("mediastin(um|al)",), "paratracheal": ("(right |left |)paratracheal",),
+        "hemidiaphragm": ("(hemi|)diaphragm(s|atic|)",),
     "pleura": ("pleura(l|)",), "fissure": ("fissur(e|es|al)",), "lung": ("lung(s|)( field(s|)|)", "pulmonary"),
     "breast": ("breast(s|)",), "abdomen": ("abdom(en|inal)", "(right |left |)upper quadrant"), "neck": ("neck",),
-    "chest wall": ("chest wall", "axilla(ry|)"), "right atrium": ("right atrium",), "superior vena cava": ("svc", "superior vena cava"),
+    "chest wall": ("chest wall", "axilla(ry|)"), "right atrium": ("right atrium",), "superior vena cava": ("svc",
+        "superior vena cava"),
 }
 _LATERALITY = {
     "left": ("left( sided|)",), "right": ("right( sided|)",), "midline": ("midline",),
-    "bilateral": ("bilateral(ly|)", "both", "bi(basilar|apical|basal)", "right and left", "left and right", "right greater than left",
+    "bilateral": ("bilateral(ly|)", "both", "bi(basilar|apical|basal)", "right and left", "left and right",
+        "right greater than left",
                   "left greater than right"),
 }
 _SEVERITY = {
-    "trace": ("trace", "tiny", "minimal(ly|)", "minute"), "mild": ("mild(ly|)", "small", "slight(ly|)", "subtle", "mild to moderate"),
+    "trace": ("trace", "tiny", "minimal(ly|)", "minute"), "mild": ("mild(ly|)", "small", "slight(ly|)", "subtle",
+        "mild to moderate"),
     "moderate": ("moderate(ly|)", "moderate sized"),
-    "severe": ("severe(ly|)", "large", "marked(ly|)", "extensive", "massive", "moderate to (severe|large)", "gross(ly|)"),
+    "severe": ("severe(ly|)", "large", "marked(ly|)", "extensive", "massive", "moderate to (severe|large)",
+        "gross(ly|)"),
 }
 _TEMPORALITY = {
     "new": ("new(ly|)", "interval development of", "developing", "interval appearance of"),
-    "unchanged": ("unchanged", "stable", "persistent(ly|)", "persists", "again (seen|noted|demonstrated|identified)", "no (significant |"
-                  "interval |significant interval |)change(s|)( in| from|)", "chronic", "old", "healed", "remote", "similar",
+    "unchanged": ("unchanged", "stable", "persistent(ly|)", "persists", "again (seen|noted|demonstrated|identified)",
+        "no (significant |"
+                  "interval |significant interval |)change(s|)( in| from|)", "chronic", "old", "healed", "remote",
+                  "similar",
                   "redemonstrated", "without change"),
-    "improved": ("improv(ed|ing|ement)( in|)", "interval (decrease|improvement)( in|)", "decreas(ed|ing) in size", "resolving", "smaller"),
-    "worsened": ("worsen(ed|ing)( of|)", "increas(ing|ed in size)", "interval increase( in|)", "progress(ed|ing|ion)", "enlarging"),
+    "improved": ("improv(ed|ing|ement)( in|)", "interval (decrease|improvement)( in|)", "decreas(ed|ing) in size",
+        "resolving", "smaller"),
+    "worsened": ("worsen(ed|ing)( of|)", "increas(ing|ed in size)", "interval increase( in|)", "progress(ed|ing|ion)",
+        "enlarging"),
 }
 
 

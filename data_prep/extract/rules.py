@@ -227,12 +227,12 @@ def _merge(kind: str, values: list[str]) -> str:
 
 
 _WORD = re.compile(r"[^\s,;:()]+")
-_LEFT_STOP = frozenset(
-    "is are was were be been being has have had there the a an of in on at with without and or but no not to for from by as "
-    "which that this these those it its may might could can cannot would should will shows show demonstrates demonstrate seen "
-    "noted identified present also again appears appear suggest suggests suggesting suggestive represent represents "
-    "representing likely probably possibly possible probable consistent compatible due secondary versus vs than if about "
-    "involving within over under near reflect reflects related nor either neither any reveals reveal remain remains".split())
+_LEFT_STOP = frozenset("""
+    is are was were be been being has have had there the a an of in on at with without and or but no not to for from by as
+    which that this these those it its may might could can cannot would should will shows show demonstrates demonstrate seen
+    noted identified present also again appears appear suggest suggests suggesting suggestive represent represents
+    representing likely probably possibly possible probable consistent compatible due secondary versus vs than if about
+    involving within over under near reflect reflects related nor either neither any reveals reveal remain remains""".split())
 _PLACE = re.compile(
     r"\s+(?:is |are )?(?:seen |noted |present |identified |again |visualized )*(?:in|at|within|of|involving|along|over|overlying|"
     r"throughout|near|on|from|projecting over|adjacent to)\s+(?:(?:the|both|a|an|either)\s+)?(?:[a-z0-9']+\s+){0,5}?"
@@ -312,8 +312,7 @@ def _sentence_evidence(report: str, sentence: _Sentence, found: list[Evidence], 
     for mention in mentions:
         status = sentence.status(mention)
         if mention.certainty == "absent" and status.start < 0:
-            stated.add("lungs" if mention.names[0] in ("Lung Opacity", "Consolidation") else "heart"
-                       if mention.names[0] == "Cardiomegaly" else "")
+            stated.add({"Lung Opacity": "lungs", "Cardiomegaly": "heart"}.get(mention.names[0], ""))
         if status.hypothetical:
             continue
         start, end = _phrase(sentence, mention, status, mentions)
@@ -326,9 +325,14 @@ def _sentence_evidence(report: str, sentence: _Sentence, found: list[Evidence], 
                 finding=name, anatomy=attributes.get("anatomy", ""), laterality=attributes.get("laterality", ""),
                 severity=attributes.get("severity", "") if status.certainty != "absent" else "",
                 certainty=status.certainty,
-                temporality="historical" if status.historical and status.certainty != "absent"
-                else attributes.get("temporality", "") if status.certainty != "absent" else "",
+                temporality=_temporality(status, attributes),
                 phrase=report[start:end], start=start, end=end))
+
+
+def _temporality(status: _Status, attributes: Mapping[str, str]) -> str:
+    if status.certainty == "absent":
+        return ""
+    return "historical" if status.historical else attributes.get("temporality", "")
 
 
 def _collapse(found: Sequence[Evidence]) -> list[Evidence]:
