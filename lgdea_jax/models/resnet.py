@@ -88,7 +88,7 @@ class ResNet(nnx.Module):
           channels: 1 grey, 3 RGB.
           stem: "imagenet": 7 x 7 stride 2 and max pooling (a quarter of the resolution); "small": 3 x 3 (full
             resolution); "patch2", "patch4": pixels of a 2 x 2 or 4 x 4 patch to channels, then 3 x 3 (half, a quarter).
-          conv: "native" or "im2col" (see `layers.Conv`): the same function and parameters; im2col is for XLA on CPU.
+          conv: "native" or "im2col" (see `layers.Conv`): the same function and parameters, another speed.
           remat: recompute the blocks in the backward pass.
 
         Raises:

@@ -96,8 +96,8 @@ class Stem(nnx.Module):
       equal convolution on XLA's CPU backend).
     - "patch_mlp": halves the resolution step by step (2 x 2 pixels to channels, dense, norm, GELU); a patch feature
       still depends on the pixels of its patch only.
-    - "hybrid": the same with a 3 x 3 neighbourhood at every step (im2col, no convolution): small-data locality with
-      some context, about two patches wide. The width doubles at every step up to `width`.
+    - "hybrid": the same with a 3 x 3 convolution at every step: small-data locality with some context, up to two
+      patches to every side. The width doubles at every step up to `width`.
     """
 
     def __init__(self, kind: str, channels: int, patch_size: int, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
@@ -107,15 +107,13 @@ class Stem(nnx.Module):
             raise ValueError(f"stem {kind!r} needs a patch size that is a power of two, not {patch_size}")
         self.kind, self.patch_size, self.dtype = kind, patch_size, dtype
         steps, norms, channels_in = [], [], channels
-        if kind != "linear":
-            count = patch_size.bit_length() - 1
-            neighbours = 9 if kind == "hybrid" else 1
-            for step in range(count):
-                channels_out = max(width >> (count - 1 - step), min(width, 16))
-                steps.append(layers.dense(neighbours * 4 * channels_in, channels_out, bias=False, dtype=dtype,
-                                          init=jax.nn.initializers.he_normal(), rngs=rngs))
-                norms.append(layers.LayerNorm(channels_out))
-                channels_in = channels_out
+        count = patch_size.bit_length() - 1 if kind != "linear" else 0
+        for step in range(count):
+            channels_out = max(width >> (count - 1 - step), min(width, 16))
+            steps.append(layers.Conv(4 * channels_in, channels_out, 3 if kind == "hybrid" else 1, dtype=dtype,
+                                     init=jax.nn.initializers.he_normal(), rngs=rngs))
+            norms.append(layers.LayerNorm(channels_out))
+            channels_in = channels_out
         self.steps, self.norms = nnx.List(steps), nnx.List(norms)
         self.out = layers.dense(channels_in if steps else patch_size**2 * channels, width, dtype=dtype, rngs=rngs)
 
@@ -124,9 +122,7 @@ class Stem(nnx.Module):
         if self.kind == "linear":
             return self.out(layers.space_to_depth(x, self.patch_size))
         for step, norm in zip(self.steps, self.norms, strict=True):
-            x = layers.space_to_depth(x, 2)
-            x = layers.im2col(x, 3) if self.kind == "hybrid" else x
-            x = jax.nn.gelu(norm(step(x)), approximate=False)
+            x = layers.gelu(norm(step(layers.space_to_depth(x, 2))))
         return self.out(x)
 
 
