@@ -205,7 +205,8 @@ class RecordMaker:
             zeros = np.zeros(3, np.int32)
             record = Record(
                 image_id="", modality=study.modality, view="", image=b"", image_format="", image_shape=zeros,
-                original_shape=zeros, spacing=np.zeros(3, np.float32), boxes=(), has_image=False, transform="", **common)
+                original_shape=zeros, spacing=np.zeros(3, np.float32), boxes=(), has_image=False, transform="",
+                **common)
             return record, np.zeros(4, np.uint64)
         ref, image_hash, original, pixels, view, modality, spacing, boxes = image
         record = Record(
