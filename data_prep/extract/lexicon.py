@@ -3,13 +3,13 @@
 A literal has roles. FINDING names findings; SUBJECT and PREDICATE make a finding together ("heart" + "enlarged",
 `STATEMENTS`); NEGATE, UNCERTAIN, HYPOTHETICAL and HISTORY act on what follows them,
     NEGATED and DOUBTED on what precedes;
-PSEUDO takes words away from the cues ("no change in" denies nothing); BREAK ends the reach of a cue; NORMAL states
-normality. Literals are in the alphabet of `scanner.normalise` (lower case,
+PSEUDO takes words away from the cues ("no change in" denies nothing); BREAK ends the reach of a cue. Literals are in the alphabet of `scanner.normalise` (lower case,
     no hyphens); `scanner.expand` writes them out.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -18,7 +18,7 @@ from lgdea_jax.findings.vocabulary import BY_NAME, FINDINGS
 
 FINDING, SUBJECT, PREDICATE, NEGATE, NEGATED, UNCERTAIN, DOUBTED = (
     "finding", "subject", "predicate", "negate", "negated", "uncertain", "doubted")
-PSEUDO, HISTORY, HYPOTHETICAL, BREAK, NORMAL, VERB = "pseudo", "history", "hypothetical", "break", "normal", "verb"
+PSEUDO, HISTORY, HYPOTHETICAL, BREAK = "pseudo", "history", "hypothetical", "break"
 
 # Words of the vocabulary that mean too many other things when they stand alone in a report.
 _TOO_GENERAL = frozenset(("low volumes", "support device", "lesion", "spurring", "collapse", "malignancy", "neoplasm",
@@ -342,26 +342,21 @@ _CUES = {
         "consistent with", "compatible with", "in keeping with", "representing", "represents", "related to",
         "with interval",
         "besides", "despite", "so", "since", "to suggest that"),
-    NORMAL: (
-        "no (acute |active |significant |evidence of acute |evidence of active |radiographic evidence of acute |"
-        "evidence of |"
-        "radiographic evidence of |acute or active |acute radiographic |definite acute |evidence for acute |visible "
-        "active |"
-        "visible acute |significant acute |definite |)(cardiopulmonary|cardiothoracic|pulmonary|intrathoracic|disease|"
-        "chest|"
-        "thoracic|lung|cardiac or pulmonary|cardiac|cardiovascular|airspace|bony|)( |)(disease|abnormality|"
-        "abnormalities|process|findings|"
-        "finding|pathology|disease process|disease identified|abnormality identified|)",
-        "(normal|negative|unremarkable|clear) "
-        "(chest|chest x ray|chest radiograph|chest xxxx|examination|exam|study|radiograph|two view chest)",
-        "negative for acute (abnormality|disease|process|cardiopulmonary disease)",
-        "without acute (cardiopulmonary |pulmonary |"
-        "radiographic cardiopulmonary |)(abnormality|disease|process|findings)",
-        "(chest|lungs|heart and lungs) (is|are) "
-        "(normal|unremarkable)", "no abnormality", "normal heart and lungs"),
-    VERB: ("(is|are|was|were|has|have|appear|appears|remain|remains|seen|noted|present|identified|demonstrates|shows|"
-        "there)",),
 }
+
+
+# A statement that the study is normal, in the alphabet of `scanner.normalise`.
+NORMALITY = re.compile(
+    r"\b(?:(?:no|without|negative for)(?: (?:any|evidence (?:of|for)|radiographic|definite|significant|visible|suspicious|"
+    r"other|obvious|convincing|findings of|signs? of))* (?:acute|active)(?: (?:or|and|/) (?:acute|active|significant|focal))*"
+    r"(?: (?:cardiopulmonary|cardio pulmonary|cardiothoracic|pulmonary|intrathoracic|thoracic|chest|lung|cardiac|disease|"
+    r"cardiovascular|radiographic|or|and|process|abnormality)){0,5} ?(?:diseases?|abnormalit(?:y|ies)|process(?:es)?|findings?|"
+    r"patholog(?:y|ies)|infiltrates?)?"
+    r"|no (?:significant |radiographic |evidence of |visible |definite )*(?:cardiopulmonary|intrathoracic|chest|thoracic|lung "
+    r"or pleural|pulmonary) (?:disease|abnormalit(?:y|ies)|findings?|pathology|process)"
+    r"|(?:normal|negative|unremarkable|clear) (?:two view |2 view |pa and lateral |frontal and lateral |adult |exam of the )?"
+    r"(?:chest|examination|exam|study|radiographs?)|chest (?:is |radiograph is |x ray is )?(?:normal|unremarkable|negative)"
+    r"|no (?:radiographic )?abnormalit(?:y|ies)|normal heart and lungs|study within normal limits)\b")
 
 
 def _plural(text: str) -> tuple[str, ...]:

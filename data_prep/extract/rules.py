@@ -22,7 +22,6 @@ from data_prep.extract.lexicon import (
     HYPOTHETICAL,
     NEGATE,
     NEGATED,
-    NORMAL,
     PREDICATE,
     PSEUDO,
     SUBJECT,
@@ -81,8 +80,9 @@ def _tokens(text: str, start: int, end: int) -> list[_Token]:
 
 # A new statement after a comma: it begins with one of these words, or holds a verb and does not go on with "or".
 _OPENS = re.compile(
-    r",\s*(?!(?:and/or|or|nor)\b)(?:and\s+)?(?:(?:mild|small|stable|unchanged|moderate|large|minimal|left|right|bilateral|there|"
-    r"the|this|these|heart|lungs|bony|persistent|again|it|but|however|likely|possibly|probably|suggesting|old|new)\b"
+    r",\s*(?!(?:and/or|or|nor)\b)(?:and\s+)?(?:(?:there|the|this|these|heart|lungs|bony|again|it|but|however|likely|possibly|"
+    r"probably|suggesting)\b"
+    r"|(?:mild|small|stable|unchanged|moderate|minimal|left|right|bilateral|persistent|old|new)\b(?!.*\b(?:or|nor)\b)"
     r"|(?:(?!\b(?:or|nor)\b)[^,])*?\b(?:is|are|was|were|has|have|appears?|remains?|demonstrates?)\b)")
 
 
@@ -306,7 +306,7 @@ def extract(report: str) -> Extraction:
 
 
 def _sentence_evidence(report: str, sentence: _Sentence, found: list[Evidence], stated: set[str]) -> None:
-    if any(NORMAL in token.roles for token in sentence.tokens):
+    if lexicon.NORMALITY.search(sentence.text, sentence.start, sentence.end):
         stated.add("normal")
     mentions = sentence.mentions()
     for mention in mentions:
