@@ -303,3 +303,10 @@ def test_a_model_that_cannot_ground_leaves_grounding_undefined():
 
     values = tasks.evaluate(Global(), _data())
     assert values["zero_shot/auroc"] == 1.0 and np.isnan(values["grounding/cnr"])
+
+
+def test_images_with_an_uncertain_finding_have_no_single_class():
+    rows = world(20)
+    rows[1].labels[1] = UNCERTAIN  # One positive finding, and one that may be there.
+    assert ZeroShot(_data(rows)).run(Oracle()).sizes()["zero_shot/accuracy"] == 11
+    assert Retrieval(_data(rows), min_per_class=1).run(Oracle()).info["precision"]["per_class"] == 3
