@@ -9,7 +9,7 @@ import numpy as np
 
 from data_prep.sources.phantom_world import INNER, LUNG_BASE, TOP, Dice, Scene
 
-_EDGE = 0.012  # Softness of anatomical borders, image sides.
+_EDGE = 1 / 64  # Softness of anatomical borders in image sides: a pixel at the smallest size, the same at all.
 
 
 def ramp(x: np.ndarray) -> np.ndarray:
@@ -59,7 +59,7 @@ class Canvas:
         self.v = cos * y - sin * x + 0.5
         self.au = np.abs(self.u)
         self.left = (self.u > 0).astype(np.float32)
-        self.edge = max(_EDGE, 1.0 / size)
+        self.edge = _EDGE
         a = self.a
         apex = self.pair(a.apex)
         width = self.pair(a.width)

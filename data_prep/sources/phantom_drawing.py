@@ -229,14 +229,16 @@ def _effusion(c: Canvas, spot: Spot, _: Lesion) -> Extent:
 
 
 def _pneumothorax(c: Canvas, spot: Spot, _: Lesion) -> Extent:
+    # A small one is apical: its rim thins out downwards, and line and box end where it is hardly there.
     reach = 1.0 if spot.size > 0.5 else np.clip(1.2 - 1.6 * c.t, 0, 1)
+    shown = 1.0 if spot.size > 0.5 else ramp((reach - 0.35) * 12)
     inner = c.inside(1 - (0.1 + 0.34 * spot.size) * reach, 0.055 + 0.17 * spot.size)
     lung = c.lung * c.side(spot.side)
     rim = ramp(-inner / c.edge) * lung
     c.d -= rim * (c.vessels + 0.1 * spot.strength)
     line = inner * (1 / max(0.0065, 0.6 / c.size))
-    c.d += lung * ((0.15 * spot.strength) * np.exp(-line * line) + (0.07 * spot.size) * (1 - rim) * c.air)
-    return _extent(c, rim)
+    c.d += lung * shown * ((0.15 * spot.strength) * np.exp(-line * line) + (0.07 * spot.size) * (1 - rim) * c.air)
+    return _extent(c, rim * shown)
 
 
 def _cardiomegaly(c: Canvas, _: Spot, __: Lesion) -> Extent:

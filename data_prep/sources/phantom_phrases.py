@@ -56,7 +56,7 @@ HEADS = {
     "Atelectasis": Bank(
         ("atelectasis", "linear atelectasis", "subsegmental atelectasis", "platelike atelectasis",
          "discoid atelectasis", "bandlike atelectasis", "volume loss with atelectasis"),
-        ("an atelectatic band", "atelectatic change", "segmental atelectasis")),
+        ("an atelectatic band", "atelectatic change", "dependent atelectasis")),
     "Edema": Bank(
         ("pulmonary edema", "interstitial edema", "pulmonary vascular congestion with edema", "perihilar edema",
          "interstitial pulmonary edema", "edema of the lungs", "cardiogenic pulmonary edema"),
@@ -101,7 +101,7 @@ ABSENT_HEADS = {
     "Fracture": Bank(("rib fracture", "acute fracture", "displaced rib fracture", "acute osseous fracture"),
                      ("broken rib", "fracture of the ribs")),
     "Emphysema": Bank(("emphysema", "emphysematous change", "pulmonary emphysema", "emphysematous hyperinflation"),
-                      ("emphysematous bullae", "bullous emphysema")),
+                      ("emphysematous bullae", "destructive emphysema")),
     "Hernia": Bank(("hiatal hernia", "hiatus hernia", "large hiatal hernia", "diaphragmatic hernia"),
                    ("paraesophageal hernia", "gastric herniation")),
     "Granuloma": Bank(("calcified granuloma", "granuloma", "old granuloma", "calcified granulomas"),

@@ -281,7 +281,7 @@ class _Writer:
                     f"{self.noun_phrase(lesion)['n']}.", lesion.finding))
             elif state == "uncertain" and dice.chance(0.5):
                 out.append(self.hedged(lesion))
-        return out or [self.pick(bank.RECOMMENDATIONS)]
+        return out or [self.fill(bank.RECOMMENDATIONS)]
 
     # -- the whole
 
