@@ -63,7 +63,9 @@ def load_method(config: Any) -> Method:
     text = options.pop("text")
     for term in weights:
         choose(f"loss of method {name}", term, module.LOSSES)
-    takes = set(inspect.signature(module.losses).parameters) - {"outputs", "rows", "aux", "step", "terms"}
+    functions = (module.losses, module.diagnostics, module.image_embedding, module.text_embedding)
+    takes = {parameter.name for function in functions for parameter in inspect.signature(function).parameters.values()
+             if parameter.kind == parameter.KEYWORD_ONLY} - {"terms"}
     if set(options) != takes:
         raise UserError(f"config.methods.{name} has the options {sorted(options)}; the method takes {sorted(takes)}")
     terms = tuple(term for term, weight in weights.items() if weight)

@@ -28,7 +28,8 @@ class TwoTowers(nnx.Module):
 
     def __init__(
         self, *, image_tower: nnx.Module | None, text_tower: nnx.Module | None, width: int, prototypes: int,
-        lesion_queries: int, labels: int, logit_scale: float, logit_bias: float, rngs: nnx.Rngs, dtype: Any = jnp.float32,
+        lesion_queries: int, labels: int, logit_scale: float, logit_bias: float, rngs: nnx.Rngs,
+        dtype: Any = jnp.float32,
     ) -> None:
         """Args:
           image_tower: [B, H, W, C] -> (pooled [B, Wi], {"patches": [B, L, Wi], "grid"}), or None.
@@ -43,19 +44,17 @@ class TwoTowers(nnx.Module):
         self.logit_scale = nnx.Param(jnp.asarray(jnp.log(logit_scale), jnp.float32))
         self.logit_bias = nnx.Param(jnp.asarray(logit_bias, jnp.float32))
         self.prototypes = Prototypes(prototypes, width, rngs=rngs) if prototypes else None
-        self.image_projection = self.patch_projection = self.lesion_queries = self.lesion_projection = None
-        self.classifier = self.text_projection = self.token_projection = None
-        if image_tower is not None:
-            self.image_projection = layers.dense(image_tower.width, width, dtype=dtype, rngs=rngs)
-            self.patch_projection = layers.dense(image_tower.width, width, dtype=dtype, rngs=rngs)
-            if lesion_queries:
-                self.lesion_queries = LesionQueries(
-                    lesion_queries, width=image_tower.width, patch_width=image_tower.width, heads=4, dtype=dtype, rngs=rngs)
-                self.lesion_projection = layers.dense(image_tower.width, width, dtype=dtype, rngs=rngs)
-            if labels:
-                self.classifier = layers.dense(image_tower.width, labels, dtype=dtype, rngs=rngs)
-        if text_tower is not None:
-            self.text_projection = layers.dense(text_tower.width, width, dtype=dtype, rngs=rngs)
+
+        def projection(tower: nnx.Module | None, outputs: int = width) -> nnx.Module | None:
+            return layers.dense(tower.width, outputs, dtype=dtype, rngs=rngs) if tower is not None and outputs else None
+
+        self.image_projection, self.patch_projection = projection(image_tower), projection(image_tower)
+        self.lesion_queries = LesionQueries(
+            lesion_queries, width=image_tower.width, patch_width=image_tower.width, heads=4, dtype=dtype, rngs=rngs,
+        ) if image_tower is not None and lesion_queries else None
+        self.lesion_projection = projection(image_tower) if self.lesion_queries is not None else None
+        self.classifier = projection(image_tower, labels)
+        self.text_projection = projection(text_tower)
 
     def shared(self) -> dict[str, jax.Array]:
         """`logit_scale` (exp of its parameter, at most 100), `logit_bias`, and `prototypes` [K, D] if there are any."""
@@ -66,8 +65,8 @@ class TwoTowers(nnx.Module):
         return values
 
     def encode_image(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
-        """[B, H, W, C] -> pooled [B, D], patches and pooled_patches [B, L, D], features [B, Wi]; and where the model has
-        them lesions [B, Q, D], attention [B, Q, L], logits [B, labels]."""
+        """[B, H, W, C] -> pooled [B, D], patches and pooled_patches [B, L, D], features [B, Wi]; and where the model
+        has them lesions [B, Q, D], attention [B, Q, L], logits [B, labels]."""
         pooled, out = self.image_tower(images, deterministic=rngs is None, rngs=rngs)
         result = {
             "pooled": unit(self.image_projection(pooled)),
