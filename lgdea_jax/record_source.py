@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import threading
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -187,7 +188,7 @@ def load_index(data_dir: str | Path, split: str) -> dict[str, np.ndarray]:
     try:
         with np.load(file) as archive:
             index = {name: archive[name] for name in INDEX_COLUMNS}
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"the index {file} is missing or damaged ({type(error).__name__}): build the data set again"
                         ) from None
     if any(len(column) != rows for column in index.values()):
