@@ -59,7 +59,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--uncertain", default="positive", choices=("positive", "negative", "drop"))
     parser.add_argument("--mapping", help="JSON {finding: column} or CSV finding,column")
     parser.add_argument("--attributes", help="CSV with uid, findings, laterality, location (';' between several)")
-    parser.add_argument("--assertions", 
+    parser.add_argument("--assertions",
                         help="CSV with sentence, concept and Negated/Affirmed in `negation` or `assertion`")
     parser.add_argument("--leave_out", metavar="COLUMN", help="reference column that names the findings (';' between "
                         "several) not to be scored in that row, for instance because de-identification masked the word")
@@ -238,7 +238,12 @@ def _negated_words(texts: Sequence[str], truth: np.ndarray, grade: np.ndarray, n
 # How references name places that ours name otherwise; None is too general to score.
 _PLACES = {"ribs": "rib", "thoracic vertebrae": "thoracic spine", "lumbar vertebrae": "lumbar spine",
            "cervical vertebrae": "cervical spine", "aorta, thoracic": "aorta", "lung": None, "thorax": None,
-           "interstitial": None, "pleura": None, "heart": None}
+           "interstitial": None, "pleura": None, "heart": None,
+           # A frontal radiograph does not tell a zone from a lobe, and coders write the one for the other.
+           "upper lung": "upper lobe", "mid lung": "middle lobe", "lingula": "middle lobe", "lower lung": "lower lobe"}
+_PARTS = {"hilar lymph nodes": ("hilum", "lymph nodes"), "mediastinal lymph nodes": ("mediastinum", "lymph nodes"),
+          "paratracheal lymph nodes": ("paratracheal", "lymph nodes"),
+          "thoracolumbar spine": ("thoracic spine", "lumbar spine")}
 _SIDES = {"left": {"left"}, "right": {"right"}, "bilateral": {"left", "right"}, "": set(), "midline": set()}
 
 
@@ -280,7 +285,8 @@ def _said(extraction: Extraction, name: str, kind: str) -> set[str]:
     items = [item for item in extraction.evidence if item.finding in members and item.certainty != "absent"]
     if kind == "laterality":
         return set().union(*(_SIDES[item.laterality] for item in items)) if items else set()
-    return {item.anatomy for item in items if item.anatomy and _PLACES.get(item.anatomy, "") is not None}
+    places = {part for item in items for part in _PARTS.get(item.anatomy, (item.anatomy,))}
+    return {_PLACES.get(place, place) for place in places} - {None, ""}
 
 
 def _assertions(path: str, assertion: Callable[[str, str], str], args: argparse.Namespace,

@@ -1,10 +1,9 @@
 """The words of the rules extractor: what each literal of a chest report can mean.
 
 A literal has roles. FINDING names findings; SUBJECT and PREDICATE make a finding together ("heart" + "enlarged",
-`STATEMENTS`); NEGATE, UNCERTAIN, HYPOTHETICAL and HISTORY act on what follows them,
-    NEGATED and DOUBTED on what precedes;
-PSEUDO takes words away from the cues ("no change in" denies nothing); BREAK ends the reach of a cue. Literals are in the alphabet of `scanner.normalise` (lower case,
-    no hyphens); `scanner.expand` writes them out.
+`STATEMENTS`); NEGATE, UNCERTAIN, HYPOTHETICAL and HISTORY act on what follows them, NEGATED and DOUBTED on what
+precedes; PSEUDO takes words away from the cues ("no change in" denies nothing); BREAK ends the reach of a cue. Literals
+are in the alphabet of `scanner.normalise` (lower case, no hyphens); `scanner.expand` writes them out.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ FINDING, SUBJECT, PREDICATE, NEGATE, NEGATED, UNCERTAIN, DOUBTED = (
 PSEUDO, HISTORY, HYPOTHETICAL, BREAK = "pseudo", "history", "hypothetical", "break"
 
 # Words of the vocabulary that mean too many other things when they stand alone in a report.
-_TOO_GENERAL = frozenset(("low volumes", "support device", "lesion", "spurring", "collapse", "malignancy", "neoplasm",
+_TOO_GENERAL = frozenset(("low volumes", "support device", "median sternotomy", "sternotomy", "lesion", "spurring",
+    "collapse", "malignancy", "neoplasm",
                           "tumor", "medical device", "foreign material", "cavity", "wall calcification", "icd"))
 
 _MORE_FINDINGS = {
@@ -31,7 +31,8 @@ _MORE_FINDINGS = {
     "Lung Opacity": (
         "(alveolar|airspace|air space|interstitial|parenchymal|reticular|reticulonodular|linear|streaky|pulmonary) "
         "(disease|opacity|opacities|opacification|density|densities)", "opacifications", "haziness",
-        "airspace (process|changes)", "ground glass", "increased interstitial markings"),
+        "nodular (opacity|opacities|density|densities)", "airspace (process|changes)", "ground glass",
+        "increased interstitial markings"),
     "Edema": ("(interstitial |alveolar |pulmonary |)(edema|oedema)", "fluid overload", "volume overload"),
     "Consolidation": ("consolidat(ion|ions|ive change|ive changes|ed lung)",),
     "Pneumonia": ("pneumoni(a|as|c infiltrate|c infiltrates|c consolidation)", "(infectious|inflammatory) infiltrate"),
@@ -55,7 +56,10 @@ _MORE_FINDINGS = {
         "calcifications)",
         "calcified (lung |pulmonary |parenchymal |)(nodule|nodules|lesion|focus|density|densities)",
         "(histoplasmosis|ghon complex|ranke complex)"),
-    "Calcification Other": ("calcification(s|)", "calcified (hilar |mediastinal |perihilar |infracarinal |subcarinal |)"
+    "Calcification Other": (
+        "calcification(s|)", "calcific aortic disease", "(calcified|calcific) aortic (knob|arch|xxxx|disease)",
+        "(aortic |vascular |aortic vascular |aortic arch |aortic knob |aortic xxxx )(calcification|calcifications)",
+        "calcified (hilar |mediastinal |perihilar |infracarinal |subcarinal |)"
                             "(lymph |)(node|nodes)", "calcified lymph xxxx", "calcified (hilum|hila|lymphadenopathy)"),
     "Emphysema": ("(bullous |centrilobular |paraseptal |)emphysem(a|atous change|atous changes|atous disease)",
                   "emphysematous", "bull(a|ae|ous disease|ous changes|ous change)", "bleb(s|)"),
@@ -85,6 +89,9 @@ _MORE_FINDINGS = {
         "(pacemaker|pacemakers|pacer|pacing|aicd|icd|defibrillator) (lead|leads|wires|wire|device|generator|)",
         "(dual|single|triple|biventricular) (lead|chamber) (pacemaker|pacer|icd|aicd|device|cardiac device)",
         "(cardiac|implanted|electronic|stimulator|stimulation|neurostimulator) (device|devices|leads|lead|generator)",
+        "(valve |valvular )(replacement|prosthesis)", "(mitral|aortic) valve replacement",
+        "(prosthetic|artificial|mechanical|bioprosthetic) (aortic |mitral |heart |cardiac |)(valve|valves)",
+        "(all |)(lines and tubes|tubes and lines)", "cardiac xxxx with leads",
         "(endotracheal|et|ng|nasogastric|orogastric|enteric|feeding|chest|thoracostomy|tracheostomy|gastric|dobbhoff|"
         "drainage|gastrostomy|peg|g) (tube|tubes)", "tracheostomy", "(nerve |spinal |vagal |) stimulator",
         "(nerve |spinal |vagal )stimulator", "stimulator", "swan ganz( catheter|)", "pigtail (catheter|drain)",
@@ -94,16 +101,15 @@ _MORE_FINDINGS = {
     "Surgical Hardware": (
         "(surgical |cholecystectomy |vascular |hemostatic |mediastinal |axillary |hilar |metallic |cabg |)"
         "(clip|clips|staple|staples)", "(surgical |chain |) suture(s| line| material|)", "suture(s| line| material|)",
-        "(median |midline |)sternotomy( wire| wires| suture| sutures| changes|)", "sternal (wire|wires|sutures)",
+        "(median |midline |)sternotomy (wire|wires|suture|sutures)",
+        "sternal (wire|wires|sutures)",
         "cerclage wires", "(coronary |aortic |tracheal |vascular |stent )(stent|stents|graft)", "stent(s|)",
-        "(valve |valvular )(replacement|prosthesis)", "(prosthetic|artificial|mechanical|bioprosthetic) "
-        "(aortic |mitral |heart |cardiac |)(valve|valves)", "(mitral|aortic) valve replacement",
         "cabg( markers| clips| changes|)", "coronary (artery |)bypass( graft| grafting| surgery|)",
         "(spinal|cervical|thoracic|lumbar|spine) (fusion|hardware|rods|fixation)( hardware| plate|)",
         "(harrington|spinal|fixation|metallic) (rod|rods)", "(orthopedic|surgical|fixation|fusion|metallic) "
         "(hardware|device|plate|screws|material|instrumentation)", "breast (implant|implants|prosthesis|prostheses)",
         "(shoulder|humeral) (arthroplasty|prosthesis|replacement|hardware)", "(cervical|anterior|interbody) fusion",
-        "gastric band", "lap band", "(ivc|vena cava) filter", "surgical xxxx", "xxxx sternotomy", "sternotomy xxxx"),
+        "gastric band", "lap band", "(ivc|vena cava) filter", "surgical xxxx"),
     "Scoliosis Or Kyphosis": ("(kypho|dextro|levo|)scolio(sis|tic curvature|tic deformity)", "kypho(sis|tic curvature)",
                               "kyphotic", "scoliotic", "(thoracic |spinal |) curvature",
                               "(dextro|levo)(curvature|convex curvature)", "(s shaped |rightward |leftward )curvature",
@@ -126,12 +132,17 @@ _MORE_FINDINGS = {
         "calcifications|vascular calcifications|sclerosis)", "calcific aortic disease", "atheromatous (change|changes|"
         "calcification|disease)", "arteriosclerotic (change|changes|disease|aorta)", "arterioscleros(is|es)",
         "(calcified|calcific) (aortic|atherosclerotic) (knob|arch|plaque|xxxx|disease)"),
+    "Arterial Wall Calcification": (
+        "(aortic |vascular |arterial |aortic vascular |aortic arch |aortic knob |aortic xxxx )(calcification|"
+        "calcifications)",
+        "calcific (aortic |vascular |)(atherosclerosis|atherosclerotic disease|disease of the aorta)",
+        "calcific aortic disease", "(calcified|calcific) (aortic|atherosclerotic) (knob|arch|plaque|xxxx|disease)",
+        "atherosclerotic (aortic |vascular |)(calcification|calcifications)"),
     "Elevated Diaphragm": ("eventration", "(diaphragm|diaphragmatic|hemidiaphragm) (eventration|elevation)"),
     "Pulmonary Congestion": (
         "(pulmonary |central |vascular |venous |interstitial |) congestion", "(pulmonary |central |)(vascular|venous) "
         "(congestion|engorgement|prominence|redistribution|cephalization|hypertension)", "cephalization",
-        "(central |)pulmonary (vascular |venous |)(congestion|engorgement|prominence)", "congestive (changes|failure)",
-        "(congestive |)heart failure", "chf"),
+        "(central |)pulmonary (vascular |venous |)(congestion|engorgement|prominence)", "congestive changes"),
     "Lymphadenopathy": ("(hilar |mediastinal |)(lymph|)adenopathy",
         "enlarged (hilar |mediastinal |)lymph (node|nodes)"),
     "Peribronchial Thickening": ("(peribronchial|bronchial|peribronchovascular) (wall |)(thickening|cuffing)",),
@@ -171,7 +182,7 @@ _SUBJECTS = {
               "bony (framework|xxxx)", "skeleton"),
     "spine": ("(thoracic |lumbar |cervical |thoracolumbar |t |mid thoracic |)spine",
         "(thoracic |)vertebra(l bodies|l body|e)"),
-    "nodes": ("(hilar |mediastinal |)(lymph |)node(s|)", "lymph xxxx"),
+    "nodes": ("(hilar |mediastinal |infrahilar |)(lymph |)(node|nodes)", "(hilar |mediastinal |)lymph xxxx"),
     "hila": ("hil(a|um|ar contours|ar structures|ar)", "perihilar"),
     "spaces": ("disc space(s|)", "disk space(s|)"),
 }
@@ -180,9 +191,9 @@ _PREDICATES = {
     "enlarged": ("(borderline |)enlarged", "enlargement", "large", "increased in size", "widened", "widening", "wide",
                  "larger than normal", "is big"),
     "prominent": ("prominen(t|ce)",),
-    "borderline": ("borderline( in size| size| enlarged|)", "upper limit(s|) of normal( in size| size|)",
-                   "(upper|top|high) normal( in size| size| limits|)", "top normal in size", "top limits of normal",
-                   "upper limits (of |)normal", "upper limits"),
+    "borderline": ("borderline( in size| size| enlarged|)",),
+    "upper": ("upper limit(s|) (of |)normal( in size| size|)", "(upper|top|high) normal( in size| size| limits|)",
+              "top limits of normal", "upper limits", "limits of normal", "top normal in size"),
     "low": ("low", "decreased", "reduced", "diminished", "small", "shallow", "low normal"),
     "hypoinflated": ("hypo(inflated|expanded|aerated|ventilated|ventilatory)",
         "under(inflated|expanded|aerated|ventilated)",
@@ -212,7 +223,7 @@ _PREDICATES = {
 STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
     ("heart", "enlarged"): ("Cardiomegaly",), ("heart", "prominent"): ("Cardiomegaly",),
     ("heart", "borderline"): ("?Cardiomegaly",), ("heart", "increased"): ("Cardiomegaly",),
-    ("heart", "normal"): ("-Cardiomegaly",),
+    ("heart", "normal"): ("-Cardiomegaly",), ("heart", "upper"): ("-Cardiomegaly",),
     ("cardiomediastinum", "enlarged"): ("Cardiomegaly", "Enlarged Cardiomediastinum"),
     ("cardiomediastinum", "prominent"): ("?Cardiomegaly", "Enlarged Cardiomediastinum"),
     ("cardiomediastinum", "borderline"): ("?Cardiomegaly",),
@@ -233,7 +244,7 @@ STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
     ("pleura", "clear"): ("-Pleural Effusion",), ("pleura", "normal"): ("-Pleural Effusion",),
     ("aorta", "tortuous"): ("Aortic Abnormality",), ("aorta", "enlarged"): ("Aortic Abnormality",),
     ("aorta", "prominent"): ("Aortic Abnormality",), ("aorta", "atherosclerotic"): ("Aortic Abnormality",),
-    ("aorta", "calcified"): ("Aortic Abnormality", "Arterial Wall Calcification"),
+    ("aorta", "calcified"): ("Aortic Abnormality", "Arterial Wall Calcification", "Calcification Other"),
     ("aorta", "normal"): ("-Aortic Abnormality",),
     ("vessels", "congested"): ("Pulmonary Congestion",), ("vessels", "prominent"): ("Pulmonary Congestion",),
     ("vessels", "increased"): ("Pulmonary Congestion",), ("vessels", "enlarged"): ("Pulmonary Congestion",),
@@ -266,7 +277,7 @@ _CUES = {
         "rather than", "never( had|)", "(rule|rules|ruled) (him |her |the patient |)out (for|against)", "ruled out",
         "(did|can|could) rule (him |her |the patient |)out", "resolution of", "resolved",
         "interval (resolution|removal|clearing) of",
-        "removal of", "lack of", "lacks", "exclude(s|d)", "no longer", "nonvisualization of",
+        "removal of", "clearing of", "lack of", "lacks", "exclude(s|d)", "no longer", "nonvisualization of",
         "(is|was|are|were) negative for",
         "not (demonstrate|demonstrated|show|reveal|see|seen|identified|have|has|had|appear|appreciate|feel)",
         "unremarkable for", "no typical findings of", "no complaints of", "declin(es|ed)"),
@@ -278,7 +289,7 @@ _CUES = {
         "(has been|have been|been) (removed|ruled out)",
         "not (seen|identified|visualized|present|evident|found|appreciated)",
         "(has|have) (completely|essentially|nearly|largely|) resolved", "resolved", "none", "denied",
-        "(is|are) normal"),
+        "(is|are) normal", "within (normal limits|limits of normal)"),
     UNCERTAIN: (
         "possib(le|ly|ility of)", "probab(le|ly)", "likely",
         "may (represent|be|reflect|indicate|also represent|relate to|be "
@@ -347,16 +358,20 @@ _CUES = {
 
 # A statement that the study is normal, in the alphabet of `scanner.normalise`.
 NORMALITY = re.compile(
-    r"\b(?:(?:no|without|negative for)(?: (?:any|evidence (?:of|for)|radiographic|definite|significant|visible|suspicious|"
-    r"other|obvious|convincing|findings of|signs? of))* (?:acute|active)(?: (?:or|and|/) (?:acute|active|significant|focal))*"
-    r"(?: (?:cardiopulmonary|cardio pulmonary|cardiothoracic|pulmonary|intrathoracic|thoracic|chest|lung|cardiac|disease|"
-    r"cardiovascular|radiographic|or|and|process|abnormality)){0,5} ?(?:diseases?|abnormalit(?:y|ies)|process(?:es)?|findings?|"
-    r"patholog(?:y|ies)|infiltrates?)?"
-    r"|no (?:significant |radiographic |evidence of |visible |definite )*(?:cardiopulmonary|intrathoracic|chest|thoracic|lung "
-    r"or pleural|pulmonary) (?:disease|abnormalit(?:y|ies)|findings?|pathology|process)"
-    r"|(?:normal|negative|unremarkable|clear) (?:two view |2 view |pa and lateral |frontal and lateral |adult |exam of the )?"
-    r"(?:chest|examination|exam|study|radiographs?)|chest (?:is |radiograph is |x ray is )?(?:normal|unremarkable|negative)"
-    r"|no (?:radiographic )?abnormalit(?:y|ies)|normal heart and lungs|study within normal limits)\b")
+    r"\b(?:(?:no|without|negative for)(?: (?:any|evidence (?:of|for)|radiographic|definite|significant|visible|"
+    r"suspicious|other|obvious|convincing|findings of|signs? of))* (?:acute|active)"
+    r"(?: (?:or|and|/) (?:acute|active|significant|focal))*"
+    r"(?: (?:cardiopulmonary|cardio pulmonary|cardiothoracic|pulmonary|intrathoracic|thoracic|chest|lung|cardiac|"
+        "disease|"
+    r"cardiovascular|radiographic|or|and|process|abnormality)){0,5} ?(?:diseases?|abnormalit(?:y|ies)|process(?:es)?|"
+    r"findings?|patholog(?:y|ies)|infiltrates?)?"
+    r"|no (?:significant |radiographic |evidence of |visible |definite )*(?:cardiopulmonary|intrathoracic|chest|"
+        "thoracic|"
+    r"lung or pleural|pulmonary) (?:disease|abnormalit(?:y|ies)|findings?|pathology|process)"
+    r"|(?:normal|negative|unremarkable|clear) (?:two view |2 view |pa and lateral |frontal and lateral |adult |exam "
+        "of the "
+    r")?(?:chest|examination|exam|study|radiographs?)|chest (?:is |radiograph is |x ray is )?(?:normal|unremarkable|"
+    r"negative)|no (?:radiographic )?abnormalit(?:y|ies)|normal heart and lungs|study within normal limits)\b")
 
 
 def _plural(text: str) -> tuple[str, ...]:
@@ -403,17 +418,20 @@ _ANATOMY = {
         "upper lung": ("upper (lung|lung zone|zone|hemithorax)",),
     "mid lung": ("mid(dle|) (lung|lung zone|zone)", "midlung"),
         "lower lung": ("lower (lung|lung zone|zone|hemithorax)",),
-    "hilum": ("hil(um|a|ar)", "perihilar", "suprahilar", "infrahilar", "hilar lymph node(s|)"),
+    "hilum": ("hil(um|a|ar)", "perihilar", "suprahilar", "infrahilar"),
     "retrocardiac": ("retrocardiac",), "costophrenic angle": ("costophrenic( angle(s|)| sulc(us|i)| recess(es|)|)",
         "cp angle(s|)"),
-    "interstitial": ("interstiti(al|um)",), "lymph nodes": ("lymph (node(s|)|xxxx)",),
+    "interstitial": ("interstiti(al|um)",), "lymph nodes": ("lymph (node|nodes|xxxx)",),
+        "hilar lymph nodes": ("hilar lymph (node|nodes|xxxx)",),
+    "mediastinal lymph nodes": ("mediastinal lymph (node|nodes|xxxx)",),
+    "paratracheal lymph nodes": ("paratracheal lymph (node|nodes|xxxx)",),
     "rib": ("rib(s|)",), "clavicle": ("clavic(le|les|ular)",), "humerus": ("humer(us|al)",),
         "sternum": ("stern(um|al)",),
-    "shoulder": ("shoulder(s|)",), "thoracic spine": ("(mid |lower |upper |)(thoracic|t) spine",
-        "thoracic vertebra(e|l|l body|l bodies|)",
-                                                       "midthoracic spine"),
-    "lumbar spine": ("lumbar (spine|vertebra)",), "cervical spine": ("cervical (spine|vertebra)",),
-        "spine": ("spin(e|al)", "vertebra(l|e|)"),
+    "shoulder": ("shoulder(s|)",),
+    "thoracic spine": ("(mid |lower |upper |)(thoracic|t) spine", "thoracic( vertebra| vertebrae| vertebral|)",
+                       "(mid|)thoracic( spine|)", "dorsal spine"),
+    "thoracolumbar spine": ("thoracolumbar( spine|)",), "lumbar spine": ("lumbar( spine| vertebra|)",),
+    "cervical spine": ("cervical( spine| vertebra|)",), "spine": ("spin(e|al)", "vertebra(l|e|)"),
     "aorta": ("(thoracic |descending |ascending |)aort(a|ic)( arch| knob|)",), "heart": ("heart", "cardiac"),
     "mediastinum": ("mediastin(um|al)",), "paratracheal": ("(right |left |)paratracheal",),
         "hemidiaphragm": ("(hemi|)diaphragm(s|atic|)",),
@@ -423,7 +441,8 @@ _ANATOMY = {
         "superior vena cava"),
 }
 _LATERALITY = {
-    "left": ("left( sided|)",), "right": ("right( sided|)",), "midline": ("midline",),
+    "left": ("left( sided|)", "levo(scoliosis|curvature)",), "right": ("right( sided|)",
+        "dextro(scoliosis|curvature)",), "midline": ("midline",),
     "bilateral": ("bilateral(ly|)", "both", "bi(basilar|apical|basal)", "right and left", "left and right",
         "right greater than left",
                   "left greater than right"),

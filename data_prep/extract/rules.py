@@ -92,9 +92,15 @@ class _Sentence:
     def __init__(self, text: str, start: int, end: int) -> None:
         self.text, self.start, self.end = text, start, end
         self.tokens = _tokens(text, start, end)
-        self.breaks = sorted([t.start for t in self.tokens if BREAK in t.roles]
-                             + ([m.start() for m in _OPENS.finditer(text, start, end)] if "," in text[start:end] else []))
+        self.breaks = sorted([t.start for t in self.tokens if BREAK in t.roles] + self._commas())
         self._attributes: list[tuple[int, int, Mapping[str, str]]] | None = None
+
+    def _commas(self) -> list[int]:
+        """Commas that open a new statement; those before the first finding only part adjectives ("no acute, displaced")."""
+        if "," not in self.text[self.start:self.end]:
+            return []
+        said = min((t.start for t in self.tokens if FINDING in t.roles or SUBJECT in t.roles), default=self.end)
+        return [m.start() for m in _OPENS.finditer(self.text, self.start, self.end) if m.start() > said]
 
     def mentions(self) -> list[_Mention]:
         found, used = [], set()
@@ -193,6 +199,8 @@ class _Sentence:
     def _reaches_back(self, cue: _Token, mention: _Mention) -> bool:
         """Whether a cue after the mention is about it: the verb's subject reaches over a list, not over a preposition."""
         between = self.text[mention.end:cue.start]
+        if any(SUBJECT in token.roles and mention.end <= token.start < cue.start for token in self.tokens):
+            return False
         return len(between) < 60 and not re.search(r"\b(?:with|without|is|are|was|were|may|could)\b", between)
 
     def attributes(self, mention: _Mention, start: int, end: int) -> dict[str, str]:
@@ -204,13 +212,13 @@ class _Sentence:
         low = max([place for place in self.breaks if place < mention.start], default=self.start)
         high = min([place for place in self.breaks if place >= mention.end], default=self.end)
         found: dict[str, str] = {}
-        for left, right in ((start, end), (min(low, start), max(high, end))):
+        for left, right in ((start, end), (min(low, start), max(high, end)), (self.start, self.end)):
             sides = {}
             for a, b, kinds in self._attributes:
                 if a >= left and b <= right:
                     for kind, value in kinds.items():
-                        # What is said elsewhere in the clause may be another finding's size or membrane, but seldom its side.
-                        if kind not in found and (left == start or kind != "severity" and value != "pleura"):
+                        # Said elsewhere in the clause it may be another finding's size or membrane, seldom its side.
+                        if kind not in found and (left == start or (kind != "severity" and value != "pleura")):
                             sides.setdefault(kind, []).append(value)
             for kind, values in sides.items():
                 found[kind] = _merge(kind, values)
@@ -227,12 +235,16 @@ def _merge(kind: str, values: list[str]) -> str:
 
 
 _WORD = re.compile(r"[^\s,;:()]+")
-_LEFT_STOP = frozenset("""
-    is are was were be been being has have had there the a an of in on at with without and or but no not to for from by as
-    which that this these those it its may might could can cannot would should will shows show demonstrates demonstrate seen
-    noted identified present also again appears appear suggest suggests suggesting suggestive represent represents
-    representing likely probably possibly possible probable consistent compatible due secondary versus vs than if about
-    involving within over under near reflect reflects related nor either neither any reveals reveal remain remains""".split())
+_LEFT_STOP = frozenset((
+    "and/or", "is", "are", "was", "were", "be", "been", "being", "has", "have", "had", "there", "the", "a", "an",
+    "of", "in", "on", "at", "with", "without", "and", "or", "but", "no", "not", "to", "for", "from", "by", "as",
+    "which", "that", "this", "these", "those", "it", "its", "may", "might", "could", "can", "cannot", "would",
+    "should", "will", "shows", "show", "demonstrates", "demonstrate", "seen", "noted", "identified", "present",
+    "also", "again", "appears", "appear", "suggest", "suggests", "suggesting", "suggestive", "represent",
+    "represents", "representing", "likely", "probably", "possibly", "possible", "probable", "consistent",
+    "compatible", "due", "secondary", "versus", "vs", "than", "if", "about", "involving", "within", "over", "under",
+    "near", "reflect", "reflects", "related", "nor", "either", "neither", "any", "reveals", "reveal", "remain",
+    "remains"))
 _PLACE = re.compile(
     r"\s+(?:is |are )?(?:seen |noted |present |identified |again |visualized )*(?:in|at|within|of|involving|along|over|overlying|"
     r"throughout|near|on|from|projecting over|adjacent to)\s+(?:(?:the|both|a|an|either)\s+)?(?:[a-z0-9']+\s+){0,5}?"
@@ -252,7 +264,7 @@ def _phrase(sentence: _Sentence, mention: _Mention, status: _Status, mentions: S
     words = list(_WORD.finditer(text, max(floor, sentence.start), start))
     for word in reversed(words[-7:]):
         gap = text[word.end():start]
-        if gap.strip() or word.group() in _LEFT_STOP:
+        if gap.strip() or word.group().lstrip("/") in _LEFT_STOP:
             break
         start = word.start()
     end = mention.end
@@ -268,6 +280,8 @@ def _phrase(sentence: _Sentence, mention: _Mention, status: _Status, mentions: S
                 start = before[-1].start
     if status.end >= 0:
         end = max(end, status.end)
+    while start < mention.start and text[start] in "/,:( ":
+        start += 1
     return start, end
 
 

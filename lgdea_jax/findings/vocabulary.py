@@ -106,10 +106,10 @@ FINDINGS: tuple[Finding, ...] = (
         "pacemaker", "chest tube", "nasogastric tube", "picc", "picc line", "port-a-cath", "tracheostomy tube", "icd",
         "defibrillator", "swan-ganz catheter", "pigtail catheter", "enteric tube", "feeding tube",
         "dialysis catheter", "port catheter", "cardiac device", "aicd", "catheter", "tracheostomy",
-        "pacer"), kind="device"),
+        "pacer", "prosthetic valve", "valve replacement"), kind="device"),
     Finding("Surgical Hardware", (
         "surgical clips", "sternotomy wires", "median sternotomy", "surgical hardware", "surgical sutures", "stent",
-        "spinal fusion hardware", "valve replacement", "prosthetic valve", "surgical staples", "orthopedic hardware",
+        "spinal fusion hardware", "surgical staples", "orthopedic hardware",
         "cholecystectomy clips", "breast implant", "coronary artery bypass graft"), kind="device"),
     Finding("Medical Material", ("medical material", "medical device", "foreign material"),
             members=("Support Devices", "Surgical Hardware"), kind="device"),
