@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import logging
 import math
 import sys
 from collections.abc import Sequence
@@ -113,6 +114,8 @@ def evaluate_dataset(args: argparse.Namespace, argv: Sequence[str], benchmark: s
     # Here, not above: it imports JAX, and a wrong flag or folder should not wait for that.
     from lgdea_jax.predictor import load_predictor
 
+    for noisy in ("absl", "orbax", "jax"):  # Their warnings about reading a checkpoint tell a user nothing.
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     predict = load_predictor(args.checkpoint, args.step)
     check_transform(predict.transform, predict.image_size, metadata)
     if not getattr(predict, "reads_text", True):
