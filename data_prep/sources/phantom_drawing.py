@@ -287,7 +287,7 @@ def _fracture(c: Canvas, spot: Spot, _: Lesion) -> Extent:
     across = y - slope * x * spot.side
     gap = np.exp(-np.square(x / max(0.009, 0.55 / c.size)) - np.square(across * (1 / 0.022)))
     callus = np.exp(-np.square((np.abs(x) - 0.024) * (1 / 0.015)) - np.square(across * (1 / 0.019)))
-    c.d[rows, cols] += spot.strength * (0.2 * callus - 0.22 * gap)
+    c.d[rows, cols] += spot.strength * (0.26 * callus - 0.26 * gap)
     mask = np.clip(1 - np.hypot(x, y) * (0.5 / spot.size), 0, 1)
     return _extent(c, mask, rows, cols, 0.5)
 

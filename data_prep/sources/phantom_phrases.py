@@ -146,7 +146,7 @@ BEFORE = {
 
 SIZE_WORDS = {"mild": ("small", "tiny", "trace", "minimal"), "moderate": ("moderate", "moderate-sized", "medium"),
               "severe": ("large", "sizeable", "very large")}
-DEGREE_WORDS = {"mild": ("mild", "minimal", "slight", "faint"), "moderate": ("moderate", "definite"),
+DEGREE_WORDS = {"mild": ("mild", "minimal", "slight", "faint"), "moderate": ("moderate", "moderately extensive"),
                 "severe": ("severe", "extensive", "marked", "dense")}
 SIZED = ("Nodule", "Mass", "Pleural Effusion", "Pneumothorax", "Hernia")
 ADVERBS = {"mild": ("mildly", "slightly", "minimally", "borderline"), "moderate": ("moderately", "clearly"),
@@ -355,16 +355,16 @@ COMMUNICATION = Bank((
      "The image was double read on {date}."))
 FILLERS = Bank((
     "The stomach bubble is in its expected position.", "The visualized upper abdomen is unremarkable.",
-    "The mediastinal contours are appropriate for age.", "Degenerative changes are present in the thoracic spine.",
-    "The aorta is mildly tortuous.", "The soft tissues are unremarkable.", "The hilar contours are unremarkable.",
-    "Mild dextroscoliosis of the thoracic spine is noted.", "The clavicles are symmetric.",
-    "There is mild degenerative change of the acromioclavicular joints.", "No radiopaque foreign body.",
+    "The mediastinal contours are appropriate for age.", "The thoracic spine is included in the field of view.",
+    "The aortic knob is well seen.", "The soft tissues are unremarkable.", "The hilar contours are unremarkable.",
+    "The spine is faintly visible through the mediastinum.", "The clavicles are symmetric.",
+    "The acromioclavicular joints are at the edge of the film.", "No radiopaque foreign body.",
     "The diaphragm is well visualized in its medial portions.", "Nipple shadows are noted.",
     "The patient was scanned in the {department} at {time}.", "Images {number} of {number} were reviewed.",
     "Accession number ending in {four} was used for this encounter.",
     "Examination ordered through the {department} on {date}."),
-    ("The thoracic aorta is elongated in keeping with age.", "Spondylotic change of the thoracic spine.",
-     "The azygos fissure is not developed.", "The shoulders show age-related change.",
+    ("The descending aorta can be followed to the diaphragm.", "The lower thoracic spine is partly visible.",
+     "The azygos fissure is not developed.", "The shoulders are only partly included.",
      "Dense breast shadows overlie the chest.", "Study identifier {four} was assigned at {time}.",
      "The request was received from the {department} on {date}."))
 DEPARTMENTS = ("emergency department", "intensive care unit", "outpatient clinic", "surgical ward", "medical ward",
