@@ -198,7 +198,7 @@ def _write_sums(folder: Path, metadata: DatasetMetadata, dataset_json: bytes) ->
     """`sha256sum -c SHA256SUMS` checks the folder."""
     sums = {shard.file: shard.sha256 for shards in metadata.shards.values() for shard in shards}
     sums[METADATA_FILE] = hashlib.sha256(dataset_json).hexdigest()
-    others = [REJECTED_FILE, "dataset_info.json", "features.json", metadata.tokenizer,
+    others = [REJECTED_FILE, "LICENSE", "dataset_info.json", "features.json", metadata.tokenizer,
               *(f"index_{split}.npz" for split in metadata.splits)]
     for name in filter(None, others):
         with open(folder / name, "rb") as file:

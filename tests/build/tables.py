@@ -21,7 +21,8 @@ def image(folder, name, shape=(40, 30), seed=0, mode="L"):
     return name
 
 
-def row(study, *, subject=None, split="train", image_id="", view="", image="", report="", nodule="", effusion="", **more):
+def row(study, *, subject=None, split="train", image_id="", view="", image="", report="", nodule="", effusion="",
+        **more):
     """One row as a dict; `more` are further columns."""
     return dict(zip(HEADER, (study, subject or f"p-{study}", split, image_id, view, image, report, nodule, effusion),
                     strict=True)) | more

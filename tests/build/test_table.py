@@ -39,7 +39,8 @@ def test_good_table(tmp_path):
     assert metadata.label_names == ("Nodule", "Pleural Effusion")
     front, side, alone = open_records(tmp_path / "out", "train")
     # Two views of a study are two records that share report and labels.
-    assert [(r.study_id, r.image_id, r.view) for r in (front, side)] == [("s1", "front", "PA"), ("s1", "side", "LATERAL")]
+    assert [(r.study_id, r.image_id, r.view) for r in (front, side)] == [
+        ("s1", "front", "PA"), ("s1", "side", "LATERAL")]
     assert front.report == side.report == tables.REPORT and front.evidence == side.evidence
     assert {(e.finding, e.certainty) for e in front.evidence} >= {("Nodule", "present"), ("Pleural Effusion", "absent")}
     for item in front.evidence:
@@ -147,24 +148,28 @@ def test_unknown_columns_are_named_once_and_ignored(tmp_path, caplog):
     rows = [r | {"scanner": "x", "indication": "y"} for r in tables.good(tmp_path / "in")]
     tables.write(tmp_path / "in", rows)
     assert build(config(tmp_path / "in"), None).rejected == 0
-    assert [record.message for record in caplog.records] == ["studies.csv: columns that are not used: scanner, indication"]
+    assert [record.message for record in caplog.records] == [
+        "studies.csv: columns that are not used: scanner, indication"]
 
 
 def test_faults_of_the_whole_table(tmp_path):
     rows = tables.good(tmp_path / "in")
+    def refuse_row(*words, **cells):
+        refuse(tmp_path, [*rows, tables.row(**cells)], "row 7", *words)
+
     refuse(tmp_path, [*rows, rows[0]], "row 7", "row 2", "image_id")
-    refuse(tmp_path, [*rows, tables.row("s2", report="")], "row 7", "row 4", "image_id")
-    refuse(tmp_path, [*rows, tables.row("s9", subject="p-s1", split="test", report="x")], "row 7", "row 2", "another split")
-    refuse(tmp_path, [*rows, tables.row("s1", image_id="x", split="test", report=tables.REPORT)], "row 7", "row 2", "split")
-    refuse(tmp_path, [*rows, tables.row("s1", subject="p", image_id="x", image="a.png")], "row 7", "row 2", "subject_id")
-    refuse(tmp_path, [*rows, tables.row("s9", split="val", report="x")], "row 7", "'val'", "train, validation, test")
-    refuse(tmp_path, [*rows, tables.row("s9", report="x", nodule="yes")], "row 7", "label:Nodule", "'yes'")
-    refuse(tmp_path, [*rows, tables.row("s9", report="x", nodule="2")], "row 7", "label:Nodule", "'2'")
-    refuse(tmp_path, [*rows, tables.row("s1", image_id="x", image="a.png", nodule="0")], "row 7", "row 2", "label:Nodule")
-    refuse(tmp_path, [*rows, tables.row("s1", image_id="x", image="a.png", report="Other")], "row 7", "row 2", "report")
-    refuse(tmp_path, [*rows, tables.row("s9", report="x", age="old")], "row 7", "age")
-    refuse(tmp_path, [*rows, tables.row("s9", report="x", sex="male")], "row 7", "sex")
-    refuse(tmp_path, [*rows, tables.row("s9", report="x", terms="free")], "row 7", "terms")
+    refuse_row("row 4", "image_id", study="s2")
+    refuse_row("row 2", "another split", study="s9", subject="p-s1", split="test", report="x")
+    refuse_row("row 2", "split", study="s1", image_id="x", split="test", report=tables.REPORT)
+    refuse_row("row 2", "subject_id", study="s1", subject="p", image_id="x", image="a.png")
+    refuse_row("'val'", "train, validation, test", study="s9", split="val", report="x")
+    refuse_row("label:Nodule", "'yes'", study="s9", report="x", nodule="yes")
+    refuse_row("label:Nodule", "'2'", study="s9", report="x", nodule="2")
+    refuse_row("row 2", "label:Nodule", study="s1", image_id="x", image="a.png", nodule="0")
+    refuse_row("row 2", "report", study="s1", image_id="x", image="a.png", report="Other")
+    refuse_row("age", study="s9", report="x", age="old")
+    refuse_row("sex", study="s9", report="x", sex="male")
+    refuse_row("terms", study="s9", report="x", terms="free")
     refuse(tmp_path, [], "no rows")
     (tmp_path / "in" / "studies.csv").write_text("")
     with pytest.raises(UserError, match="empty"):
@@ -179,7 +184,8 @@ def test_faults_of_the_whole_table(tmp_path):
 
 
 def box(study="s1", image_id="front", finding="Nodule", x="1", y="2", w="10", h="12", phrase="small nodule"):
-    return {"study_id": study, "image_id": image_id, "finding": finding, "phrase": phrase, "x": x, "y": y, "w": w, "h": h}
+    return {"study_id": study, "image_id": image_id, "finding": finding, "phrase": phrase,
+            "x": x, "y": y, "w": w, "h": h}
 
 
 def test_boxes(tmp_path):
@@ -230,6 +236,14 @@ def test_columns_take_precedence_over_the_config(tmp_path):
     metadata = load_metadata(tmp_path / "out")
     assert {(s.licence, s.terms) for s in metadata.sources} == {("CC0", "open"), ("ours", "unstated")}
     assert metadata.languages == ("de", "en")
+
+
+def test_a_table_that_changes_under_a_build_is_noticed(tmp_path):
+    path = tables.write(tmp_path / "in", tables.good(tmp_path / "in"))
+    build(config(path), tmp_path / "out")
+    path.write_text(path.read_text().replace("small", "large"))
+    with pytest.raises(UserError, match="the input has changed"):
+        build(config(path), tmp_path / "out")
 
 
 def test_rows_of_a_study_may_stand_apart_and_in_any_order(tmp_path):
