@@ -148,7 +148,8 @@ def _mapping(args: argparse.Namespace, columns: Sequence[str]) -> tuple[dict[str
             name = find(column)
             if name is not None:
                 if name in wanted:
-                    raise UserError(f"columns {wanted[name]!r} and {column!r} both mean {name!r}: choose with --mapping")
+                    raise UserError(f"columns {wanted[name]!r} and {column!r} both mean {name!r}: choose one with "
+                                    "--mapping")
                 wanted[name] = column
     if args.label_set != "reference":
         names = LABEL_SETS[cli.choose("label set", args.label_set, [*LABEL_SETS, "reference"])]

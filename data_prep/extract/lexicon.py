@@ -277,7 +277,8 @@ _CUES = {
         "rather than", "never( had|)", "(rule|rules|ruled) (him |her |the patient |)out (for|against)", "ruled out",
         "(did|can|could) rule (him |her |the patient |)out", "resolution of", "resolved",
         "interval (resolution|removal|clearing) of",
-        "removal of", "clearing of", "lack of", "lacks", "exclude(s|d)", "no longer", "nonvisualization of",
+        "removal of", "clearing of", "not (consistent|compatible) with", "inconsistent with", "lack of", "lacks",
+        "exclude(s|d)", "no longer", "nonvisualization of",
         "(is|was|are|were) negative for",
         "not (demonstrate|demonstrated|show|reveal|see|seen|identified|have|has|had|appear|appreciate|feel)",
         "unremarkable for", "no typical findings of", "no complaints of", "declin(es|ed)"),
@@ -289,7 +290,7 @@ _CUES = {
         "(has been|have been|been) (removed|ruled out)",
         "not (seen|identified|visualized|present|evident|found|appreciated)",
         "(has|have) (completely|essentially|nearly|largely|) resolved", "resolved", "none", "denied",
-        "(is|are) normal", "within (normal limits|limits of normal)"),
+        "within (normal limits|limits of normal)"),
     UNCERTAIN: (
         "possib(le|ly|ility of)", "probab(le|ly)", "likely",
         "may (represent|be|reflect|indicate|also represent|relate to|be "
@@ -352,7 +353,8 @@ _CUES = {
         "given",
         "consistent with", "compatible with", "in keeping with", "representing", "represents", "related to",
         "with interval",
-        "besides", "despite", "so", "since", "to suggest that"),
+        "positive for",
+        "and (he|she|it|they|patient)", "besides", "despite", "so", "since", "to suggest that"),
 }
 
 

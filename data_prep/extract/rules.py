@@ -1,9 +1,9 @@
 """Rules extractor: diagnostic evidence from an English chest report without network, key or model.
 
-Mentions are found with one regex over thousands of literals (`lexicon`); what negates or hedges them follows NegEx (Chapman
-et al., J Biomed Inform 2001) and ConText (Harkema et al., 2009): cues act up to the next break of scope. Unlike those,
-a cue's reach also ends at a comma that opens a new statement, and findings may be composed of a subject and a predicate
-("the heart is mildly enlarged").
+Mentions are found with one regex over thousands of literals (`lexicon`); what negates or hedges them follows NegEx
+(Chapman et al., J Biomed Inform 2001) and ConText (Harkema et al., 2009): cues act up to the next break of scope.
+Unlike those, a cue's reach also ends at a comma that opens a new statement, and findings may be composed of a subject
+and a predicate ("the heart is mildly enlarged").
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from data_prep.extract import lexicon, scanner, sections
 from data_prep.extract.lexicon import (
@@ -23,12 +23,10 @@ from data_prep.extract.lexicon import (
     NEGATE,
     NEGATED,
     PREDICATE,
-    PSEUDO,
     SUBJECT,
     UNCERTAIN,
 )
 from data_prep.extract.schema import Extraction
-from lgdea_jax.findings.vocabulary import BY_NAME
 from lgdea_jax.records import Evidence
 
 NAME = "rules@1"
@@ -96,7 +94,7 @@ class _Sentence:
         self._attributes: list[tuple[int, int, Mapping[str, str]]] | None = None
 
     def _commas(self) -> list[int]:
-        """Commas that open a new statement; those before the first finding only part adjectives ("no acute, displaced")."""
+        """Commas that open a new statement; before the first finding they part adjectives ("no acute, displaced")."""
         if "," not in self.text[self.start:self.end]:
             return []
         said = min((t.start for t in self.tokens if FINDING in t.roles or SUBJECT in t.roles), default=self.end)
@@ -126,7 +124,7 @@ class _Sentence:
                                       predicate.start, certainty))
 
     def _subjects(self, i: int) -> list[int]:
-        """Indices of the subjects that predicate `i` speaks of: those since the last predicate, or else the next one."""
+        """Indices of the subjects that predicate `i` speaks of: those since the last predicate, or the next one."""
         predicate = self.tokens[i]
         value = predicate.roles[PREDICATE]
 
@@ -152,7 +150,7 @@ class _Sentence:
         after = self._next(i, fits)
         return [after] if after is not None else before
 
-    def _next(self, i: int, fits: object) -> int | None:
+    def _next(self, i: int, fits: Callable[[_Token], bool]) -> int | None:
         end = self.tokens[i].end
         for j in range(i + 1, len(self.tokens)):
             token = self.tokens[j]
@@ -171,7 +169,7 @@ class _Sentence:
         certainty, historical, hypothetical, cue_start, cue_end = mention.certainty, False, False, -1, -1
         for token in reversed(self.tokens):
             roles = token.roles
-            if PSEUDO in roles or not (token.end <= mention.anchor or token.start >= mention.end):
+            if not (token.end <= mention.anchor or token.start >= mention.end):
                 continue
             if token.end <= mention.anchor:
                 if self.broken(token.end, mention.anchor):
@@ -197,14 +195,14 @@ class _Sentence:
         return "," not in between or " or " in between or " versus " in between
 
     def _reaches_back(self, cue: _Token, mention: _Mention) -> bool:
-        """Whether a cue after the mention is about it: the verb's subject reaches over a list, not over a preposition."""
+        """Whether a cue after the mention is about it: a verb's subject reaches over a list, not over a preposition."""
         between = self.text[mention.end:cue.start]
         if any(SUBJECT in token.roles and mention.end <= token.start < cue.start for token in self.tokens):
             return False
         return len(between) < 60 and not re.search(r"\b(?:with|without|is|are|was|were|may|could)\b", between)
 
-    def attributes(self, mention: _Mention, start: int, end: int) -> dict[str, str]:
-        """Place, side, severity and change: in the phrase, nearest to the mention first, or else in its clause."""
+    def attributes(self, mention: _Mention, certainty: str, start: int, end: int) -> dict[str, str]:
+        """Place, side, severity and change: in the phrase or else in its clause, or else in the sentence."""
         if self._attributes is None:
             roles, pattern = _attribute_lexicon()
             self._attributes = [(m.start(), m.end(), roles[scanner.key(m.group())])
@@ -212,17 +210,23 @@ class _Sentence:
         low = max([place for place in self.breaks if place < mention.start], default=self.start)
         high = min([place for place in self.breaks if place >= mention.end], default=self.end)
         found: dict[str, str] = {}
-        for left, right in ((start, end), (min(low, start), max(high, end)), (self.start, self.end)):
+        windows = [(start, end), (min(low, start), max(high, end))]
+        if certainty != "absent":
+            windows.append((self.start, self.end))
+        for left, right in windows:
             sides = {}
             for a, b, kinds in self._attributes:
                 if a >= left and b <= right:
                     for kind, value in kinds.items():
-                        # Said elsewhere in the clause it may be another finding's size or membrane, seldom its side.
-                        if kind not in found and (left == start or (kind != "severity" and value != "pleura")):
+                        # Said elsewhere it may be another finding's size or organ, but seldom its side.
+                        if kind not in found and (left == start or (kind != "severity" and value not in _ORGANS)):
                             sides.setdefault(kind, []).append(value)
             for kind, values in sides.items():
                 found[kind] = _merge(kind, values)
         return found
+
+
+_ORGANS = frozenset(("pleura", "heart", "aorta", "mediastinum", "hemidiaphragm", "abdomen"))
 
 
 def _merge(kind: str, values: list[str]) -> str:
@@ -246,8 +250,9 @@ _LEFT_STOP = frozenset((
     "near", "reflect", "reflects", "related", "nor", "either", "neither", "any", "reveals", "reveal", "remain",
     "remains"))
 _PLACE = re.compile(
-    r"\s+(?:is |are )?(?:seen |noted |present |identified |again |visualized )*(?:in|at|within|of|involving|along|over|overlying|"
-    r"throughout|near|on|from|projecting over|adjacent to)\s+(?:(?:the|both|a|an|either)\s+)?(?:[a-z0-9']+\s+){0,5}?"
+    r"\s+(?:is |are )?(?:seen |noted |present |identified |again |visualized )*(?:in|at|within|of|"
+    r"involving|along|over|overlying|throughout|near|on|from|projecting over|adjacent to)\s+"
+    r"(?:(?:the|both|a|an|either)\s+)?(?:[a-z0-9']+\s+){0,5}?"
     r"(?:lobes?|lungs?|bases?|ap(?:ex|ices)|hil(?:um|a)|lingula|zones?|sides?|angles?|sulc(?:us|i)|hemithorax|"
     r"(?:hemi)?diaphragms?|spine|aorta|ribs?|clavicle|fissures?|chest|thorax|bilaterally|(?:left|right)(?=\s*(?:[.,;]|$))|region|"
     r"mediastinum|svc|atrium|shoulder|humerus|trachea)(?![a-z0-9])(?:\s+(?:lobe|lung|base|apex|side|bilaterally)\b)?")
@@ -257,7 +262,7 @@ _VERBAL = re.compile(r"may|might|could|can|would|suggest|versus|vs|represent|xxx
 
 
 def _phrase(sentence: _Sentence, mention: _Mention, status: _Status, mentions: Sequence[_Mention]) -> tuple[int, int]:
-    """Span of the words that state a mention, readable alone: its adjectives, the place after it, and the deciding cue."""
+    """Span of the words that state a mention, readable alone: its adjectives, the place after it, the deciding cue."""
     text = sentence.text
     floor = max([m.end for m in mentions if m.end <= mention.start], default=sentence.start)
     start = mention.start
@@ -275,9 +280,11 @@ def _phrase(sentence: _Sentence, mention: _Mention, status: _Status, mentions: S
     if status.start >= 0:
         start = min(start, status.start)
         if status.certainty == "uncertain":  # "opacity that may represent pneumonia": the verb needs what it speaks of.
-            before = [m for m in mentions if m.end <= status.start and status.start - m.end < 40]
-            if before and not sentence.broken(before[-1].end, status.start) and _VERBAL.match(text, status.start):
-                start = before[-1].start
+            low = max([place for place in sentence.breaks if place < status.start], default=sentence.start)
+            before = [m.start for m in mentions if low <= m.start and m.end <= status.start]
+            low = before[-1] if before else low
+            if status.start - low < 60 and text[low].isalnum() and _VERBAL.match(text, status.start):
+                start = min(start, low)
     if status.end >= 0:
         end = max(end, status.end)
     while start < mention.start and text[start] in "/,:( ":
@@ -330,7 +337,7 @@ def _sentence_evidence(report: str, sentence: _Sentence, found: list[Evidence], 
         if status.hypothetical:
             continue
         start, end = _phrase(sentence, mention, status, mentions)
-        attributes = sentence.attributes(mention, start, end)
+        attributes = sentence.attributes(mention, status.certainty, start, end)
         for name in mention.names:
             if _blocked(sentence, name, start, end):
                 continue
@@ -361,9 +368,10 @@ def _collapse(found: Sequence[Evidence]) -> list[Evidence]:
 
 
 def _covers(one: Evidence, other: Evidence) -> bool:
+    fields = ("anatomy", "laterality", "severity")
     return (one.finding == other.finding and one.certainty == other.certainty
             and (one.temporality == "historical") == (other.temporality == "historical")
-            and all(getattr(other, field) in ("", getattr(one, field)) for field in ("anatomy", "laterality", "severity")))
+            and all(getattr(other, field) in ("", getattr(one, field)) for field in fields))
 
 
 def assertion(sentence: str, concept: str) -> str:
@@ -387,8 +395,3 @@ def assertion(sentence: str, concept: str) -> str:
             mention = _Mention((), match.start(), match.end(), match.start(), "present")
             return "Negated" if _Sentence(text, start, end).status(mention).certainty == "absent" else "Affirmed"
     return "Affirmed"
-
-
-def is_finding(name: str) -> bool:
-    """Whether the extractor can give this finding."""
-    return name in BY_NAME and BY_NAME[name].kind != "none"
