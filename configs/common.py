@@ -113,14 +113,14 @@ def get_config(arg=None):
     config.compile_cache = "~/.cache/lgdea_jax/compiled"  # "" compiles anew each time.
 
     config.methods = ConfigDict()
-    config.methods.clip = ConfigDict({"text": "report", "weights": {"contrastive": 1.0}})
-    config.methods.clip_evidence = ConfigDict({"text": "evidence", "weights": {"contrastive": 1.0}})
+    config.methods.clip = ConfigDict({"text": "report", "scoring": "pair", "weights": {"contrastive": 1.0}})
+    config.methods.clip_evidence = ConfigDict({"text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0}})
     config.methods.clip_evidence_soft = ConfigDict({
-        "text": "evidence", "weights": {"contrastive": 1.0}, "own_share": 0.2, "target_temperature": 0.5})
-    config.methods.clip_sigmoid = ConfigDict({"text": "report", "weights": {"sigmoid": 1.0}})
-    config.methods.supervised = ConfigDict({"text": "", "weights": {"labels": 1.0}, "uncertain": "ignore"})
+        "text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0}, "own_share": 0.2, "target_temperature": 0.5})
+    config.methods.clip_sigmoid = ConfigDict({"text": "report", "scoring": "pair", "weights": {"sigmoid": 1.0}})
+    config.methods.supervised = ConfigDict({"text": "", "scoring": "positive", "weights": {"labels": 1.0}, "uncertain": "ignore"})
     lgdea = {
-        "text": "phrases",
+        "text": "phrases", "scoring": "positive",
         "weights": {
             "rec": 0.5, "evid_pair": 1.0, "evid_lesion": 0.2, "align": 0.5, "phrase": 1.0, "anchor": 0.5,
             "overall": 0.5},

@@ -30,6 +30,8 @@ class Method:
 
     Attributes:
       text: which text it reads ("report", "evidence", "phrases", or "" for none); see `input_pipeline.TextView`.
+      scoring: "pair" scores a finding by its positive minus its negative prompts, "positive" by the positive ones:
+        a model that only ever read what is there cannot tell "no effusion" from "effusion".
       weights: weight of each loss term.
       losses: (outputs, rows, aux, step) -> {name: scalar}, the terms of weight > 0.
       diagnostics: (outputs, rows) -> {name: scalar}.
@@ -38,6 +40,7 @@ class Method:
 
     name: str
     text: str
+    scoring: str
     weights: Mapping[str, float]
     losses: Callable[..., dict[str, jax.Array]]
     diagnostics: Callable[..., dict[str, jax.Array]]
@@ -59,8 +62,7 @@ def load_method(config: Any) -> Method:
     name = choose("method", config.method, method_names())
     module = importlib.import_module(f"lgdea_jax.methods.{name}")
     options = config.methods[name].to_dict()
-    weights = options.pop("weights")
-    text = options.pop("text")
+    weights, text, scoring = options.pop("weights"), options.pop("text"), options.pop("scoring")
     for term in weights:
         choose(f"loss of method {name}", term, module.LOSSES)
     functions = (module.losses, module.diagnostics, module.image_embedding, module.text_embedding)
@@ -76,7 +78,7 @@ def load_method(config: Any) -> Method:
         wanted = inspect.signature(function).parameters
         return functools.partial(function, **{key: value for key, value in options.items() if key in wanted})
 
-    return Method(name=name, text=text, weights=weights, losses=functools.partial(bind(module.losses), terms=terms),
+    return Method(name=name, text=text, scoring=scoring, weights=weights, losses=functools.partial(bind(module.losses), terms=terms),
                   diagnostics=bind(module.diagnostics), image_embedding=bind(module.image_embedding),
                   text_embedding=bind(module.text_embedding))
 

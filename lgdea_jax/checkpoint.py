@@ -51,7 +51,9 @@ class Checkpoints:
             raise UserError(f"no checkpoints in {workdir}: it is not a run of python -m lgdea_jax.train")
         options = ocp.CheckpointManagerOptions(
             create=writable, read_only=not writable, enable_async_checkpointing=writable, max_to_keep=None)
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        handlers = {"params": ocp.StandardCheckpointHandler(), "train": ocp.StandardCheckpointHandler(),
+                    "spec": ocp.JsonCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
     def steps(self) -> list[int]:
         """Steps that are complete, ascending."""

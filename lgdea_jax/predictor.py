@@ -40,7 +40,7 @@ class Predictor:
         self.transform: str = spec["transform"]
         self._params = jax.device_put(params, jax.local_devices()[0])
         method = assemble.load_method(config)
-        self._text = method.text
+        self._text, self.reads_text, self.scoring = method.text, bool(method.text), method.scoring
         common = {"pad_id": tokenizer.pad_id, "mean": config.image.mean, "std": config.image.std}
 
         def images(params: Any, images: jax.Array) -> dict[str, jax.Array]:

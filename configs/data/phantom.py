@@ -21,6 +21,7 @@ def get_config(arg=None):
         "max_findings": 3,
         "normal_share": 0.3,
         "repeat_share": 0.15,  # Subjects that have two studies.
+        "report_sections": ("findings", "impression"),
         "distractors": True,  # Devices, markers and burned-in text.
     })
     config.image_size = 512  # The longer side; smaller images are not enlarged.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 _HEADINGS = {
     "findings": ("findings", "finding", "chest findings", "observations", "chest", "lungs and pleura"),
@@ -51,6 +52,14 @@ class Section:
 def heading_name(text: str) -> str | None:
     """The canonical section name of a heading ("Reason for exam" -> "indication"), or None."""
     return _NAME.get(" ".join(text.lower().replace("_", " ").split()))
+
+
+def keep(report: str, names: Sequence[str]) -> str:
+    """The sections `names` of a report under their headings, in the report's order; the whole report without headings."""
+    parts = split(report)
+    if [part.name for part in parts] == [BODY]:
+        return report
+    return "\n".join(f"{part.name.upper()}: {report[part.start:part.end]}" for part in parts if part.name in names)
 
 
 def split(report: str) -> tuple[Section, ...]:

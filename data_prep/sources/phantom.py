@@ -13,15 +13,17 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from data_prep.extract import sections
 from data_prep.sources.phantom_drawing import render
 from data_prep.sources.phantom_findings import sample_scene
 from data_prep.sources.phantom_reports import Report, write_report
 from data_prep.sources.phantom_world import FINDINGS, Dice, Scene
 from data_prep.study import SPLITS, ImageRef, Study
-from lgdea_jax.cli import UserError, nearest
+from lgdea_jax.cli import UserError, choose, nearest
 from lgdea_jax.records import NEGATIVE, POSITIVE, Box
 
 NAME = "phantom"
+REPORT_SECTIONS = ("examination", "indication", "comparison", "technique", "findings", "impression")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,7 @@ class PhantomOptions:
       normal_share: share of studies without any finding.
       repeat_share: share of studies whose subject has two studies (same anatomy).
       distractors: whether devices, markers and burned-in text are drawn.
+      report_sections: which sections of the report are kept, as readers of real data sets do.
     """
 
     size: int = 64
@@ -47,6 +50,7 @@ class PhantomOptions:
     normal_share: float = 0.3
     repeat_share: float = 0.15
     distractors: bool = True
+    report_sections: tuple[str, ...] = ("findings", "impression")
 
     @classmethod
     def of(cls, section: Mapping[str, Any]) -> PhantomOptions:
@@ -60,6 +64,8 @@ class PhantomOptions:
             if key not in known:
                 raise UserError(f"unknown config key 'phantom.{key}'{nearest(key, known)}")
         options = cls(**{key: section[key] for key in section})
+        for name in options.report_sections:
+            choose("report section", name, REPORT_SECTIONS)
         if not 64 <= options.size <= 512:
             raise UserError(f"phantom.size is {options.size}: it must be 64 to 512 pixels")
         for key in ("seed", *SPLITS):
@@ -138,7 +144,7 @@ class PhantomSource:
             subject_id=f"phantom{seed}-{split}-s{subject}",
             split=split,
             images=(ImageRef("0", view=scene.pose.view, pixels=pixels, boxes=boxes),),
-            report=report.text,
+            report=sections.keep(report.text, self.options.report_sections),
             labels={name: POSITIVE if name in present else NEGATIVE for name in FINDINGS},
             source=NAME,
             licence="Apache-2.0",

@@ -151,7 +151,9 @@ def measure(encoder: Encoder, chosen: Sequence[str], modes: Sequence[str], *, se
         intervals, sizes, info, kept = {}, {}, {}, []
         for task in chosen:
             if task not in shared:
-                samples = tasks.evaluator(task, encoder.data, mode=mode, seed=seed).run(encoder)
+                samples = tasks.evaluator(
+                    task, encoder.data, mode=mode, seed=seed, scoring=getattr(encoder.predict, "scoring", "pair"),
+                ).run(encoder)
                 done = samples, bootstrap.intervals(samples.metrics, samples.subjects, resamples=resamples, seed=seed)
                 if task == "zero_shot":
                     shared[task] = done

@@ -20,8 +20,8 @@ SAMPLES: Mapping[str, type[Samples]] = {"zero_shot": ZeroShotSamples, "retrieval
                                         "grounding": GroundingSamples}
 
 
-def evaluator(task: str, data: EvalData, *, mode: str = "clean", seed: int = 0) -> Evaluator:
-    """The evaluator of a task. Zero-shot classification is the same in both modes.
+def evaluator(task: str, data: EvalData, *, mode: str = "clean", seed: int = 0, scoring: str = "pair") -> Evaluator:
+    """The evaluator of a task. Zero-shot classification is the same in both modes; `scoring` is the model's own.
 
     Raises:
       UserError: unknown task or mode.
@@ -29,7 +29,7 @@ def evaluator(task: str, data: EvalData, *, mode: str = "clean", seed: int = 0) 
     choose("task", task, TASKS)
     choose("mode", mode, MODES)
     if task == "zero_shot":
-        return ZeroShot(data)
+        return ZeroShot(data, scoring=scoring)
     if task == "retrieval":
         return Retrieval(data, mode=mode, seed=seed)
     return Grounding(data, mode=mode)
@@ -59,7 +59,8 @@ def evaluate(predict: Predict | Encoder, data: EvalData, *, tasks: Sequence[str]
     encoder = predict if isinstance(predict, Encoder) else Encoder(predict, data, batch_size=batch_size)
     out: dict[str, float] = {}
     for task in tasks:
-        out |= evaluator(task, data, mode=mode, seed=seed).run(encoder).metrics()
+        scoring = getattr(encoder.predict, "scoring", "pair")
+        out |= evaluator(task, data, mode=mode, seed=seed, scoring=scoring).run(encoder).metrics()
     return out
 
 
