@@ -33,7 +33,7 @@ class FakeSource:
                      boxes=(Box("Nodule", "a nodule", 3.0, 4.0, 5.0, 6.0),) if i == 0 else ())
             for i, view in enumerate(views))
         has_report = not images or rng.random() < 0.7
-        report = f"FINDINGS: Small nodule number {index}. No pleural effusion." if has_report else ""
+        report = f"FINDINGS: Small nodule number {index % 100}. No pleural effusion." if has_report else ""
         return Study(f"{self.split}-{index}", f"{self.split}-p{index // 2}", self.split, images, report,
                      {"Nodule": 1, "Pleural Effusion": 0} if index % 3 else {}, "fake", "none", "own", "en", "F", 50.0)
 

@@ -61,8 +61,9 @@ def test_fit_shape(height, width, size, enlarge):
     if max(height, width) < size and not enlarge:
         assert (h, w) == (height, width)
     else:
-        assert max(h, w) == size and min(h, w) >= 1
-        assert abs(h / w - height / width) <= (height / width) * (1 / min(h, w))
+        assert max(h, w) == size
+        for side, exact in ((h, height * size / max(height, width)), (w, width * size / max(height, width))):
+            assert side == max(1, round(exact))
 
 
 def test_grey8_is_never_enlarged():
