@@ -59,6 +59,16 @@ def rates_by_path(params: Any, rules: Sequence[tuple[str, float]]) -> Any:
     return jax.tree_util.tree_map_with_path(rate, params)
 
 
+def stop_frozen(params: Any, rates: Any) -> Any:
+    """`params` with the gradient stopped at the frozen ones, so that nothing is computed backwards for them alone.
+
+    Args:
+      params: tree of parameters.
+      rates: tree of multipliers like it (`rates_by_path`); 0.0 is frozen.
+    """
+    return jax.tree.map(lambda value, rate: jax.lax.stop_gradient(value) if rate == 0.0 else value, params, rates)
+
+
 def make_optimizer(
     params: Any, *, schedule: Callable[[Any], Any], weight_decay: float, beta1: float, beta2: float,
     clip_norm: float, rates: Sequence[tuple[str, float]],

@@ -41,7 +41,7 @@ def gather_streams(batch: Batch) -> dict[str, Any]:
 
     Returns:
       image [B_pair + B_image, S, S]; tokens, weight, finding, normal [B_pair + B_report, ...]; labels of the images;
-      study [B_pair] (equal numbers: views of one study); num_pairs, a Python int. Keys whose streams are absent are absent.
+      study [B_pair] (equal numbers: views of one study); num_pairs, a Python int. Without a stream its keys are absent.
     """
     rows: dict[str, Any] = {"num_pairs": batch["pairs"]["index"].shape[0] if "pairs" in batch else 0}
     for name, streams in (("image", ("pairs", "images")), ("labels", ("pairs", "images")),
@@ -82,7 +82,7 @@ def forward(
 
 
 def train_step(
-    state: State, batch: Batch, *, graphdef: Any, tx: optax.GradientTransformation,
+    state: State, batch: Batch, *, graphdef: Any, tx: optax.GradientTransformation, rates: Any,
     losses: Callable[..., dict[str, jax.Array]], diagnostics: Callable[..., dict[str, jax.Array]],
     weights: Mapping[str, float], schedule: Callable[[jax.Array], jax.Array], ema_decay: float,
     pad_id: int, mean: float, std: float, seed: int, dropout: bool,
@@ -93,9 +93,14 @@ def train_step(
       state: see this module's docstring; donate it when jitting.
       batch: streams of arrays, see `input_pipeline`.
       graphdef: the model's static part (`nnx.split`).
+      tx: the optimiser; `rates`: its multipliers by parameter, 0 is frozen (`optim.rates_by_path`).
       losses: a method's `losses(outputs, rows, aux, step) -> {name: scalar}`; a term of weight 0 is not among them.
       diagnostics: a method's `diagnostics(outputs, rows) -> {name: scalar}`, logged and not trained on.
-      weights: weight of each loss by name.
+      weights: weight of each loss by name; `loss` is their weighted sum.
+      schedule: step -> learning rate, to be logged.
+      ema_decay: see `optim.update_ema`; used when the state has an EMA.
+      pad_id: of the tokeniser; `mean`, `std`: of grey levels in [0, 1].
+      seed, dropout: dropout masks are a function of seed and step; False runs without any.
 
     Returns:
       (state, metrics): metrics has `loss`, `loss/NAME`, `grad_norm`, `update_norm`, `learning_rate` and diagnostics.
@@ -103,7 +108,7 @@ def train_step(
     rows = gather_streams(batch)
 
     def objective(params: Any) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, jax.Array]]]:
-        model = nnx.merge(graphdef, params)
+        model = nnx.merge(graphdef, optim.stop_frozen(params, rates))
         rngs = nnx.Rngs(dropout=jax.random.fold_in(jax.random.key(seed), state["step"])) if dropout else None
         outputs = forward(model, rows, pad_id=pad_id, mean=mean, std=std, rngs=rngs)
         terms = losses(outputs, rows, state["aux"], state["step"])
