@@ -24,6 +24,7 @@ from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from lgdea_jax import record_source, records
 from lgdea_jax.cli import UserError, choose
@@ -34,6 +35,8 @@ from lgdea_jax.preprocess.augment import Augment
 from lgdea_jax.preprocess.evidence_text import NO_FINDING, canonical_phrase, usable_evidence
 from lgdea_jax.preprocess.image import letterbox
 from lgdea_jax.preprocess.text import TextTokenizer
+
+_STEPS = 2**31  # The step number is an int32.
 
 FINDING_IDS: Mapping[str, int] = {finding.name: index for index, finding in enumerate(FINDINGS)}
 
@@ -176,7 +179,8 @@ class _ProcessRows(grain.MapDataset):
         self._global, self._start, self._local = global_rows, rows.start, rows.stop - rows.start
 
     def __len__(self) -> int:
-        return len(self._parent) // self._global * self._local
+        # Without end, and equally long for every stream: grain zips only what is.
+        return _STEPS * self._local
 
     def __getitem__(self, index: int) -> Any:
         step, row = divmod(index, self._local)
@@ -232,6 +236,9 @@ def iterate(batches: grain.MapDataset, *, start: int, workers: int, threads: int
     dataset = batches.slice(slice(start, None)).to_iter_dataset(
         grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
     if workers:
+        # grain asks absl's flags before it starts processes; this program parses none.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_start_worker)
     return iter(dataset)
 

@@ -78,7 +78,6 @@ def train(config: Any, workdir: str | Path) -> int:
         log.setLevel(logging.WARNING)  # Process 0 tells.
     if config.compile_cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.compile_cache).expanduser()))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     workdir = Path(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)

@@ -125,8 +125,8 @@ def train_step(
         "loss": total,
         **{f"loss/{name}": term for name, term in terms.items()},
         **extra,
-        "grad_norm": optax.global_norm(gradients),
-        "update_norm": optax.global_norm(updates),
+        "grad_norm": optax.tree.norm(gradients),
+        "update_norm": optax.tree.norm(updates),
         "learning_rate": jnp.asarray(schedule(state["step"]), jnp.float32),
     }
     new = {"params": params, "opt": opt, "step": state["step"] + 1, "ema": ema, "aux": state["aux"]}
