@@ -40,6 +40,7 @@ def get_config(arg=None):
     config.image.size = 224
     config.image.mean = 0.5  # Of grey levels in [0, 1].
     config.image.std = 0.25
+    config.image.per_image = False  # Normalise each image by its own mean and deviation instead.
 
     config.text = ConfigDict()
     config.text.tokenizer = ""  # A tokenizer.json or Hugging Face directory; "" takes the data set's own.
@@ -73,7 +74,8 @@ def get_config(arg=None):
         "variant": "B/16", "sizes": {"width": 0, "depth": 0, "heads": 0, "mlp_dim": 0},  # 0 takes the variant's.
         "pool": "gap", "stem": "linear", "attention_window": 0, "position": True, "dropout_rate": 0.0})
     config.model.image.resnet = ConfigDict({
-        "variant": "resnet50", "sizes": {"width": 0}, "stem": "imagenet", "conv": "native"})
+        "variant": "resnet50", "sizes": {"width": 0}, "stem": "imagenet", "conv": "native",
+        "norm": "batch", "pool": "mean"})
     config.model.text = ConfigDict()
     config.model.text.name = "bert"
     config.model.text.bert = ConfigDict({

@@ -41,7 +41,8 @@ class Predictor:
         self.set_params(params)
         method = assemble.load_method(config)
         self._text, self.reads_text, self.scoring = method.text, bool(method.text), method.scoring
-        common = {"pad_id": tokenizer.pad_id, "mean": config.image.mean, "std": config.image.std}
+        common = {"pad_id": tokenizer.pad_id, "mean": config.image.mean, "std": config.image.std,
+                  "per_image": config.image.per_image}
 
         def images(params: Any, images: jax.Array) -> dict[str, jax.Array]:
             model = nnx.merge(graphdef, params)

@@ -120,8 +120,8 @@ def compile_step(config: Any, data: Data, parts: Parts, batch: Any, mesh: Mesh) 
     step = functools.partial(
         train_step.train_step, graphdef=parts.graphdef, tx=parts.tx, rates=parts.rates, losses=method.losses,
         diagnostics=method.diagnostics, weights=method.weights, schedule=parts.schedule, ema_decay=config.optim.ema,
-        pad_id=data.tokenizer.pad_id, mean=config.image.mean, std=config.image.std, seed=config.seed,
-        dropout=uses_dropout(config))
+        pad_id=data.tokenizer.pad_id, mean=config.image.mean, std=config.image.std,
+        per_image=config.image.per_image, seed=config.seed, dropout=uses_dropout(config))
     placement = jax.tree.map(lambda leaf: leaf.sharding, parts.target)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(placement, NamedSharding(mesh, PartitionSpec())))
     return jitted.lower(parts.target, batch).compile()
