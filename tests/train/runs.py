@@ -18,9 +18,9 @@ HARNESS = "tests/train/harness.py"
 
 def environment(*, devices=1):
     """That of a process on the CPU with some fake devices."""
-    fake = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"} if devices > 1 else {}
+    flags = os.environ["XLA_FLAGS"] + (f" --xla_force_host_platform_device_count={devices}" if devices > 1 else "")
     return {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PLATFORMS": "cpu",
-            "PYTHONPATH": str(ROOT), **fake}
+            "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
 
 
 def flags_of(workdir, data, *flags, cache="", config="tests/train/tiny.py"):
