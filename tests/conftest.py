@@ -5,7 +5,7 @@ import os
 # Tests spend most of their time compiling tiny programs: compile them fast rather than well. Before JAX is imported.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
-import pytest  # noqa: E402
+import pytest
 
 STUDIES = {"train": 40, "validation": 12, "test": 8}
 

@@ -48,7 +48,7 @@ def test_mesh_sizes():
     for data, fsdp in ((1, 1), (-1, 1), (1, -1)):
         assert dict(sharding.make_mesh(data=data, fsdp=fsdp, devices=device).shape) == {"data": 1, "fsdp": 1}
     for data, fsdp in ((2, 1), (-1, 3), (-1, -1), (0, 1), (-2, 1)):
-        with pytest.raises(UserError, match="mesh.data"):
+        with pytest.raises(UserError, match=r"mesh\.data"):
             sharding.make_mesh(data=data, fsdp=fsdp, devices=device)
 
 

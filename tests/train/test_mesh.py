@@ -70,7 +70,7 @@ def test_every_method_on_every_mesh(phantom_data, compile_cache):
         methods)
     one = table(losses(phantom_data, methods, ["1x1"], 1, cache=compile_cache))
     eight = table(losses(phantom_data, methods, ["8x1"], 8, cache=compile_cache))
-    split = table(losses(phantom_data, ["lgdea", "supervised"], ["4x2"], 8, cache=compile_cache))
+    split = table(losses(phantom_data, ["lgdea", "clip_sigmoid"], ["4x2"], 8, cache=compile_cache))
     two = two_processes(phantom_data, methods, ["8x1"], compile_cache)
     assert_all_equal(one, eight, split, two)
 
@@ -98,6 +98,6 @@ def test_a_run_moves_between_meshes_and_hosts(phantom_data, compile_cache, tmp_p
     assert len(set(halves[0]) & set(halves[1])) == 0 and min(map(len, halves)) >= 3
     expected, got = runs.state(straight, 6), runs.state(moving, 6)
     for name in expected:
-        if name.endswith("key/bias"):  # The softmax does not see it: its gradient is rounding noise, made large by Adam.
+        if name.endswith("key/bias"):  # The softmax does not see it: its gradient is noise, which Adam makes large.
             continue
         np.testing.assert_allclose(got[name], expected[name], rtol=2e-3, atol=2e-4, err_msg=name)

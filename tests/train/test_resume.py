@@ -7,7 +7,8 @@ import pytest
 
 from tests.train import runs
 
-UNPAIRED = ("data.pairs=0.5", "batch.images=4", "batch.reports=4", "optim.ema=0.9", "eval.every=2")
+UNPAIRED = ("data.pairs=0.5", "batch.images=4", "batch.reports=4", "optim.ema=0.9", "eval.every=2",
+            "model.text.bert.dropout_rate=0.1")
 
 
 @pytest.fixture(scope="module")
