@@ -1,5 +1,6 @@
 """Wrong use of the training: one clear line, exit status 2, nothing half-written."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -188,6 +189,28 @@ def test_the_command_line(tmp_path):
     wrong = command("--config=configs/phantom.py", f"--workdir={tmp_path}", "--config.bacth.pairs=3")
     assert wrong.returncode == 2 and wrong.stderr.startswith("error: unknown config key 'bacth.pairs'")
     assert wrong.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one megabyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]).returncode:
+        pytest.skip("needs the right to mount")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_the_run_with_one_line(phantom_data, compile_cache, small_disk):
+    flags = ("method=clip", "checkpoint.every=1", "checkpoint.keep=100", "total_steps=50", "eval.split=none")
+    errors = runs.run(small_disk / "run", phantom_data, *flags, status=2, cache=compile_cache)
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1].startswith("error: no space left on the disk while saving a checkpoint")
+    whole = [path.name for path in (small_disk / "run/checkpoints").iterdir() if path.name.isdigit()]
+    assert 1 <= len(whole) < 50
+    assert runs.state(small_disk / "run", max(map(int, whole)))["step"] == max(map(int, whole))
 
 
 def test_help_and_flags(capsys):
