@@ -75,7 +75,7 @@ def get_config(arg=None):
         "pool": "gap", "stem": "linear", "attention_window": 0, "position": True, "dropout_rate": 0.0})
     config.model.image.resnet = ConfigDict({
         "variant": "resnet50", "sizes": {"width": 0}, "stem": "imagenet", "conv": "native",
-        "norm": "batch", "pool": "mean"})
+        "norm": "batch", "pool": "mean", "zero_init": True})
     config.model.text = ConfigDict()
     config.model.text.name = "bert"
     config.model.text.bert = ConfigDict({
@@ -116,11 +116,14 @@ def get_config(arg=None):
 
     config.methods = ConfigDict()
     config.methods.clip = ConfigDict({"text": "report", "scoring": "pair", "weights": {"contrastive": 1.0}})
-    config.methods.clip_evidence = ConfigDict({"text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0}})
+    config.methods.clip_evidence = ConfigDict({
+        "text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0}})
     config.methods.clip_evidence_soft = ConfigDict({
-        "text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0}, "own_share": 0.2, "target_temperature": 0.5})
+        "text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0},
+        "own_share": 0.2, "target_temperature": 0.5})
     config.methods.clip_sigmoid = ConfigDict({"text": "report", "scoring": "pair", "weights": {"sigmoid": 1.0}})
-    config.methods.supervised = ConfigDict({"text": "", "scoring": "positive", "weights": {"labels": 1.0}, "uncertain": "ignore"})
+    config.methods.supervised = ConfigDict({
+        "text": "", "scoring": "positive", "weights": {"labels": 1.0}, "uncertain": "ignore"})
     lgdea = {
         "text": "phrases", "scoring": "positive",
         "weights": {

@@ -60,8 +60,8 @@ def pool_patches(patches: jax.Array, pool: str) -> jax.Array:
 class Block(nnx.Module):
     """A residual block: two 3 x 3 convolutions, or 1 x 1, 3 x 3, 1 x 1 with four times the width (bottleneck)."""
 
-    def __init__(self, cin: int, width: int, stride: int, *, bottleneck: bool, conv: str, norm: str, dtype: DTypeLike,
-                 rngs: nnx.Rngs):
+    def __init__(self, cin: int, width: int, stride: int, *, bottleneck: bool, conv: str, norm: str,
+                 zero_init: bool, dtype: DTypeLike, rngs: nnx.Rngs):
         def convolution(cin: int, cout: int, size: int, stride: int = 1) -> layers.Conv:
             return layers.Conv(cin, cout, size, stride=stride, how=conv, dtype=dtype, rngs=rngs)
 
@@ -69,8 +69,8 @@ class Block(nnx.Module):
         shapes = [(cin, width, 1, 1), (width, width, 3, stride), (width, cout, 1, 1)] if bottleneck else \
             [(cin, width, 3, stride), (width, cout, 3, 1)]
         self.convs = nnx.List([convolution(*shape) for shape in shapes])
-        # The last norm starts at zero: every block begins as the identity, and deep towers train from the first step.
-        self.norms = nnx.List([NORMS[norm](shape[1], zero_scale=i == len(shapes) - 1)
+        # With the last norm at zero every block begins as the identity, and deep towers train from the first step.
+        self.norms = nnx.List([NORMS[norm](shape[1], zero_scale=zero_init and i == len(shapes) - 1)
                                for i, shape in enumerate(shapes)])
         self.shortcut = convolution(cin, cout, 1, stride) if stride > 1 or cin != cout else None
         self.shortcut_norm = NORMS[norm](cout) if self.shortcut is not None else None
@@ -95,7 +95,7 @@ class ResNet(nnx.Module):
 
     def __init__(self, *, stage_sizes: tuple[int, ...], bottleneck: bool, width: int, rngs: nnx.Rngs,
                  channels: int = 1, stem: str = "imagenet", conv: str = "native", norm: str = "group",
-                 pool: str = "mean", dtype: DTypeLike = jnp.float32, remat: bool = False):
+                 pool: str = "mean", zero_init: bool = True, dtype: DTypeLike = jnp.float32, remat: bool = False):
         """Args:
           stage_sizes: residual blocks of each stage; every stage but the first halves the grid and doubles the width.
           width: channels of the first stage.
@@ -106,6 +106,7 @@ class ResNet(nnx.Module):
           norm: "batch" or "group".
           pool: "mean" over the patches, their "max", or "lse", a smooth maximum (log-mean-exp): a lesion in one patch
             of 64 is not drowned by the others.
+          zero_init: blocks begin as the identity; False for shallow towers, which then learn from the first step.
           remat: recompute the blocks in the backward pass; not with batch norm, whose moments it would update twice.
 
         Raises:
@@ -131,8 +132,8 @@ class ResNet(nnx.Module):
             stage_width = width * 2**stage
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                blocks.append(Block(cin, stage_width, stride, bottleneck=bottleneck, conv=conv, norm=norm, dtype=dtype,
-                                    rngs=rngs))
+                blocks.append(Block(cin, stage_width, stride, bottleneck=bottleneck, conv=conv, norm=norm,
+                                    zero_init=zero_init, dtype=dtype, rngs=rngs))
                 cin = stage_width * 4 if bottleneck else stage_width
         self.blocks = nnx.List(blocks)
         self.width = cin
