@@ -1,0 +1,1 @@
+"""Studies and measurements, each one command; see the README for their tables."""
