@@ -71,7 +71,7 @@ def test_every_method_on_every_mesh(phantom_data, compile_cache):
     one = table(losses(phantom_data, methods, ["1x1"], 1, cache=compile_cache))
     eight = table(losses(phantom_data, methods, ["8x1"], 8, cache=compile_cache))
     split = table(losses(phantom_data, ["lgdea", "clip_sigmoid"], ["4x2"], 8, cache=compile_cache))
-    two = two_processes(phantom_data, methods, ["8x1"], compile_cache)
+    two = two_processes(phantom_data, ["lgdea", "clip_evidence_soft", "supervised"], ["8x1"], compile_cache)
     assert_all_equal(one, eight, split, two)
 
 
