@@ -51,43 +51,32 @@ def load_object(text: str) -> tuple[dict[str, Any], tuple[str, ...]]:
             repairs.append("prose")
         repairs.append("fence")
         body = fence[1].strip()
-    starts = [match.start() for _, match in zip(range(_MAX_STARTS), re.finditer(r"\{", body))]
-    if not starts:
-        raise ReplyError("no JSON in the reply")
-    for start in starts:
-        found = _decode(body, start)
-        if found is None:
-            continue
-        value, end, comma = found
-        if not value and start != starts[-1]:
+    starts = [match.start() for _, match in zip(range(_MAX_STARTS), re.finditer(r'\{(?=\s*(?:"|\}|\Z))', body))]
+    for start in starts:  # The first that is an object; a lost end before the next one, which lies inside it.
+        value, end, repair = _decode(body, start) or _close(body, start) or (None, 0, "")
+        if not value:
             continue
         if start or body[end:].strip():
             repairs.append("prose")
-        if comma:
-            repairs.append("trailing comma")
-        return value, tuple(dict.fromkeys(repairs))
-    value = _close(body[starts[0]:])
-    if starts[0]:
-        repairs.append("prose")
-    return value, tuple(dict.fromkeys([*repairs, "truncated"]))
+        return value, tuple(dict.fromkeys([*repairs, *filter(None, [repair])]))
+    raise ReplyError("JSON that cannot be repaired" if starts else "no JSON in the reply")
 
 
-def _decode(body: str, start: int) -> tuple[dict[str, Any], int, bool] | None:
-    for comma, candidate in ((False, body), (True, None)):
-        if candidate is None:
-            candidate = body[:start] + _TRAILING_COMMA.sub(r"\1", body[start:])
-            if candidate == body:
-                return None
+def _decode(body: str, start: int) -> tuple[dict[str, Any], int, str] | None:
+    """(object, its end, repair) of a complete object at `start`."""
+    fixed = body[:start] + _TRAILING_COMMA.sub(r"\1", body[start:])
+    for candidate, repair in ((body, ""), (fixed, "trailing comma")):
         try:
             value, end = _DECODER.raw_decode(candidate, start)
         except (json.JSONDecodeError, RecursionError):
             continue
-        return (value, end, comma) if isinstance(value, dict) else None
+        return (value, end + len(body) - len(candidate), repair) if isinstance(value, dict) else None
     return None
 
 
-def _close(text: str) -> dict[str, Any]:
+def _close(body: str, start: int) -> tuple[dict[str, Any], int, str] | None:
     """A truncated object without its unfinished last element: what is kept was complete."""
+    text = body[start:]
     ends = [match.end() for match in re.finditer(r"[}\]]|(?<=[\w\"])(?=\s*,)", text)]
     for cut in reversed(ends[-_MAX_CUTS:]):
         opened, in_string = _open_brackets(text[:cut])
@@ -99,8 +88,8 @@ def _close(text: str) -> dict[str, Any]:
         except (json.JSONDecodeError, RecursionError):
             continue
         if isinstance(value, dict) and value:
-            return value
-    raise ReplyError("JSON that cannot be repaired")
+            return value, len(body), "truncated"
+    return None
 
 
 def _open_brackets(text: str) -> tuple[list[str], bool]:
