@@ -28,6 +28,7 @@ from lgdea_jax.cli import UserError
 
 VERSION = 1
 VALID, INVALID, FAILED = "valid", "invalid", "failed"
+CLAIMED, TAKEN, OVER = "claimed", "taken", "over"
 _BATCH = 500  # Keys per query: SQLite takes at least 999 parameters.
 
 _SCHEMA = """
@@ -149,12 +150,15 @@ class Cache:
         row = self._db.execute("SELECT status, reason, reply FROM replies WHERE key = ?", (key,)).fetchone()
         return Entry(row[0], row[1], zlib.decompress(row[2]).decode("utf-8", "surrogatepass")) if row else None
 
-    def put(self, key: bytes, scope: bytes, entry: Entry, tokens_in: int = 0, tokens_out: int = 0) -> None:
-        """Stores a reply for good and gives up the claim on its key."""
+    def put(self, key: bytes, scope: bytes, entry: Entry, spent: Spent | None = None) -> None:
+        """Stores a reply for good, books what it took, and gives up the claim on its key."""
+        spent = spent or Spent()
         packed = zlib.compress(entry.reply.encode("utf-8", "surrogatepass"), 1)
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                             (key, scope, entry.status, entry.reason, packed, tokens_in, tokens_out, time.time()))
+                             (key, scope, entry.status, entry.reason, packed, spent.tokens_in, spent.tokens_out, time.time()))
+            if spent.calls:
+                self._book(scope, dataclasses.astuple(spent))
             self._db.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self._owner))
 
     def quarantined(self, scope: bytes) -> Iterator[tuple[bytes, Entry]]:
@@ -166,10 +170,10 @@ class Cache:
 
     # --- Money ---
 
-    def book(self, scope: bytes, tokens_in: int, tokens_out: int, estimated_in: int, cost: float) -> None:
-        """Adds an answered request to what was spent."""
+    def book_lost(self, scope: bytes, cost: float) -> None:
+        """Adds a request without an answer that the server may have counted all the same."""
         with self._transaction():
-            self._book(scope, (1, tokens_in, tokens_out, estimated_in, cost, 0.0))
+            self._book(scope, (0, 0, 0, 0, cost, cost))
 
     def _book(self, scope: bytes, values: tuple) -> None:
         self._db.execute("INSERT OR IGNORE INTO spent VALUES (?, 0, 0, 0, 0, 0, 0)", (scope,))
@@ -188,31 +192,43 @@ class Cache:
     def _owner_file(self, owner: str) -> Path:
         return self.path.with_name(f"{self.path.name}-owner-{owner}")
 
-    def claim(self, key: bytes, scope: bytes, cost: float) -> bool:
-        """Reserves a key for this process, at what its request may cost; False if it is answered or claimed by another.
+    def claim(self, key: bytes, scope: bytes, cost: float, limit: float = 0.0) -> str:
+        """Reserves a key for this process, at what its request may cost at most.
 
-        A FAILED reply is no answer: its key can be claimed.
+        Args:
+          key, scope: of the question.
+          cost: an upper bound.
+          limit: what may be spent in all, 0 for no limit; checked together with the claims of all processes.
+
+        Returns:
+          CLAIMED; TAKEN, if the key is answered or claimed by another process (a FAILED reply is no answer); or OVER,
+          if it might cost more than is left.
         """
         if self._lock is None:
             self._lock = open(self._owner_file(self._owner), "w")  # noqa: SIM115 (held until close)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
         with self._transaction():
-            done = self._db.execute("SELECT 1 FROM replies WHERE key = ? AND status != ?", (key, FAILED)).fetchone()
-            if done:
-                return False
-            cursor = self._db.execute("INSERT OR IGNORE INTO claims VALUES (?, ?, ?, ?)",
-                                      (key, scope, self._owner, cost))
-            return cursor.rowcount == 1
+            if self._db.execute("SELECT 1 FROM replies WHERE key = ? AND status != ? UNION ALL "
+                                "SELECT 1 FROM claims WHERE key = ?", (key, FAILED, key)).fetchone():
+                return TAKEN
+            if limit and self._committed(scope) + cost > limit:
+                return OVER
+            self._db.execute("INSERT INTO claims VALUES (?, ?, ?, ?)", (key, scope, self._owner, cost))
+            return CLAIMED
+
+    def _committed(self, scope: bytes) -> float:
+        """Spent and claimed, by all processes."""
+        row = self._db.execute("SELECT (SELECT COALESCE(SUM(cost), 0) FROM spent WHERE scope = ?) + "
+                               "(SELECT COALESCE(SUM(cost), 0) FROM claims WHERE scope = ?)", (scope, scope)).fetchone()
+        return float(row[0])
+
+    def affordable(self, scope: bytes, limit: float) -> bool:
+        """Whether every claimed request may be sent once more, after what was booked since they were claimed."""
+        return self._committed(scope) <= limit
 
     def release(self, key: bytes) -> None:
         """Gives up a claim without an answer."""
         self._db.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self._owner))
-
-    def reserved_by_others(self, scope: bytes) -> float:
-        """What the open requests of other processes may cost."""
-        row = self._db.execute("SELECT COALESCE(SUM(cost), 0) FROM claims WHERE scope = ? AND owner != ?",
-                               (scope, self._owner)).fetchone()
-        return float(row[0])
 
     def reap(self) -> int:
         """Voids the claims of processes that are gone and books what they may have cost; returns their number."""

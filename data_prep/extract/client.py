@@ -5,7 +5,6 @@ Errors carry a kind and a status, never a server's words: those may repeat the r
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import importlib
 import os
@@ -16,10 +15,13 @@ from typing import Any, Protocol
 from lgdea_jax.cli import UserError, choose, require
 
 # Transient kinds are tried again; the others concern the request or the whole run.
-RATE, SERVER, TIMEOUT, CONNECTION = "rate limit", "server error", "timeout", "connection"
+RATE, SERVER, TIMEOUT = "rate limit", "server error", "timeout"
+CONNECTION, UNREACHABLE = "connection lost", "no connection"
 AUTH, NOT_FOUND, REFUSED, BLOCKED = "key refused", "not found", "request refused", "blocked by the server's filter"
 BAD_REPLY = "unreadable response"
-TRANSIENT = frozenset((RATE, SERVER, TIMEOUT, CONNECTION, BAD_REPLY))
+TRANSIENT = frozenset((RATE, SERVER, TIMEOUT, CONNECTION, UNREACHABLE, BAD_REPLY))
+# The request was sent but its answer is lost: the server may charge it all the same.
+MAYBE_CHARGED = frozenset((TIMEOUT, CONNECTION, BAD_REPLY))
 
 
 class ClientError(Exception):
@@ -151,11 +153,3 @@ def status_error(status: int, retry_after: float | None) -> ClientError:
     if status in (408, 409, 425) or status >= 500:
         return ClientError(SERVER, status, retry_after)
     return ClientError(REFUSED, status)
-
-
-async def within(seconds: float, coroutine: Any) -> Any:
-    """Awaits for at most so long; a server that drips bytes never lets a read time out."""
-    try:
-        return await asyncio.wait_for(coroutine, seconds)
-    except TimeoutError:
-        raise ClientError(TIMEOUT) from None

@@ -67,8 +67,11 @@ class GeminiClient:
     async def ask(self, request: Request) -> Reply:
         """Sends one generateContent request."""
         model = self._model(request)
-        return await client.within(self._endpoint.timeout + 1, asyncio.get_running_loop().run_in_executor(
-            self._threads, self._send, model, request.report))
+        try:
+            async with asyncio.timeout(self._endpoint.timeout + 1):  # A server that drips lets no read time out.
+                return await asyncio.get_running_loop().run_in_executor(self._threads, self._send, model, request.report)
+        except TimeoutError:
+            raise ClientError(client.TIMEOUT) from None
 
     def _send(self, model: gemini.GenerativeModel, report: str) -> Reply:
         try:
@@ -85,8 +88,10 @@ class GeminiClient:
             raise ClientError(client.TIMEOUT) from None
         except requests.exceptions.TooManyRedirects:
             raise ClientError(client.REFUSED, 307) from None
-        except requests.exceptions.RequestException:
-            raise ClientError(client.CONNECTION) from None
+        except requests.exceptions.RequestException as error:
+            reason = getattr(error.args[0] if error.args else None, "reason", None)
+            unsent = type(reason).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
+            raise ClientError(client.UNREACHABLE if unsent else client.CONNECTION) from None
         except (ValueError, gemini.types.BlockedPromptException):  # Not the protocol's; its text would show the reply.
             raise ClientError(client.BAD_REPLY) from None
         return _reply(answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx2  # What google-genai speaks HTTP with.
@@ -43,7 +44,11 @@ class GenaiClient:
 
     async def ask(self, request: Request) -> Reply:
         """Sends one generateContent request."""
-        return await client.within(self._endpoint.timeout, self._send(request))
+        try:
+            async with asyncio.timeout(self._endpoint.timeout):  # A server that drips never lets a read time out.
+                return await self._send(request)
+        except TimeoutError:
+            raise ClientError(client.TIMEOUT) from None
 
     async def _send(self, request: Request) -> Reply:
         try:
@@ -56,6 +61,8 @@ class GenaiClient:
                 raise ClientError(client.AUTH, 400) from None
             raise client.status_error(int(error.code or 0), retry_delay(headers.get("retry-after"), error.details)
                                       ) from None
+        except (httpx2.ConnectError, httpx2.ConnectTimeout):
+            raise ClientError(client.UNREACHABLE) from None
         except httpx2.TimeoutException:
             raise ClientError(client.TIMEOUT) from None
         except httpx2.TransportError:

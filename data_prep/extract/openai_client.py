@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -36,7 +37,10 @@ class OpenAiClient:
         rung = self._rung
         while True:
             try:
-                return await client.within(self._endpoint.timeout, self._send(request, _LADDER[rung]))
+                async with asyncio.timeout(self._endpoint.timeout):  # A server that drips never lets a read time out.
+                    return await self._send(request, _LADDER[rung])
+            except TimeoutError:
+                raise ClientError(client.TIMEOUT) from None
             except ClientError as error:
                 # Only until the first answer: later a refusal is about the report.
                 if error.status not in (400, 422) or self._answered or rung == len(_LADDER) - 1:
@@ -61,8 +65,10 @@ class OpenAiClient:
         except openai.APIStatusError as error:
             raise client.status_error(error.status_code, parse_retry_after(error.response.headers.get("retry-after"))
                                       ) from None
-        except openai.APIConnectionError:
-            raise ClientError(client.CONNECTION) from None
+        except openai.APIConnectionError as error:
+            # By name: the package changed the library that it speaks HTTP with.
+            unsent = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
+            raise ClientError(client.UNREACHABLE if unsent else client.CONNECTION) from None
         except openai.APIError:  # Among them a body that is not the protocol's.
             raise ClientError(client.BAD_REPLY) from None
         except ValueError:  # JSON that does not parse; its text would show the reply.

@@ -64,8 +64,8 @@ def load_object(text: str) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 def _decode(body: str, start: int) -> tuple[dict[str, Any], int, str] | None:
     """(object, its end, repair) of a complete object at `start`."""
-    fixed = body[:start] + _TRAILING_COMMA.sub(r"\1", body[start:])
-    for candidate, repair in ((body, ""), (fixed, "trailing comma")):
+    for repair in ("", "trailing comma"):
+        candidate = body[:start] + _TRAILING_COMMA.sub(r"\1", body[start:]) if repair else body
         try:
             value, end = _DECODER.raw_decode(candidate, start)
         except (json.JSONDecodeError, RecursionError):

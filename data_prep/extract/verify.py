@@ -21,6 +21,8 @@ UNSUPPORTED, DUPLICATE, UNKNOWN_FINDING, UNKNOWN_CERTAINTY, MALFORMED = (
     "unsupported", "duplicate", "unknown finding", "unknown certainty", "malformed")
 
 _MARK = re.compile(r"\[\*\*.*?\*\*\]|_{2,}|\bX{3,}\b|<[A-Z_]{3,}>|\[[A-Z_]{3,}\]", re.DOTALL)
+_WORD = re.compile(r"\S+")
+_LETTERS = re.compile(r"[^\W\d_]+")
 _EDGE = " \t\r\n\"'.,;:`\u201c\u201d\u2026"
 
 
@@ -59,15 +61,17 @@ class Verified:
 
 def _letters(text: str) -> tuple[str, list[int]]:
     """Lower-case text without white space and de-identification marks, and the place of each kept character."""
-    kept, places = [], []
+    kept: list[str] = []
+    places: list[int] = []
     position = 0
     for mark in [*_MARK.finditer(text), None]:
         stop = mark.start() if mark else len(text)
-        for i in range(position, stop):
-            if not text[i].isspace():
-                lowered = text[i].lower()
-                kept.append(lowered if len(lowered) == 1 else text[i])
-                places.append(i)
+        for word in _WORD.finditer(text, position, stop):
+            lowered = word.group().lower()
+            if len(lowered) != len(word.group()):  # A few letters grow when lowered; places must not move.
+                lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in word.group())
+            kept.append(lowered)
+            places.extend(range(*word.span()))
         position = mark.end() if mark else stop
     return "".join(kept), places
 
@@ -78,12 +82,12 @@ class Report:
     def __init__(self, text: str) -> None:
         self.text = text
         self._letters, self._places = _letters(text)
-        self._evidence = sections.evidence_spans(text)
+        self._evidence: tuple[tuple[int, int], ...] | None = None
 
     def find(self, quote: str) -> list[tuple[int, int]]:
         """Spans at which the quote stands as whole words; those in sections that hold evidence come first."""
         wanted, _ = _letters(quote.strip(_EDGE))
-        if len(re.findall(r"[^\W\d_]", wanted)) < 3:
+        if sum(map(len, _LETTERS.findall(wanted))) < 3:
             return []  # "no" or "3 cm" supports nothing.
         found, at = [], self._letters.find(wanted)
         while at >= 0:
@@ -91,7 +95,7 @@ class Report:
             if self._whole(start, end):
                 found.append((start, end))
             at = self._letters.find(wanted, at + 1)
-        return sorted(found, key=lambda span: (not self._is_evidence(*span), span))
+        return found if len(found) < 2 else sorted(found, key=lambda span: (not self._is_evidence(*span), span))
 
     def _whole(self, start: int, end: int) -> bool:
         text = self.text
@@ -99,6 +103,8 @@ class Report:
                     or (end < len(text) and text[end].isalnum() and text[end - 1].isalnum()))
 
     def _is_evidence(self, start: int, end: int) -> bool:
+        if self._evidence is None:
+            self._evidence = sections.evidence_spans(self.text)
         return any(left <= start and end <= right for left, right in self._evidence)
 
 
