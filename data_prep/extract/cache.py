@@ -1,6 +1,6 @@
 """Replies that were paid for: a content-addressed SQLite file that several processes may share.
 
-A reply is keyed by report, prompt, schema and model. It is committed the moment it is there, so that `kill -9` loses none
+A reply is keyed by report, prompt, schema and model. It is committed the moment it is there: `kill -9` loses none
 that has arrived. Before a question is sent it is claimed, so that two processes never ask the same at the same
 time; claims of a process that died are void, and what they may have cost is booked as spent.
 
@@ -156,7 +156,8 @@ class Cache:
         packed = zlib.compress(entry.reply.encode("utf-8", "surrogatepass"), 1)
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                             (key, scope, entry.status, entry.reason, packed, spent.tokens_in, spent.tokens_out, time.time()))
+                             (key, scope, entry.status, entry.reason, packed, spent.tokens_in, spent.tokens_out,
+                              time.time()))
             if spent.calls:
                 self._book(scope, dataclasses.astuple(spent))
             self._db.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self._owner))

@@ -98,8 +98,8 @@ _LIKELY = {
     "dates": re.compile(rf"\b\d{{1,2}}[/.-]\d{{1,2}}[/.-](?:19|20)?\d{{2}}\b|\b(?:19|20)\d{{2}}-\d{{2}}-\d{{2}}\b"
                         rf"|\b{_MONTH}\s+\d{{1,2}}(?:st|nd|rd|th)?,?\s+(?:19|20)\d{{2}}\b"
                         rf"|\b\d{{1,2}}\s+{_MONTH}\s+(?:19|20)\d{{2}}\b", re.IGNORECASE),
-    "names": re.compile(r"\b(?:Dr|Mr|Mrs|Ms|Prof)\.?\s+[A-Z][a-z]+\b|\b(?i:patient(?: name)?|name|signed by|dictated by)"
-                        r"\s*:\s*[A-Z][a-z]+|\b[A-Z][a-z]+ [A-Z][a-z]+,? (?:MD|M\.D\.|DO|RN)\b"),
+    "names": re.compile(r"\b(?:Dr|Mr|Mrs|Ms|Prof)\.?\s+[A-Z][a-z]+\b|\b(?i:patient(?: name)?|name|signed by|dictated"
+                        r" by)\s*:\s*[A-Z][a-z]+|\b[A-Z][a-z]+ [A-Z][a-z]+,? (?:MD|M\.D\.|DO|RN)\b"),
     "ids": re.compile(r"\b(?:MRN|accession|acc|SSN|DOB|patient id)\b\W{0,3}#?\s*\w*\d|\b\d{3}-\d{2}-\d{4}\b|\b\d{7,}\b"
                       r"|\b[\w.+-]+@[\w-]+\.\w+\b|\(\d{3}\)\s*\d{3}-\d{4}|\b\d{3}-\d{3}-\d{4}\b", re.IGNORECASE),
 }
@@ -133,5 +133,5 @@ class Screening:
             return ""
         found = "; ".join(f"likely {kind} in {self.counts[kind]} (the first: report "
                           f"{', '.join(map(str, self.first[kind]))})" for kind in _LIKELY if self.counts[kind])
-        return (f"warning: of {self.reports} reports, {found}, counting from 0. Check that they are de-identified before "
-                "they are sent")
+        return (f"warning: of {self.reports} reports, {found}, counting from 0. Check that they are de-identified "
+                "before they are sent")

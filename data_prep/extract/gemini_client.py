@@ -69,7 +69,8 @@ class GeminiClient:
         model = self._model(request)
         try:
             async with asyncio.timeout(self._endpoint.timeout + 1):  # A server that drips lets no read time out.
-                return await asyncio.get_running_loop().run_in_executor(self._threads, self._send, model, request.report)
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._threads, self._send, model, request.report)
         except TimeoutError:
             raise ClientError(client.TIMEOUT) from None
 

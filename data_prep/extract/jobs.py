@@ -1,4 +1,4 @@
-"""A job: one task put to one model, with the cache of its replies. Light and picklable, so that workers can read from it."""
+"""A job: one task put to one model, with the cache of its replies. Picklable, so that workers can read from it."""
 
 from __future__ import annotations
 

@@ -211,8 +211,8 @@ class _Run:
             raise UserError(f"{where} does not know the model {self._job.settings.model!r}, or its path is wrong (404)")
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= max(8, 2 * self._job.settings.concurrency):
-            raise UserError(f"the last {self._failures_in_a_row} requests to {where} failed ({error}): what was answered "
-                            "is kept; run the same command again to go on")
+            raise UserError(f"the last {self._failures_in_a_row} requests to {where} failed ({error}): what was "
+                            "answered is kept; run the same command again to go on")
         if error.kind in clients.TRANSIENT:
             return Entry(FAILED, f"{error} after {self._job.settings.attempts} tries", reply)
         return Entry(INVALID, str(error), reply)

@@ -1,4 +1,4 @@
-"""Looks at all reports before any is sent: how many, how many equal ones, what is answered, and what the rest may cost."""
+"""Looks at all reports before any is sent: how many, how many equal, what is answered, what the rest may cost."""
 
 from __future__ import annotations
 
