@@ -37,9 +37,9 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import finish
+from data_prep.extract.extractors import LLM_EXTRACTORS
 from data_prep.shards import (
     COUNTS,
-    LLM_EXTRACTORS,
     RecordMaker,
     ShardSpec,
     Slice,

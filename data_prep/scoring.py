@@ -88,6 +88,35 @@ def measures(counts: np.ndarray, uncertain: str) -> dict[str, np.ndarray]:
     }
 
 
+def confusion(counts: np.ndarray) -> dict[str, dict[str, int]]:
+    """Reference value -> what the extractor says -> reports, from one finding's histogram [2, grades]."""
+    levels = ("absent", "unmentioned", "uncertain", "present")
+    return {value: {level: int(counts[i, j]) for j, level in enumerate(levels)}
+            for i, value in enumerate(("negative", "positive"))}
+
+
+def auc_of_scores(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve of continuous scores, ties counting half.
+
+    Args:
+      truth: int8 [n, findings], 1 positive, 0 negative, anything else left out.
+      scores: float64 [n, findings].
+      weights: float32 [b, n].
+
+    Returns:
+      float64 [b, findings], NaN without a positive or a negative.
+    """
+    found = np.full((len(weights), truth.shape[1]), np.nan)
+    for i in range(truth.shape[1]):
+        levels, place = np.unique(scores[:, i], return_inverse=True)
+        counts = np.stack([weights @ ((truth[:, i] == value)[:, None] & (place[:, None] == np.arange(len(levels)))
+                                      ).astype(np.float32) for value in (0, 1)], 1).astype(np.float64)
+        negative, positive = counts[:, 0], counts[:, 1]
+        below = np.cumsum(negative, -1) - negative
+        found[:, i] = _divide((positive * (below + negative / 2)).sum(-1), positive.sum(-1) * negative.sum(-1))
+    return found
+
+
 def estimate(samples: np.ndarray) -> Estimate:
     """The first sample is the value, the percentiles of the others the 95% interval (undefined resamples left out)."""
     value, rest = float(samples[0]), samples[1:]

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.extract.extractors import LLM_EXTRACTORS
 from data_prep.study import ImageRef, Reject, Rejection, Study
 from lgdea_jax.cli import choose
 from lgdea_jax.io import UnreadableImage, encode_image, read_image_file
@@ -31,7 +32,6 @@ from lgdea_jax.record_source import BUILD_FOLDER, INDEX_COLUMNS
 from lgdea_jax.records import MISSING, Box, Evidence, Record
 
 EXTRACTORS = {"rules": "data_prep.extract.rules"}
-LLM_EXTRACTORS = ("gemini", "genai", "openai")
 COUNTS = ("rows", "read", "rejected", "studies", "records", "images", "reports", "normal", "evidence")
 
 
