@@ -57,7 +57,7 @@ def keys(label_set: str) -> tuple[str, ...]:
 def reply_model(label_set: str, probability: bool) -> type[BaseModel]:
     """The pydantic model of a reply: every key is required."""
     if probability:
-        kind: Any = Annotated[int, Field(ge=0, le=100)] | None
+        kind: Any = Annotated[int, Field(ge=0, le=100, strict=True)] | None
     else:
         kind = Literal[tuple(_VALUES)]
     fields = {f"label{i}": (kind, Field(alias=key)) for i, key in enumerate(keys(label_set))}
@@ -98,8 +98,10 @@ def read_labels(value: dict[str, Any], label_set: str, probability: bool,
         given[known] = answer
     if any(key not in given for key in wanted):
         raise ReplyError("a label is missing in the reply")
-    read = _percent if probability else _word
-    fixed = {key: read(given[key], repaired) for key in wanted}
+    # 0.97 can only mean a probability; then 1 beside it is certainty, not one percent.
+    shares = any(isinstance(answer, float) and 0 < answer < 1 for answer in given.values())
+    fixed = {key: _percent(given[key], shares, repaired) if probability else _word(given[key], repaired)
+             for key in wanted}
     try:
         checked = model.model_validate(fixed)
     except ValidationError:  # Its text would show the reply.
@@ -123,17 +125,19 @@ def _word(answer: Any, repaired: Counter[str]) -> Any:
     return fixed
 
 
-def _percent(answer: Any, repaired: Counter[str]) -> Any:
-    if answer is None or (isinstance(answer, int) and not isinstance(answer, bool)):
+def _percent(answer: Any, shares: bool, repaired: Counter[str]) -> Any:
+    if answer is None or isinstance(answer, bool):
         return answer
+    if isinstance(answer, (int, float)) and shares and 0 <= answer <= 1:
+        repaired["value"] += 1
+        return round(100 * answer)
+    if isinstance(answer, float) and 1 < answer <= 100:
+        repaired["value"] += 1
+        return round(answer)
     if isinstance(answer, str):
         text = answer.strip().rstrip("%").strip()
         repaired["value"] += 1
         if text.lower() in ("", "null", "none", "unmentioned", "not mentioned"):
             return None
-        return int(text) if text.isdigit() else answer
-    if isinstance(answer, float) and 0 <= answer <= 100:
-        repaired["value"] += 1
-        # 0.97 was meant as a probability, 97.0 as percent; 1.0 beside integers is ambiguous and refused.
-        return round(100 * answer) if answer < 1 else round(answer) if answer > 1 else answer
+        return int(text) if text.isdecimal() else answer
     return answer
