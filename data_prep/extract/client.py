@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import warnings
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -138,8 +139,12 @@ def open_client(endpoint: Endpoint) -> Client:
     """
     backend = BACKENDS[choose("extractor", endpoint.backend, BACKENDS)]
     choose("llm.structured", endpoint.structured, STRUCTURED)
-    require(backend.sdk, backend.extra, f"the extractor {endpoint.backend!r}")
-    return importlib.import_module(backend.module).open_client(endpoint, read_key(endpoint))
+    with warnings.catch_warnings():
+        # google-generativeai warns on every import that its support has ended.
+        warnings.simplefilter("ignore", FutureWarning)
+        require(backend.sdk, backend.extra, f"the extractor {endpoint.backend!r}")
+        module = importlib.import_module(backend.module)
+    return module.open_client(endpoint, read_key(endpoint))
 
 
 def status_error(status: int, retry_after: float | None) -> ClientError:

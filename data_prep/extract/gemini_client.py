@@ -7,22 +7,19 @@ request under way holds a thread.
 from __future__ import annotations
 
 import asyncio
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import google.generativeai as gemini
 import requests
+from google.ai.generativelanguage import GenerativeServiceClient
 from google.api_core import exceptions as google_errors
+from google.generativeai.client import get_default_generative_client
+from google.generativeai.types import RequestOptions
 
 from data_prep.extract import client
 from data_prep.extract.client import ClientError, Endpoint, Reply, Request
 from data_prep.extract.gemini_schema import gemini_schema, retry_delay
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", FutureWarning)  # "All support has ended": said in the module's docstring.
-    import google.generativeai as gemini
-    from google.ai.generativelanguage import GenerativeServiceClient
-    from google.generativeai.types import RequestOptions
 
 
 class GeminiClient:
@@ -52,8 +49,6 @@ class GeminiClient:
 
     def _session(self, model: gemini.GenerativeModel) -> None:
         """Makes the HTTP session fit for many threads, and keeps reports where they may be."""
-        from google.generativeai.client import get_default_generative_client
-
         # The package offers no option for any of this; tests hold its inside to what is used here.
         self._service = model._client = get_default_generative_client()
         session = self._service.transport._session

@@ -105,7 +105,7 @@ def _claim_all(path):
 def test_processes_never_claim_the_same(tmp_path):
     with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
         mine = list(pool.map(_claim_all, [str(tmp_path / "c")] * 3))
-    assert sorted(sum(mine, [])) == list(range(200))
+    assert sorted(i for part in mine for i in part) == list(range(200))
     with Cache(tmp_path / "c") as cache:
         assert cache.spent(SCOPE).cost == 200
 

@@ -44,8 +44,8 @@ def test_what_cannot_be_repaired(text, reason):
 
 
 values = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8),
-                      lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-                      max_leaves=12)
+                      lambda inner: (st.lists(inner, max_size=3)
+                                     | st.dictionaries(st.text(max_size=4), inner, max_size=3)), max_leaves=12)
 
 
 @given(st.dictionaries(st.text(max_size=4), values, min_size=1, max_size=4), st.data())
@@ -112,7 +112,8 @@ def test_duplicates_contradictions_and_overruled_normality():
 def test_wrong_values_are_put_right_or_dropped_but_never_invented():
     answer = read(item(certainty="Positive", laterality="LEFT-SIDED", severity="gigantic", temporality=None),
                   item(quote="No pneumothorax", finding="pneumothorax", certainty="negative", laterality="n/a"),
-                  item(finding="Unicorn"), item(certainty="perhaps-ish"), item(finding=None), "text", {"finding": "Mass"})
+                  item(finding="Unicorn"), item(certainty="perhaps-ish"), item(finding=None), "text",
+                  {"finding": "Mass"})
     first, second = answer.value.evidence
     assert (first.certainty, first.laterality, first.severity, first.temporality) == ("present", "left", "", "")
     assert (second.finding, second.certainty, second.laterality) == ("Pneumothorax", "absent", "")
