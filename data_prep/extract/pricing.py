@@ -11,7 +11,8 @@ from pathlib import Path
 
 from lgdea_jax.cli import UserError
 
-# Tokenisers differ by model. The estimate is exact for none of them; within this share it holds for English reports.
+# Tokenisers differ by model. Against OpenAI's cl100k_base, over 1,500 Open-I reports: the sum is 0.4% too low, single
+# reports are within 14% (95% of them), the prompts 11 to 26% too high. Vendors' newer tokenisers were not measured.
 ESTIMATE_ERROR = 0.20
 _PIECE = re.compile(r"[^\W\d_]+|\d+|[^\w\s]|_+|\n")
 MILLION = 1_000_000
