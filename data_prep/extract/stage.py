@@ -103,11 +103,12 @@ def ask(reports: Callable[[], Iterable[str]], job: Job, *, terms: Callable[[], I
         ahead = survey(reports(), job, cache)
     if ahead.pending:
         check(terms(), job, where)
-        show([*ahead.lines(job), *filter(None, [ahead.screening.warning()])], stream or sys.stderr)
+        show(ahead.lines(job), sys.stdout)
+        show(filter(None, [ahead.screening.warning()]), sys.stderr)
     summary = extract(reports, job, surveyed=ahead, stream=stream)
     currency = (job.price or FREE).currency
     if summary.asked:
-        show(summary.lines(currency), stream or sys.stderr)
+        show(summary.lines(currency), sys.stdout)
     if summary.left:
         raise UserError(f"stopped before llm.max_cost={job.settings.max_cost:g} {currency} is exceeded: {summary.left} "
                         "reports are left; raise it and run the same command again to go on")

@@ -20,7 +20,7 @@ from data_prep.extract.labels import Labels
 from data_prep.extract.repair import load_object
 from data_prep.extract.replies import FINDING_NAMES, EvidenceReply, json_schema, read_evidence
 from data_prep.extract.schema import Extraction
-from data_prep.extract.verify import verify
+from data_prep.extract.verify import Statement, verify
 from lgdea_jax.cli import choose
 from lgdea_jax.findings.label_sets import LABEL_SETS
 
@@ -36,13 +36,14 @@ class Answer:
     Attributes:
       value: `Extraction` or `Labels`.
       repairs: what was mended in the reply, by name.
-      dropped: statements that were dropped, by reason; flags: see `verify.Verified`.
+      dropped: statements that were dropped, by reason; flags, lost: see `verify.Verified`.
     """
 
     value: Extraction | Labels
     repairs: Mapping[str, int]
     dropped: Mapping[str, int]
     flags: tuple[str, ...] = ()
+    lost: tuple[tuple[str, Statement], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +87,8 @@ class Task:
             statements, normal, dropped, repaired = read_evidence(value)
             # Normality cannot be taken from half a list.
             verified = verify(report, statements, normal and "truncated" not in repairs, dropped)
-            return Answer(verified.extraction, dict(counts + repaired), verified.dropped, verified.flags)
+            return Answer(verified.extraction, dict(counts + repaired), verified.dropped, verified.flags,
+                          verified.lost)
         read, repaired = labels.read_labels(value, self.kind, self.probability, self._model)
         return Answer(read, dict(counts + repaired), {})
 

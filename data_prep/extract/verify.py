@@ -52,11 +52,13 @@ class Verified:
       dropped: reason -> number of statements dropped.
       flags: "contradiction FINDING" for a finding that is present and absent in the same place, and "normal overruled"
         where normality was claimed beside a finding that is present or uncertain.
+      lost: (reason, statement) of those that were dropped here, for a human to look at.
     """
 
     extraction: Extraction
     dropped: Mapping[str, int]
     flags: tuple[str, ...]
+    lost: tuple[tuple[str, Statement], ...] = ()
 
 
 def _letters(text: str) -> tuple[str, list[int]]:
@@ -121,18 +123,18 @@ def verify(report: str, statements: Sequence[Statement], normal: bool,
     Returns:
       The verified extraction; `schema.problems` finds nothing wrong with it.
     """
-    text, counts = Report(report), Counter(dropped or {})
+    text, lost = Report(report), []
     kept: list[Evidence] = []
     stated: set[tuple] = set()
     for item in statements:
         spans = text.find(item.quote)
         if not spans:
-            counts[UNSUPPORTED] += 1
+            lost.append((UNSUPPORTED, item))
             continue
         said = (item.finding, item.certainty, item.anatomy, item.laterality, item.severity, item.temporality)
         free = [span for span in spans if (item.finding, item.certainty, span) not in stated]
         if said in stated or not free:
-            counts[DUPLICATE] += 1
+            lost.append((DUPLICATE, item))
             continue
         start, end = free[0]
         stated.update((said, (item.finding, item.certainty, (start, end))))
@@ -143,7 +145,8 @@ def verify(report: str, statements: Sequence[Statement], normal: bool,
     abnormal = any(item.certainty != "absent" and item.temporality != "historical" for item in kept)
     if normal and abnormal:
         flags.append("normal overruled")
-    return Verified(Extraction(tuple(kept), normal and not abnormal), dict(counts), tuple(flags))
+    counts = Counter(dropped or {}) + Counter(reason for reason, _ in lost)
+    return Verified(Extraction(tuple(kept), normal and not abnormal), dict(counts), tuple(flags), tuple(lost))
 
 
 def contradictions(evidence: Sequence[Evidence]) -> tuple[str, ...]:
