@@ -51,7 +51,8 @@ def evidence(report, phrase, certainty, finding="Edema"):
 def test_marks_keep_the_text():
     report = "No <b>edema</b> & no mass. Possible \"edema\"."
     found = audit.marked(report, [evidence(report, "No <b>edema</b>", "absent"),
-                                  evidence(report, "edema</b>", "present"), evidence(report, 'Possible "edema"', "uncertain")])
+                                  evidence(report, "edema</b>", "present"),
+                                  evidence(report, 'Possible "edema"', "uncertain")])
     parser = Text()
     parser.feed(f"<pre>{found}</pre>")
     assert parser.pre == [report]
