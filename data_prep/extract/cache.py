@@ -96,6 +96,7 @@ class Cache:
             self._db.execute("PRAGMA journal_mode=WAL")
             # A commit is in the kernel's hands: it survives kill -9; only a power cut may take the last ones.
             self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.execute("PRAGMA wal_autocheckpoint=8000")  # Pages: each checkpoint waits for the disk.
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
                 self._db.executescript(_SCHEMA)
@@ -159,7 +160,8 @@ class Cache:
                              (key, scope, entry.status, entry.reason, packed, spent.tokens_in, spent.tokens_out,
                               time.time()))
             if spent.calls:
-                self._book(scope, dataclasses.astuple(spent))
+                self._book(scope, (spent.calls, spent.tokens_in, spent.tokens_out, spent.estimated_in, spent.cost,
+                                   spent.lost))
             self._db.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self._owner))
 
     def quarantined(self, scope: bytes) -> Iterator[tuple[bytes, Entry]]:
@@ -177,10 +179,11 @@ class Cache:
             self._book(scope, (0, 0, 0, 0, cost, cost))
 
     def _book(self, scope: bytes, values: tuple) -> None:
-        self._db.execute("INSERT OR IGNORE INTO spent VALUES (?, 0, 0, 0, 0, 0, 0)", (scope,))
         self._db.execute(
-            "UPDATE spent SET calls = calls + ?, tokens_in = tokens_in + ?, tokens_out = tokens_out + ?, "
-            "estimated_in = estimated_in + ?, cost = cost + ?, lost = lost + ? WHERE scope = ?", (*values, scope))
+            "INSERT INTO spent VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (scope) DO UPDATE SET "
+            "calls = calls + excluded.calls, tokens_in = tokens_in + excluded.tokens_in, "
+            "tokens_out = tokens_out + excluded.tokens_out, estimated_in = estimated_in + excluded.estimated_in, "
+            "cost = cost + excluded.cost, lost = lost + excluded.lost", (scope, *values))
 
     def spent(self, scope: bytes) -> Spent:
         """What questions of this scope have used so far."""

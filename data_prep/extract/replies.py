@@ -6,7 +6,6 @@ Reading is lenient where the meaning is plain ("positive" is "present") and coun
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import Any, Literal
 
@@ -153,8 +152,7 @@ def _item(item: Any, dropped: Counter[str], repaired: Counter[str]) -> dict[str,
         if chosen != given:
             repaired[field] += 1
         fixed[field] = chosen
-    anatomy = item.get("anatomy") or ""
-    fixed["anatomy"] = re.sub(r"\s+", " ", str(anatomy)).strip().lower()[:80]
+    fixed["anatomy"] = " ".join(str(item.get("anatomy") or "").split()).lower()[:80]
     if fixed["anatomy"] in _NOTHING:
         fixed["anatomy"] = ""
     return fixed

@@ -105,7 +105,9 @@ class _Run:
         self._later: list[tuple[bytes, str]] = []
         self._under_way = 0
         self._failures_in_a_row = 0
-        self._stopped = False
+        self._answered = False
+        self.stopped = False
+        self.finished: Counter[str] = Counter()  # Answered before their turn came, by earlier runs or other processes.
         self.calls = self.tokens_in = self.tokens_out = 0
         self.cost = 0.0
         self.statuses: Counter[str] = Counter()
@@ -119,7 +121,7 @@ class _Run:
         async with asyncio.TaskGroup() as group:
             for _ in range(self._job.settings.concurrency):
                 group.create_task(self._worker(items))
-        while self._later and not self._stopped:
+        while self._later and not self.stopped:
             waiting, self._later = self._later, []
             self._cache.reap()
             statuses = self._cache.statuses(key for key, _ in waiting)
@@ -134,7 +136,7 @@ class _Run:
     async def _worker(self, items: Iterator[tuple[bytes, str]]) -> None:
         for key, text in items:  # Shared by the workers: each takes the next one.
             await self._one(key, text)
-            if self._stopped:
+            if self.stopped:
                 return
 
     async def _one(self, key: bytes, text: str) -> None:
@@ -144,8 +146,8 @@ class _Run:
             claimed = self._cache.claim(key, self._job.scope, bound, self._job.settings.max_cost)
             if claimed != OVER:
                 break
-            if self._stopped or not self._under_way:
-                self._stopped = True
+            if self.stopped or not self._under_way:
+                self.stopped = True
                 return
             await asyncio.sleep(0.05)  # Requests under way are claimed at more than they will cost.
         if claimed == TAKEN:
@@ -155,7 +157,7 @@ class _Run:
         try:
             entry, used = await self._answer(text, bound)
         except _OutOfBudget:
-            self._stopped = True
+            self.stopped = True
             self._cache.release(key)
             return
         except asyncio.CancelledError:
@@ -214,6 +216,8 @@ class _Run:
                             "answered is kept; run the same command again to go on")
         if error.kind in clients.TRANSIENT:
             return Entry(FAILED, f"{error} after {self._job.settings.attempts} tries", reply)
+        if not self._answered:
+            return Entry(FAILED, str(error), reply)  # Perhaps it refuses everything: not the report's fault.
         return Entry(INVALID, str(error), reply)
 
     async def _ask(self, request: Request, bound: float, unbooked: float) -> Reply:
@@ -238,7 +242,7 @@ class _Run:
                     self._limiter.pause(delay)
                 await asyncio.sleep(delay)
                 continue
-            self._failures_in_a_row = 0
+            self._failures_in_a_row, self._answered = 0, True
             return reply
         raise AssertionError("attempts is at least 1")
 
@@ -259,7 +263,7 @@ async def _run(reports: Iterable[str], job: Job, cache: Cache, progress: Progres
     client = clients.open_client(job.endpoint)
     run = _Run(job, cache, client, progress)
     try:
-        await run.all(unfinished(reports, job, cache))
+        await run.all(unfinished(reports, job, cache, run.finished))
     finally:
         await client.close()
     return run
@@ -301,6 +305,9 @@ def extract(reports: Callable[[], Iterable[str]], job: Job, *, surveyed: Survey 
             raise _first(mistakes) from None  # Workers fail together: one of them says it all.
         except sqlite3.Error as error:
             raise _unwritable(job, error) from None
+        if not run.stopped:  # Another process answered some since they were surveyed.
+            run.statuses[VALID] += max(0, run.finished[VALID] - ahead.valid)
+            run.statuses[INVALID] += max(0, run.finished[INVALID] - ahead.invalid)
         done = sum(run.statuses.values())
         progress.show(done, run.cost, (job.price or FREE).currency, last=True)
         return Summary(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from data_prep.extract.cache import FAILED, VALID, Cache, Spent
@@ -80,9 +81,13 @@ def _fixed_tokens(prompt: str) -> int:
     return estimate_tokens(prompt) + _MARKS
 
 
-def unfinished(reports: Iterable[str], job: Job, cache: Cache) -> Iterator[tuple[bytes, str]]:
-    """(key, text) of each different report that has no answer yet, in order; equal texts once."""
+def unfinished(reports: Iterable[str], job: Job, cache: Cache, finished: Counter[str]) -> Iterator[tuple[bytes, str]]:
+    """(key, text) of each different report that has no answer yet, in order; equal texts once.
+
+    `finished` counts the statuses of the others.
+    """
     for part, statuses in _fresh(reports, job, cache):
+        finished.update(status for status in statuses.values() if status != FAILED)
         yield from ((key, text) for key, text in part if statuses.get(key, FAILED) == FAILED)
 
 

@@ -61,21 +61,21 @@ class Verified:
     lost: tuple[tuple[str, Statement], ...] = ()
 
 
-def _letters(text: str) -> tuple[str, list[int]]:
-    """Lower-case text without white space and de-identification marks, and the place of each kept character."""
-    kept: list[str] = []
-    places: list[int] = []
-    position = 0
-    for mark in [*_MARK.finditer(text), None]:
-        stop = mark.start() if mark else len(text)
-        for word in _WORD.finditer(text, position, stop):
-            lowered = word.group().lower()
-            if len(lowered) != len(word.group()):  # A few letters grow when lowered; places must not move.
-                lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in word.group())
-            kept.append(lowered)
-            places.extend(range(*word.span()))
-        position = mark.end() if mark else stop
-    return "".join(kept), places
+def _lower(text: str) -> str:
+    """Lower case of the same length: a few letters would grow, and places must not move."""
+    lowered = text.lower()
+    return lowered if len(lowered) == len(text) else "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+
+
+def _letters(text: str) -> str:
+    """The text in lower case without white space and de-identification marks."""
+    return "".join(_lower(_MARK.sub(" ", text)).split())
+
+
+def _places(text: str) -> list[int]:
+    """Where each character of `_letters(text)` stands."""
+    blanked = _MARK.sub(lambda mark: " " * len(mark.group()), text)
+    return [place for word in _WORD.finditer(blanked) for place in range(*word.span())]
 
 
 class Report:
@@ -83,12 +83,12 @@ class Report:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._letters, self._places = _letters(text)
+        self._letters, self._places = _letters(text), _places(text)
         self._evidence: tuple[tuple[int, int], ...] | None = None
 
     def find(self, quote: str) -> list[tuple[int, int]]:
         """Spans at which the quote stands as whole words; those in sections that hold evidence come first."""
-        wanted, _ = _letters(quote.strip(_EDGE))
+        wanted = _letters(quote.strip(_EDGE))
         if sum(map(len, _LETTERS.findall(wanted))) < 3:
             return []  # "no" or "3 cm" supports nothing.
         found, at = [], self._letters.find(wanted)

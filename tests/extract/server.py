@@ -193,3 +193,11 @@ class Server:
                  *(f"{name}: {value}" for name, value in (extra or {}).items())]
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode() + body)
         return True
+
+
+if __name__ == "__main__":  # A process of its own, for measurements: prints its port, runs until its input ends.
+    import sys
+
+    with Server() as running:
+        print(running.port, flush=True)
+        sys.stdin.read()

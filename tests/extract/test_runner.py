@@ -96,6 +96,28 @@ def test_what_got_no_reply_is_asked_again_next_time(tmp_path):
         assert server.calls[make_report(0)] == 1
 
 
+def test_what_another_process_answered_meanwhile_is_not_left_over(tmp_path):
+    reports = [make_report(i) for i in range(10)]
+    with Server() as server:
+        job = make_job("openai", server, tmp_path)
+        with Cache(job.cache) as cache:
+            before = survey(reports, job, cache)
+        extract(lambda: reports[:4], job)
+        summary = extract(lambda: reports, job, surveyed=before)
+        assert (summary.asked, summary.valid, summary.left, summary.calls) == (10, 10, 0, 6)
+        assert sum(server.calls.values()) == 10
+
+
+def test_a_server_that_refuses_everything_leaves_no_report_quarantined(tmp_path):
+    with Server(lambda report, nth: "400") as server:
+        job = make_job("openai", server, tmp_path, structured="none", concurrency=2)
+        with pytest.raises(UserError, match=r"request refused \(400\)"):
+            extract(lambda: [make_report(i) for i in range(50)], job)
+        server.fault = lambda report, nth: "400" if "number 3." in report and server.answered else None
+        summary = extract(lambda: [make_report(i) for i in range(50)], job)
+    assert (summary.valid, summary.quarantined) == (49, 1) and summary.reasons == {"request refused (400)": 1}
+
+
 @pytest.mark.parametrize("fault, message", [("503", "requests to http.* failed"), ("wrong key", "refused the key")])
 def test_a_dead_endpoint_stops_the_run(tmp_path, fault, message):
     with Server(lambda report, nth: fault, key="another" if fault == "wrong key" else KEY) as server:
@@ -287,7 +309,7 @@ def test_five_kills(tmp_path):
 def test_resuming_fifty_thousand_finished_reports_is_quick(tmp_path):
     from data_prep.extract.cache import VALID
 
-    reports = [f"{make_report(i)} {'x ' * 60}" for i in range(50_000)]
+    reports = [f"{make_report(i)}{' x' * 60}" for i in range(50_000)]
     with Server() as server:
         job = make_job("openai", server, tmp_path)
         with Cache(job.cache) as cache:
