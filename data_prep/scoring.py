@@ -14,7 +14,7 @@ import numpy as np
 # What a report says about a finding, as a score. "Not mentioned" is above "absent": silence is weaker than denial.
 GRADES = (0.0, 0.1, 0.5, 1.0)
 ABSENT, UNMENTIONED, UNCERTAIN, PRESENT = range(4)
-METRICS = ("auc", "f1", "precision", "sensitivity", "specificity")
+METRICS = ("auc", "f1", "precision", "sensitivity", "specificity", "kappa")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,11 @@ def _divide(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > 0)
 
 
+def _kappa(tp: np.ndarray, fn: np.ndarray, fp: np.ndarray, tn: np.ndarray) -> np.ndarray:
+    """Cohen's kappa of extractor and reference."""
+    return _divide(2 * (tp * tn - fn * fp), (tp + fp) * (fp + tn) + (tp + fn) * (fn + tn))
+
+
 def measures(counts: np.ndarray, uncertain: str) -> dict[str, np.ndarray]:
     """Every measure of `METRICS`, float64 [b, findings], from `histograms`.
 
@@ -85,6 +90,7 @@ def measures(counts: np.ndarray, uncertain: str) -> dict[str, np.ndarray]:
         "precision": _divide(hits, hits + alarms),
         "sensitivity": _divide(hits, positives),
         "specificity": _divide(negatives - alarms, negatives),
+        "kappa": _kappa(hits, positives - hits, alarms, negatives - alarms),
     }
 
 
