@@ -40,7 +40,7 @@ class GeminiClient:
             if self._endpoint.structured != "none":
                 config["response_mime_type"] = "application/json"
             if self._endpoint.structured == "json_schema":
-                config["response_schema"] = gemini_schema(request.schema)
+                config["response_schema"] = gemini_schema(request.schema, ordered=False)
             model = gemini.GenerativeModel(self._endpoint.model, system_instruction=request.prompt,
                                            generation_config=config)
             self._session(model)

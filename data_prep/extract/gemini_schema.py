@@ -14,23 +14,31 @@ _TYPES = {"string": "STRING", "integer": "INTEGER", "number": "NUMBER", "boolean
 _RETRY_DELAY = re.compile(r'"?retry_?delay"?\s*:\s*"?([0-9.]+s)"?', re.IGNORECASE)
 
 
-def gemini_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema as the API wants it: capital types, `nullable`, order of the properties, no empty enum value.
+def gemini_schema(schema: Mapping[str, Any], *, ordered: bool) -> dict[str, Any]:
+    """The schema as the API wants it: capital types, `nullable`, no empty enum value.
 
     "" among the values of an enum becomes "none", which the reader of replies takes for not stated.
+
+    Args:
+      schema: a plain JSON schema.
+      ordered: state the order of the properties (otherwise the API writes them by the alphabet); google-generativeai
+        does not know how to.
     """
     if "anyOf" in schema:
-        inner = [gemini_schema(option) for option in schema["anyOf"] if option.get("type") != "null"]
+        inner = [gemini_schema(option, ordered=ordered) for option in schema["anyOf"] if option.get("type") != "null"]
         return {**inner[0], "nullable": True}
     found: dict[str, Any] = {"type": _TYPES[schema["type"]]}
     if "enum" in schema:
         found["enum"] = [value or "none" for value in schema["enum"]]
         found["format"] = "enum"
     if "items" in schema:
-        found["items"] = gemini_schema(schema["items"])
+        found["items"] = gemini_schema(schema["items"], ordered=ordered)
     if "properties" in schema:
-        found["properties"] = {name: gemini_schema(value) for name, value in schema["properties"].items()}
+        found["properties"] = {name: gemini_schema(value, ordered=ordered)
+                               for name, value in schema["properties"].items()}
         found["required"] = list(schema.get("required", ()))
+        if ordered:
+            found["property_ordering"] = list(schema["properties"])
     return found
 
 

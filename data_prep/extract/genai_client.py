@@ -35,7 +35,8 @@ class GenaiClient:
             if self._endpoint.structured != "none":
                 structured["response_mime_type"] = "application/json"
             if self._endpoint.structured == "json_schema":
-                structured["response_schema"] = types.Schema.model_validate(gemini_schema(request.schema))
+                structured["response_schema"] = types.Schema.model_validate(
+                    gemini_schema(request.schema, ordered=True))
             self._configs[request.schema_name] = types.GenerateContentConfig(
                 system_instruction=request.prompt, temperature=self._endpoint.temperature,
                 max_output_tokens=request.max_tokens, candidate_count=1,

@@ -52,6 +52,8 @@ def test_a_reply(backend, kind, probability):
         assert config["responseMimeType"] == "application/json"
         sent = config["responseSchema"]
         assert set(sent["properties"]) == set(task.schema["properties"])
+        assert sent.get("propertyOrdering", sent.get("property_ordering")) == (
+            list(task.schema["properties"]) if backend == "genai" else None)
         if kind == "chexpert14":
             number = "INTEGER" if backend == "genai" else 3  # google-generativeai writes enums as numbers.
             assert sent["properties"]["Edema"] == {"type": number, "nullable": True}
@@ -126,7 +128,7 @@ def test_logs_hold_neither_key_nor_report(backend, caplog):
 
 
 def test_the_gemini_dialect_of_schemas():
-    found = gemini_schema(json_schema(EvidenceReply))
+    found = gemini_schema(json_schema(EvidenceReply), ordered=False)
     item = found["properties"]["evidence"]["items"]
     assert found["type"] == "OBJECT" and found["required"] == ["normal", "evidence"]
     assert item["properties"]["laterality"]["enum"] == ["none", "left", "right", "bilateral", "midline"]

@@ -50,7 +50,7 @@ def bare_genai(url, task):
 
     config = types.GenerateContentConfig(
         system_instruction=task.prompt, temperature=0, max_output_tokens=4096, response_mime_type="application/json",
-        response_schema=types.Schema.model_validate(gemini_schema(task.schema)))
+        response_schema=types.Schema.model_validate(gemini_schema(task.schema, ordered=True)))
 
     async def run():
         client = genai.Client(api_key=KEY, http_options=types.HttpOptions(base_url=url))
@@ -66,7 +66,7 @@ def bare_gemini(url, task):
     gemini.configure(api_key=KEY, transport="rest", client_options={"api_endpoint": url})
     model = gemini.GenerativeModel("m", system_instruction=task.prompt, generation_config={
         "temperature": 0, "max_output_tokens": 4096, "response_mime_type": "application/json",
-        "response_schema": gemini_schema(task.schema)})
+        "response_schema": gemini_schema(task.schema, ordered=False)})
     with ThreadPoolExecutor(CONCURRENCY) as threads:
         list(threads.map(lambda report: model.generate_content(report).text, REPORTS))
 
