@@ -40,6 +40,7 @@ def get_config(arg=None):
     config.image.size = 224
     config.image.mean = 0.5  # Of grey levels in [0, 1].
     config.image.std = 0.25
+    config.image.per_image = False  # Normalise each image by its own mean and deviation instead.
 
     config.text = ConfigDict()
     config.text.tokenizer = ""  # A tokenizer.json or Hugging Face directory; "" takes the data set's own.
@@ -73,7 +74,8 @@ def get_config(arg=None):
         "variant": "B/16", "sizes": {"width": 0, "depth": 0, "heads": 0, "mlp_dim": 0},  # 0 takes the variant's.
         "pool": "gap", "stem": "linear", "attention_window": 0, "position": True, "dropout_rate": 0.0})
     config.model.image.resnet = ConfigDict({
-        "variant": "resnet50", "sizes": {"width": 0}, "stem": "imagenet", "conv": "native"})
+        "variant": "resnet50", "sizes": {"width": 0}, "stem": "imagenet", "conv": "native",
+        "norm": "batch", "pool": "mean", "zero_init": True})
     config.model.text = ConfigDict()
     config.model.text.name = "bert"
     config.model.text.bert = ConfigDict({
@@ -114,11 +116,14 @@ def get_config(arg=None):
 
     config.methods = ConfigDict()
     config.methods.clip = ConfigDict({"text": "report", "scoring": "pair", "weights": {"contrastive": 1.0}})
-    config.methods.clip_evidence = ConfigDict({"text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0}})
+    config.methods.clip_evidence = ConfigDict({
+        "text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0}})
     config.methods.clip_evidence_soft = ConfigDict({
-        "text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0}, "own_share": 0.2, "target_temperature": 0.5})
+        "text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0},
+        "own_share": 0.2, "target_temperature": 0.5})
     config.methods.clip_sigmoid = ConfigDict({"text": "report", "scoring": "pair", "weights": {"sigmoid": 1.0}})
-    config.methods.supervised = ConfigDict({"text": "", "scoring": "positive", "weights": {"labels": 1.0}, "uncertain": "ignore"})
+    config.methods.supervised = ConfigDict({
+        "text": "", "scoring": "positive", "weights": {"labels": 1.0}, "uncertain": "ignore"})
     lgdea = {
         "text": "phrases", "scoring": "positive",
         "weights": {

@@ -16,7 +16,8 @@ import optax
 from flax import nnx
 
 from lgdea_jax import methods, optim
-from lgdea_jax.cli import UserError, choose
+from lgdea_jax.checkpoint import flatten
+from lgdea_jax.cli import UserError, choose, nearest
 from lgdea_jax.models import bert, lgdea, resnet, vit
 
 IMAGE_TOWERS = {"vit": (vit.sizes, vit.ViT), "resnet": (resnet.sizes, resnet.ResNet)}
@@ -68,8 +69,10 @@ def load_method(config: Any) -> Method:
     functions = (module.losses, module.diagnostics, module.image_embedding, module.text_embedding)
     takes = {parameter.name for function in functions for parameter in inspect.signature(function).parameters.values()
              if parameter.kind == parameter.KEYWORD_ONLY} - {"terms"}
-    if set(options) != takes:
-        raise UserError(f"config.methods.{name} has the options {sorted(options)}; the method takes {sorted(takes)}")
+    if unused := sorted(set(options) - takes):
+        raise UserError(f"the method {name} does not take the option {unused[0]!r}{nearest(unused[0], takes)}")
+    if missing := sorted(takes - set(options)):
+        raise UserError(f"the method {name} needs the option config.methods.{name}.{missing[0]}")
     terms = tuple(term for term, weight in weights.items() if weight)
     if not terms:
         raise UserError(f"config.methods.{name}.weights are all 0: nothing to train on")
@@ -78,9 +81,10 @@ def load_method(config: Any) -> Method:
         wanted = inspect.signature(function).parameters
         return functools.partial(function, **{key: value for key, value in options.items() if key in wanted})
 
-    return Method(name=name, text=text, scoring=scoring, weights=weights, losses=functools.partial(bind(module.losses), terms=terms),
-                  diagnostics=bind(module.diagnostics), image_embedding=bind(module.image_embedding),
-                  text_embedding=bind(module.text_embedding))
+    return Method(
+        name=name, text=text, scoring=scoring, weights=weights,
+        losses=functools.partial(bind(module.losses), terms=terms), diagnostics=bind(module.diagnostics),
+        image_embedding=bind(module.image_embedding), text_embedding=bind(module.text_embedding))
 
 
 def build_model(config: Any, *, vocab_size: int, num_labels: int, seed: int) -> lgdea.TwoTowers:
@@ -91,12 +95,20 @@ def build_model(config: Any, *, vocab_size: int, num_labels: int, seed: int) -> 
       vocab_size: of the tokeniser; 0 without text.
       num_labels: of the classifier head, used by methods that train one.
       seed: of the initial parameters.
+
+    Raises:
+      UserError: unknown names, sizes that do not go together, a part that the method needs and the config has not.
     """
     rngs = nnx.Rngs(seed)
     dtype = DTYPES[choose("dtype", config.dtype, DTYPES)]
     model = config.model
     method = importlib.import_module(f"lgdea_jax.methods.{choose('method', config.method, method_names())}")
     needs = method.NEEDS
+    sizes_of = {"prototypes": model.prototypes, "lesion_queries": model.lesion_queries, "labels": num_labels}
+    for part in set(needs) & set(sizes_of):
+        if sizes_of[part] < 1:
+            where = "the data sets have none" if part == "labels" else f"model.{part} is {sizes_of[part]}"
+            raise UserError(f"the method {config.method} needs {part.replace('_', ' ')}: {where}")
 
     def tower(part: Any, towers: Mapping[str, tuple], **extra: Any) -> nnx.Module:
         choose("tower", part.name, towers)
@@ -159,14 +171,22 @@ def rate_rules(entries: Sequence[str]) -> list[tuple[str, float]]:
     return rules
 
 
-def parameter_table(params: Any, *, depth: int = 2) -> str:
-    """Number of parameters by module, as text."""
-    from lgdea_jax.checkpoint import flatten
+def parameter_table(params: Any, *, rates: Any = None, depth: int = 2) -> str:
+    """Number of parameters by module, as text.
 
+    Args:
+      params: tree of parameters.
+      rates: tree of rate multipliers like it; frozen modules are marked.
+      depth: of the path of a module.
+    """
+    factors = flatten(rates) if rates is not None else {}
     counts: dict[str, int] = {}
+    frozen: dict[str, int] = {}
     for path, leaf in flatten(params).items():
         name = "/".join(path.split("/")[:depth])
         counts[name] = counts.get(name, 0) + leaf.size
+        frozen[name] = frozen.get(name, 0) + (leaf.size if factors.get(path) == 0.0 else 0)
+    counts["total"], frozen["total"] = sum(counts.values()), sum(frozen.values())
     wide = max(len(name) for name in counts)
-    lines = [f"  {name:<{wide}}  {count:>13,}" for name, count in counts.items()]
-    return "\n".join([*lines, f"  {'total':<{wide}}  {sum(counts.values()):>13,}"])
+    return "\n".join(f"  {name:<{wide}}  {count:>13,}" + (f"  ({frozen[name]:,} frozen)" if frozen[name] else "")
+                     for name, count in counts.items())

@@ -2,14 +2,17 @@
 
 RUN/checkpoints/STEP/ holds three Orbax items: `params` (what a prediction needs; the EMA when there is one), `train`
 (parameters, optimiser, step, EMA, the method's memory) and `spec` (JSON: config, transforms, tokeniser, label and
-finding names, versions, position of the data). The position of the data is the step number (see `input_pipeline`), which
-does not depend on the number of processes or workers.
+finding names, versions, position of the data). The position of the data is the step number (see `input_pipeline`),
+which does not depend on the number of processes or workers.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,9 @@ class Checkpoints:
       workdir: the run's directory.
       keep: how many of the latest to keep, beside the best.
       writable: False for reading only: nothing is created.
+
+    Raises:
+      UserError: there is nothing to read.
     """
 
     def __init__(self, workdir: str | Path, *, keep: int = 2, writable: bool = True) -> None:
@@ -49,11 +55,16 @@ class Checkpoints:
         self._keep = keep
         if not writable and not self.directory.is_dir():
             raise UserError(f"no checkpoints in {workdir}: it is not a run of python -m lgdea_jax.train")
+        # An unfinished checkpoint has another name until it is whole: it never counts, and is removed here.
         options = ocp.CheckpointManagerOptions(
-            create=writable, read_only=not writable, enable_async_checkpointing=writable, max_to_keep=None)
+            create=writable, read_only=not writable, enable_async_checkpointing=writable, max_to_keep=None,
+            cleanup_tmp_directories=writable)
         handlers = {"params": ocp.StandardCheckpointHandler(), "train": ocp.StandardCheckpointHandler(),
                     "spec": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+        self._best = self._read_best()
+        if writable:
+            self._drop_old()
 
     def steps(self) -> list[int]:
         """Steps that are complete, ascending."""
@@ -71,10 +82,9 @@ class Checkpoints:
         if step == "latest":
             return steps[-1]
         if step == "best":
-            best = self.best()
-            if best is None:
+            if self._best is None:
                 raise UserError(f"no best checkpoint in {self.directory.parent}: no evaluation ran while training")
-            return best["step"]
+            step = self._best["step"]
         try:
             number = int(step)
         except ValueError:
@@ -83,45 +93,78 @@ class Checkpoints:
             raise UserError(f"no checkpoint at step {number}; there are: {', '.join(map(str, steps))}")
         return number
 
+    @property
     def best(self) -> dict[str, Any] | None:
         """{"step", "score", "metric"} of the best checkpoint so far."""
+        return self._best
+
+    def _read_best(self) -> dict[str, Any] | None:
         path = self.directory / BEST
-        return json.loads(path.read_text()) if path.is_file() else None
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     def save(self, state: Mapping[str, Any], spec: Mapping[str, Any]) -> None:
-        """Starts saving `state`; the write goes on in the background and is complete after `wait`."""
+        """Starts saving `state`; the write goes on in the background and is complete after `wait`.
+
+        Raises:
+          UserError: the disk is full.
+        """
         step = int(state["step"])
-        if step in self._manager.all_steps():
+        self.wait()  # Older checkpoints go only when newer ones are whole.
+        if step in self.steps():
             return
         spec = {**spec, "spec_version": SPEC_VERSION, "step": step, "data_step": step}
-        self._manager.save(step, args=ocp.args.Composite(
-            params=ocp.args.StandardSave(flatten(state["ema"] or state["params"])),
-            train=ocp.args.StandardSave(flatten(dict(state))),
-            spec=ocp.args.JsonSave(spec)))
-        self._drop_old()
+        with self._disk_errors():
+            self._manager.save(step, args=ocp.args.Composite(
+                params=ocp.args.StandardSave(flatten(state["ema"] or state["params"])),
+                train=ocp.args.StandardSave(flatten(dict(state))),
+                spec=ocp.args.JsonSave(spec)))
 
     def score(self, step: int, metric: str, value: float) -> None:
-        """Remembers `step` as the best if its `value` is the highest so far."""
-        best = self.best()
-        if jax.process_index() == 0 and (best is None or value > best["score"]) and np.isfinite(value):
+        """Remembers the checkpoint at `step` as the best if its `value` is the highest so far; NaN never is.
+
+        All processes of a run call it with the same arguments.
+        """
+        if not np.isfinite(value) or (self._best is not None and value <= self._best["score"]):
+            return
+        self._best = {"step": step, "metric": metric, "score": float(value)}
+        if jax.process_index() == 0:
             path = self.directory / BEST
             temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps({"step": step, "metric": metric, "score": value}))
+            temporary.write_text(json.dumps(self._best), encoding="utf-8")
             temporary.replace(path)
 
     def _drop_old(self) -> None:
-        best = self.best()
         for step in self.steps()[: -self._keep]:
-            if best is None or step != best["step"]:
+            if self._best is None or step != self._best["step"]:
                 self._manager.delete(step)
 
     def wait(self) -> None:
-        """Blocks until everything that was started is on disk."""
-        self._manager.wait_until_finished()
+        """Blocks until everything that was started is on disk, then removes what need not be kept.
+
+        Raises:
+          UserError: the disk is full.
+        """
+        with self._disk_errors():
+            self._manager.wait_until_finished()
+        self._drop_old()
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore wrap the operating system's error in several of their own.
+            if not disk_is_full(error):
+                raise
+            raise UserError(f"no space left on the disk while saving a checkpoint to {self.directory}") from None
 
     def close(self) -> None:
-        """Waits, then lets go of the directory."""
-        self._manager.close()
+        """Waits, then lets go of the directory.
+
+        Raises:
+          UserError: the disk is full.
+        """
+        with self._disk_errors():
+            self._manager.close()
 
     def spec(self, step: int) -> dict[str, Any]:
         """The JSON spec of a checkpoint.
@@ -149,6 +192,17 @@ class Checkpoints:
         check_names(have, {name: tuple(leaf.shape) for name, leaf in flat.items()}, f"checkpoint {step}")
         restored = self._manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(flat)}))[item]
         return unflatten(target, restored)
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, is that of a full disk or quota."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def check_names(have: Mapping[str, tuple], want: Mapping[str, tuple], where: str) -> None:

@@ -8,6 +8,7 @@ saving.
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
 import errno
 import hashlib
@@ -85,20 +86,30 @@ class Parser(argparse.ArgumentParser):
 
 
 def find_config(path: str) -> Path:
-    """The config file at `path`, or the installed one of that name (`configs/x.py` works outside the checkout)."""
+    """The config file at `path`, or the installed one of that name (`configs/x.py` works outside the checkout).
+
+    Raises:
+      UserError: there is none; the nearest is named.
+    """
     name = path.split(":", 1)[0]
     if Path(name).is_file():
         return Path(name)
     parts = Path(name).parts
     if parts and parts[0] == "configs":
-        installed = [Path(__file__).parent / "configs", Path(__file__).parent.parent / "configs"]
-        for root in installed:
+        roots = _config_roots()
+        for root in roots:
             if (root / Path(*parts[1:])).is_file():
                 return root / Path(*parts[1:])
-        names = sorted(str(Path("configs") / p.relative_to(root)) for root in installed if root.is_dir()
+        names = sorted(str(Path("configs") / p.relative_to(root)) for root in roots
                        for p in root.rglob("*.py") if p.name != "__init__.py")
         raise UserError(f"no config file {name!r}{nearest(name, names)}")
     raise UserError(f"no config file {name!r}")
+
+
+def _config_roots() -> list[Path]:
+    """Where our configs lie: inside the installed package, or beside it in a checkout."""
+    here = Path(__file__).parent
+    return [root for root in (here / "configs", here.parent / "configs") if root.is_dir()]
 
 
 def read_config(path: str) -> Any:
@@ -167,8 +178,6 @@ def set_override(config: Any, key: str, text: str) -> None:
     Raises:
       UserError: the key is unknown, or the text does not fit the type.
     """
-    import ast
-
     from ml_collections import ConfigDict
 
     node, parts = config, key.split(".")
@@ -182,15 +191,20 @@ def set_override(config: Any, key: str, text: str) -> None:
     if isinstance(old, ConfigDict):
         raise UserError(f"config key {key!r} is a group: set one of {', '.join(f'{key}.{k}' for k in old)}")
     try:
-        node[parts[-1]] = _parse(text, old, ast.literal_eval)
+        node[parts[-1]] = _parse(text, old)
     except (ValueError, SyntaxError, TypeError):
         raise UserError(f"config key {key!r}: {text!r} is not of type {type(old).__name__}") from None
 
 
-def _parse(text: str, old: Any, literal: Callable[[str], Any]) -> Any:
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def _parse(text: str, old: Any) -> Any:
+    """`text` as the type of `old`; ValueError, SyntaxError or TypeError where it does not fit."""
     if isinstance(old, bool):
-        return {"true": True, "1": True, "false": False, "0": False}[text.lower()] if text.lower() in (
-            "true", "1", "false", "0") else int("not a bool")
+        if text.lower() not in _BOOLEANS:
+            raise ValueError(text)
+        return _BOOLEANS[text.lower()]
     if isinstance(old, int):
         return int(text)
     if isinstance(old, float):
@@ -198,9 +212,41 @@ def _parse(text: str, old: Any, literal: Callable[[str], Any]) -> Any:
     if isinstance(old, str):
         return text
     if isinstance(old, (tuple, list)):
-        value = literal(text) if text[:1] in "([" else tuple(part for part in text.split(",") if part)
-        return type(old)(value)
+        parts = [part for part in text.split(",") if part]
+        if text[:1] in ("(", "["):
+            parts = ast.literal_eval(text)
+            if not isinstance(parts, (tuple, list)):
+                raise ValueError(text)
+        # The elements keep their type too; those of an empty default are text.
+        return type(old)(_parse(str(part), old[0] if old else "") for part in parts)
     try:  # The default is None: a number where it reads as one, text otherwise.
-        return literal(text)
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def check_keys(config: Any, *, like: str) -> None:
+    """Refuses a config file that sets keys which nobody reads, or lacks some.
+
+    Args:
+      config: what the file's `get_config` returned.
+      like: name of our config that has every key, for example "common.py".
+
+    Raises:
+      UserError: the first key that is too much (the nearest is named) or missing.
+    """
+    file = next(root / like for root in _config_roots() if (root / like).is_file())
+
+    def compare(ours: Any, every: Any, prefix: str) -> None:
+        for key in ours:
+            if key not in every:
+                raise UserError(f"unknown config key {prefix + key!r}{nearest(key, every)}")
+        for key in every:
+            if key not in ours:
+                raise UserError(f"the config has no key {prefix + key!r}: start from configs/{like}")
+            if hasattr(every[key], "keys"):
+                if not hasattr(ours[key], "keys"):
+                    raise UserError(f"config key {prefix + key!r} is a group")
+                compare(ours[key], every[key], f"{prefix}{key}.")
+
+    compare(config, read_config(str(file)), "")

@@ -13,12 +13,18 @@ A batch is a dict of streams, each a dict of arrays with the stream's rows first
 from __future__ import annotations
 
 import dataclasses
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from lgdea_jax import record_source, records
 from lgdea_jax.cli import UserError, choose
@@ -29,6 +35,8 @@ from lgdea_jax.preprocess.augment import Augment
 from lgdea_jax.preprocess.evidence_text import NO_FINDING, canonical_phrase, usable_evidence
 from lgdea_jax.preprocess.image import letterbox
 from lgdea_jax.preprocess.text import TextTokenizer
+
+_STEPS = 2**31  # The step number is an int32.
 
 FINDING_IDS: Mapping[str, int] = {finding.name: index for index, finding in enumerate(FINDINGS)}
 
@@ -98,28 +106,31 @@ def encode_text(record: records.Record, view: TextView, tokenizer: TextTokenizer
 
 
 class Items:
-    """Random access to the rows of one stream as fixed-shape arrays; picklable for worker processes.
+    """Random access to rows of one split of one data set as fixed-shape arrays; picklable for worker processes.
 
     Args:
-      sources: (data set directory, split) of every part.
-      rows: for each part, int64 row numbers in that split.
-      studies: for each part, the rows' study hashes: rows of one study are known by them.
+      directory, split: the data set.
+      rows: int64, row numbers in that split.
+      studies: uint64, the rows' study hashes: rows of one study are known by them.
       with_image, with_text: what a row holds.
-      label_names: order of the labels; a part that lacks one has it MISSING.
+      image_size, view, tokenizer: how images and text are made into arrays.
+      label_names: order of the labels; one that the data set lacks is MISSING.
+      cache: decode and tokenise everything now, and keep it in memory (a copy in every worker process).
+      progress: called after each row that is read into the cache.
     """
 
     def __init__(
-        self, sources: Sequence[tuple[str, str]], rows: Sequence[np.ndarray], studies: Sequence[np.ndarray], *,
-        with_image: bool, with_text: bool, image_size: int, view: TextView, tokenizer: TextTokenizer,
-        label_names: Sequence[str], cache: bool, progress: Callable[[int], None] | None = None,
+        self, directory: str, split: str, rows: np.ndarray, studies: np.ndarray, *, with_image: bool, with_text: bool,
+        image_size: int, view: TextView, tokenizer: TextTokenizer, label_names: Sequence[str], cache: bool,
+        progress: Callable[[], None] | None = None,
     ) -> None:
-        self._readers = [record_source.open_records(directory, split) for directory, split in sources]
-        self._label_maps = [
-            _label_map(record_source.load_metadata(directory).label_names, label_names) for directory, _ in sources]
-        self._part = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
-        self._row = np.concatenate([np.zeros(0, np.int64), *rows])
+        self._records = record_source.open_records(directory, split)
+        have = record_source.load_metadata(directory).label_names
+        columns = [(have.index(name), column) for column, name in enumerate(label_names) if name in have]
+        self._label_columns = tuple(np.array(columns, int).reshape(-1, 2).T)
+        self._row = rows
         # 31 bits of the hash do for telling the studies of a batch apart, and fit the device's integers.
-        self._study = (np.concatenate([np.zeros(0, np.uint64), *studies]) & np.uint64(0x7FFFFFFF)).astype(np.int32)
+        self._study = (studies & np.uint64(0x7FFFFFFF)).astype(np.int32)
         self._with_image, self._with_text = with_image, with_text
         self._image_size, self._view, self._tokenizer = image_size, view, tokenizer
         self._num_labels = len(label_names)
@@ -136,12 +147,11 @@ class Items:
         return self._read(index)
 
     def _read(self, index: int) -> dict[str, np.ndarray]:
-        part = self._part[index]
-        record = self._readers[part][int(self._row[index])]
+        record = self._records[int(self._row[index])]
         item = {"index": np.asarray(index, np.int32), "study": self._study[index]}
         labels = np.full([self._num_labels], records.MISSING, np.int8)
-        from_columns, to_columns = self._label_maps[part]
-        labels[to_columns] = record.labels[from_columns]
+        theirs, ours = self._label_columns
+        labels[ours] = record.labels[theirs]
         item["labels"] = labels
         if self._with_image:
             image = decode_image(record.image, record.image_format)
@@ -150,20 +160,15 @@ class Items:
             item |= encode_text(record, self._view, self._tokenizer)
         return item
 
-    def _read_all(self, progress: Callable[[int], None] | None) -> dict[str, np.ndarray]:
+    def _read_all(self, progress: Callable[[], None] | None) -> dict[str, np.ndarray]:
         first = self._read(0)
         arrays = {name: np.empty([len(self), *value.shape], value.dtype) for name, value in first.items()}
         for index in range(len(self)):
             for name, value in (first if index == 0 else self._read(index)).items():
                 arrays[name][index] = value
             if progress:
-                progress(1)
+                progress()
         return arrays
-
-
-def _label_map(have: Sequence[str], want: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    pairs = [(have.index(name), column) for column, name in enumerate(want) if name in have]
-    return np.array([p[0] for p in pairs], int), np.array([p[1] for p in pairs], int)
 
 
 class _ProcessRows(grain.MapDataset):
@@ -174,7 +179,8 @@ class _ProcessRows(grain.MapDataset):
         self._global, self._start, self._local = global_rows, rows.start, rows.stop - rows.start
 
     def __len__(self) -> int:
-        return len(self._parent) // self._global * self._local
+        # Without end, and equally long for every stream: grain zips only what is.
+        return _STEPS * self._local
 
     def __getitem__(self, index: int) -> Any:
         step, row = divmod(index, self._local)
@@ -196,17 +202,22 @@ def make_batches(
     """
     streams = {}
     for number, stream in enumerate(STREAMS):
-        parts = [(part, weight) for part, weight in items[stream] if len(part)]
         if not sizes[stream]:
             continue
+        parts = [(part, weight) for part, weight in items[stream] if len(part)]
         if not parts:
             raise UserError(f"batch.{stream} is {sizes[stream]} but there are no {stream} to train on")
-        datasets = [grain.MapDataset.source(part).seed(seed * 1009 + number * 101 + i).shuffle().repeat()
+        first_seed = seed * 1009 + number * 101
+        datasets = [grain.MapDataset.source(part).seed((first_seed + i) % 2**32).shuffle().repeat()
                     for i, (part, _) in enumerate(parts)]
-        dataset = datasets[0] if len(datasets) == 1 else grain.MapDataset.mix(datasets, [weight for _, weight in parts])
-        dataset = dataset.seed(seed * 1009 + number * 101 + 50).random_map(augment)
-        dataset = _ProcessRows(dataset, global_rows=sizes[stream], rows=rows_of(sizes[stream]))
-        streams[stream] = dataset.batch(rows_of(sizes[stream]).stop - rows_of(sizes[stream]).start)
+        dataset = datasets[0]
+        if len(datasets) > 1:
+            total = sum(weight for _, weight in parts)
+            dataset = grain.MapDataset.mix(datasets, [weight / total for _, weight in parts])
+        dataset = dataset.seed((first_seed + 50) % 2**32).random_map(augment)
+        rows = rows_of(sizes[stream])
+        dataset = _ProcessRows(dataset, global_rows=sizes[stream], rows=rows)
+        streams[stream] = dataset.batch(rows.stop - rows.start)
     return grain.experimental.ZipMapDataset(tuple(streams.values())).map(_Named(tuple(streams)))
 
 
@@ -225,17 +236,39 @@ def iterate(batches: grain.MapDataset, *, start: int, workers: int, threads: int
     dataset = batches.slice(slice(start, None)).to_iter_dataset(
         grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
     if workers:
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+        # grain asks absl's flags before it starts processes; this program parses none.
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_start_worker)
     return iter(dataset)
 
 
-def prefetch_to_device(
-    batches: Iterator[Any], put: Callable[[Any], Any], *, depth: int = 2
-) -> Iterator[Any]:
-    """Keeps `depth` batches on the way to the devices."""
+def _start_worker(index: int, count: int) -> None:
+    """Leaves signals to the parent, and ends with it.
+
+    Ctrl-C and a scheduler's SIGTERM reach the whole process group: the parent saves first and needs its workers until
+    then. A parent that was killed stops nobody, and its workers would wait for ever.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def leave_with_parent() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def prefetch_to_device(batches: Iterator[Any], put: Callable[[Any], Any], *, depth: int = 2) -> Iterator[Any]:
+    """Keeps `depth` batches on the way to the devices; closing it closes `batches`."""
     queue: deque = deque()
-    for batch in batches:
-        queue.append(put(batch))
-        if len(queue) > depth:
-            yield queue.popleft()
-    yield from queue
+    try:
+        for batch in batches:
+            queue.append(put(batch))
+            if len(queue) > depth:
+                yield queue.popleft()
+        yield from queue
+    finally:
+        if hasattr(batches, "close"):
+            batches.close()

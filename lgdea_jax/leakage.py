@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from lgdea_jax import record_source
 from lgdea_jax.cli import UserError, choose
+from lgdea_jax.io import decode_image
+from lgdea_jax.preprocess.image import resize
 
-# Of the 256 bits of the difference hash: re-encoding or rescaling an image flips a few, another image half of them.
+# Of the 256 bits of the difference hash. Copies that were encoded again or rescaled differ in 0 to 7 bits (99% of them,
+# radiographs of 512 px). Two different radiographs differ in 31 or more, but two smooth 64 px phantoms may differ in 8:
+# in large sets some different ones come nearer. So the hash finds candidates, and the pixels decide.
 NEAR_BITS = 7
+# Correlation of two images at 32 x 32: copies (JPEG 50, half the size, gamma 0.9, noise) 0.9989 and more, the 300
+# nearest of 6 million pairs of different 64 px phantoms 0.979 and less.
+SAME_CORRELATION = 0.995
+_THUMBNAIL = 32
+_BLOCK = 2**22  # Candidates that are compared at a time.
 
 
 def near_duplicates(one: np.ndarray, other: np.ndarray, *, max_bits: int = NEAR_BITS) -> np.ndarray:
@@ -29,56 +38,97 @@ def near_duplicates(one: np.ndarray, other: np.ndarray, *, max_bits: int = NEAR_
         raise ValueError(f"max_bits={max_bits}: 0 to 7")
     rows_one, rows_other = np.flatnonzero(one.any(axis=1)), np.flatnonzero(other.any(axis=1))
     words_one, words_other = (np.ascontiguousarray(part).view(np.uint32) for part in (one[rows_one], other[rows_other]))
-    found = []
+    found = [np.zeros([0, 2], np.int64)]
     for word in range(8):
         order = np.argsort(words_other[:, word], kind="stable")
         column = words_other[order, word]
         first = np.searchsorted(column, words_one[:, word], side="left")
         count = np.searchsorted(column, words_one[:, word], side="right") - first
-        left = np.repeat(np.arange(len(count)), count)
-        offset = np.arange(len(left)) - np.repeat(np.cumsum(count) - count, count)
-        right = order[np.repeat(first, count) + offset]
-        bits = np.bitwise_count(words_one[left] ^ words_other[right]).sum(axis=1)
-        near = bits <= max_bits
-        found.append(np.stack([rows_one[left[near]], rows_other[right[near]]], axis=1))
-    return np.unique(np.concatenate(found), axis=0) if found else np.zeros([0, 2], np.int64)
+        # A word that very many share (black borders) gives very many candidates: never all of them at once.
+        block = np.cumsum(count) // _BLOCK
+        for number in np.unique(block):
+            rows = np.flatnonzero((block == number) & (count > 0))
+            left = np.repeat(rows, count[rows])
+            offset = np.arange(len(left)) - np.repeat(np.cumsum(count[rows]) - count[rows], count[rows])
+            right = order[np.repeat(first[rows], count[rows]) + offset]
+            near = np.bitwise_count(words_one[left] ^ words_other[right]).sum(axis=1) <= max_bits
+            found.append(np.stack([rows_one[left[near]], rows_other[right[near]]], axis=1))
+    return np.unique(np.concatenate(found), axis=0)
 
 
-def allowed_rows(indexes: Mapping[str, Mapping[str, np.ndarray]], data: Any) -> dict[str, np.ndarray]:
-    """Checks training rows against every evaluation split of the same data sets and of `data.held_out_from`.
+def same_picture(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two uint8 images [h, w] are one picture, up to encoding, size, brightness and contrast."""
+    return float(_thumbnail(one) @ _thumbnail(other)) >= SAME_CORRELATION
 
-    Subjects and near-duplicate images in common are refused. Equal reports are handled as `data.equal_reports` says:
-    "refuse" stops, "drop" leaves the training rows out, "allow" keeps them (templated normal reports are equal in good
-    faith in many hospitals).
+
+def _thumbnail(image: np.ndarray) -> np.ndarray:
+    """The image as a unit vector of zero mean."""
+    small = resize(image, (_THUMBNAIL, _THUMBNAIL)).astype(np.float64).ravel()
+    small -= small.mean()
+    return small / max(float(np.sqrt(small @ small)), 1e-9)
+
+
+def _confirmed(candidates: np.ndarray, one: Any, other: Any, *, enough: int = 1000) -> list[tuple[int, int]]:
+    """Candidates (rows of the record sources `one` and `other`) that are one picture; stops at `enough`."""
+    found = []
+    for row, twin in candidates.tolist():
+        records = one[row], other[twin]
+        try:
+            images = [decode_image(record.image, record.image_format) for record in records]
+        except ValueError:  # Not to be read: neither trained nor evaluated on.
+            continue
+        if same_picture(*images):
+            found.append((row, twin))
+            if len(found) == enough:
+                break
+    return found
+
+
+def allowed_rows(
+    indexes: Mapping[str, Mapping[str, np.ndarray]], *, split: str, held_out: Sequence[str], equal_reports: str
+) -> dict[str, np.ndarray]:
+    """Checks training rows against every other split of the same data sets and all splits of those held out.
+
+    Subjects and near-duplicate images in common are refused.
+
+    Args:
+      indexes: training data set -> index of its split `split` (`record_source.load_index`).
+      split: the split that is trained on.
+      held_out: data sets that are evaluated on only.
+      equal_reports: what happens to reports in common: "refuse" stops, "drop" leaves the training rows out, "allow"
+        keeps them (templated normal reports are equal in good faith in many hospitals).
 
     Returns:
       For each data set, bool [N]: rows that may be trained on.
+
+    Raises:
+      UserError: a leak.
     """
-    choose("data.equal_reports", data.equal_reports, ("refuse", "drop", "allow"))
-    held_out = []
-    for directory in dict.fromkeys([*indexes, *data.held_out_from]):
-        splits = record_source.load_metadata(directory).counts
-        held_out += [(directory, split, record_source.load_index(directory, split))
-                     for split in splits if split != data.split or directory not in indexes]
+    choose("data.equal_reports", equal_reports, ("refuse", "drop", "allow"))
+    evaluated = []
+    for directory in dict.fromkeys([*indexes, *held_out]):
+        evaluated += [(directory, name, record_source.load_index(directory, name))
+                      for name in record_source.load_metadata(directory).splits
+                      if name != split or directory not in indexes]
     allowed = {}
     for directory, index in indexes.items():
         keep = np.ones(len(index["subject"]), bool)
-        for other, split, evaluation in held_out:
-            where = f"{directory} ({data.split}) and {other} ({split})"
-            shared = np.isin(index["subject"], evaluation["subject"])
-            if shared.any():
-                count = len(np.unique(index["subject"][shared]))
-                hint = "" if other == directory else "; give the ids a prefix if equal ids are other people"
-                raise UserError(f"split leak: {count} subjects in both {where}{hint}")
-            twins = near_duplicates(index["image_hash"], evaluation["image_hash"])
-            if len(twins):
-                raise UserError(f"split leak: {len(twins)} near-duplicate images in both {where}, "
-                                f"the first in training row {int(twins[0][0])}")
+        for other, name, evaluation in evaluated:
+            where = f"{directory} ({split}) and {other} ({name})"
+            _refuse_subjects(index, evaluation, where, hint="" if other == directory else
+                             "; give the ids a prefix if equal ids are other people")
+            candidates = near_duplicates(index["image_hash"], evaluation["image_hash"])
+            if len(candidates):
+                twins = _confirmed(candidates, record_source.open_records(directory, split),
+                                   record_source.open_records(other, name))
+                if twins:
+                    raise UserError(f"split leak: {len(twins)} near-duplicate images in both {where}, the first in "
+                                    f"rows {twins[0][0]} and {twins[0][1]}")
             equal = np.isin(index["report_hash"], evaluation["report_hash"]) & (index["report_hash"] != 0)
-            if equal.any() and data.equal_reports == "refuse":
+            if equal.any() and equal_reports == "refuse":
                 raise UserError(f"split leak: {int(equal.sum())} equal reports in both {where} "
                                 "(--config.data.equal_reports=drop leaves them out of training)")
-            if data.equal_reports == "drop":
+            if equal_reports == "drop":
                 keep &= ~equal
         if not keep.all():
             logging.getLogger("lgdea_jax").info(
@@ -86,3 +136,10 @@ def allowed_rows(indexes: Mapping[str, Mapping[str, np.ndarray]], data: Any) -> 
                 (~keep).sum(), directory)
         allowed[directory] = keep
     return allowed
+
+
+def _refuse_subjects(index: Mapping[str, np.ndarray], evaluation: Mapping[str, np.ndarray], where: str, *,
+                     hint: str) -> None:
+    shared = np.isin(index["subject"], evaluation["subject"])
+    if shared.any():
+        raise UserError(f"split leak: {len(np.unique(index['subject'][shared]))} subjects in both {where}{hint}")

@@ -21,6 +21,9 @@ from lgdea_jax.sharding import path_string
 # that sets their scale (the prototypes have their own term in L_rec).
 DECAYED = r"kernel$"
 
+# The moving moments of batch norm: the training step sets them, the optimiser never does.
+MOVING = r"(^|/)moving_(mean|variance)$"
+
 
 def learning_rate(*, schedule: str, peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
     """Learning rate by step: linear warm-up to `peak`, then "cosine" or "linear" to zero, or "constant"."""
@@ -54,9 +57,21 @@ def rates_by_path(params: Any, rules: Sequence[tuple[str, float]]) -> Any:
 
     def rate(path: Sequence[Any], _: Any) -> float:
         name = path_string(path)
+        if re.search(MOVING, name):
+            return 0.0
         return next((float(value) for pattern, value in rules if re.search(pattern, name)), 1.0)
 
     return jax.tree_util.tree_map_with_path(rate, params)
+
+
+def stop_frozen(params: Any, rates: Any) -> Any:
+    """`params` with the gradient stopped at the frozen ones, so that nothing is computed backwards for them alone.
+
+    Args:
+      params: tree of parameters.
+      rates: tree of multipliers like it (`rates_by_path`); 0.0 is frozen.
+    """
+    return jax.tree.map(lambda value, rate: jax.lax.stop_gradient(value) if rate == 0.0 else value, params, rates)
 
 
 def make_optimizer(

@@ -38,10 +38,11 @@ class Predictor:
         self.config, self.spec, self.tokenizer, self.batch_size = config, spec, tokenizer, batch_size
         self.image_size: int = config.image.size
         self.transform: str = spec["transform"]
-        self._params = jax.device_put(params, jax.local_devices()[0])
+        self.set_params(params)
         method = assemble.load_method(config)
         self._text, self.reads_text, self.scoring = method.text, bool(method.text), method.scoring
-        common = {"pad_id": tokenizer.pad_id, "mean": config.image.mean, "std": config.image.std}
+        common = {"pad_id": tokenizer.pad_id, "mean": config.image.mean, "std": config.image.std,
+                  "per_image": config.image.per_image}
 
         def images(params: Any, images: jax.Array) -> dict[str, jax.Array]:
             model = nnx.merge(graphdef, params)
@@ -55,10 +56,15 @@ class Predictor:
         self._images, self._texts = jax.jit(images), jax.jit(texts)
         self.grid = patch_grid(graphdef, params, self.image_size)
 
+    def set_params(self, params: Any) -> None:
+        """Goes on with other parameters of the same shapes; nothing is compiled again."""
+        self._params = jax.device_put(params, jax.local_devices()[0])
+
     def images(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """uint8 [N, S, S] -> embedding float32 [N, E] and, where the method grounds, patches float32 [N, L, Q]."""
         if images.shape[1:] != (self.image_size, self.image_size) or images.dtype != np.uint8:
-            raise ValueError(f"images are {images.dtype} {images.shape}; uint8 [N, {self.image_size}, {self.image_size}]")
+            raise ValueError(f"images are {images.dtype} {list(images.shape)}, not uint8 [N, {self.image_size}, "
+                             f"{self.image_size}]")
         return self._batched(self._images, images)
 
     def texts(self, texts: Sequence[str], phrases: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
@@ -97,7 +103,7 @@ class Predictor:
             rows = len(parts[0])
             if rows < size:
                 parts = [np.concatenate([part, np.repeat(part[-1:], size - rows, axis=0)]) for part in parts]
-            # Device-to-host copies wait; taking them one call behind lets the next one start first.
+            # Not copied to the host yet, so that the next call starts at once.
             results.append((rows, function(self._params, *parts)))
         return {name: np.concatenate([np.asarray(result[name], np.float32)[:rows] for rows, result in results])
                 for name in results[0][1]}

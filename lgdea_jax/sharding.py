@@ -34,20 +34,27 @@ def start_hosts(*, coordinator: str, num_processes: int, process_id: int) -> Non
     """Joins the other processes of the run; does nothing for a single process.
 
     Args:
-      coordinator: "host:port" of process 0; empty takes it from the scheduler's environment (SLURM, Open MPI, Cloud TPU,
-        Kubernetes) when `num_processes` is not 1.
+      coordinator: "HOST:PORT" of process 0; empty takes it from the scheduler's environment (SLURM, Open MPI, Cloud
+        TPU, Kubernetes) when `num_processes` is not 1.
       num_processes: number of processes, 0 to take it from the scheduler, 1 for a run without others.
       process_id: this process, -1 to take it from the scheduler.
+
+    Raises:
+      UserError: something is left to the scheduler, and there is none.
     """
     if num_processes == 1:
         return
     if os.environ.get("JAX_PLATFORMS", "") == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(
-        coordinator_address=coordinator or None,
-        num_processes=num_processes or None,
-        process_id=None if process_id < 0 else process_id,
-    )
+    try:
+        jax.distributed.initialize(
+            coordinator_address=coordinator or None,
+            num_processes=num_processes or None,
+            process_id=None if process_id < 0 else process_id,
+        )
+    except ValueError as error:  # Nothing to take it from.
+        raise UserError(f"cannot join the other processes ({error}): give --config.distributed.coordinator=HOST:PORT, "
+                        "--config.distributed.num_processes and --config.distributed.process_id") from None
 
 
 def make_mesh(*, data: int, fsdp: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -97,24 +104,21 @@ def partition_spec(path: str, shape: Sequence[int], fsdp: int, rules: Sequence[t
 
 
 def tree_shardings(tree: Any, mesh: Mesh, rules: Sequence[tuple[str, str]] = DEFAULT_RULES) -> Any:
-    """`NamedSharding`s of every array (or shape) in `tree`, by its path. Optimiser state follows its parameter's name."""
+    """`NamedSharding`s of all arrays (or shapes) in `tree`, by path; optimiser state follows its parameter's name."""
     fsdp = mesh.shape["fsdp"]
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: NamedSharding(mesh, partition_spec(path_string(path), leaf.shape, fsdp, rules)), tree)
 
 
 def rows_of_process(rows: int, mesh: Mesh) -> slice:
-    """Which rows of a global batch this process feeds.
+    """Which rows of a global batch this process feeds: all processes have equally many devices, and feed as many rows.
 
     Raises:
       UserError: the devices do not divide the rows.
     """
     if rows % mesh.size:
         raise UserError(f"a batch of {rows} rows does not divide over {mesh.size} devices")
-    count = jax.process_count()
-    if rows % count:
-        raise UserError(f"a batch of {rows} rows does not divide over {count} processes")
-    share = rows // count
+    share = rows // jax.process_count()
     return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
 
@@ -127,3 +131,29 @@ def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> Any:
         return jax.make_array_from_process_local_data(sharding, array)
 
     return jax.tree.map(put, batch)
+
+
+def whole_on_host(tree: Any) -> Any:
+    """The arrays of `tree` as NumPy arrays, gathered from all processes (all must call it)."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.process_allgather(tree, tiled=True)
+
+
+def from_first(value: float) -> float:
+    """Process 0's `value`, on all processes (all must call it)."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    return float(multihost_utils.broadcast_one_to_all(np.asarray(value, np.float32)))
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every process has come to the point `name`."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)

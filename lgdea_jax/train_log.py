@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -88,15 +89,15 @@ class TrainLog:
             self._board = SummaryWriter(str(self._workdir / "tensorboard"), purge_step=first_step + 1)
 
     def write(self, step: int, scalars: Mapping[str, float], *, file: str = METRICS) -> None:
-        """Adds one row of scalars at `step`."""
+        """Adds one row of scalars at `step`; a metric that is undefined (NaN) is null."""
         if not self._active:
             return
-        row = {"step": step, **{name: float(value) for name, value in sorted(scalars.items())}}
+        values = {name: float(value) if math.isfinite(value) else None for name, value in sorted(scalars.items())}
         with open(self._workdir / file, "a", encoding="utf-8") as out:
-            out.write(json.dumps(row) + "\n")
+            out.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
         if self._board is not None:
-            for name, value in row.items():
-                if name != "step":
+            for name, value in values.items():
+                if value is not None:
                     self._board.add_scalar(name, value, step)
 
     def has_eval(self, step: int) -> bool:
@@ -128,32 +129,69 @@ def _keep_rows(path: Path, wanted: Any) -> None:
 
 
 class Progress:
-    """One line on stderr that is rewritten in a terminal, and printed now and then elsewhere."""
+    """One line on stderr with the time left: rewritten in a terminal, printed now and then elsewhere.
 
-    def __init__(self, total: int, *, active: bool, every_seconds: float = 15.0) -> None:
-        self._total, self._active = total, active
+    Args:
+      total: number of things to do.
+      what: what one of them is called.
+      active: whether this process shows anything.
+      every_seconds: between two lines where stderr is not a terminal.
+    """
+
+    def __init__(self, total: int, what: str, *, active: bool, every_seconds: float = 15.0) -> None:
+        self._total, self._what, self._active = total, what, active
         self._live = sys.stderr.isatty()
         self._every = 0.5 if self._live else every_seconds
-        self._last = 0.0
+        self._start = self._last = time.monotonic()
+        self._done = 0
+        self._shown = False
 
-    def show(self, step: int, *, loss: float, seconds_per_step: float, note: str = "", force: bool = False) -> None:
-        """Shows step, loss, speed and time left, if it is time for it."""
+    def advance(self) -> None:
+        """One more is done; the time left follows from the mean speed so far."""
+        self._done += 1
+        seconds = (time.monotonic() - self._start) / self._done
+        self.show(self._done, seconds_left=(self._total - self._done) * seconds)
+
+    def show(self, done: int, *, seconds_left: float, note: str = "", force: bool = False) -> None:
+        """Shows how much is done and how long the rest takes, if it is time for it."""
         now = time.monotonic()
         if not self._active or (now - self._last < self._every and not force):
             return
         self._last = now
-        left = max(0.0, (self._total - step) * seconds_per_step)
-        text = (f"step {step}/{self._total}  loss {loss:.4f}  {1000 * seconds_per_step:.0f} ms/step  "
-                f"{clock_text(left)} left{'  ' + note if note else ''}")
+        text = f"{self._what} {done}/{self._total}  {note}{'  ' if note else ''}{clock_text(seconds_left)} left"
         print(f"\r{text}\033[K" if self._live else text, end="" if self._live else "\n", file=sys.stderr, flush=True)
+        self._shown = True
 
     def end(self) -> None:
         """Leaves the line."""
-        if self._active and self._live:
+        if self._shown and self._live:
             print(file=sys.stderr)
+            self._shown = False
 
 
 def clock_text(seconds: float) -> str:
     """Seconds as "1:02:03" or "2:03"."""
-    hours, rest = divmod(int(seconds), 3600)
+    hours, rest = divmod(max(0, int(seconds)), 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+# Dense bf16 peak of one device in TFLOP/s, from the makers' data sheets; the first name that fits counts.
+PEAK_TFLOPS = {"NVIDIA A100": 312, "NVIDIA H100": 989, "NVIDIA H200": 989, "TPU v4": 275, "TPU v5 lite": 197,
+               "TPU v5": 459, "TPU v6 lite": 918}
+
+
+def utilisation(flops: float, seconds: float, *, device_kind: str, peak_tflops: float) -> dict[str, float]:
+    """TFLOP/s of one device and, where its peak is known, the share of it.
+
+    Args:
+      flops: of one step on one device as its compiler counts them (work that is done twice to save memory counts
+        twice).
+      seconds: of one step.
+      device_kind: JAX's name of the device.
+      peak_tflops: its peak; 0 takes it from `PEAK_TFLOPS`.
+    """
+    if not flops or not seconds:
+        return {}
+    rate = flops / seconds / 1e12
+    peak = peak_tflops or next((value for name, value in PEAK_TFLOPS.items() if device_kind.startswith(name)), 0.0)
+    return {"time/tflops": rate, **({"time/mfu": rate / peak} if peak else {})}

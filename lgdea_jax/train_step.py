@@ -15,6 +15,7 @@ import optax
 from flax import nnx
 
 from lgdea_jax import optim
+from lgdea_jax.sharding import path_string
 
 State = dict[str, Any]
 Batch = Mapping[str, Mapping[str, jax.Array]]
@@ -31,9 +32,19 @@ def new_state(params: Any, tx: optax.GradientTransformation, *, ema: bool, aux: 
     }
 
 
-def normalise_images(images: jax.Array, *, mean: float, std: float, dtype: Any = jnp.float32) -> jax.Array:
-    """uint8 [B, H, W] to [B, H, W, 1], (x / 255 - mean) / std."""
-    return ((images.astype(jnp.float32) / 255.0 - mean) / std).astype(dtype)[..., None]
+def normalise_images(images: jax.Array, *, mean: float, std: float, per_image: bool) -> jax.Array:
+    """uint8 [B, H, W] to float32 [B, H, W, 1].
+
+    Args:
+      mean, std: of grey levels in [0, 1]: (x / 255 - mean) / std.
+      per_image: each image by its own mean and standard deviation instead: exposure carries no diagnosis. A flat image
+        is left near zero.
+    """
+    x = images.astype(jnp.float32) / 255.0
+    if not per_image:
+        return ((x - mean) / std)[..., None]
+    x = x - jnp.mean(x, axis=(1, 2), keepdims=True)
+    return (x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=(1, 2), keepdims=True) + 1e-4))[..., None]
 
 
 def gather_streams(batch: Batch) -> dict[str, Any]:
@@ -41,7 +52,7 @@ def gather_streams(batch: Batch) -> dict[str, Any]:
 
     Returns:
       image [B_pair + B_image, S, S]; tokens, weight, finding, normal [B_pair + B_report, ...]; labels of the images;
-      study [B_pair] (equal numbers: views of one study); num_pairs, a Python int. Keys whose streams are absent are absent.
+      study [B_pair] (equal numbers: views of one study); num_pairs, a Python int. Without a stream its keys are absent.
     """
     rows: dict[str, Any] = {"num_pairs": batch["pairs"]["index"].shape[0] if "pairs" in batch else 0}
     for name, streams in (("image", ("pairs", "images")), ("labels", ("pairs", "images")),
@@ -57,14 +68,16 @@ def gather_streams(batch: Batch) -> dict[str, Any]:
 
 def forward(
     model: nnx.Module, rows: Mapping[str, Any], *, pad_id: int, mean: float, std: float,
-    rngs: nnx.Rngs | None = None,
+    per_image: bool, train: bool = False, rngs: nnx.Rngs | None = None,
 ) -> dict[str, Any]:
     """Runs the towers on the rows of a batch.
 
     Args:
       model: `models.lgdea.TwoTowers`.
       rows: from `gather_streams`; `tokens` is [R, T] or [R, P, T].
-      rngs: for dropout; None is deterministic.
+      pad_id: of the tokeniser; `mean`, `std`, `per_image`: see `normalise_images`.
+      train: dropout drops and batch norm uses the batch's moments.
+      rngs: for dropout; None drops nothing.
 
     Returns:
       `image`, `text` (dicts of the towers' outputs; text outputs keep the leading shape of the tokens) and the model's
@@ -72,20 +85,28 @@ def forward(
     """
     outputs: dict[str, Any] = dict(model.shared())
     if "image" in rows and model.image_tower is not None:
-        outputs["image"] = model.encode_image(normalise_images(rows["image"], mean=mean, std=std), rngs=rngs)
+        outputs["image"] = model.encode_image(
+            normalise_images(rows["image"], mean=mean, std=std, per_image=per_image), train=train, rngs=rngs)
     if "tokens" in rows and model.text_tower is not None:
         tokens = rows["tokens"]
         flat = tokens.reshape(-1, tokens.shape[-1])
-        text = model.encode_text(flat, flat != pad_id, rngs=rngs)
+        text = model.encode_text(flat, flat != pad_id, train=train, rngs=rngs)
         outputs["text"] = {name: value.reshape(*tokens.shape[:-1], *value.shape[1:]) for name, value in text.items()}
     return outputs
 
 
+def moving_moments(model: nnx.Module) -> dict[str, jax.Array]:
+    """The moving moments that a training pass left in the model, by parameter path; {} without batch norm."""
+    tree = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+    return {path_string(path): jax.lax.stop_gradient(value)
+            for path, value in jax.tree_util.tree_leaves_with_path(tree)}
+
+
 def train_step(
-    state: State, batch: Batch, *, graphdef: Any, tx: optax.GradientTransformation,
+    state: State, batch: Batch, *, graphdef: Any, tx: optax.GradientTransformation, rates: Any,
     losses: Callable[..., dict[str, jax.Array]], diagnostics: Callable[..., dict[str, jax.Array]],
     weights: Mapping[str, float], schedule: Callable[[jax.Array], jax.Array], ema_decay: float,
-    pad_id: int, mean: float, std: float, seed: int, dropout: bool,
+    pad_id: int, mean: float, std: float, per_image: bool, seed: int, dropout: bool,
 ) -> tuple[State, dict[str, jax.Array]]:
     """One step of gradient descent.
 
@@ -93,35 +114,41 @@ def train_step(
       state: see this module's docstring; donate it when jitting.
       batch: streams of arrays, see `input_pipeline`.
       graphdef: the model's static part (`nnx.split`).
+      tx: the optimiser; `rates`: its multipliers by parameter, 0 is frozen (`optim.rates_by_path`).
       losses: a method's `losses(outputs, rows, aux, step) -> {name: scalar}`; a term of weight 0 is not among them.
       diagnostics: a method's `diagnostics(outputs, rows) -> {name: scalar}`, logged and not trained on.
-      weights: weight of each loss by name.
+      weights: weight of each loss by name; `loss` is their weighted sum.
+      schedule: step -> learning rate, to be logged.
+      ema_decay: see `optim.update_ema`; used when the state has an EMA.
+      pad_id: of the tokeniser; `mean`, `std`: of grey levels in [0, 1].
+      seed, dropout: dropout masks are a function of seed and step; False runs without any.
 
     Returns:
       (state, metrics): metrics has `loss`, `loss/NAME`, `grad_norm`, `update_norm`, `learning_rate` and diagnostics.
     """
     rows = gather_streams(batch)
 
-    def objective(params: Any) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, jax.Array]]]:
-        model = nnx.merge(graphdef, params)
+    def objective(params: Any) -> tuple[jax.Array, tuple[dict[str, jax.Array], ...]]:
+        model = nnx.merge(graphdef, optim.stop_frozen(params, rates))
         rngs = nnx.Rngs(dropout=jax.random.fold_in(jax.random.key(seed), state["step"])) if dropout else None
-        outputs = forward(model, rows, pad_id=pad_id, mean=mean, std=std, rngs=rngs)
+        outputs = forward(model, rows, pad_id=pad_id, mean=mean, std=std, per_image=per_image, train=True, rngs=rngs)
         terms = losses(outputs, rows, state["aux"], state["step"])
         if unknown := sorted(set(terms) ^ {name for name, weight in weights.items() if weight}):
             raise ValueError(f"losses and their weights do not match: {unknown}")
         total = sum((weights[name] * term for name, term in sorted(terms.items())), jnp.zeros([], jnp.float32))
-        return total, (terms, jax.lax.stop_gradient(diagnostics(outputs, rows)))
+        return total, (terms, jax.lax.stop_gradient(diagnostics(outputs, rows)), moving_moments(model))
 
-    (total, (terms, extra)), gradients = jax.value_and_grad(objective, has_aux=True)(state["params"])
+    (total, (terms, extra, moments)), gradients = jax.value_and_grad(objective, has_aux=True)(state["params"])
     updates, opt = tx.update(gradients, state["opt"], state["params"])
     params = optax.apply_updates(state["params"], updates)
+    params = jax.tree_util.tree_map_with_path(lambda path, value: moments.get(path_string(path), value), params)
     ema = optim.update_ema(state["ema"], params, decay=ema_decay, step=state["step"]) if state["ema"] else {}
     metrics = {
         "loss": total,
         **{f"loss/{name}": term for name, term in terms.items()},
         **extra,
-        "grad_norm": optax.global_norm(gradients),
-        "update_norm": optax.global_norm(updates),
+        "grad_norm": optax.tree.norm(gradients),
+        "update_norm": optax.tree.norm(updates),
         "learning_rate": jnp.asarray(schedule(state["step"]), jnp.float32),
     }
     new = {"params": params, "opt": opt, "step": state["step"] + 1, "ema": ema, "aux": state["aux"]}

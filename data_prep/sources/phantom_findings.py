@@ -114,8 +114,8 @@ def _severity(dice: Dice) -> tuple[str, float, float, bool]:
     """(severity, its size in [0, 1], contrast in [0.45, 1], subtle)."""
     level = dice.weighted((0.36, 0.4, 0.24))
     size = (level + dice.random()) / 3
-    contrast = (dice.uniform(0.42, 0.72), dice.uniform(0.7, 0.9), dice.uniform(0.88, 1.0))[level]
-    return SEVERITIES[level], size, contrast, contrast < 0.56
+    contrast = (dice.uniform(0.55, 0.8), dice.uniform(0.75, 0.92), dice.uniform(0.9, 1.0))[level]
+    return SEVERITIES[level], size, contrast, contrast < 0.65
 
 
 def _choose_side(dice: Dice, lesions: Sequence[Lesion], bilateral: float) -> str:
@@ -145,7 +145,7 @@ def _place(name: str, a: Anatomy, dice: Dice, lesions: Sequence[Lesion]) -> Lesi
         spots = (Spot(0, 0.0, 0.0, 0.55 + 0.17 * size, contrast),)
     elif name == "Hernia":
         side, zone = "", "retrocardiac"
-        spots = (Spot(0, dice.uniform(-0.01, 0.06), a.heart_v + dice.uniform(0.0, 0.04), 0.05 + 0.045 * size, contrast,
+        spots = (Spot(0, dice.uniform(-0.01, 0.06), a.heart_v + dice.uniform(0.0, 0.04), 0.06 + 0.045 * size, contrast,
                       0.0, (dice.uniform(-0.35, 0.25), dice.uniform(0.85, 1.2))),)
     else:
         side, zone, spots = _focal(name, a, dice, lesions, size, contrast)
@@ -199,7 +199,7 @@ def _fracture(a: Anatomy, dice: Dice, lesions: Sequence[Lesion], size: float, co
             break
     t = (v - a.apex[s > 0]) / (a.dome[s > 0] - a.apex[s > 0])
     zone = "upper" if t < 0.38 else "mid" if t < 0.66 else "lower"
-    spot = Spot(s, s * at, v, 0.055 + 0.015 * size, contrast, 0.0, (float(index), dice.uniform(0.5, 0.9)))
+    spot = Spot(s, s * at, v, 0.062 + 0.018 * size, contrast, 0.0, (float(index), dice.uniform(0.5, 0.9)))
     return side, zone, (spot,)
 
 
@@ -232,8 +232,8 @@ def _clear(u: float, v: float, radius: float, lesions: Sequence[Lesion], a: Anat
 def _focal(name: str, a: Anatomy, dice: Dice, lesions: Sequence[Lesion], size: float, contrast: float
            ) -> tuple[str, str, tuple[Spot, ...]]:
     """Round or patchy lesions: radius by severity, place by side and zone, clear of heart and other lesions."""
-    radius = {"Nodule": 0.043 + 0.017 * size, "Mass": 0.085 + 0.06 * size, "Consolidation": 0.085 + 0.06 * size,
-              "Granuloma": 0.031 + 0.008 * size}[name]
+    radius = {"Nodule": 0.048 + 0.02 * size, "Mass": 0.085 + 0.06 * size, "Consolidation": 0.085 + 0.06 * size,
+              "Granuloma": 0.034 + 0.01 * size}[name]
     strength = {"Granuloma": 0.55 + 0.45 * contrast}.get(name, contrast)
     both = name == "Consolidation" and dice.chance(0.15)
     side = "bilateral" if both else _choose_side(dice, lesions, 0.0)

@@ -59,7 +59,9 @@ class GroupNorm(nnx.Module):
         self.scale = nnx.Param(jnp.full((channels,), 0.0 if zero_scale else 1.0, jnp.float32))
         self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """`train` is accepted so that norms are called alike; it changes nothing."""
+        del train
         y = x.astype(jnp.float32)
         axes, channels = tuple(range(1, x.ndim - 1)), x.shape[-1]
         # Moments by channel first, then by group: one pass over the activations, which XLA fuses on every backend.
@@ -71,6 +73,35 @@ class GroupNorm(nnx.Module):
         shift = self.bias[...].reshape(1, self.groups, -1) - first * scale
         shape = (x.shape[0], *[1] * len(axes), channels)
         return (y * scale.reshape(shape) + shift.reshape(shape)).astype(x.dtype)
+
+
+class BatchNorm(nnx.Module):
+    """Batch norm (Ioffe & Szegedy, 2015) of `[B, ..., C]` over the batch and the positions; float32 inside.
+
+    In training the moments are those of the whole (global) batch and the moving ones are updated in place:
+    `train_step` takes them out of the model again. Elsewhere the moving moments are used.
+    """
+
+    def __init__(self, channels: int, *, momentum: float = 0.9, eps: float = 1e-5, zero_scale: bool = False):
+        """Args: momentum: share of the old moving moments that a training step keeps."""
+        self.momentum, self.eps = momentum, eps
+        self.scale = nnx.Param(jnp.full((channels,), 0.0 if zero_scale else 1.0, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
+        self.moving_mean = nnx.BatchStat(jnp.zeros((channels,), jnp.float32))
+        self.moving_variance = nnx.BatchStat(jnp.ones((channels,), jnp.float32))
+
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        y = x.astype(jnp.float32)
+        if train:
+            axes = tuple(range(x.ndim - 1))
+            mean = jnp.mean(y, axis=axes)
+            variance = jnp.maximum(jnp.mean(jnp.square(y), axis=axes) - jnp.square(mean), 0.0)
+            for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moving[...] = self.momentum * moving[...] + (1.0 - self.momentum) * jax.lax.stop_gradient(value)
+        else:
+            mean, variance = self.moving_mean[...], self.moving_variance[...]
+        scale = jax.lax.rsqrt(variance + self.eps) * self.scale[...]
+        return ((y - mean) * scale + self.bias[...]).astype(x.dtype)
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:

@@ -64,10 +64,11 @@ class TwoTowers(nnx.Module):
             values["prototypes"] = self.prototypes.mu[...]
         return values
 
-    def encode_image(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
+    def encode_image(self, images: jax.Array, *, train: bool = False,
+                     rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
         """[B, H, W, C] -> pooled [B, D], patches and pooled_patches [B, L, D], features [B, Wi]; and where the model
         has them lesions [B, Q, D], attention [B, Q, L], logits [B, labels]."""
-        pooled, out = self.image_tower(images, deterministic=rngs is None, rngs=rngs)
+        pooled, out = self.image_tower(images, deterministic=not train, rngs=rngs)
         result = {
             "pooled": unit(self.image_projection(pooled)),
             "patches": unit(self.patch_projection(out["patches"])),
@@ -82,7 +83,8 @@ class TwoTowers(nnx.Module):
             result["logits"] = self.classifier(pooled).astype(jnp.float32)
         return result
 
-    def encode_text(self, ids: jax.Array, mask: jax.Array, *, rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
+    def encode_text(self, ids: jax.Array, mask: jax.Array, *, train: bool = False,
+                    rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
         """ids, mask [N, T] -> pooled [N, D] and tokens [N, T, D], the same projection applied to each."""
-        pooled, out = self.text_tower(ids, mask, deterministic=rngs is None, rngs=rngs)
+        pooled, out = self.text_tower(ids, mask, deterministic=not train, rngs=rngs)
         return {"pooled": unit(self.text_projection(pooled)), "tokens": unit(self.text_projection(out["tokens"]))}

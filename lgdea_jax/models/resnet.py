@@ -1,7 +1,9 @@
-"""ResNet image tower (He et al., 2016, arXiv 1512.03385) with group norm (Wu & He, 2018) in place of batch norm.
+"""ResNet image tower (He et al., 2016, arXiv 1512.03385) with batch or group norm.
 
-Group norm keeps no running statistics: the tower is a pure function of its parameters, the same in training and
-evaluation and for any sharding of the batch. Bottlenecks stride in the 3 x 3 convolution ("v1.5", as torchvision).
+Batch norm learns small towers from scratch far faster (phantom world, 400 steps of 32 images: AUROC .955 against .714
+with group norm and .663 with layer norm over channels); its moments are those of the global batch, whatever the
+sharding. Group norm (Wu & He, 2018) keeps no moving moments: the tower is then a pure function of its parameters, and
+small batches do it no harm. Bottlenecks stride in the 3 x 3 convolution ("v1.5", as torchvision).
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "resnet34": {"stage_sizes": (3, 4, 6, 3), "bottleneck": False, "width": 64},
     "resnet50": {"stage_sizes": (3, 4, 6, 3), "bottleneck": True, "width": 64},
 }
+NORMS = {"batch": layers.BatchNorm, "group": layers.GroupNorm}
+POOLS = ("mean", "max", "lse")
 STEMS = ("imagenet", "small", "patch2", "patch4")
 
 
@@ -43,11 +47,21 @@ def max_pool3(x: jax.Array) -> jax.Array:
     return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
 
+def pool_patches(patches: jax.Array, pool: str) -> jax.Array:
+    """[B, L, W] -> [B, W] float32: "mean", "max" or "lse" (log of the mean of exp) over the patches."""
+    x = patches.astype(jnp.float32)
+    if pool == "mean":
+        return jnp.mean(x, axis=1)
+    if pool == "max":
+        return jnp.max(x, axis=1)
+    return jax.nn.logsumexp(x, axis=1) - jnp.log(float(x.shape[1]))
+
+
 class Block(nnx.Module):
     """A residual block: two 3 x 3 convolutions, or 1 x 1, 3 x 3, 1 x 1 with four times the width (bottleneck)."""
 
-    def __init__(self, cin: int, width: int, stride: int, *, bottleneck: bool, conv: str, dtype: DTypeLike,
-                 rngs: nnx.Rngs):
+    def __init__(self, cin: int, width: int, stride: int, *, bottleneck: bool, conv: str, norm: str,
+                 zero_init: bool, dtype: DTypeLike, rngs: nnx.Rngs):
         def convolution(cin: int, cout: int, size: int, stride: int = 1) -> layers.Conv:
             return layers.Conv(cin, cout, size, stride=stride, how=conv, dtype=dtype, rngs=rngs)
 
@@ -55,19 +69,19 @@ class Block(nnx.Module):
         shapes = [(cin, width, 1, 1), (width, width, 3, stride), (width, cout, 1, 1)] if bottleneck else \
             [(cin, width, 3, stride), (width, cout, 3, 1)]
         self.convs = nnx.List([convolution(*shape) for shape in shapes])
-        # The last norm starts at zero: every block begins as the identity, and deep towers train from the first step.
-        self.norms = nnx.List([layers.GroupNorm(shape[1], zero_scale=i == len(shapes) - 1)
+        # With the last norm at zero every block begins as the identity, and deep towers train from the first step.
+        self.norms = nnx.List([NORMS[norm](shape[1], zero_scale=zero_init and i == len(shapes) - 1)
                                for i, shape in enumerate(shapes)])
         self.shortcut = convolution(cin, cout, 1, stride) if stride > 1 or cin != cout else None
-        self.shortcut_norm = layers.GroupNorm(cout) if self.shortcut is not None else None
+        self.shortcut_norm = NORMS[norm](cout) if self.shortcut is not None else None
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         y = x
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            y = norm(conv(y))
+            y = norm(conv(y), train=train)
             y = y if i == len(self.convs) - 1 else jax.nn.relu(y)
         if self.shortcut is not None:
-            x = self.shortcut_norm(self.shortcut(x))
+            x = self.shortcut_norm(self.shortcut(x), train=train)
         return jax.nn.relu(x + y)
 
 
@@ -80,8 +94,8 @@ class ResNet(nnx.Module):
     """
 
     def __init__(self, *, stage_sizes: tuple[int, ...], bottleneck: bool, width: int, rngs: nnx.Rngs,
-                 channels: int = 1, stem: str = "imagenet", conv: str = "native", dtype: DTypeLike = jnp.float32,
-                 remat: bool = False):
+                 channels: int = 1, stem: str = "imagenet", conv: str = "native", norm: str = "group",
+                 pool: str = "mean", zero_init: bool = True, dtype: DTypeLike = jnp.float32, remat: bool = False):
         """Args:
           stage_sizes: residual blocks of each stage; every stage but the first halves the grid and doubles the width.
           width: channels of the first stage.
@@ -89,11 +103,21 @@ class ResNet(nnx.Module):
           stem: "imagenet": 7 x 7 stride 2 and max pooling (a quarter of the resolution); "small": 3 x 3 (full
             resolution); "patch2", "patch4": pixels of a 2 x 2 or 4 x 4 patch to channels, then 3 x 3 (half, a quarter).
           conv: "native" or "im2col" (see `layers.Conv`): the same function and parameters, another speed.
-          remat: recompute the blocks in the backward pass.
+          norm: "batch" or "group".
+          pool: "mean" over the patches, their "max", or "lse", a smooth maximum (log-mean-exp): a lesion in one patch
+            of 64 is not drowned by the others.
+          zero_init: blocks begin as the identity; False for shallow towers, which then learn from the first step.
+          remat: recompute the blocks in the backward pass; not with batch norm, whose moments it would update twice.
 
         Raises:
-          ValueError: unknown `stem` or `conv`.
+          ValueError: unknown `stem`, `conv`, `norm` or `pool`; batch norm with `remat`.
         """
+        for name, value, known in (("norm", norm, NORMS), ("pool", pool, POOLS)):
+            if value not in known:
+                raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
+        if norm == "batch" and remat:
+            raise ValueError("norm='batch' and remat exclude each other")
+        self.pool = pool
         if stem not in STEMS:
             raise ValueError(f"unknown stem {stem!r}; known: {', '.join(STEMS)}")
         self.channels, self.remat, self.dtype, self.stem = channels, remat, dtype, stem
@@ -102,13 +126,14 @@ class ResNet(nnx.Module):
         large = stem == "imagenet"
         self.stem_conv = layers.Conv(channels * self.patch**2, width, 7 if large else 3, stride=2 if large else 1,
                                      how=conv, dtype=dtype, rngs=rngs)
-        self.stem_norm = layers.GroupNorm(width)
+        self.stem_norm = NORMS[norm](width)
         blocks, cin = [], width
         for stage, count in enumerate(stage_sizes):
             stage_width = width * 2**stage
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                blocks.append(Block(cin, stage_width, stride, bottleneck=bottleneck, conv=conv, dtype=dtype, rngs=rngs))
+                blocks.append(Block(cin, stage_width, stride, bottleneck=bottleneck, conv=conv, norm=norm,
+                                    zero_init=zero_init, dtype=dtype, rngs=rngs))
                 cin = stage_width * 4 if bottleneck else stage_width
         self.blocks = nnx.List(blocks)
         self.width = cin
@@ -117,24 +142,26 @@ class ResNet(nnx.Module):
                  rngs: nnx.Rngs | None = None) -> tuple[jax.Array, dict[str, Any]]:
         """Args:
           images: float [B, H, W, channels], normalised by the caller (about [-1, 1]); any H and W.
-          deterministic, rngs: accepted so that image towers are called alike; there is no dropout here.
+          deterministic: False is training: batch norm then uses the batch's moments.
+          rngs: accepted so that image towers are called alike; there is no dropout here.
 
         Returns:
-          (pooled [B, W] float32, the mean of the patches; {"patches": [B, L, W] in the compute dtype, row by row from
+          (pooled [B, W] float32, the patches pooled; {"patches": [B, L, W] in the compute dtype, row by row from
           the top left, "grid": (gh, gw) static ints with gh * gw = L}).
 
         Raises:
           ValueError: images of another rank or number of channels.
         """
-        del deterministic, rngs
+        del rngs
+        train = not deterministic
         if images.ndim != 4 or images.shape[-1] != self.channels:
             raise ValueError(f"images must be [B, H, W, {self.channels}], not {list(images.shape)}")
         x = images.astype(self.dtype)
         x = layers.space_to_depth(x, self.patch) if self.patch > 1 else x
-        x = jax.nn.relu(self.stem_norm(self.stem_conv(x)))
+        x = jax.nn.relu(self.stem_norm(self.stem_conv(x), train=train))
         x = max_pool3(x) if self.stem == "imagenet" else x
         for block in self.blocks:
-            x = layers.call(block, x, remat=self.remat)
+            x = layers.call(block, x, remat=True) if self.remat else block(x, train=train)
         grid = (x.shape[1], x.shape[2])
         patches = x.reshape(x.shape[0], -1, x.shape[-1])
-        return jnp.mean(patches, axis=1, dtype=jnp.float32), {"patches": patches, "grid": grid}
+        return pool_patches(patches, self.pool), {"patches": patches, "grid": grid}

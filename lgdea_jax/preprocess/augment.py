@@ -17,7 +17,7 @@ SMALLEST_CROP = 0.6
 
 @dataclasses.dataclass(frozen=True)
 class Augment(grain.transforms.RandomMap):
-    """One affine resampling (crop, aspect, rotation, shift) and one intensity curve per image; one text variant per item.
+    """One affine resampling (crop, aspect, rotation, shift) and one intensity curve an image; one text variant an item.
 
     Attributes:
       crop: (smallest, largest) share of the area that is kept, within [0.6, 1].
@@ -57,15 +57,17 @@ class Augment(grain.transforms.RandomMap):
         """Transforms a uint8 [S, S] image; the result has its shape and dtype."""
         size = image.shape[0]
         area = rng.uniform(*self.crop)
-        stretch = np.exp(rng.uniform(-1, 1) * np.log(self.aspect) / 2)
-        wide, high = min(1.0, np.sqrt(area) * stretch), min(1.0, np.sqrt(area) / stretch)
+        # A side that would be longer than the image is as long as the image; the other one keeps the area.
+        wide = np.clip(np.sqrt(area) * np.exp(rng.uniform(-1, 1) * np.log(self.aspect) / 2), area, 1.0)
+        high = area / wide
         left, top = rng.uniform(0, 1 - wide) * size, rng.uniform(0, 1 - high) * size
         angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate))
         cos, sin = np.cos(angle), np.sin(angle)
         centre_x, centre_y, half = left + wide * size / 2, top + high * size / 2, size / 2
         a, b, d, e = wide * cos, high * sin, -wide * sin, high * cos
         matrix = (a, b, centre_x - a * half - b * half, d, e, centre_y - d * half - e * half)
-        moved = Image.fromarray(image).transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+        moved = Image.fromarray(image).transform(
+            (size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
 
         levels = np.arange(256, dtype=np.float32) / 255
         levels = levels ** np.exp(rng.uniform(-self.gamma, self.gamma))

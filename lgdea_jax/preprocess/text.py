@@ -22,7 +22,7 @@ class TextTokenizer:
     """Encodes text to fixed-length int32 rows. Picklable; cheap to copy to worker processes.
 
     Attributes:
-      vocab_size: number of token ids.
+      vocab_size: one more than the largest token id.
       pad_id: the id that fills the rest of a row.
       digest: SHA-256 (hex) of the serialised tokeniser: equal digests mean equal encodings.
     """
@@ -34,7 +34,8 @@ class TextTokenizer:
         self._tokenizer = Tokenizer.from_str(serialised)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        # Not the number of tokens: some tokenisers leave ids out.
+        self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
         pads = [self._tokenizer.token_to_id(token) for token in ("[PAD]", "<pad>")]
         pads = [pad for pad in pads if pad is not None]
         if not pads:
@@ -83,6 +84,8 @@ class TextTokenizer:
         Returns:
           int32 [N, max_length]; `pad_id` fills each row's rest.
         """
+        if max_length < 2:
+            raise ValueError(f"max_length={max_length}: at least 2, for the opening and the closing token")
         rows = np.full((len(texts), max_length), self.pad_id, np.int32)
         for row, encoding in zip(rows, self._tokenizer.encode_batch(list(texts)), strict=True):
             ids = encoding.ids

@@ -1,0 +1,109 @@
+"""What stops a run: signals (after saving), losses that are not finite, a step that hangs."""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from lgdea_jax import cli
+from lgdea_jax.cli import UserError
+
+
+class StopSignals:
+    """Remembers SIGTERM and SIGINT, so that the loop can save before it stops. A second one stops at once.
+
+    Use as a context: the signals are given back at its end.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                self._old[number] = signal.signal(number, self._remember)
+            except ValueError:  # Not the main thread (a notebook's): signals stay as they are.
+                break
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        self._old = {}
+
+    def _remember(self, number: int, frame: Any) -> None:
+        if self.number:
+            self.__exit__()
+            signal.raise_signal(number)
+        self.number = number
+
+    def agreed(self, *, now: bool = True) -> bool:
+        """Whether to stop; all processes of a run get the same answer.
+
+        Args:
+          now: False saves the round trip that asking every process costs; with one process it makes no difference.
+        """
+        if jax.process_count() > 1:
+            if not now:
+                return False
+            from jax.experimental import multihost_utils
+
+            self.number = int(np.max(multihost_utils.process_allgather(np.asarray(self.number))))
+        return bool(self.number)
+
+    @property
+    def name(self) -> str:
+        """For example "SIGTERM"."""
+        return signal.Signals(self.number).name
+
+    @property
+    def status(self) -> int:
+        """The exit status that the signal asks for."""
+        return cli.INTERRUPTED if self.number == signal.SIGINT else cli.TERMINATED
+
+
+class Watchdog:
+    """Prints the stack of every thread and ends the process when a step takes longer than `seconds` (0: never).
+
+    On many hosts one that hangs makes all wait: ending it lets the scheduler start the run again.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def restart(self) -> None:
+        """A step begins."""
+        if self._seconds:
+            faulthandler.dump_traceback_later(self._seconds, exit=True)
+
+    def rest(self) -> None:
+        """Something begins that may take long: a checkpoint, an evaluation, the end."""
+        if self._seconds:
+            faulthandler.cancel_dump_traceback_later()
+
+
+def mean_metrics(rows: Sequence[tuple[int, Mapping[str, np.ndarray]]], *, saved: Sequence[int]) -> dict[str, float]:
+    """The mean of each metric over some steps.
+
+    Args:
+      rows: (step, metrics on the host), ascending.
+      saved: steps of the checkpoints, for the message.
+
+    Raises:
+      UserError: a metric is NaN or infinite; the first step and the loss are named.
+    """
+    for step, metrics in rows:
+        bad = [name for name in sorted(metrics, key=lambda name: (not name.startswith("loss/"), name))
+               if not np.isfinite(metrics[name])]
+        if bad:
+            where = f"the last good checkpoint is step {saved[-1]}" if saved else "there is no checkpoint yet"
+            raise UserError(f"{bad[0]} became {metrics[bad[0]]} at step {step}; {where}. Try a lower "
+                            "--config.optim.rate, a smaller --config.optim.clip_norm, or that loss's weight at 0 to "
+                            "see if it is the cause")
+    return {name: float(np.mean([metrics[name] for _, metrics in rows])) for name in rows[0][1]}

@@ -1,0 +1,173 @@
+"""What training starts from: the state (fresh, resumed, or taken from another run) and the step compiled for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from lgdea_jax import assemble, optim, sharding, train_step
+from lgdea_jax.checkpoint import Checkpoints, check_names, flatten, unflatten
+from lgdea_jax.cli import UserError
+from lgdea_jax.findings.vocabulary import FINDINGS
+from lgdea_jax.preprocess.image import MODEL_TRANSFORM
+from lgdea_jax.preprocess.text import TextTokenizer
+from lgdea_jax.train_data import Data
+
+# Parts of the config that must stay when a run goes on: another value would make it another run.
+FIXED_ON_RESUME = ("method", "methods", "seed", "total_steps", "dtype", "data", "batch", "image", "text", "augment",
+                   "model", "optim")
+# These do not change what batch n holds (whether the data are the same is known from their digest).
+FREE_ON_RESUME = ("data.cache", "data.workers", "data.threads", "data.dir", "data.pairs_from", "data.images_from",
+                  "data.reports_from", "data.held_out_from", "data.make_from", "text.tokenizer")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What the step is made of.
+
+    Attributes:
+      graphdef: the model's static part.
+      tx, schedule: optimiser, and learning rate by step.
+      rates: tree of rate multipliers like the parameters; 0 is frozen.
+      initial: makes the state at step 0, placed as `target` says.
+      target: the state as `jax.ShapeDtypeStruct`s with their shardings.
+    """
+
+    graphdef: Any
+    tx: Any
+    schedule: Callable[[Any], Any]
+    rates: Any
+    initial: Callable[[], Any]
+    target: Any
+
+
+def prepare_parts(config: Any, data: Data, mesh: Mesh) -> Parts:
+    """Model, optimiser and placement that the config asks for; no parameter is computed yet.
+
+    Raises:
+      UserError: sizes that do not go together, a rate rule that matches nothing.
+    """
+    sizes = {"vocab_size": data.tokenizer.vocab_size, "num_labels": len(data.label_names)}
+    graphdef, shapes = assemble.abstract_model(config, **sizes)
+    tx, schedule = assemble.build_optimizer(config, shapes)
+
+    def initial() -> Any:
+        params = assemble.initial_params(config, seed=config.seed, **sizes)
+        return train_step.new_state(params, tx, ema=config.optim.ema > 0)
+
+    state = jax.eval_shape(initial)
+    placement = sharding.tree_shardings(state, mesh)
+    target = jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, placement)
+    rates = optim.rates_by_path(shapes, assemble.rate_rules(config.optim.rates))
+    return Parts(graphdef, tx, schedule, rates, jax.jit(initial, out_shardings=placement), target)
+
+
+def initialise_from(config: Any, data: Data, state: train_step.State) -> tuple[train_step.State, int]:
+    """A fresh state with the parameters of `config.init_from` in the modules `config.init_parts` (all by default).
+
+    Returns:
+      (state, number of parameters taken).
+
+    Raises:
+      UserError: no such run, a module that does not fit, or text modules made for another tokeniser.
+    """
+    source = Checkpoints(config.init_from, writable=False)
+    step = source.resolve("latest")
+    spec = source.spec(step)
+    flat = flatten(state["params"])
+    modules = list(dict.fromkeys(path.split("/")[0] for path in flat))
+    parts = tuple(config.init_parts) or tuple(modules)
+    if missing := [part for part in parts if part not in modules]:
+        raise UserError(f"init_parts: the model has no {missing[0]!r}; it has {', '.join(modules)}")
+    if any(part.startswith("text") for part in parts) and spec["tokenizer_digest"] != data.tokenizer.digest:
+        raise UserError(f"the text tower of {config.init_from} was trained with another tokeniser: "
+                        "--config.text.tokenizer must be that run's, or --config.init_parts=image_tower")
+    vocab_size = TextTokenizer(spec["tokenizer"]).vocab_size
+    _, shapes = assemble.abstract_model(
+        ConfigDict(spec["config"]), vocab_size=vocab_size, num_labels=len(spec["label_names"]))
+    host = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=host), shapes)
+    other = flatten(source.restore_params(step, target))
+    source.close()
+
+    def shapes_within(names: Mapping[str, Any]) -> dict[str, tuple]:
+        return {path: tuple(leaf.shape) for path, leaf in names.items() if path.split("/")[0] in parts}
+
+    wanted = shapes_within(flat)
+    check_names(shapes_within(other), wanted, config.init_from)
+    taken = {path: jax.device_put(np.asarray(other[path]), flat[path].sharding) for path in wanted}
+    params = unflatten(state["params"], flat | taken)
+    ema = jax.tree.map(jnp.copy, params) if state["ema"] else {}
+    return {**state, "params": params, "ema": ema}, sum(int(np.prod(shape)) for shape in wanted.values())
+
+
+def compile_step(config: Any, data: Data, parts: Parts, batch: Any, mesh: Mesh) -> Any:
+    """The step compiled once for these shapes: (state, batch) -> (state, metrics), the state donated.
+
+    A batch of another shape is then an error, never a second compilation.
+    """
+    method = assemble.load_method(config)
+    step = functools.partial(
+        train_step.train_step, graphdef=parts.graphdef, tx=parts.tx, rates=parts.rates, losses=method.losses,
+        diagnostics=method.diagnostics, weights=method.weights, schedule=parts.schedule, ema_decay=config.optim.ema,
+        pad_id=data.tokenizer.pad_id, mean=config.image.mean, std=config.image.std,
+        per_image=config.image.per_image, seed=config.seed, dropout=uses_dropout(config))
+    placement = jax.tree.map(lambda leaf: leaf.sharding, parts.target)
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(placement, NamedSharding(mesh, PartitionSpec())))
+    return jitted.lower(parts.target, batch).compile()
+
+
+def uses_dropout(config: Any) -> bool:
+    """Whether a tower of the config drops anything."""
+    return any(tower[tower.name].get("dropout_rate", 0.0) > 0 for tower in (config.model.image, config.model.text))
+
+
+def make_spec(config: Any, data: Data) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    return {
+        "config": json.loads(config.to_json_best_effort()),
+        "transform": f"{data.record_transform}+{MODEL_TRANSFORM}:{config.image.size}",
+        "record_transform": data.record_transform,
+        "tokenizer": data.tokenizer.serialised,
+        "tokenizer_digest": data.tokenizer.digest,
+        "label_names": list(data.label_names),
+        "finding_names": [finding.name for finding in FINDINGS],
+        "data": {"names": list(data.names), "items": dict(data.counts), "digest": data.digest},
+        "versions": {"jax": jax.__version__, "numpy": np.__version__},
+    }
+
+
+def check_resume(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
+    """Refuses to go on with a run under another config, tokeniser, transform or data.
+
+    Raises:
+      UserError: names the first differences.
+    """
+    for key, what in (("transform", "transform"), ("tokenizer_digest", "tokeniser"), ("label_names", "labels"),
+                      ("finding_names", "finding vocabulary"), ("data", "training data")):
+        if now[key] != then[key]:
+            raise UserError(f"the run in this workdir was made with another {what}: use a new --workdir")
+
+    def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+        for key, value in tree.items():
+            if isinstance(value, Mapping):
+                yield from leaves(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    old, new = dict(leaves(then["config"])), dict(leaves(now["config"]))
+    changed = [key for key in sorted(set(old) | set(new))
+               if key.split(".")[0] in FIXED_ON_RESUME and key not in FREE_ON_RESUME and old.get(key) != new.get(key)]
+    if changed:
+        named = ", ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in changed[:3])
+        raise UserError(f"the run in this workdir has another config ({named}): use a new --workdir")

@@ -1,0 +1,45 @@
+"""Fixtures that several test packages share: a small phantom data set and a cache of compiled programs."""
+
+import os
+
+# Tests spend most of their time compiling tiny programs: compile them fast rather than well. Before JAX is imported.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+
+import pytest
+
+STUDIES = {"train": 40, "validation": 12, "test": 8}
+
+
+@pytest.fixture(scope="session")
+def phantom_data(tmp_path_factory):
+    """A data set of 60 phantom studies at 64 px; read it only."""
+    from data_prep import build
+    from lgdea_jax import cli
+
+    folder = tmp_path_factory.mktemp("phantom") / "data"
+    config = cli.read_config("configs/data/phantom.py")
+    for split, studies in STUDIES.items():
+        config.phantom[split] = studies
+    config.image_size, config.workers, config.shard_studies = 64, 1, 20
+    config.tokenizer.vocab_size = 400
+    build.build(config, folder, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def compile_cache(tmp_path_factory):
+    """A folder for JAX's compilation cache that the tests' processes share."""
+    import jax
+
+    # Tiny programs compile in less than JAX thinks worth keeping, but there are many of them.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def parsed_flags():
+    """grain reads absl flags, which pytest does not parse."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()

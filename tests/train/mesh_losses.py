@@ -1,0 +1,58 @@
+"""Prints the losses of a few steps for methods and meshes, as JSON on the last line: {METHOD: {MESH: [losses]}}.
+
+    python tests/train/mesh_losses.py DATA METHODS MESHES [COORDINATOR NUMBER_OF_PROCESSES PROCESS]
+
+METHODS are names by commas; MESHES are DATAxFSDP by commas, for example 8x1,4x2.
+"""
+
+import json
+import sys
+
+import jax
+
+from lgdea_jax import cli, sharding
+from lgdea_jax.train_data import device_batches, prepare_data
+from lgdea_jax.train_state import compile_step, prepare_parts
+
+STEPS = 4
+
+
+def losses(config):
+    """The loss of each of the first steps, and whether any parameter is split."""
+    mesh = sharding.make_mesh(**config.mesh)
+    data = prepare_data(config, mesh, show=False)
+    parts = prepare_parts(config, data, mesh)
+    state, batches = parts.initial(), device_batches(config, mesh, data, 0)
+    first = next(batches)
+    step = compile_step(config, data, parts, first, mesh)
+    out = []
+    for number in range(STEPS):
+        state, metrics = step(state, first if number == 0 else next(batches))
+        out.append(float(metrics["loss"]))
+    batches.close()
+    split = any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state["params"]))
+    assert split == (config.mesh.fsdp > 1), "fsdp must split parameters, and nothing else may"
+    return out
+
+
+def main(argv):
+    """Parses the arguments above."""
+    data, methods, meshes, *hosts = argv
+    if hosts:
+        sharding.start_hosts(coordinator=hosts[0], num_processes=int(hosts[1]), process_id=int(hosts[2]))
+    table = {}
+    for method in methods.split(","):
+        table[method] = {}
+        for mesh in meshes.split(","):
+            config = cli.read_config(f"tests/train/tiny.py:{method}")
+            config.data.dir, config.data.pairs = data, 0.5
+            config.batch.images = 8
+            config.batch.reports = 0 if method == "supervised" else 8
+            config.mesh.data, config.mesh.fsdp = map(int, mesh.split("x"))
+            config.optim.warmup_steps, config.optim.rate = 0, 1e-3
+            table[method][mesh] = losses(config)
+    print(json.dumps(table))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
