@@ -65,7 +65,7 @@ class Survey:
             date = f", list prices of {price.as_of}" if price.as_of else ""
             lines.append(
                 f"cost: {self.tokens_in / 1e6:.3f}M x {price.input:g} + {self.tokens_out / 1e6:.3f}M x "
-                f"{price.output:g} = {self.cost:.2f} {price.currency}{date}; half of it where a batch mode is used; "
+                f"{price.output:g} = {self.cost:.2f} {price.currency}{date}; "
                 f"spent before {self.spent.cost:.2f}"
                 + (f"; limit {job.settings.max_cost:.2f}" if job.settings.max_cost else ""))
         return lines
