@@ -32,7 +32,7 @@ CORE = [
 EXTRAS = {
     "data": ["pydantic>=2.7,<3", "blosc2>=3,<4"],
     "gemini": ["google-generativeai>=0.8.6,<0.9"],
-    "genai": ["google-genai>=1.0,<4"],
+    "genai": ["google-genai>=3.4,<4"],
     "openai": ["openai>=1.40,<4"],
     "beam": ["apache-beam>=2.70,<3"],
     "dicom": ["pydicom>=3.0,<4", "pylibjpeg>=2.0,<3", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg"],
@@ -65,7 +65,7 @@ setup(
     python_requires=">=3.11",
     packages=PACKAGES,
     package_dir={"lgdea_jax.configs": "configs"},
-    package_data={"lgdea_jax": ["findings/*.json"], "data_prep": ["extract/prompts/*"]},
+    package_data={"lgdea_jax": ["findings/*.json"], "data_prep": ["extract/prompts/*", "extract/*.json"]},
     install_requires=CORE,
     extras_require=EXTRAS,
 )

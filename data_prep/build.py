@@ -5,6 +5,11 @@
 Worker processes each turn slices of the source into shards. A build that was stopped goes on where it was when the
 same command runs again: a finished shard is never redone, half a shard never counts. `--dry_run` reads everything and
 counts, and writes nothing. Exit status 3: some rows were refused, see DATA/rejected.csv.
+
+With `--config.extractor=openai` (any OpenAI-compatible endpoint), `genai` or `gemini`, a language model finds the
+evidence (`config.llm`, keys from the environment); then `--dry_run` sends nothing and tells what it would cost,
+`--max_cost` limits that, and `--attest_data_use="..."` is what data under credentialed terms need before a remote
+endpoint is used.
 """
 
 from __future__ import annotations
@@ -32,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import finish
+from data_prep.extract.extractors import LLM_EXTRACTORS
 from data_prep.shards import (
     COUNTS,
     RecordMaker,
@@ -120,7 +126,8 @@ def make_plan(config: Any, out: Path | None) -> Plan:
     for key, low in (("image_size", 8), ("shard_studies", 1), ("workers", 0)):
         if config[key] < low:
             raise UserError(f"config.{key} must be at least {low}, not {config[key]}")
-    extractor = load_extractor(config.extractor)
+    job = _job(config, out) if config.extractor in LLM_EXTRACTORS else None
+    extractor = job.name if job else (load_extractor(config.extractor) or ("",))[0]
     sources = open_sources(config)
     label_names = {tuple(source.label_names) for source in sources.values()}
     if len(label_names) != 1:
@@ -130,14 +137,46 @@ def make_plan(config: Any, out: Path | None) -> Plan:
         starts = range(0, len(source), config.shard_studies)
         slices += [Slice(split, i, len(starts), start, min(start + config.shard_studies, len(source)))
                    for i, start in enumerate(starts)]
-    spec = ShardSpec(out, config.name, label_names.pop(), config.image_size, config.image_encoding, config.extractor)
+    spec = ShardSpec(out, config.name, label_names.pop(), config.image_size, config.image_encoding, config.extractor,
+                     job)
     values = json.loads(json.dumps(config.to_dict()))
     fingerprint = {
-        "schema_version": SCHEMA_VERSION, "transform": RECORD_TRANSFORM, "extractor": extractor[0] if extractor else "",
-        "config": {key: value for key, value in values.items() if key != "workers"},
+        "schema_version": SCHEMA_VERSION, "transform": RECORD_TRANSFORM, "extractor": extractor,
+        "config": {key: value for key, value in values.items() if key not in ("workers", "llm")},
         "input": {split: [len(source), getattr(source, "fingerprint", "")] for split, source in sources.items()},
     }
+    if job:
+        from data_prep.extract.stage import RECORDED
+
+        fingerprint["config"]["llm"] = {key: getattr(job.settings, key) for key in RECORDED}
     return Plan(sources, tuple(slices), spec, fingerprint)
+
+
+def _job(config: Any, out: Path | None) -> Any:
+    """The job of an extractor that asks a language model; its replies lie beside the data set."""
+    cli.require("pydantic", "data", f"the extractor {config.extractor!r}")
+    from data_prep.extract.stage import make_job
+
+    if "llm" not in config:
+        raise UserError(f"the extractor {config.extractor!r} needs the group config.llm (see configs/data/table.py)")
+    return make_job(config.extractor, config.llm.to_dict(), out if out is not None else Path(config.name))
+
+
+def _ask(plan: Plan, config: Any, progress: bool) -> None:
+    """Asks the language model about every report that has no answer yet."""
+    from data_prep.extract.stage import SourceReports, ask
+
+    reports = SourceReports(plan.sources)
+    ask(reports, plan.spec.job, terms=lambda: reports.terms, where=f"config.{config.source}.terms", progress=progress)
+
+
+def estimate(config: Any, out: Path | None) -> None:
+    """The dry run of an extractor that asks a language model: prints reports, duplicates, tokens and cost."""
+    from data_prep.extract.stage import SourceReports
+    from data_prep.extract.stage import estimate as run
+
+    plan = make_plan(config, out)
+    run(SourceReports(plan.sources), plan.spec.job)
 
 
 def build(config: Any, out: str | Path | None, *, command: str = "", progress: bool = True) -> BuildReport:
@@ -167,6 +206,13 @@ def build(config: Any, out: str | Path | None, *, command: str = "", progress: b
         return _check_complete(folder, plan.fingerprint)
     with _own(folder, plan.fingerprint):
         todo = [part for part in plan.slices if read_side_file(folder, part) is None]
+        if plan.spec.job and todo:
+            try:
+                _ask(plan, config, progress)
+            except UserError:
+                if len(todo) == len(plan.slices):  # Nothing is built: another model, or an attestation, is welcome.
+                    (folder / BUILD_FOLDER / FINGERPRINT_FILE).unlink()
+                raise
         for _ in _run(plan, todo, config.workers, progress):
             pass
         metadata, rejections = finish.finish(folder, plan.slices, plan.spec, config, plan.fingerprint, command)
@@ -341,16 +387,28 @@ def main(argv: list[str]) -> int:
     """Parses the command line and builds."""
     config, rest = cli.load_config(argv)
     out, dry_run = None, False
+    llm = {"--attest_data_use": "llm.attest_data_use", "--max_cost": "llm.max_cost"}
     while rest:
         item = rest.pop(0)
+        flag, equals, value = item.partition("=")
         if item == "--dry_run":
             dry_run = True
-        elif item == "--out" or item.startswith("--out="):
-            out = item.split("=", 1)[1] if "=" in item else (rest.pop(0) if rest else None)
+        elif flag == "--out" or flag in llm:
+            value = value if equals else (rest.pop(0) if rest else "")
+            if flag == "--out":
+                out = value
+            elif config.extractor not in LLM_EXTRACTORS:
+                raise UserError(f"{flag} is for extractors that ask a language model: {', '.join(LLM_EXTRACTORS)}")
+            else:
+                cli.set_override(config, llm[flag], value)
         else:
-            raise UserError(f"unknown argument {item!r}{cli.nearest(item, ['--out', '--dry_run', '--config'])}")
+            raise UserError(f"unknown argument {item!r}{cli.nearest(item, ['--out', '--dry_run', '--config', *llm])}")
     if not out and not dry_run:
         raise UserError("--out=DATA is needed (or --dry_run)")
+    if dry_run and config.extractor in LLM_EXTRACTORS:
+        estimate(config, Path(out) if out else None)
+        print("dry run: nothing was sent, nothing was written")
+        return cli.OK
     command = shlex.join(["python", "-m", "data_prep.build", *argv])
     report = build(config, None if dry_run else out, command=command)
     print(summary(report))

@@ -3,8 +3,11 @@
     python -m data_prep.score --extractor=rules --reports=R.csv --reference=REF.csv --out=score.json
 
 `R.csv` has `uid` and text columns; `REF.csv` has `uid` and one column per finding with 1, 0, -1 (uncertain: left out)
-or empty (missing: left out). Read the numbers with care: to a reference that codes only what a reader chose to code, a
-finding that the report mentions but the coder skipped is a false alarm, and macro means hide rare findings (see n).
+or empty (missing: left out). `--extractor=openai` (or genai, gemini) asks a language model: `--llm.model`,
+`--llm.base_url`, `--max_cost`, `--dry_run`, ...; with `--task=labels --label_set=ct_rate18` it labels instead of
+extracting, with `--probability` in percent. Without probabilities an AUC is computed over four grades (denied, not
+mentioned, uncertain, present). Read the numbers with care: to a reference that codes only what a reader chose to code,
+a finding that the report mentions but the coder skipped is a false alarm, and macro means hide rare findings (see n).
 """
 
 from __future__ import annotations
@@ -23,9 +26,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data_prep import scoring
+from data_prep import score_llm, scoring
 from data_prep.extract import sections
-from data_prep.extract.extractors import LOADERS, open_extractor
+from data_prep.extract.extractors import LLM_EXTRACTORS, NAMES, open_extractor
 from data_prep.extract.schema import Extraction
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError
@@ -48,7 +51,7 @@ class _Parser(argparse.ArgumentParser):
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(prog="data_prep.score", description="Scores an evidence extractor against a reference.",
                      allow_abbrev=False)
-    parser.add_argument("--extractor", default="rules", help=f"one of {', '.join(LOADERS)}")
+    parser.add_argument("--extractor", default="rules", help=f"one of {', '.join(NAMES)}")
     parser.add_argument("--reports", required=True, help="CSV with uid and text columns")
     parser.add_argument("--reference", required=True, help="CSV with uid and a 0/1 column per finding")
     parser.add_argument("--out", required=True, help="score.json")
@@ -67,7 +70,11 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--min_positives", type=int, default=20, help="findings with fewer stay out of the macro mean")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args(list(argv))
+    score_llm.add_flags(parser)
+    args = parser.parse_args(list(argv))
+    cli.choose("extractor", args.extractor, NAMES)
+    score_llm.check_flags(args)
+    return args
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,13 +216,17 @@ def _extract(extract: Callable[[str], Extraction], texts: Sequence[str]) -> tupl
     return found, len(texts) / max(time.perf_counter() - started, 1e-9)
 
 
-def _findings(truth: np.ndarray, grade: np.ndarray, names: Sequence[str],
+def _findings(truth: np.ndarray, grade: np.ndarray, scores: np.ndarray | None, names: Sequence[str],
               args: argparse.Namespace) -> tuple[dict, dict]:
     weights = scoring.resample_weights(len(truth), args.resamples, args.seed)
-    samples = scoring.measures(scoring.histograms(truth, grade, weights), args.uncertain)
+    counts = scoring.histograms(truth, grade, weights)
+    samples = scoring.measures(counts, args.uncertain)
+    if scores is not None:
+        samples["auc"] = scoring.auc_of_scores(truth, scores, weights)
     n, positives = np.isin(truth, (0, 1)).sum(0), (truth == 1).sum(0)
     table = {name: {"n": int(n[i]), "positives": int(positives[i]),
-                    **{key: scoring.estimate(samples[key][:, i]).as_json() for key in scoring.METRICS}}
+                    **{key: scoring.estimate(samples[key][:, i]).as_json() for key in scoring.METRICS},
+                    "confusion": scoring.confusion(counts[0, i])}
              for i, name in enumerate(names)}
     chosen = positives >= args.min_positives
     macro = {"n": len(truth), "findings": int(chosen.sum()), "min_positives": args.min_positives,
@@ -341,9 +352,8 @@ def main(argv: list[str]) -> int:
     args = _arguments(argv)
     if args.resamples < 1 or args.min_positives < 1:
         raise UserError("--resamples and --min_positives are at least 1")
-    extractor = open_extractor(args.extractor)
-    if args.assertions and extractor.assertion is None:
-        raise UserError(f"the extractor {args.extractor!r} does not answer --assertions")
+    asks = args.extractor in LLM_EXTRACTORS
+    extractor = None if asks else open_extractor(args.extractor)
     rejected: list[dict] = []
     columns = [name for name in args.columns.split(",") if name]
     report_rows, report_columns = _read(args.reports, ("uid", *columns), rejected)
@@ -365,17 +375,39 @@ def main(argv: list[str]) -> int:
     if not uids:
         raise UserError("no report is left to score: the uids of the two tables, --where and --fold leave none")
     texts = [_text(reports[uid].cells, columns) for uid in uids]
-    extractions, speed = _extract(extractor.extract, texts)
     names = list(mapping)
-    labels = np.stack([labels_from_evidence(e.evidence, e.normal, names) for e in extractions])
+    scores, cost = None, None
+    if asks:
+        answers = score_llm.ask(args, texts)
+        if answers is None:
+            print("dry run: nothing was sent")
+            return cli.OK
+        name, speed, cost = answers.name, answers.speed, answers.cost
+        rejected += [{"file": Path(args.reports).name, "row": reports[uids[i]].number, "reason": reason}
+                     for i, reason in answers.reasons.items()]
+        usable = [i for i in range(len(uids)) if i not in answers.reasons]
+        if not usable:
+            raise UserError("no reply of the model can be used: the reasons are in the reply cache")
+        truth, uids, texts = truth[usable], [uids[i] for i in usable], [texts[i] for i in usable]
+        extractions = [answers.values[i] for i in usable]
+    else:
+        name = extractor.name
+        extractions, speed = _extract(extractor.extract, texts)
+    if asks and args.task == "labels":
+        labels = score_llm.label_values(extractions, names, args.label_set)
+        if args.probability:
+            scores = score_llm.probabilities(extractions, names, args.label_set)
+    else:
+        labels = np.stack([labels_from_evidence(e.evidence, e.normal, names) for e in extractions])
     grade = np.vectorize(_GRADE.get, otypes=[np.int8])(labels)
-    findings, macro = _findings(truth, grade, names, args)
+    findings, macro = _findings(truth, grade, scores, names, args)
     result = {
-        "extractor": extractor.name, "findings": findings, "macro": macro,
+        "extractor": name, "findings": findings, "macro": macro,
+        "auc_from": "grades" if scores is None else "probabilities",
         "negated_word_specificity": _negated_words(texts, truth, grade, names),
         "attributes": _attributes(args.attributes, uids, extractions, names, args, rejected) if args.attributes else {},
         "assertions": _assertions(args.assertions, extractor.assertion, args, rejected) if args.assertions else {},
-        "reports_per_second": round(speed, 1), "cost": None, "uncertain": args.uncertain, "fold": args.fold,
+        "reports_per_second": round(speed, 1), "cost": cost, "uncertain": args.uncertain, "fold": args.fold,
         "where": args.where, "ignored_columns": ignored, "without_report": unmatched, "rejected": rejected,
         "command": ["data_prep.score", *argv], "seed": args.seed,
     }

@@ -14,7 +14,7 @@ import numpy as np
 # What a report says about a finding, as a score. "Not mentioned" is above "absent": silence is weaker than denial.
 GRADES = (0.0, 0.1, 0.5, 1.0)
 ABSENT, UNMENTIONED, UNCERTAIN, PRESENT = range(4)
-METRICS = ("auc", "f1", "precision", "sensitivity", "specificity")
+METRICS = ("auc", "f1", "precision", "sensitivity", "specificity", "kappa")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,11 @@ def _divide(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > 0)
 
 
+def _kappa(tp: np.ndarray, fn: np.ndarray, fp: np.ndarray, tn: np.ndarray) -> np.ndarray:
+    """Cohen's kappa of extractor and reference."""
+    return _divide(2 * (tp * tn - fn * fp), (tp + fp) * (fp + tn) + (tp + fn) * (fn + tn))
+
+
 def measures(counts: np.ndarray, uncertain: str) -> dict[str, np.ndarray]:
     """Every measure of `METRICS`, float64 [b, findings], from `histograms`.
 
@@ -85,7 +90,37 @@ def measures(counts: np.ndarray, uncertain: str) -> dict[str, np.ndarray]:
         "precision": _divide(hits, hits + alarms),
         "sensitivity": _divide(hits, positives),
         "specificity": _divide(negatives - alarms, negatives),
+        "kappa": _kappa(hits, positives - hits, alarms, negatives - alarms),
     }
+
+
+def confusion(counts: np.ndarray) -> dict[str, dict[str, int]]:
+    """Reference value -> what the extractor says -> reports, from one finding's histogram [2, grades]."""
+    levels = ("absent", "unmentioned", "uncertain", "present")
+    return {value: {level: int(counts[i, j]) for j, level in enumerate(levels)}
+            for i, value in enumerate(("negative", "positive"))}
+
+
+def auc_of_scores(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve of continuous scores, ties counting half.
+
+    Args:
+      truth: int8 [n, findings], 1 positive, 0 negative, anything else left out.
+      scores: float64 [n, findings].
+      weights: float32 [b, n].
+
+    Returns:
+      float64 [b, findings], NaN without a positive or a negative.
+    """
+    found = np.full((len(weights), truth.shape[1]), np.nan)
+    for i in range(truth.shape[1]):
+        levels, place = np.unique(scores[:, i], return_inverse=True)
+        counts = np.stack([weights @ ((truth[:, i] == value)[:, None] & (place[:, None] == np.arange(len(levels)))
+                                      ).astype(np.float32) for value in (0, 1)], 1).astype(np.float64)
+        negative, positive = counts[:, 0], counts[:, 1]
+        below = np.cumsum(negative, -1) - negative
+        found[:, i] = _divide((positive * (below + negative / 2)).sum(-1), positive.sum(-1) * negative.sum(-1))
+    return found
 
 
 def estimate(samples: np.ndarray) -> Estimate:

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.extract.extractors import LLM_EXTRACTORS
 from data_prep.study import ImageRef, Reject, Rejection, Study
 from lgdea_jax.cli import choose
 from lgdea_jax.io import UnreadableImage, encode_image, read_image_file
@@ -43,7 +44,8 @@ class ShardSpec:
       name: of the data set.
       label_names: order of `Record.labels`.
       image_size: longest side of stored images, in pixels; image_encoding: one of `io.ENCODINGS`.
-      extractor: a key of EXTRACTORS, or "none".
+      extractor: a key of EXTRACTORS, one of LLM_EXTRACTORS, or "none".
+      job: for LLM_EXTRACTORS, where the answers lie (`extract.jobs.Job`).
     """
 
     out: Path | None
@@ -52,6 +54,7 @@ class ShardSpec:
     image_size: int
     image_encoding: str
     extractor: str
+    job: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,16 +105,42 @@ def report_hash(report: str) -> int:
     return hash64(" ".join(words)) if words else 0
 
 
-def load_extractor(name: str) -> tuple[str, Callable[[str], Any]] | None:
+class NoEvidence(Exception):
+    """A report whose evidence cannot be had; `reason` holds no words of it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def load_extractor(name: str, job: Any = None) -> tuple[str, Callable[[str], Any]] | None:
     """(versioned name, `extract(report) -> Extraction`) of the extractor called `name`; None for "none".
+
+    With a `job`, its answers are read from the cache; `extract` raises `NoEvidence` where there is none to use.
 
     Raises:
       UserError: unknown name.
     """
-    if choose("extractor", name, (*EXTRACTORS, "none")) == "none":
+    if choose("extractor", name, (*EXTRACTORS, *LLM_EXTRACTORS, "none")) == "none":
         return None
+    if name in LLM_EXTRACTORS:
+        return _load_replies(job)
     module = importlib.import_module(EXTRACTORS[name])
     return module.NAME, module.extract
+
+
+def _load_replies(job: Any) -> tuple[str, Callable[[str], Any]]:
+    from data_prep.extract.jobs import Quarantined, Replies  # Needs the extra "data".
+
+    replies = Replies(job)
+
+    def extract(report: str) -> Any:
+        try:
+            return replies.extract(report)
+        except Quarantined as error:
+            raise NoEvidence(error.reason) from None
+
+    return replies.name, extract
 
 
 Made = tuple[Record, np.ndarray]
@@ -122,7 +151,7 @@ class RecordMaker:
 
     def __init__(self, spec: ShardSpec) -> None:
         self._spec = spec
-        self._extractor = load_extractor(spec.extractor)
+        self._extractor = load_extractor(spec.extractor, spec.job)
 
     def records(self, study: Study, index: int) -> tuple[list[Made], list[Rejection], Counter[str], int]:
         """The records of a study, each with its image's `difference_hash` (zeros without an image).
@@ -141,13 +170,21 @@ class RecordMaker:
         rejections = list(study.rejections)
         rows = study.rows or max(1, len(study.images)) + len(rejections)
         report = study.report.strip()
+        try:
+            extracted = self._extract(report)
+        except NoEvidence as error:
+            # Without its evidence a report would look like one that finds nothing: the whole study is refused.
+            places = [(ref.image_id, ref.row if ref.row >= 0 else row) for ref in study.images]
+            places += [("", row)] * (rows - len(rejections) - len(places))
+            rejections += [Rejection(study.study_id, image_id, place, error.reason) for image_id, place in places]
+            return [], rejections, Counter(), rows
         converted: Counter[str] = Counter()
         if not study.images:
             if not report:
                 if not rejections:
                     rejections.append(Rejection(study.study_id, "", row, "neither an image nor a report"))
                 return [], rejections, converted, rows
-            return [self._record(study, report, *self._extract(report), None)], rejections, converted, rows
+            return [self._record(study, report, *extracted, None)], rejections, converted, rows
         images = []
         for ref in study.images:
             try:
@@ -158,9 +195,8 @@ class RecordMaker:
         if not images:
             # Rows are left only where one carried the report without an image: an unpaired report then.
             alone = rows > len(rejections) and report
-            records = [self._record(study, report, *self._extract(report), None)] if alone else []
+            records = [self._record(study, report, *extracted, None)] if alone else []
             return records, rejections, converted, rows
-        extracted = self._extract(report)
         return [self._record(study, report, *extracted, image) for image in images], rejections, converted, rows
 
     def _extract(self, report: str) -> tuple[tuple[Evidence, ...], bool]:

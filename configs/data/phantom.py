@@ -5,6 +5,8 @@
 
 from ml_collections import ConfigDict
 
+from . import llm
+
 
 def get_config(arg=None):
     """`arg` is not used."""
@@ -26,7 +28,8 @@ def get_config(arg=None):
     })
     config.image_size = 512  # The longer side; smaller images are not enlarged.
     config.image_encoding = "png"  # png, jpeg or raw.
-    config.extractor = "rules"  # rules or none.
+    config.extractor = "rules"  # rules, none, or a language model: openai, genai, gemini.
+    config.llm = llm.get_config()
     config.tokenizer = ConfigDict({"vocab_size": 4000})
     config.shard_studies = 500
     config.workers = 0  # 0: all cores. Does not change the result.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from data_prep.extract.schema import Extraction
-from lgdea_jax.cli import UserError, choose
+from lgdea_jax.cli import choose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,21 +31,13 @@ def _rules() -> Extractor:
     return Extractor(rules.NAME, rules.extract, rules.assertion)
 
 
-def _unavailable(name: str) -> Callable[[], Extractor]:
-    def load() -> Extractor:
-        raise UserError(f"the extractor {name!r} is not available in this version; --extractor=rules is")
+LOADERS: Mapping[str, Callable[[], Extractor]] = MappingProxyType({"rules": _rules})
 
-    return load
-
-
-LOADERS: Mapping[str, Callable[[], Extractor]] = MappingProxyType({
-    "rules": _rules,
-    "gemini": _unavailable("gemini"),
-    "genai": _unavailable("genai"),
-    "openai": _unavailable("openai"),
-})
+# Those that ask a language model need settings and a cache: see `jobs`, `stage`.
+LLM_EXTRACTORS = ("gemini", "genai", "openai")
+NAMES = (*LOADERS, *LLM_EXTRACTORS)
 
 
 def open_extractor(name: str) -> Extractor:
-    """The extractor of that name; `UserError` where it is unknown or not available."""
+    """The extractor of that name that needs no settings; `UserError` where it is unknown."""
     return LOADERS[choose("extractor", name, LOADERS)]()

@@ -55,7 +55,7 @@ def heading_name(text: str) -> str | None:
 
 
 def keep(report: str, names: Sequence[str]) -> str:
-    """The sections `names` of a report under their headings, in the report's order; the whole report without headings."""
+    """The sections `names` of a report under their headings, in its order; the whole report without headings."""
     parts = split(report)
     if [part.name for part in parts] == [BODY]:
         return report

@@ -135,7 +135,7 @@ def test_bad_rows_are_listed_and_the_rest_is_done(files, capsys):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (["--extractor=gemini"], "not available in this version"),
+    (["--extractor=gemini"], "llm.model is needed"),
     (["--extractor=rulez"], "did you mean 'rules'"),
     (["--columns=finding"], "did you mean 'findings'"),
     (["--where=status"], "COLUMN=VALUE"),

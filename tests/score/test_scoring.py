@@ -27,7 +27,7 @@ def test_every_measure_agrees_with_scikit_learn(uncertain):
         expected = {
             "auc": metrics.roc_auc_score(y, np.array(scoring.GRADES)[level]), "f1": metrics.f1_score(y, called),
             "precision": metrics.precision_score(y, called), "sensitivity": metrics.recall_score(y, called),
-            "specificity": metrics.recall_score(1 - y, ~called)}
+            "specificity": metrics.recall_score(1 - y, ~called), "kappa": metrics.cohen_kappa_score(y, called)}
         assert {key: found[key][0, i] for key in found} == pytest.approx(expected)
 
 

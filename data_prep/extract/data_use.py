@@ -1,0 +1,145 @@
+"""Whether reports may be sent to an endpoint, and what to look at before they are.
+
+PhysioNet and others forbid sharing credentialed data with third parties through APIs
+(physionet.org/news/post/llm-responsible-use, 24 Sep 2025). So reports under credentialed terms leave this host and its
+private network only if the user attests, in words that are stored with the data set, that this is permitted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import re
+import socket
+from collections import Counter
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from lgdea_jax.cli import UserError
+
+# Addresses that do not leave the house: this host, RFC 1918, and unique local IPv6. Not link-local (clouds put
+# services there), not the shared space of carriers.
+_LOCAL = tuple(ipaddress.ip_network(text) for text in (
+    "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7"))
+MIN_ATTESTATION = 20  # Characters: enough to say who permits what.
+
+
+def check_url(url: str) -> None:
+    """Refuses a base URL that is none, or that carries a user name, a password or a query (it would be recorded).
+
+    Raises:
+      UserError: so.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise UserError("llm.base_url is not a URL") from None
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise UserError("llm.base_url must not hold a user name, a password, a query or a fragment: keys come from the "
+                        "environment")
+    if parts.scheme not in ("http", "https") or not host:
+        raise UserError("llm.base_url is like http://localhost:8000/v1")
+
+
+def is_local(url: str) -> bool:
+    """Whether every address of the URL's host is on this host or in a private network; "" (the vendor's) is not.
+
+    A name that cannot be resolved is not local.
+    """
+    if not url:
+        return False
+    host = urlsplit(url).hostname or ""
+    try:
+        addresses = [ipaddress.ip_address(host)]
+    except ValueError:
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            return False
+        addresses = [ipaddress.ip_address(item[4][0].split("%")[0]) for item in found]
+    plain = [getattr(address, "ipv4_mapped", None) or address for address in addresses]
+    return bool(plain) and all(any(address in network for network in _LOCAL if network.version == address.version)
+                               for address in plain)
+
+
+def check_terms(terms: Iterable[str], *, local: bool, attestation: str, where: str) -> None:
+    """Refuses to send reports to a remote endpoint unless their terms allow it.
+
+    Args:
+      terms: of `records.TERMS`, of the studies whose reports would be sent.
+      local: whether the endpoint is (`is_local`).
+      attestation: the user's words, "" without.
+      where: how the user states terms, for the message.
+
+    Raises:
+      UserError: so.
+    """
+    attestation = attestation.strip()
+    if attestation and len(attestation) < MIN_ATTESTATION:
+        raise UserError(f"--attest_data_use must say in at least {MIN_ATTESTATION} characters who permits what: it is "
+                        "stored with the data set")
+    if local:
+        return
+    terms = set(terms)
+    if "unstated" in terms:
+        raise UserError(f"the terms of these reports are not stated: before they are sent to a remote endpoint, state "
+                        f"{where}=open, credentialed or own (or use a local endpoint with llm.base_url)")
+    if "credentialed" in terms and not attestation:
+        raise UserError("these reports are under credentialed terms, which forbid sending them to third parties: use a "
+                        "model on this host or in your private network (llm.base_url=http://...), or state with "
+                        '--attest_data_use="..." who permits this use; it is stored with the data set')
+
+
+# --- De-identification ------------------------------------------------------------------------------------------------
+
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec)[a-z]*\.?"
+_KINDS = ("dates", "names", "ids")
+# What a kind cannot be without, as a search that is many times quicker than its pattern.
+_HINTS = {
+    "dates": re.compile(r"\d[/.-]\d|\d{4}"),
+    "names": re.compile(r"[DMP]r|Ms|Mrs|M\.?D|DO\b|RN\b|[Pp]atient|PATIENT|[Nn]ame|NAME|[Ss]igned|SIGNED|[Dd]ictated"
+                        r"|DICTATED"),
+    "ids": re.compile(r"@|\d{3}|(?i:mrn|acc|ssn|dob|patient id)"),
+}
+_PATTERNS = {
+    "dates": re.compile(rf"\b\d{{1,2}}[/.-]\d{{1,2}}[/.-](?:19|20)?\d{{2}}\b|\b(?:19|20)\d{{2}}-\d{{2}}-\d{{2}}\b"
+                        rf"|\b{_MONTH}\s+\d{{1,2}}(?:st|nd|rd|th)?,?\s+(?:19|20)\d{{2}}\b"
+                        rf"|\b\d{{1,2}}\s+{_MONTH}\s+(?:19|20)\d{{2}}\b", re.IGNORECASE),
+    "names": re.compile(r"\b(?:Dr|Mr|Mrs|Ms|Prof)\.?\s+[A-Z][a-z]+\b|\b(?i:patient(?: name)?|name|signed by|dictated"
+                        r" by)\s*:\s*[A-Z][a-z]+|\b[A-Z][a-z]+ [A-Z][a-z]+,? (?:MD|M\.D\.|DO|RN)\b"),
+    "ids": re.compile(r"\b(?:MRN|accession|acc|SSN|DOB|patient id)\b\W{0,3}#?\s*\w*\d|\b\d{3}-\d{2}-\d{4}\b|\b\d{7,}\b"
+                      r"|[\w+-]@[\w-]+\.\w+\b|\(\d{3}\)\s*\d{3}-\d{4}|\b\d{3}-\d{3}-\d{4}\b", re.IGNORECASE),
+}
+
+
+def likely_identifiers(report: str) -> tuple[str, ...]:
+    """Kinds of likely identifiers in a report: among "dates", "names" and "ids". A screen, not a guarantee."""
+    return tuple(kind for kind in _KINDS if _HINTS[kind].search(report) and _PATTERNS[kind].search(report))
+
+
+@dataclasses.dataclass
+class Screening:
+    """Counts reports with likely identifiers, and remembers where the first of each kind stand; never their words."""
+
+    counts: Counter[str] = dataclasses.field(default_factory=Counter)
+    first: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    reports: int = 0
+
+    def add(self, report: str, number: int) -> None:
+        """Screens one report, the `number`-th (from 0)."""
+        self.reports += 1
+        for kind in likely_identifiers(report):
+            self.counts[kind] += 1
+            self.first.setdefault(kind, [])
+            if len(self.first[kind]) < 3:
+                self.first[kind].append(number)
+
+    def warning(self) -> str:
+        """One line, or "" when nothing was found."""
+        if not self.counts:
+            return ""
+        found = "; ".join(f"likely {kind} in {self.counts[kind]} (the first: report "
+                          f"{', '.join(map(str, self.first[kind]))})" for kind in _KINDS if self.counts[kind])
+        return (f"warning: of {self.reports} reports, {found}, counting from 0. Check that they are de-identified "
+                "before they are sent")

@@ -1,0 +1,101 @@
+"""Client of the Gemini API through `google-genai`, the supported package."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx2  # What google-genai speaks HTTP with.
+from google import genai
+from google.genai import errors, types
+
+from data_prep.extract import client
+from data_prep.extract.client import ClientError, Endpoint, Reply, Request
+from data_prep.extract.gemini_schema import gemini_schema, retry_delay
+
+
+class GenaiClient:
+    """See `client.Client`."""
+
+    def __init__(self, endpoint: Endpoint, key: str) -> None:
+        self._endpoint = endpoint
+        # No redirects: a server in the house must not hand reports on to one outside of it. No proxy for local ones.
+        self._http = httpx2.AsyncClient(
+            follow_redirects=False, trust_env=not endpoint.local, timeout=endpoint.timeout,
+            limits=httpx2.Limits(max_connections=endpoint.concurrency + 2,
+                                 max_keepalive_connections=endpoint.concurrency + 2))
+        self._client = genai.Client(api_key=key, vertexai=False, http_options=types.HttpOptions(
+            base_url=endpoint.base_url or None, timeout=int(endpoint.timeout * 1000),
+            retry_options=types.HttpRetryOptions(attempts=1), httpx_async_client=self._http))
+        self._configs: dict[str, types.GenerateContentConfig] = {}
+
+    def _config(self, request: Request) -> types.GenerateContentConfig:
+        if request.schema_name not in self._configs:
+            structured: dict[str, Any] = {}
+            if self._endpoint.structured != "none":
+                structured["response_mime_type"] = "application/json"
+            if self._endpoint.structured == "json_schema":
+                structured["response_schema"] = types.Schema.model_validate(
+                    gemini_schema(request.schema, ordered=True))
+            self._configs[request.schema_name] = types.GenerateContentConfig(
+                system_instruction=request.prompt, temperature=self._endpoint.temperature,
+                max_output_tokens=request.max_tokens, candidate_count=1,
+                automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True), **structured)
+        return self._configs[request.schema_name]
+
+    async def ask(self, request: Request) -> Reply:
+        """Sends one generateContent request."""
+        try:
+            async with asyncio.timeout(self._endpoint.timeout):  # A server that drips never lets a read time out.
+                return await self._send(request)
+        except TimeoutError:
+            raise ClientError(client.TIMEOUT) from None
+
+    async def _send(self, request: Request) -> Reply:
+        try:
+            answer = await self._client.aio.models.generate_content(
+                model=self._endpoint.model, contents=request.report, config=self._config(request))
+        except errors.APIError as error:
+            headers = getattr(error.response, "headers", None) or {}
+            wrong_key = error.code == 400 and "API_KEY_INVALID" in str(error.details)
+            if wrong_key:
+                raise ClientError(client.AUTH, 400) from None
+            raise client.status_error(int(error.code or 0), retry_delay(headers.get("retry-after"), error.details)
+                                      ) from None
+        except (httpx2.ConnectError, httpx2.ConnectTimeout):
+            raise ClientError(client.UNREACHABLE) from None
+        except httpx2.TimeoutException:
+            raise ClientError(client.TIMEOUT) from None
+        except httpx2.TransportError:
+            raise ClientError(client.CONNECTION) from None
+        except ValueError:  # A body that is not JSON, or not the protocol's; its text would show the reply.
+            raise ClientError(client.BAD_REPLY) from None
+        return _reply(answer)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._http.aclose()
+
+
+def _reply(answer: types.GenerateContentResponse) -> Reply:
+    usage = answer.usage_metadata
+    counts = (0, 0)
+    if usage:  # Thinking is billed as output.
+        counts = (usage.prompt_token_count or 0,
+                  (usage.candidates_token_count or 0) + (usage.thoughts_token_count or 0))
+    if not answer.candidates:
+        if answer.prompt_feedback and answer.prompt_feedback.block_reason:
+            raise ClientError(client.BLOCKED)
+        raise ClientError(client.BAD_REPLY)
+    content = answer.candidates[0].content
+    parts = (content.parts or ()) if content else ()
+    text = "".join(part.text or "" for part in parts if not part.thought)
+    if not text and str(answer.candidates[0].finish_reason).rsplit(".", 1)[-1] in ("SAFETY", "RECITATION",
+                                                                                   "PROHIBITED_CONTENT", "BLOCKLIST"):
+        raise ClientError(client.BLOCKED)
+    return Reply(text, *counts)
+
+
+def open_client(endpoint: Endpoint, key: str) -> GenaiClient:
+    """A client for the endpoint."""
+    return GenaiClient(endpoint, key)

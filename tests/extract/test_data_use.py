@@ -1,0 +1,119 @@
+"""Where reports may go, what they may hold, and what they cost."""
+
+import json
+import socket
+
+import pytest
+
+from data_prep.extract import data_use, pricing
+from data_prep.extract.data_use import check_terms, check_url, is_local, likely_identifiers
+from data_prep.extract.limits import backoff
+from data_prep.extract.settings import Settings
+from lgdea_jax.cli import UserError
+
+
+@pytest.mark.parametrize("url, local", [
+    ("http://127.0.0.1:8000/v1", True), ("http://localhost:11434/v1", True), ("http://[::1]:8000", True),
+    ("http://10.1.2.3/v1", True), ("https://172.16.0.9", True), ("http://172.32.0.9", False),
+    ("http://192.168.1.20:8000", True), ("http://[fd00::5]/", True), ("http://[::ffff:10.0.0.1]/", True),
+    ("http://[::ffff:8.8.8.8]/", False), ("http://169.254.169.254/", False), ("http://100.64.0.1/", False),
+    ("http://8.8.8.8/", False), ("https://api.openai.com/v1", False), ("", False), ("http://nowhere.invalid/", False),
+    ("http://2130706433/", True), ("http://127.0.0.1.example.invalid/", False)])
+def test_local_addresses(url, local, monkeypatch):
+    real = socket.getaddrinfo
+
+    def resolve(host, *args, **options):
+        if host == "api.openai.com":
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("162.159.140.245", 0))]
+        return real(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    assert is_local(url) == local
+
+
+def test_a_name_is_local_only_if_all_its_addresses_are(monkeypatch):
+    def resolve(host, *args, **options):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in ("10.0.0.1", "93.184.216.34")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    assert not is_local("http://both.example/")
+
+
+@pytest.mark.parametrize("url", ["http://me:secret@localhost/", "ftp://localhost/", "localhost:8000", "http:///v1",
+                                 "http://localhost/?key=secret", "http://localhost:port/", "http://[::1/"])
+def test_urls_that_are_refused(url):
+    with pytest.raises(UserError) as error:
+        check_url(url)
+    assert "secret" not in str(error.value)
+
+
+SAID = "The data protection board permits it."
+
+
+@pytest.mark.parametrize("terms, local, attestation, refused", [
+    ({"credentialed"}, False, "", True), ({"credentialed"}, False, SAID, False), ({"credentialed"}, True, "", False),
+    ({"open", "credentialed"}, False, "", True), ({"open", "own"}, False, "", False), ({"unstated"}, False, "", True),
+    ({"unstated"}, False, SAID, True), ({"unstated"}, True, "", False), ({"credentialed"}, False, "yes", True)])
+def test_terms(terms, local, attestation, refused):
+    if refused:
+        with pytest.raises(UserError):
+            check_terms(terms, local=local, attestation=attestation, where="config.table.terms")
+    else:
+        check_terms(terms, local=local, attestation=attestation, where="config.table.terms")
+
+
+@pytest.mark.parametrize("text, kinds", [
+    ("Compared with 03/12/2019.", ("dates",)), ("On March 5, 2019 and", ("dates",)), ("since 2019-03-05", ("dates",)),
+    ("Discussed with Dr. Miller.", ("names",)), ("Patient: John", ("names",)), ("Jane Roe, MD", ("names",)),
+    ("MRN 48213", ("ids",)), ("Call 555-123-4567", ("ids",)), ("a@b.org", ("ids",)), ("no 12345678", ("ids",)),
+    ("A 3.5 cm mass at T12, 2/3 of the lobe, unchanged since XXXX. C5-6. 10-20 mm.", ()),
+    ("Dr. XXXX was called. Compared with ___.", ()), ("The patient is rotated. Left Lower Lobe.", ())])
+def test_likely_identifiers(text, kinds):
+    assert likely_identifiers(text) == kinds
+
+
+def test_the_warning_counts_and_shows_nothing():
+    screening = data_use.Screening()
+    for i, text in enumerate(("Dr. Miller", "clear", "Mr. Miller on 1/2/2019")):
+        screening.add(text, i)
+    assert "likely dates in 1 (the first: report 2); likely names in 2 (the first: report 0, 2)" in screening.warning()
+    assert "Miller" not in screening.warning() and data_use.Screening().warning() == ""
+
+
+# --- Prices -----------------------------------------------------------------------------------------------------------
+
+
+def test_prices_go_by_the_longest_name(tmp_path):
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({"models": {"m-1": {"input": 1, "output": 2}, "m-1-mini": {"input": 3, "output": 4}}}))
+    assert pricing.load_price("m-1-mini-2026-01-01", str(path)).input == 3
+    assert pricing.load_price("vendor/m-1", str(path)).cost(2_000_000, 1_000_000) == 4
+    assert pricing.load_price("m-1max", str(path)) is None and pricing.load_price("m", str(path)) is None
+    assert pricing.load_price("m-1", "", local=True) == pricing.FREE
+    assert pricing.load_price("m-1", str(path), local=True).input == 1
+    assert pricing.load_price("gemini-2.5-flash-lite-preview").output == 0.4
+    for text in ("no", "[]", '{"models": {"m": {"input": -1, "output": 1}}}', '{"models": {"m": {}}}'):
+        path.write_text(text)
+        with pytest.raises(UserError):
+            pricing.load_price("m", str(path))
+
+
+def test_token_counts_are_bounded():
+    for text in ("", "Heart size normal. Lungs clear.", "ünï 漢字" * 20, "a" * 1000):
+        assert pricing.estimate_tokens(text) <= pricing.most_tokens(text)
+    # About 4 characters or 0.75 words a token, as vendors say of English.
+    text = "The cardiomediastinal silhouette is within normal limits. There is no pleural effusion. " * 20
+    assert 0.8 < pricing.estimate_tokens(text) / (len(text.split()) / 0.75) < 1.25
+
+
+def test_waiting_doubles_and_keeps_to_what_is_asked():
+    assert all(0.5 * 2 ** n <= backoff(n, None) <= 2 ** n for n in range(6) for _ in range(20))
+    assert backoff(30, None) <= 60 and 7 <= backoff(3, 7.0) <= 7.7
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"model": ""}, "llm.model"), ({"attempts": 0}, "llm.attempts"), ({"structured": "xml"}, "llm.structured"),
+    ({"max_cost": -1.0}, "llm.max_cost"), ({"modle": "m"}, "did you mean 'model'")])
+def test_settings(change, message):
+    with pytest.raises(UserError, match=message):
+        Settings.read({"model": "m", **change})

@@ -1,0 +1,98 @@
+"""Request rate against a bare loop over the same package: same requests, same concurrency, in turns."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from data_prep.extract.gemini_schema import gemini_schema
+from data_prep.extract.jobs import Job
+from data_prep.extract.runner import extract
+from data_prep.extract.settings import Settings
+from data_prep.extract.tasks import load_task
+from tests.build.run import ROOT, environment
+from tests.extract.server import KEY, make_report
+
+REPORTS = [make_report(i) for i in range(1500)]
+CONCURRENCY = 8
+
+
+async def bare_async(ask):
+    reports = iter(REPORTS)
+
+    async def worker():
+        for report in reports:
+            await ask(report)
+
+    await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
+
+
+def bare_openai(url, task):
+    import openai
+
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": task.schema, "strict": True}}
+
+    async def run():
+        async with openai.AsyncOpenAI(api_key=KEY, base_url=url + "/v1") as client:
+            await bare_async(lambda report: client.chat.completions.create(
+                model="m", temperature=0, max_tokens=4096, response_format=form,
+                messages=[{"role": "system", "content": task.prompt}, {"role": "user", "content": report}]))
+
+    asyncio.run(run())
+
+
+def bare_genai(url, task):
+    from google import genai
+    from google.genai import types
+
+    config = types.GenerateContentConfig(
+        system_instruction=task.prompt, temperature=0, max_output_tokens=4096, response_mime_type="application/json",
+        response_schema=types.Schema.model_validate(gemini_schema(task.schema, ordered=True)))
+
+    async def run():
+        client = genai.Client(api_key=KEY, http_options=types.HttpOptions(base_url=url))
+        await bare_async(lambda report: client.aio.models.generate_content(model="m", contents=report, config=config))
+        await client.aio.aclose()
+
+    asyncio.run(run())
+
+
+def bare_gemini(url, task):
+    import google.generativeai as gemini
+
+    gemini.configure(api_key=KEY, transport="rest", client_options={"api_endpoint": url})
+    model = gemini.GenerativeModel("m", system_instruction=task.prompt, generation_config={
+        "temperature": 0, "max_output_tokens": 4096, "response_mime_type": "application/json",
+        "response_schema": gemini_schema(task.schema, ordered=False)})
+    with ThreadPoolExecutor(CONCURRENCY) as threads:
+        list(threads.map(lambda report: model.generate_content(report).text, REPORTS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend, bare", [("openai", bare_openai), ("genai", bare_genai), ("gemini", bare_gemini)])
+def test_at_least_seven_tenths_of_a_bare_loop(backend, bare, tmp_path, monkeypatch):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name)  # The bare loops would use them.
+    process = subprocess.Popen([sys.executable, "-m", "tests.extract.server"], cwd=ROOT, env=environment(), text=True,
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        bare(url, load_task("evidence"))  # Imports and warms up.
+        rates = {"bare": 0.0, "ours": 0.0}
+        for turn in range(3):
+            job = Job(backend, Settings(model="m", base_url=url + ("/v1" if backend == "openai" else ""),
+                                        concurrency=CONCURRENCY), str(tmp_path / f"{turn}.sqlite"))
+            for name, run in (("bare", lambda: bare(url, load_task("evidence"))),
+                              ("ours", lambda job=job: extract(lambda: REPORTS, job))):
+                started = time.perf_counter()
+                run()
+                rates[name] = max(rates[name], len(REPORTS) / (time.perf_counter() - started))
+    finally:
+        process.stdin.close()
+        process.wait(10)
+    print(f"\n{backend}: bare {rates['bare']:.0f}/s, ours {rates['ours']:.0f}/s, "
+          f"{rates['ours'] / rates['bare']:.2f}", end=" ")
+    assert rates["ours"] >= 0.7 * rates["bare"]
