@@ -41,6 +41,6 @@ def finding_sets(rows: Mapping[str, Any]) -> jax.Array:
 
 
 def report_vector(phrases: jax.Array, weight: jax.Array) -> jax.Array:
-    """Weighted mean [R, D] of phrase embeddings [R, P, D] with weights [R, P], scaled to unit norm; zero without any."""
+    """Weighted mean [R, D] of phrases [R, P, D] with weights [R, P], scaled to unit norm; zero without any."""
     total = jnp.einsum("rpd,rp->rd", phrases, weight)
     return total * jax.lax.rsqrt(jnp.sum(jnp.square(total), axis=-1, keepdims=True) + 1e-12)
