@@ -57,6 +57,20 @@ def pool_patches(patches: jax.Array, pool: str) -> jax.Array:
     return jax.nn.logsumexp(x, axis=1) - jnp.log(float(x.shape[1]))
 
 
+def centre_cells(images: jax.Array, shift: int) -> jax.Array:
+    """Moves [B, H, W, C] by `shift` pixels to the left and up; the border repeats.
+
+    A 3 x 3 convolution of stride 2 with padding 1 looks at pixel 2i, not at the middle of its cell. Over the stages a
+    heatmap would lie (stride - patch) / 2 pixels right of and below what it shows. The ImageNet stem stays as it is,
+    so that published weights see what they were trained on.
+    """
+    if not shift:
+        return images
+    height, width = images.shape[1:3]
+    padded = jnp.pad(images, ((0, 0), (0, shift), (0, shift), (0, 0)), mode="edge")
+    return padded[:, shift:height + shift, shift:width + shift]
+
+
 class Block(nnx.Module):
     """A residual block: two 3 x 3 convolutions, or 1 x 1, 3 x 3, 1 x 1 with four times the width (bottleneck)."""
 
@@ -124,6 +138,7 @@ class ResNet(nnx.Module):
         self.patch = {"patch2": 2, "patch4": 4}.get(stem, 1)
         self.stride = {"imagenet": 4, "small": 1}.get(stem, self.patch) * 2 ** (len(stage_sizes) - 1)
         large = stem == "imagenet"
+        self.shift = 0 if large else (self.stride - self.patch) // 2
         self.stem_conv = layers.Conv(channels * self.patch**2, width, 7 if large else 3, stride=2 if large else 1,
                                      how=conv, dtype=dtype, rngs=rngs)
         self.stem_norm = NORMS[norm](width)
@@ -156,7 +171,7 @@ class ResNet(nnx.Module):
         train = not deterministic
         if images.ndim != 4 or images.shape[-1] != self.channels:
             raise ValueError(f"images must be [B, H, W, {self.channels}], not {list(images.shape)}")
-        x = images.astype(self.dtype)
+        x = centre_cells(images.astype(self.dtype), self.shift)
         x = layers.space_to_depth(x, self.patch) if self.patch > 1 else x
         x = jax.nn.relu(self.stem_norm(self.stem_conv(x), train=train))
         x = max_pool3(x) if self.stem == "imagenet" else x

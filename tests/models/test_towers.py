@@ -256,3 +256,26 @@ def test_dropout_needs_a_key_and_follows_it():
     assert np.abs(same - apply(model, x)[0]).max() > 1e-3
     kept = layers.dropout(jnp.ones((100, 100)), 0.25, jax.random.key(0))
     assert set(np.unique(kept)) == {0.0, np.float32(1 / 0.75)} and abs(float(kept.mean()) - 1) < 0.05
+
+
+@pytest.mark.parametrize("stem", ["patch2", "patch4", "small"])
+def test_cell_centres_are_where_heatmaps_put_them(stem):
+    """What a patch reacts to lies, on average, in the middle of its cell: otherwise every heatmap is displaced."""
+    # Batch norm with its moving moments leaves positions apart; group norm would let every pixel react a little.
+    tower = resnet.ResNet(**resnet.sizes("resnet8", width=8), stem=stem, norm="batch", rngs=nnx.Rngs(0))
+    image = jnp.zeros((1, 64, 64, 1))
+    _, out = tower(image)
+    rows, columns = out["grid"]
+    stride = 64 // rows
+    row, column = rows // 2, columns // 2
+
+    def reaction(image, noise):
+        return (tower(image + noise)[1]["patches"][0, row * columns + column] ** 2).sum()
+
+    weight = np.zeros((64, 64))
+    for seed in range(6):  # The mean over inputs: one input's gradient is as crooked as its ReLUs.
+        noise = jax.random.normal(jax.random.key(seed), image.shape)
+        weight += np.abs(np.asarray(jax.grad(reaction)(image, noise)))[0, :, :, 0]
+    centre = (np.arange(64) * weight.sum(1)).sum() / weight.sum(), (np.arange(64) * weight.sum(0)).sum() / weight.sum()
+    expected = row * stride + (stride - 1) / 2, column * stride + (stride - 1) / 2
+    np.testing.assert_allclose(centre, expected, atol=1.0)
