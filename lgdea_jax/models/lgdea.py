@@ -14,13 +14,7 @@ from flax import nnx
 
 from lgdea_jax.models import layers
 from lgdea_jax.models.lesion_queries import LesionQueries
-from lgdea_jax.models.prototypes import Prototypes
-
-
-def unit(x: jax.Array) -> jax.Array:
-    """`x` [..., D] in float32, divided by its norm; zero rows stay zero and have a finite gradient."""
-    x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + 1e-12)
+from lgdea_jax.models.prototypes import Prototypes, normalize
 
 
 class TwoTowers(nnx.Module):
@@ -70,15 +64,15 @@ class TwoTowers(nnx.Module):
         has them lesions [B, Q, D], attention [B, Q, L], logits [B, labels]."""
         pooled, out = self.image_tower(images, deterministic=not train, rngs=rngs)
         result = {
-            "pooled": unit(self.image_projection(pooled)),
-            "patches": unit(self.patch_projection(out["patches"])),
+            "pooled": normalize(self.image_projection(pooled)),
+            "patches": normalize(self.patch_projection(out["patches"])),
             # Patches in the space of the pooled image: what grounds in a model that was trained on pooled images only.
-            "pooled_patches": unit(self.image_projection(out["patches"])),
+            "pooled_patches": normalize(self.image_projection(out["patches"])),
             "features": pooled.astype(jnp.float32),
         }
         if self.lesion_queries is not None:
             lesions, attention = self.lesion_queries(out["patches"])
-            result |= {"lesions": unit(self.lesion_projection(lesions)), "attention": attention}
+            result |= {"lesions": normalize(self.lesion_projection(lesions)), "attention": attention}
         if self.classifier is not None:
             result["logits"] = self.classifier(pooled).astype(jnp.float32)
         return result
@@ -87,4 +81,5 @@ class TwoTowers(nnx.Module):
                     rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
         """ids, mask [N, T] -> pooled [N, D] and tokens [N, T, D], the same projection applied to each."""
         pooled, out = self.text_tower(ids, mask, deterministic=not train, rngs=rngs)
-        return {"pooled": unit(self.text_projection(pooled)), "tokens": unit(self.text_projection(out["tokens"]))}
+        return {"pooled": normalize(self.text_projection(pooled)),
+                "tokens": normalize(self.text_projection(out["tokens"]))}

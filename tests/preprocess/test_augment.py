@@ -105,4 +105,4 @@ def test_what_would_lose_the_finding_is_refused(options):
 
 
 def test_the_defaults_are_allowed():
-    Augment(**cli.read_config("configs/common.py").augment.to_dict())
+    assert Augment(**cli.read_config("configs/common.py").augment.to_dict()).enabled
