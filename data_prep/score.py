@@ -5,8 +5,8 @@
 `R.csv` has `uid` and text columns; `REF.csv` has `uid` and one column per finding with 1, 0, -1 (uncertain: left out)
 or empty (missing: left out). `--extractor=openai` (or genai, gemini) asks a language model: `--llm.model`,
 `--llm.base_url`, `--max_cost`, `--dry_run`, ...; with `--task=labels --label_set=ct_rate18` it labels instead of
-extracting, with `--probability` in percent. Without probabilities an AUC is computed over four grades (denied, not
-mentioned, uncertain, present). Read the numbers with care: to a reference that codes only what a reader chose to code,
+extracting, with `--probability` in percent. Without probabilities an AUC is computed over five grades (denied, not
+mentioned, possible, likely, present). Read the numbers with care: to a reference that codes only what a reader chose to code,
 a finding that the report mentions but the coder skipped is a false alarm, and macro means hide rare findings (see n).
 """
 
@@ -32,13 +32,14 @@ from data_prep.extract.extractors import LLM_EXTRACTORS, NAMES, open_extractor
 from data_prep.extract.schema import Extraction
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError
+from lgdea_jax.findings import doubt
 from lgdea_jax.findings.label_sets import LABEL_SETS, labels_from_evidence
 from lgdea_jax.findings.vocabulary import BY_NAME, canonical, find
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN
 
 # Findings that reports deny all the time, with the word that shows they speak of it.
 NEGATED_WORDS = {"Pleural Effusion": "effusion", "Pneumothorax": "pneumothora", "Consolidation": "consolidat"}
-_GRADE = {POSITIVE: scoring.PRESENT, NEGATIVE: scoring.ABSENT, UNCERTAIN: scoring.UNCERTAIN,
+_GRADE = {POSITIVE: scoring.PRESENT, NEGATIVE: scoring.ABSENT, UNCERTAIN: scoring.LIKELY,
           MISSING: scoring.UNMENTIONED}
 _VALUES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": MISSING}
 
@@ -59,7 +60,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--columns", default="findings,impression", help="text columns of the reports")
     parser.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE",
                         help="only rows of the reference (or of the reports) with this value; may be repeated")
-    parser.add_argument("--uncertain", default="positive", choices=("positive", "negative", "drop"))
+    parser.add_argument("--uncertain", default="likely", choices=tuple(scoring.CALLED),
+                        help="uncertain findings count as positive where the report calls them likely (default), "
+                        "always, never, or are left out")
     parser.add_argument("--mapping", help="JSON {finding: column} or CSV finding,column")
     parser.add_argument("--attributes", help="CSV with uid, findings, laterality, location (';' between several)")
     parser.add_argument("--assertions",
@@ -216,6 +219,13 @@ def _extract(extract: Callable[[str], Extraction], texts: Sequence[str]) -> tupl
     return found, len(texts) / max(time.perf_counter() - started, 1e-9)
 
 
+def _possible(extractions: Sequence[Extraction], labels: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Where a label is UNCERTAIN only because of what is merely possible: bool [n, findings]."""
+    surer = np.stack([labels_from_evidence(doubt.without_possibilities(e.evidence), e.normal, names)
+                      for e in extractions])
+    return (labels == UNCERTAIN) & (surer != UNCERTAIN)
+
+
 def _findings(truth: np.ndarray, grade: np.ndarray, scores: np.ndarray | None, names: Sequence[str],
               args: argparse.Namespace) -> tuple[dict, dict]:
     weights = scoring.resample_weights(len(truth), args.resamples, args.seed)
@@ -243,7 +253,7 @@ def _negated_words(texts: Sequence[str], truth: np.ndarray, grade: np.ndarray, n
             rows = [r for r, text in enumerate(texts) if truth[r, i] == 0 and word in text.lower()]
             table[name] = scoring.share(int((grade[rows, i] != scoring.PRESENT).sum()), len(rows))
             table[name]["not_present_nor_uncertain"] = scoring.share(
-                int((~np.isin(grade[rows, i], (scoring.PRESENT, scoring.UNCERTAIN))).sum()), len(rows))
+                int((~np.isin(grade[rows, i], (scoring.PRESENT, scoring.LIKELY, scoring.POSSIBLE))).sum()), len(rows))
     return table
 
 
@@ -400,6 +410,8 @@ def main(argv: list[str]) -> int:
     else:
         labels = np.stack([labels_from_evidence(e.evidence, e.normal, names) for e in extractions])
     grade = np.vectorize(_GRADE.get, otypes=[np.int8])(labels)
+    if not (asks and args.task == "labels"):
+        grade[_possible(extractions, labels, names)] = scoring.POSSIBLE
     findings, macro = _findings(truth, grade, scores, names, args)
     result = {
         "extractor": name, "findings": findings, "macro": macro,

@@ -111,3 +111,15 @@ def _append(spans: list[tuple[int, int]], text: str, start: int, end: int) -> No
         end -= 1
     if start < end:
         spans.append((start, end))
+
+
+def place(text: str, concept: str) -> tuple[int, int] | None:
+    """Where a concept first stands in a normalised text: its words, or else its longest word that does; None without.
+
+    White space and case do not matter.
+    """
+    wanted = normalise(concept).split()
+    match = re.search(r"\s+".join(re.escape(word) for word in wanted), text) if wanted else None
+    for word in sorted(wanted, key=len, reverse=True):
+        match = match or re.search(rf"\b{re.escape(word)}\b", text)
+    return match.span() if match else None
