@@ -24,6 +24,9 @@ _TOO_GENERAL = frozenset(("low volumes", "support device", "median sternotomy", 
     "collapse", "malignancy", "neoplasm",
                           "tumor", "medical device", "foreign material", "cavity", "wall calcification", "icd"))
 
+# Words that say of a finding only that it may be there: a nodular opacity need not be a nodule.
+_VAGUE = {"Nodule": ("nodular (opacity|opacities|density|densities)",)}
+
 _MORE_FINDINGS = {
     "Cardiomegaly": ("cardiac (silhouette |shadow |)enlargement", "enlarged cardiopericardial silhouette",
                      "(left|right) ventricular (enlargement|hypertrophy)", "globular heart",
@@ -32,6 +35,7 @@ _MORE_FINDINGS = {
         "(alveolar|airspace|air space|interstitial|parenchymal|reticular|reticulonodular|linear|streaky|pulmonary) "
         "(disease|opacity|opacities|opacification|density|densities)", "opacifications", "haziness",
         "nodular (opacity|opacities|density|densities)", "airspace (process|changes)", "ground glass",
+        "(calcific|calcified) (opacity|opacities|density|densities)",
         "increased interstitial markings"),
     "Edema": ("(interstitial |alveolar |pulmonary |)(edema|oedema)", "fluid overload", "volume overload"),
     "Consolidation": ("consolidat(ion|ions|ive change|ive changes|ed lung)",),
@@ -41,23 +45,27 @@ _MORE_FINDINGS = {
     "Pneumothorax": ("pneumothora(x|xes|ces)", "hydropneumothora(x|ces)"),
     "Pleural Effusion": ("(pleural |)(effusion|effusions|fluid collection|fluid collections)", "pleural fluid",
                          "subpulmonic (effusion|fluid)", "fluid in the (fissure|fissures|pleural space)"),
-    "Pleural Thickening": ("(apical |biapical |pleural |)(cap|caps)", "(fissural|pleural) thickening"),
+    "Pleural Thickening": ("(apical |biapical |pleural |apical pleural )(cap|caps|capping)", "(fissural|pleural) thickening"),
     "Pleural Other": ("pleural (parenchymal |)(scarring|plaque|plaques|opacity|density|calcification|calcifications)",
                       "calcified (pleural |)(plaque|plaques)", "pleural disease"),
-    "Nodule": ("(lung |pulmonary |)(nodule|nodules)", "nodular (opacity|opacities|density|densities|lesion|focus|foci)",
-               "nodularity", "micronodul(e|es|ar opacities)"),
+    "Nodule": ("(lung |pulmonary |)(nodule|nodules)", "nodular (lesion|focus|foci)", "nodularity",
+               "micronodul(e|es|ar opacities)", "calcified (lung |pulmonary |parenchymal |)(nodule|nodules)"),
     "Mass": ("(lung |pulmonary |hilar |mediastinal |)(mass|masses)", "mass like (opacity|density|consolidation)",
              "(lung|bronchogenic|pulmonary) (cancer|carcinoma|malignancy|neoplasm|tumor)"),
     "Lung Lesion": ("(lung|pulmonary|parenchymal) (lesion|lesions)",),
     "Cavitation": ("cavit(y|ation|ary lesion|ary lesions|ary mass|ary nodule|ating lesion)",),
     "Granuloma": (
-        "(calcified |)granulom(a|as|ata|ata)", "(old |prior |previous |remote |calcified |chronic |healed |)"
-        "granulomatous (disease|change|changes|infection|process|exposure|residual|residuals|calcification|"
-        "calcifications)",
-        "calcified (lung |pulmonary |parenchymal |)(nodule|nodules|lesion|focus|density|densities)",
-        "(histoplasmosis|ghon complex|ranke complex)"),
+        "(calcified |)granulom(a|as|ata)", "(old |prior |previous |remote |calcified |chronic |healed |)"
+        "granulomatous( disease| change| changes| infection| process| exposure| residual| residuals| sequela| sequelae|"
+        " calcification| calcifications|)",
+        "calcified (lung |pulmonary |parenchymal |)(nodule|nodules|lesion|lesions|focus|foci)",
+        "(ghon|ranke) (complex|focus|lesion)"),
     "Calcification Other": (
-        "calcification(s|)", "calcific aortic disease", "(calcified|calcific) aortic (knob|arch|xxxx|disease)",
+        "calcification(s|)", "(calcified|calcific) (thoracic |)aorta",
+        "(calcific|calcified) (opacity|opacities|density|densities)",
+        "calcified (lung |pulmonary |parenchymal |)(nodule|nodules|lesion|lesions|focus|foci)",
+        "calcified sequela(e|)",
+        "(calcified|calcific) (pleural |)(plaque|plaques)", "pleural calcification(s|)", "calcific aortic disease", "(calcified|calcific) aortic (knob|arch|xxxx|disease)",
         "(aortic |vascular |aortic vascular |aortic arch |aortic knob |aortic xxxx )(calcification|calcifications)",
         "calcified (hilar |mediastinal |perihilar |infracarinal |subcarinal |)"
                             "(lymph |)(node|nodes)", "calcified lymph xxxx", "calcified (hilum|hila|lymphadenopathy)"),
@@ -67,35 +75,43 @@ _MORE_FINDINGS = {
     "Hyperinflation": ("hyper(inflation|expansion|aeration|lucency|distention)", "over(inflation|expansion)",
         "air trapping"),
     "Low Lung Volume": (
-        "hypo(inflation|aeration|expansion|ventilation)", "under(inflation|expansion)",
-        "(low|decreased|small|reduced|diminished) (lung |inspiratory |)(volume|volumes)",
+        "hypo(inflation|aeration|expansion|ventilation)", "under(| )(inflation|expansion|aeration)",
+        "(low|lower|decreased|reduced|diminished) (lung |inspiratory |)volumes",
+        "(low|lower|small|decreased|reduced|diminished) (lung |inspiratory )volume(s|)",
         "(shallow|poor|low|suboptimal|incomplete|limited) (inspiration|inspiratory effort|lung inflation|lung "
         "expansion)"),
     "Fibrosis": (
         "(pulmonary |interstitial |chronic |)(fibrosis|fibrotic change|fibrotic changes)", "fibrotic", "honeycombing",
+        "chronic interstitial",
         "(chronic |)interstitial (lung disease|pulmonary disease|fibrosis)",
         "chronic interstitial (disease|lung changes)"),
     "Scar": ("scar(s|ring|red|)", "cicatri(x|ces)", "scar(ring|) tissue"),
     "Hernia": ("(hiatal |hiatus |diaphragmatic |paraesophageal |bochdalek |morgagni |)(hernia|hernias)",
                "intrathoracic stomach"),
     "Fracture": ("(rib |ribs |clavicle |clavicular |vertebral |compression |humerus |sternal |)(fracture|fractures)",
-                 "fracture deformit(y|ies)", "(old |healed |)rib deformit(y|ies)", "fractured",
+                 "fracture deformit(y|ies)", "fractured", "broken (rib|ribs|clavicle|bone|bones)",
                  "compression deformit(y|ies)"),
     "Support Devices": (
         "(central |)(venous |)(catheter|catheters)", "(central |picc |ij |subclavian |venous |)line (tip|in place)",
         "(picc|picc line|central line|central venous line|dialysis catheter|hickman|mediport|infusaport|portacath|"
-        "port a cath|port catheter|chest port|chemotherapy port|infusion port|powerport|mediport catheter)",
+        "port a cath|port a xxxx|port catheter|chest port|chemotherapy port|infusion port|powerport|mediport catheter)",
         "(right|left) (sided |)(chest |internal jugular |subclavian |ij |chest wall |anterior chest |)(port|line|picc)",
         "(pacemaker|pacemakers|pacer|pacing|aicd|icd|defibrillator) (lead|leads|wires|wire|device|generator|)",
         "(dual|single|triple|biventricular) (lead|chamber) (pacemaker|pacer|icd|aicd|device|cardiac device)",
         "(cardiac|implanted|electronic|stimulator|stimulation|neurostimulator) (device|devices|leads|lead|generator)",
         "(valve |valvular )(replacement|prosthesis)", "(mitral|aortic) valve replacement",
-        "(prosthetic|artificial|mechanical|bioprosthetic) (aortic |mitral |heart |cardiac |)(valve|valves)",
+        "(prosthetic|artificial|mechanical|bioprosthetic) (aortic |mitral |tricuspid |pulmonic |pulmonary |heart |cardiac |)"
+        "(valve|valves)",
         "(all |)(lines and tubes|tubes and lines)", "cardiac xxxx with leads",
         "(endotracheal|et|ng|nasogastric|orogastric|enteric|feeding|chest|thoracostomy|tracheostomy|gastric|dobbhoff|"
         "drainage|gastrostomy|peg|g) (tube|tubes)", "tracheostomy", "(nerve |spinal |vagal |) stimulator",
         "(nerve |spinal |vagal )stimulator", "stimulator", "swan ganz( catheter|)", "pigtail (catheter|drain)",
-        "loop recorder", "vp shunt", "ventriculoperitoneal shunt", "shunt (catheter|tubing)", "dobbhoff",
+        "loop recorder", "(ivc|vena cava|caval) filter", "vp shunt",
+        # What is left of a device whose name was masked, and all that many reports say: where its tip lies.
+        "(distal |proximal |catheter |line |tube |lead |)tip(s|)", "(pulse |cardiac |pacemaker |)generator(s|)",
+        "(pacing |pacemaker |)(electrode|electrodes|leads)", "medi port", "port a cath(s|eter)",
+        "(shoulder|humeral|humerus|hip|joint) (arthroplasty|prosthesis|prostheses|replacement|hardware)",
+        "prosthetic (left |right |)(shoulder|humerus|humeral head|joint)", "(bone|suture) anchor(s|)", "ventriculoperitoneal shunt", "shunt (catheter|tubing)", "dobbhoff",
         "(external |)(cardiac |)(monitor|monitoring|ekg|ecg) leads", "(ventricular|atrial) leads",
         "intra aortic balloon pump"),
     "Surgical Hardware": (
@@ -108,8 +124,8 @@ _MORE_FINDINGS = {
         "(spinal|cervical|thoracic|lumbar|spine) (fusion|hardware|rods|fixation)( hardware| plate|)",
         "(harrington|spinal|fixation|metallic) (rod|rods)", "(orthopedic|surgical|fixation|fusion|metallic) "
         "(hardware|device|plate|screws|material|instrumentation)", "breast (implant|implants|prosthesis|prostheses)",
-        "(shoulder|humeral) (arthroplasty|prosthesis|replacement|hardware)", "(cervical|anterior|interbody) fusion",
-        "gastric band", "lap band", "(ivc|vena cava) filter", "surgical xxxx"),
+        "(cervical|anterior|interbody) fusion", "(bone |surgical |orthopedic |)screw(s|)", "(embolization |vascular |)coil(s|)",
+        "gastric band", "lap band", "surgical xxxx"),
     "Scoliosis Or Kyphosis": ("(kypho|dextro|levo|)scolio(sis|tic curvature|tic deformity)", "kypho(sis|tic curvature)",
                               "kyphotic", "scoliotic", "(thoracic |spinal |) curvature",
                               "(dextro|levo)(curvature|convex curvature)", "(s shaped |rightward |leftward )curvature",
@@ -124,6 +140,7 @@ _MORE_FINDINGS = {
         "(diffuse idiopathic skeletal hyperostosis|dish)", "marginal spurring", "bridging osteophytes",
         "arthritic changes of the spine", "anterior spurring", "degenerative xxxx"),
     "Aortic Abnormality": (
+        "(calcified|calcific) (thoracic |)aorta",
         "(aortic |)atheroscleros(is|es)",
         "atherosclerotic( vascular| aortic|) (calcification|calcifications|disease|change|"
         "changes|plaque|aorta)",
@@ -133,6 +150,7 @@ _MORE_FINDINGS = {
         "calcification|disease)", "arteriosclerotic (change|changes|disease|aorta)", "arterioscleros(is|es)",
         "(calcified|calcific) (aortic|atherosclerotic) (knob|arch|plaque|xxxx|disease)"),
     "Arterial Wall Calcification": (
+        "(calcified|calcific) (thoracic |)aorta",
         "(aortic |vascular |arterial |aortic vascular |aortic arch |aortic knob |aortic xxxx )(calcification|"
         "calcifications)",
         "calcific (aortic |vascular |)(atherosclerosis|atherosclerotic disease|disease of the aorta)",
@@ -182,8 +200,10 @@ _SUBJECTS = {
               "bony (framework|xxxx)", "skeleton"),
     "spine": ("(thoracic |lumbar |cervical |thoracolumbar |t |mid thoracic |)spine",
         "(thoracic |)vertebra(l bodies|l body|e)"),
-    "nodes": ("(hilar |mediastinal |infrahilar |)(lymph |)(node|nodes)", "(hilar |mediastinal |)lymph xxxx"),
+    "nodes": ("(hilar |mediastinal |infrahilar |)(lymph |)(node|nodes)", "(hilar |mediastinal |)lymph xxxx",
+              "(hilar |mediastinal |)(lymph|)adenopathy"),
     "hila": ("hil(a|um|ar contours|ar structures|ar)", "perihilar"),
+    "fusion": ("(posterior |anterior |interbody |)fusion",),
     "spaces": ("disc space(s|)", "disk space(s|)"),
 }
 
@@ -194,9 +214,9 @@ _PREDICATES = {
     "borderline": ("borderline( in size| size| enlarged|)",),
     "upper": ("upper limit(s|) (of |)normal( in size| size|)", "(upper|top|high) normal( in size| size| limits|)",
               "top limits of normal", "upper limits", "limits of normal", "top normal in size"),
-    "low": ("low", "decreased", "reduced", "diminished", "small", "shallow", "low normal"),
+    "low": ("low", "decreased", "reduced", "diminished", "small", "shallow", "lower"),
     "hypoinflated": ("hypo(inflated|expanded|aerated|ventilated|ventilatory)",
-        "under(inflated|expanded|aerated|ventilated)",
+        "under(| )(inflated|expanded|aerated|ventilated)",
                      "(poorly|incompletely|suboptimally) (inflated|expanded|aerated)", "low in volume"),
     "hyperinflated": ("hyper(inflated|expanded|lucent|aerated|distended|extended)", "over(inflated|expanded|distended)",
                       "hyper (inflated|expanded)"),
@@ -207,15 +227,16 @@ _PREDICATES = {
     "tortuous": ("tortuous", "tortuosity", "ectatic", "ectasia", "unfold(ed|ing)", "uncoil(ed|ing)",
         "dilat(ed|ation|ion)",
                  "aneurysm", "aneurysmal", "elongat(ed|ion)"),
-    "atherosclerotic": ("atheroscler(otic|osis)", "arterioscler(otic|osis)", "atheromatous"),
-    "calcified": ("calcif(ied|ic)", "calcification(s|)", "partially calcified", "densely calcified"),
-    "degenerative": ("degenerative", "degenerated", "spurring", "narrowing", "narrowed"),
+    "atherosclerotic": ("atheroscler(otic|osis)", "(atherosclerotic|atheromatous) calcification(s|)", "arterioscler(otic|osis)", "atheromatous"),
+    "calcified": ("calcif(ied|ic)", "calcification(s|)", "partially calcified", "densely calcified",
+                  "(vascular|mural|wall) calcification(s|)"),
+    "degenerative": ("degenerative", "degenerated", "degeneration", "spurring", "narrowing", "narrowed"),
     "congested": ("congest(ed|ion)", "engorg(ed|ement)", "cephaliz(ed|ation)", "plethoric", "indistinct",
                   "accentuated", "redistribution"),
     "clear": ("clear", "well aerated", "normally aerated", "well inflated", "well expanded"),
     "normal": ("normal( in size| size| in contour| in appearance|)", "unremarkable", "within normal limits",
         "not enlarged",
-               "intact", "within normal range", "normally inflated", "not widened", "normal limits", "wnl"),
+               "intact", "low normal", "within normal range", "normally inflated", "not widened", "normal limits", "wnl"),
     "sharp": ("sharp", "preserved", "well defined"),
 }
 
@@ -258,10 +279,14 @@ STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
 _BONE = ("bone", "bony", "osseous", "rib", "ribs", "vertebral", "spine", "humerus", "lytic", "sclerotic", "blastic",
     "clavicle")
 BLOCKED: Mapping[str, frozenset[str]] = MappingProxyType({
-    "Lung Opacity": frozenset((*_BONE, "metallic", "soft", "breast", "calcific", "bullet", "tissue", "dental")),
+    "Lung Opacity": frozenset((*_BONE, "metallic", "soft", "breast", "bullet", "tissue", "dental")),
     "Lung Lesion": frozenset(_BONE), "Nodule": frozenset(("thyroid", "nipple")),
-    "Mass": frozenset(("cardiac", "breast", "index")),
-    "Degenerative Spine": frozenset(("shoulder", "shoulders", "acromioclavicular", "glenohumeral", "ac")),
+    "Mass": frozenset(("cardiac", "breast", "index", "wall")),
+    "Degenerative Spine": frozenset((
+        "shoulder", "shoulders", "acromioclavicular", "glenohumeral", "ac", "hip", "hips", "knee", "knees", "ankle", "foot",
+        "midfoot", "wrist", "hand", "elbow", "costochondral", "costovertebral", "sternoclavicular", "humeral")),
+    "Support Devices": frozenset(("scapula", "scapular", "rib", "ribs", "spinous", "finger")),
+    "Fibrosis": frozenset(("cystic",)),
     "Edema": frozenset(("tissue", "subcutaneous")),
 })
 
@@ -307,7 +332,8 @@ _CUES = {
         "appearance of",
         "xxxx represent(s|ing|)", "xxxx reflect(s|ing|)", "may", "might", "impression of", "subtle suggestion of"),
     DOUBTED: (
-        "(is|are|) (suspected|questioned|possible|likely|probable|questionable|favored)",
+        "(is|are|) (also |still |) (suspected|questioned|possible|likely|probable|questionable|favored)",
+        "(is|are|remains|) (also |) (in|within|on) the differential",
         "(cannot|can not|could not|not) be "
         "(excluded|ruled out|completely excluded|entirely excluded|definitively excluded)",
         "not (been |)(excluded|ruled out)",
@@ -387,7 +413,7 @@ def _specific(names: list[str]) -> tuple[str, ...]:
 
 
 def build() -> Mapping[str, Mapping[str, object]]:
-    """Literal -> {role: value}: FINDING a tuple of names, SUBJECT and PREDICATE a key of `STATEMENTS`, others True."""
+    """Literal -> {role: value}: FINDING a tuple of names ("?" before a vague one), SUBJECT and PREDICATE a key of `STATEMENTS`, others True."""
     roles: dict[str, dict[str, object]] = {}
     named: dict[str, list[str]] = {}
     for finding in FINDINGS:
@@ -398,8 +424,10 @@ def build() -> Mapping[str, Mapping[str, object]]:
                 for form in _plural(text):
                     if finding.name not in named.setdefault(form, []):
                         named[form].append(finding.name)
+    vague = {(text, name) for name, patterns in _VAGUE.items() for pattern in patterns for text in expand(pattern)}
     for text, names in named.items():
-        roles.setdefault(text, {})[FINDING] = _specific(names)
+        roles.setdefault(text, {})[FINDING] = tuple(
+            f"?{name}" if (text, name) in vague else name for name in _specific(names))
     for role, table in ((SUBJECT, _SUBJECTS), (PREDICATE, _PREDICATES)):
         for value, patterns in table.items():
             for pattern in patterns:

@@ -27,6 +27,7 @@ from data_prep.extract.lexicon import (
     UNCERTAIN,
 )
 from data_prep.extract.schema import Extraction
+from lgdea_jax.findings.vocabulary import BY_NAME
 from lgdea_jax.records import Evidence
 
 NAME = "rules@1"
@@ -103,9 +104,11 @@ class _Sentence:
     def mentions(self) -> list[_Mention]:
         found, used = [], set()
         for token in self.tokens:
-            names = token.roles.get(FINDING)
-            if names:
-                found.append(_Mention(names, token.start, token.end, token.start, "present"))
+            names = token.roles.get(FINDING, ())
+            for certainty, alike in (("present", tuple(name for name in names if name[0] != "?")),
+                                     ("uncertain", tuple(name[1:] for name in names if name[0] == "?"))):
+                if alike:
+                    found.append(_Mention(alike, token.start, token.end, token.start, certainty))
         for i, token in enumerate(self.tokens):
             if PREDICATE in token.roles:
                 for j in self._subjects(i):
@@ -157,7 +160,10 @@ class _Sentence:
             if token.start - end > 60 or self.broken(end, token.start) or "," in self.text[end:token.start]:
                 return None
             if fits(token):
-                return j
+                # In "calcified hilar granuloma" the place is the granuloma's, which says itself what is calcified.
+                following = self.tokens[j + 1] if j + 1 < len(self.tokens) else None
+                named = following and FINDING in following.roles and following.start - token.end <= 1
+                return None if named else j
         return None
 
     def broken(self, start: int, end: int) -> bool:
@@ -292,16 +298,20 @@ def _phrase(sentence: _Sentence, mention: _Mention, status: _Status, mentions: S
     return start, end
 
 
+# What was put in, broken or scarred before is still seen today ("status post valve replacement").
+_LASTING = frozenset(("Fracture", "Granuloma", "Scar"))
+
+
 def _blocked(sentence: _Sentence, name: str, start: int, end: int) -> bool:
     words = lexicon.BLOCKED.get(name)
     return bool(words) and not words.isdisjoint(re.findall(r"[a-z]+", sentence.text[start:end]))
 
 
-def _refine(mention: _Mention, name: str, text: str, start: int) -> str:
-    """A nodule that is called calcified at a distance ("calcified 5 mm nodule") is a granuloma."""
+def _instances(mention: _Mention, name: str, text: str, start: int) -> tuple[str, ...]:
+    """What a named finding is: a nodule called calcified, if at a distance ("calcified 5 mm nodule"), is three things."""
     if name == "Nodule" and re.search(r"(?<!non )\bcalcified\b", text[start:mention.end]):
-        return "Granuloma"
-    return name
+        return ("Nodule", "Calcification Other", "Granuloma")
+    return (name,)
 
 
 def extract(report: str) -> Extraction:
@@ -341,19 +351,21 @@ def _sentence_evidence(report: str, sentence: _Sentence, found: list[Evidence], 
         for name in mention.names:
             if _blocked(sentence, name, start, end):
                 continue
-            name = _refine(mention, name, sentence.text, start)
-            found.append(Evidence(
-                finding=name, anatomy=attributes.get("anatomy", ""), laterality=attributes.get("laterality", ""),
+            found += [Evidence(
+                finding=finding, anatomy=attributes.get("anatomy", ""), laterality=attributes.get("laterality", ""),
                 severity=attributes.get("severity", "") if status.certainty != "absent" else "",
                 certainty=status.certainty,
-                temporality=_temporality(status, attributes),
-                phrase=report[start:end], start=start, end=end))
+                temporality=_temporality(finding, status, attributes),
+                phrase=report[start:end], start=start, end=end)
+                for finding in _instances(mention, name, sentence.text, start)]
 
 
-def _temporality(status: _Status, attributes: Mapping[str, str]) -> str:
+def _temporality(name: str, status: _Status, attributes: Mapping[str, str]) -> str:
     if status.certainty == "absent":
         return ""
-    return "historical" if status.historical else attributes.get("temporality", "")
+    if status.historical and not (name in _LASTING or BY_NAME[name].kind == "device"):
+        return "historical"
+    return attributes.get("temporality", "")
 
 
 def _collapse(found: Sequence[Evidence]) -> list[Evidence]:

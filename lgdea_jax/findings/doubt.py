@@ -16,7 +16,7 @@ from lgdea_jax.records import Evidence
 _OPEN = re.compile(
     r"\b(?:may|might|could|would|can ?not|can|not|difficult to|possib\w+|question\w*|suspi\w+|suspect\w*|concern\w*|"
     r"worrisome|suggest\w*|perhaps|equivocal|indeterminate|consider\w*|differential|vs|versus|less likely|unlikely|"
-    r"raises?|uncertain|unclear|conceivabl[ey])\b|\?")
+    r"raises?|uncertain|unclear|nodular (?:opacit|densit)\w+)\b|\?")
 _LIKELY = re.compile(r"\b(?:likely|probabl[ey]|presum\w+|favou?r\w*|felt to|borderline|apparent\w*|xxxx)\b")
 
 
