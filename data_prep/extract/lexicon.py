@@ -85,7 +85,7 @@ _MORE_FINDINGS = {
         "chronic interstitial",
         "(chronic |)interstitial (lung disease|pulmonary disease|fibrosis)",
         "chronic interstitial (disease|lung changes)"),
-    "Scar": ("scar(s|ring|red|)", "cicatri(x|ces)", "scar(ring|) tissue"),
+    "Scar": ("scar(s|ring|red|)", "pleural (parenchymal |)scarring", "cicatri(x|ces)", "scar(ring|) tissue"),
     "Hernia": ("(hiatal |hiatus |diaphragmatic |paraesophageal |bochdalek |morgagni |)(hernia|hernias)",
                "intrathoracic stomach"),
     "Fracture": ("(rib |ribs |clavicle |clavicular |vertebral |compression |humerus |sternal |)(fracture|fractures)",
@@ -203,7 +203,6 @@ _SUBJECTS = {
     "nodes": ("(hilar |mediastinal |infrahilar |)(lymph |)(node|nodes)", "(hilar |mediastinal |)lymph xxxx",
               "(hilar |mediastinal |)(lymph|)adenopathy"),
     "hila": ("hil(a|um|ar contours|ar structures|ar)", "perihilar"),
-    "fusion": ("(posterior |anterior |interbody |)fusion",),
     "spaces": ("disc space(s|)", "disk space(s|)"),
 }
 
@@ -231,6 +230,7 @@ _PREDICATES = {
     "calcified": ("calcif(ied|ic)", "calcification(s|)", "partially calcified", "densely calcified",
                   "(vascular|mural|wall) calcification(s|)"),
     "degenerative": ("degenerative", "degenerated", "degeneration", "spurring", "narrowing", "narrowed"),
+    "fused": ("(posterior |anterior |interbody |)fusion", "fused"),
     "congested": ("congest(ed|ion)", "engorg(ed|ement)", "cephaliz(ed|ation)", "plethoric", "indistinct",
                   "accentuated", "redistribution"),
     "clear": ("clear", "well aerated", "normally aerated", "well inflated", "well expanded"),
@@ -272,7 +272,7 @@ STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
     ("vessels", "normal"): ("-Pulmonary Congestion",),
     ("bones", "normal"): ("-Fracture",), ("nodes", "calcified"): ("Calcification Other",),
     ("nodes", "enlarged"): ("Lymphadenopathy",), ("hila", "calcified"): ("Calcification Other",),
-    ("spine", "degenerative"): ("Degenerative Spine",), ("spaces", "degenerative"): ("Degenerative Spine",),
+    ("spine", "degenerative"): ("Degenerative Spine",), ("spine", "fused"): ("Surgical Hardware",), ("spaces", "degenerative"): ("Degenerative Spine",),
 })
 
 # A finding is something else when one of these words stands in its clause.
@@ -292,14 +292,18 @@ BLOCKED: Mapping[str, frozenset[str]] = MappingProxyType({
 
 _CUES = {
     NEGATE: (
-        "no", "not", "without", "(neither|nor)", "absen(ce|t)( of|)", "negative( for|)", "free( of|)", "clear of",
+        "no", "not", "without", "(neither|nor)", "absen(ce|t)( of|)", "negative for", "free (of|from)", "clear of", "w/o", "never",
+        "unable to", "fail(s|ed|) to", "hardly", "scarcely", "(argue|argues|evidence) against",
+        "(did|does|do|is|was|were|are|has|have|had|could|can|would)n't", "cannot( see|)", "can not", "nil", "zero",
+        "no (findings|changes|evidence|signs|features|abnormality|abnormalities|opacity|opacities) "
+        "(consistent|compatible) with", "not (due|secondary|related) to", "lacking", "lacked",
         "no (radiographic |definite |convincing |significant |obvious |focal |acute |other |new |further |)evidence "
         "(of|for)",
         "no (signs|sign|suggestion|indication|findings|evidence|finding) (of|to suggest|suggesting|suggestive of|"
         "suspicious for|to indicate|concerning for|for)", "without (evidence|sign|signs) of",
         "no evidence (of|to suggest|for|suggesting)", "(fail|fails|failed) to (reveal|show|demonstrate)",
         "(den(ies|ied|ying|y))",
-        "rather than", "never( had|)", "(rule|rules|ruled) (him |her |the patient |)out (for|against)", "ruled out",
+        "rather than", "never (had|developed)", "(rule|rules|ruled) (him |her |the patient |)out (for|against)", "ruled out",
         "(did|can|could) rule (him |her |the patient |)out", "resolution of", "resolved",
         "interval (resolution|removal|clearing) of",
         "removal of", "clearing of", "not (consistent|compatible) with", "inconsistent with", "lack of", "lacks",
@@ -311,7 +315,10 @@ _CUES = {
         "(is|are|was|were|has been|have been|) (ruled out|excluded|absent|resolved|negative)", "(ruled out|excluded)",
         "(is|are|was|were|) (no longer|not) (definitely |clearly |well |)(seen|identified|visualized|present|evident|"
         "appreciated|demonstrated|detected|noted|visible|apparent|observed|found|shown)",
-        "(has|have) (resolved|cleared)",
+        "(is|are|was|were) (all |both |also |again |otherwise |) (negative|absent)", "free", "unlikely",
+        "(is|are|was|were) not (palpable|palpated|heard|elicited|felt|noticed|reported|documented|recorded)",
+        "(did|does|do|has|have) not (occur|occurred|recur|recurred|develop|developed|persist|return)",
+        "(has|have) (also |now |since |) (resolved|cleared|subsided|disappeared)",
         "(has been|have been|been) (removed|ruled out)",
         "not (seen|identified|visualized|present|evident|found|appreciated)",
         "(has|have) (completely|essentially|nearly|largely|) resolved", "resolved", "none", "denied",
@@ -324,7 +331,7 @@ _CUES = {
         "suggest(s|ive of|ing|ed|ion of|)", "suspicious for", "suspicion (of|for)", "suspected", "suspect",
         "concern(ing|) for",
         "question(able|ed| of|)", "worrisome for", "cannot (exclude|rule out|be excluded)", "can not exclude",
-        "(not|difficult to|unable to) exclude", "not excluded", "(versus|vs|vs\\.)", "presumed", "presumably",
+        "(not|n't|can't|difficult to|unable to|fails to) (exclude|rule out)", "not excluded", "(versus|vs|vs\\.)", "presumed", "presumably",
         "apparent",
         "equivocal", "indeterminate", "less likely", "perhaps", "most likely",
         "differential (diagnosis |considerations |)"
@@ -339,7 +346,7 @@ _CUES = {
         "not (been |)(excluded|ruled out)",
         "(is|are|was|were|) (not|difficult to) (excluded|exclude)",
         "(is|are|) (a |)(possibility|consideration|considerations|"
-        "concern)", "unlikely", "(would be|is|are) (unlikely|less likely)", "did not rule out"),
+        "concern)", "(would be|is|are) less likely", "did(n't| not) rule out"),
     PSEUDO: (
         "(no|without|without any|not) (significant |interval |definite |appreciable |suspicious |substantial |obvious |"
         "significant interval |radiographic |)(change|changes|increase|decrease|improvement|progression|worsening|"
@@ -347,8 +354,10 @@ _CUES = {
         "( in| of| from|)", "no (longer|further) (increase|change) in", "not (significantly |appreciably |) changed",
         "not only", "not necessarily", "not (certain|clear|sure) (if|whether)", "gram negative", "without difficulty",
         "not (fully|completely|well|entirely|optimally) (evaluated|assessed|included|imaged|visualized|seen)",
-        "no comparison", "no (prior|previous|priors)", "not extend", "not cause", "free (wall|margin|text|flow)",
-        "(no|without) (specific |) (recommendation|complication|complications)", "no response",
+        "no (prior |previous |)comparison(s|)", "no priors",
+        "no (prior|previous) (study|studies|exam|exams|examination|examinations|film|films|radiograph|radiographs|images)",
+        "not extend", "not cause", "free (wall|margin|text|flow)",
+        "no response",
         "not significantly different",
         "question of .", "heart failure symptoms", "not drain", "nothing by mouth", "no xxxx change",
         "no xxxx interval change"),
@@ -371,7 +380,10 @@ _CUES = {
         "other than",
         "secondary to", "due to", "because( of|)", "which", "whereas", "while", "otherwise",
         "and (there|the|a|an|stable|mild|mildly|"
-        "small|minimal|unchanged|moderate|is|are|has|persistent|left|right|bilateral|some|has)",
+        "small|minimal|unchanged|moderate|is|are|has|persistent|left|right|bilateral|some)",
+        "and (was|were|had|does|did|will|would|then|now|positive|remains|remained|continues|continued|shows|showed|"
+        "demonstrates|demonstrated|reveals|revealed|reports|reported|complains|complained|developed|became|began)",
+        "until", "prior to",
         "with (the|a|an|some|mild|"
         "moderate|small|stable|persistent|minimal|unchanged|associated|left|right|bilateral)",
         "as (the |a |an |)(cause|source|"
@@ -380,7 +392,7 @@ _CUES = {
         "consistent with", "compatible with", "in keeping with", "representing", "represents", "related to",
         "with interval",
         "positive for",
-        "and (he|she|it|they|patient)", "besides", "despite", "so", "since", "to suggest that"),
+        "and (he|she|it|they|we|i|this|these|her|his|their|patient)", "besides", "despite", "so", "since", "to suggest that"),
 }
 
 

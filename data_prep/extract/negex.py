@@ -55,7 +55,7 @@ def _lexicon() -> tuple[Mapping[str, str], re.Pattern[str]]:
 def assertion(sentence: str, concept: str) -> str:
     """"Negated" when a denial reaches the first place of `concept` in `sentence`, else "Affirmed"."""
     text = scanner.normalise(sentence)
-    place = scanner.place(text, concept)
+    place = scanner.place(sentence, concept)
     if place is None:
         return "Affirmed"
     kinds, pattern = _lexicon()

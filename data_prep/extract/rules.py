@@ -85,6 +85,14 @@ _OPENS = re.compile(
     r"|(?:(?!\b(?:or|nor)\b)[^,])*?\b(?:is|are|was|were|has|have|appears?|remains?|demonstrates?)\b)")
 
 
+# A form that is filled in: "Pneumothorax: none".
+_ANSWER_NO = re.compile(r"\s*:\s*(?:no|none|nil|neg|negative|absent|never|denie[ds])\s*(?=[.,;]|$)")
+
+
+# The same wherever it stands: a new subject after a comma.
+_OPENS_ANEW = re.compile(r",\s*(?:and\s+|so\s+|then\s+)?(?:he|she|we|they|i|(?:the )?patient|this|these)\s")
+
+
 class _Sentence:
     """One sentence's tokens, mentions and scopes. Offsets are those of the whole normalised text."""
 
@@ -98,8 +106,9 @@ class _Sentence:
         """Commas that open a new statement; before the first finding they part adjectives ("no acute, displaced")."""
         if "," not in self.text[self.start:self.end]:
             return []
+        anew = [m.start() for m in _OPENS_ANEW.finditer(self.text, self.start, self.end)]
         said = min((t.start for t in self.tokens if FINDING in t.roles or SUBJECT in t.roles), default=self.end)
-        return [m.start() for m in _OPENS.finditer(self.text, self.start, self.end) if m.start() > said]
+        return anew + [m.start() for m in _OPENS.finditer(self.text, self.start, self.end) if m.start() > said]
 
     def mentions(self) -> list[_Mention]:
         found, used = [], set()
@@ -193,6 +202,9 @@ class _Sentence:
                     certainty, cue_end = "uncertain", token.end
         if certainty != "absent" and self.text[mention.end:mention.end + 2].strip() == "?":
             certainty, cue_end = "uncertain", mention.end + 1
+        answer = _ANSWER_NO.match(self.text, mention.end, self.end)
+        if answer:
+            certainty, cue_end = "absent", answer.end()
         return _Status(certainty, historical, hypothetical and certainty != "absent", cue_start, cue_end)
 
     def _doubts(self, cue: _Token, mention: _Mention) -> bool:
@@ -393,17 +405,13 @@ def assertion(sentence: str, concept: str) -> str:
     stand in the sentence as such, the place of its longest word counts; without any the answer is "Affirmed".
     """
     text = scanner.normalise(sentence)
-    wanted = scanner.normalise(concept).split()
-    match = re.search(r"\s+".join(re.escape(word) for word in wanted), text) if wanted else None
-    if match is None:
-        for word in sorted(wanted, key=len, reverse=True):
-            match = re.search(rf"\b{re.escape(word)}\b", text)
-            if match:
-                break
-        else:
-            return "Affirmed"
+    place = scanner.place(sentence, concept)
+    if place is None:
+        return "Affirmed"
+    # The concept's own words are no cues, nor parts of longer ones ("without complications").
+    text = text[:place[0]] + "\0" * (place[1] - place[0]) + text[place[1]:]
     for start, end in scanner.sentences(sentence, 0, len(sentence)):
-        if start <= match.start() < end:
-            mention = _Mention((), match.start(), match.end(), match.start(), "present")
+        if start <= place[0] < end:
+            mention = _Mention((), *place, place[0], "present")
             return "Negated" if _Sentence(text, start, end).status(mention).certainty == "absent" else "Affirmed"
     return "Affirmed"
