@@ -1,8 +1,8 @@
 """The numbers of `data_prep.score`: arrays in, estimates with bootstrap intervals out.
 
-An extractor grades a finding on few levels (present, likely, possible, not mentioned, absent), so every measure is a function
-of two small histograms: how many reference positives and negatives fall on each level. Resampling the reports is then
-one matrix product for all findings and resamples at once.
+An extractor grades a finding on few levels (present, likely, possible, not mentioned, absent), so every measure is a
+function of two small histograms: how many reference positives and negatives fall on each level. Resampling the reports
+is then one matrix product for all findings and resamples at once.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ NAME = "negex"
 
 # Kinds of triggers: a denial of what follows or of what precedes, the same in doubt, what looks like a denial, and
 # what ends the reach of all of them.
-BEFORE, AFTER, DOUBT_BEFORE, DOUBT_AFTER, PSEUDO, END = "before", "after", "doubt_before", "doubt_after", "pseudo", "end"
+BEFORE, AFTER, DOUBT_BEFORE, DOUBT_AFTER = "before", "after", "doubt_before", "doubt_after"
+PSEUDO, END = "pseudo", "end"
 _WHOM = "(him |her |the patient |)"
 _TRIGGERS: Mapping[str, tuple[str, ...]] = {
     PSEUDO: ("no (increase|change|suspicious change|definite change|(significant |interval |significant interval )"

@@ -13,7 +13,7 @@ import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from data_prep.extract import lexicon, scanner, sections
+from data_prep.extract import lexicon, lexicon_attributes, scanner, sections
 from data_prep.extract.lexicon import (
     BREAK,
     DOUBTED,
@@ -30,7 +30,7 @@ from data_prep.extract.schema import Extraction
 from lgdea_jax.findings.vocabulary import BY_NAME
 from lgdea_jax.records import Evidence
 
-NAME = "rules@1"
+NAME = "rules@2"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def _lexicon() -> tuple[Mapping[str, Mapping[str, object]], re.Pattern[str]]:
 
 @functools.cache
 def _attribute_lexicon() -> tuple[Mapping[str, Mapping[str, str]], re.Pattern[str]]:
-    roles = lexicon.attributes()
+    roles = lexicon_attributes.attributes()
     return roles, scanner.compile_literals(roles)
 
 
@@ -320,7 +320,7 @@ def _blocked(sentence: _Sentence, name: str, start: int, end: int) -> bool:
 
 
 def _instances(mention: _Mention, name: str, text: str, start: int) -> tuple[str, ...]:
-    """What a named finding is: a nodule called calcified, if at a distance ("calcified 5 mm nodule"), is three things."""
+    """What a named finding is: a nodule called calcified, though at a distance ("calcified 5 mm nodule"), is three."""
     if name == "Nodule" and re.search(r"(?<!non )\bcalcified\b", text[start:mention.end]):
         return ("Nodule", "Calcification Other", "Granuloma")
     return (name,)
