@@ -37,7 +37,7 @@ _MORE_FINDINGS = {
         "(alveolar|airspace|air space|interstitial|parenchymal|reticular|reticulonodular|linear|streaky|"
         "pulmonary) (disease|opacity|opacities|opacification|density|densities)", "opacifications", "haziness",
         "nodular (opacity|opacities|density|densities)", "airspace (process|changes)", "ground glass",
-        "(calcific|calcified) (opacity|opacities|density|densities)", "increased interstitial markings"),
+        "(calcific|calcified) (opacity|opacities|density|densities)", "haz(y|e)"),
     "Edema": ("(interstitial |alveolar |pulmonary |)(edema|oedema)", "fluid overload", "volume overload"),
     "Consolidation": ("consolidat(ion|ions|ive change|ive changes|ed lung)",),
     "Pneumonia": ("pneumoni(a|as|c infiltrate|c infiltrates|c consolidation)", "(infectious|inflammatory) infiltrate"),
@@ -114,11 +114,14 @@ _MORE_FINDINGS = {
         "(prosthetic|artificial|mechanical|bioprosthetic) (aortic |mitral |tricuspid |pulmonic |pulmonary |heart "
         "|cardiac |)(valve|valves)", "(all |)(lines and tubes|tubes and lines)", "cardiac xxxx with leads",
         "(endotracheal|et|ng|nasogastric|orogastric|enteric|feeding|chest|thoracostomy|tracheostomy|gastric|"
-        "dobbhoff|drainage|gastrostomy|peg|g) (tube|tubes)", "tracheostomy", "(nerve |spinal |vagal |) stimulator",
-        "(nerve |spinal |vagal )stimulator", "stimulator", "swan ganz( catheter|)", "pigtail (catheter|drain)",
-        "loop recorder", "(ivc|vena cava|caval) filter", "vp shunt",
-        "(distal |proximal |catheter |line |tube |lead |)tip(s|)", "(pulse |cardiac |pacemaker |)generator(s|)",
-        "(pacing |pacemaker |)(electrode|electrodes|leads)", "medi port", "port a cath(s|eter)",
+        "dobbhoff|drainage|gastrostomy|peg|g|og|et) (tube|tubes)", "(chest|surgical|pleural|mediastinal) drain(s|)",
+        "annuloplasty( ring|)", "(left |)ventricular assist device", "lvad", "tavr", "valve prosthes(is|es)",
+        "(implanted|implantable|electronic|monitoring) (device|devices)", "tracheostomy",
+        "(nerve |spinal |vagal |) stimulator", "(nerve |spinal |vagal )stimulator", "stimulator",
+        "swan ganz( catheter|)", "pigtail (catheter|drain)", "loop recorder", "(ivc|vena cava|caval) filter",
+        "vp shunt", "(distal |proximal |catheter |line |tube |lead |)tip(s|)",
+        "(pulse |cardiac |pacemaker |)generator(s|)", "(pacing |pacemaker |)(electrode|electrodes|leads)",
+        "medi port", "port a cath(s|eter)",
         "(shoulder|humeral|humerus|hip|joint) (arthroplasty|prosthesis|prostheses|replacement|hardware)",
         "prosthetic (left |right |)(shoulder|humerus|humeral head|joint)", "(bone|suture) anchor(s|)",
         "ventriculoperitoneal shunt", "shunt (catheter|tubing)", "dobbhoff",
@@ -133,17 +136,22 @@ _MORE_FINDINGS = {
         "(spinal|cervical|thoracic|lumbar|spine) (fusion|hardware|rods|fixation)( hardware| plate|)",
         "(harrington|spinal|fixation|metallic) (rod|rods)",
         "(orthopedic|surgical|fixation|fusion|metallic) (hardware|device|plate|screws|material|instrumentation)",
-        "breast (implant|implants|prosthesis|prostheses)", "(cervical|anterior|interbody) fusion",
+        "breast (implant|implants|prosthesis|prostheses)", "(cervical|anterior|interbody) fusion", "acdf",
+        "(pedicle|fixation|cortical) (screw|screws|rod|rods|plate|plates)", "(cervical|spinal|metallic) plate(s|)",
+        "(metallic|metal|internal) (hardware|fixation|sutures|wires)", "(surgical|sternal|cerclage|cabg) wire(s|)",
         "(bone |surgical |orthopedic |)screw(s|)", "(embolization |vascular |)coil(s|)", "gastric band", "lap band",
         "surgical xxxx"),
     "Scoliosis Or Kyphosis": (
-        "(kypho|dextro|levo|)scolio(sis|tic curvature|tic deformity)", "kypho(sis|tic curvature)", "kyphotic",
-        "scoliotic", "(thoracic |spinal |) curvature", "(dextro|levo)(curvature|convex curvature)",
-        "(s shaped |rightward |leftward )curvature", "curvature of the (thoracic |)spine"),
+        "(kypho|dextro|levo|roto|)scolio(sis|tic curvature|tic deformity)", "(dextro|levo) (scoliosis|curvature)",
+        "kypho(sis|tic curvature)", "kyphotic", "scoliotic", "(thoracic |spinal |) curvature",
+        "(dextro|levo)(curvature|convex curvature)", "(s shaped |rightward |leftward )curvature",
+        "curvature of the (thoracic |)spine"),
     "Degenerative Spine": (
         "degenerative (endplate |disc |disk |joint |spine |spinal |spondylitic |bony |osseous |)(change|changes|"
         "disease|spurring|disk disease|disc disease)", "osteophyt(e|es|ic change|ic changes|osis|ic spurring)",
-        "spondyl(osis|itic change|itic changes|otic change|otic changes|otic spurring)", "spinal spurring",
+        "spondyl(osis|itic change|itic changes|otic change|otic changes|otic spurring)", "spinal spurring", "djd",
+        "degenerative (spondylosis|spondylitis|sclerosis|osteophytes|osteophytosis|osteophyte)", "osteophytic",
+        "(disc|disk) (space |)height loss", "loss of (disc|disk) (space |)height", "spondylotic",
         "(disc|disk) (space |)(narrowing|disease|degeneration)", "endplate (spurring|changes|sclerosis)",
         "(hypertrophic|arthritic|spondylitic|bony|vertebral) (spurring|spurs)", "hypertrophic (change|changes)",
         "(diffuse idiopathic skeletal hyperostosis|dish)", "marginal spurring", "bridging osteophytes",
@@ -193,7 +201,9 @@ _SUBJECTS = {
         "(superior |upper |)mediastin(um|al contour|al contours|al silhouette|al structures|al width|al|al borders)",
         "mediastinal and hilar contours", "vascular pedicle", "paratracheal stripe"),
     "lungs": ("lung(s|)( fields| field| zones| parenchyma| bases|)", "pulmonary parenchyma", "lung xxxx"),
-    "volumes": ("lung volume(s|)", "inspiratory (volume|volumes|effort)", "volume(s|)"),
+    "volumes": (
+        "lung volume(s|)", "inspiratory (volume|volumes|effort)", "volumes", "inspiration",
+        "(lung |pulmonary )(inflation|expansion|aeration)"),
     "diaphragm": (
         "(hemi|)diaphragm(s|)", "hemidiaphragmatic (contour|contours)", "diaphragmatic (contour|contours)",
         "hemi diaphragm(s|)", "diaphragmatic"),
@@ -218,6 +228,9 @@ _SUBJECTS = {
         "(hilar |mediastinal |infrahilar |)(lymph |)(node|nodes)", "(hilar |mediastinal |)lymph xxxx",
         "(hilar |mediastinal |)(lymph|)adenopathy"),
     "hila": ("hil(a|um|ar contours|ar structures|ar)", "perihilar"),
+    "organs": (
+        "mitral (annulus|valve)", "aortic valve", "coronary arter(y|ies)", "spleen", "trachea",
+        "tracheobronchial tree", "(costal |costochondral |rib |tracheal |)cartilage(s|)", "bronchi", "pericardium"),
     "spaces": ("disc space(s|)", "disk space(s|)"),
 }
 
@@ -294,6 +307,8 @@ STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
     ("vessels", "normal"): ("-Pulmonary Congestion",),
     ("bones", "normal"): ("-Fracture",), ("nodes", "calcified"): ("Calcification Other",),
     ("nodes", "enlarged"): ("Lymphadenopathy",), ("hila", "calcified"): ("Calcification Other",),
+    ("organs", "calcified"): ("Calcification Other",),
+    ("vessels", "calcified"): ("Calcification Other", "Arterial Wall Calcification"),
     ("spine", "degenerative"): ("Degenerative Spine",), ("spine", "fused"): ("Surgical Hardware",),
     ("spaces", "degenerative"): ("Degenerative Spine",),
 })
@@ -436,8 +451,8 @@ def _specific(names: list[str]) -> tuple[str, ...]:
 def build() -> Mapping[str, Mapping[str, object]]:
     """Literal -> {role: value}.
 
-    FINDING has a tuple of names ("?" before a vague one), SUBJECT and PREDICATE their part of a key of `STATEMENTS`, the
-    others True.
+    FINDING has a tuple of names ("?" before a vague one), SUBJECT and PREDICATE their part of a key of `STATEMENTS`,
+    the others True.
     """
     roles: dict[str, dict[str, object]] = {}
     named: dict[str, list[str]] = {}
