@@ -352,7 +352,8 @@ _CUES = {
         "(is|are|was|were|has been|have been|) (ruled out|excluded|absent|resolved|negative)", "(ruled out|excluded)",
         "(is|are|was|were|) (no longer|not) (definitely |clearly |well |)(seen|identified|visualized|present|"
         "evident|appreciated|demonstrated|detected|noted|visible|apparent|observed|found|shown)",
-        "(is|are|was|were) (all |both |also |again |otherwise |) (negative|absent)", "free", "unlikely",
+        "(is|are|was|were) (all |both |also |again |otherwise |) (negative|absent)", "free",
+        "(is|are|was|were|would be|seems|appears|) (very |quite |) unlikely",
         "(is|are|was|were) not (palpable|palpated|heard|elicited|felt|noticed|reported|documented|recorded)",
         "(did|does|do|has|have) not (occur|occurred|recur|recurred|develop|developed|persist|return)",
         "(has|have) (also |now |since |) (resolved|cleared|subsided|disappeared)",

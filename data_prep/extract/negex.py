@@ -55,14 +55,12 @@ def _lexicon() -> tuple[Mapping[str, str], re.Pattern[str]]:
 
 def assertion(sentence: str, concept: str) -> str:
     """"Negated" when a denial reaches the first place of `concept` in `sentence`, else "Affirmed"."""
-    text = scanner.normalise(sentence)
     place = scanner.place(sentence, concept)
     if place is None:
         return "Affirmed"
     kinds, pattern = _lexicon()
-    # A trigger inside the concept is part of it ("no tenderness" in "abdomen: no tenderness").
-    triggers = [(m.start(), m.end(), kinds[scanner.key(m.group())]) for m in pattern.finditer(text)
-                if m.end() <= place[0] or m.start() >= place[1]]
+    text = scanner.masked(scanner.normalise(sentence), place)
+    triggers = [(m.start(), m.end(), kinds[scanner.key(m.group())]) for m in pattern.finditer(text)]
     before = [kind for _, end, kind in triggers if end <= place[0]]
     after = [kind for start, _, kind in triggers if start >= place[1]]
     denied = (before and before[-1] == BEFORE) or (after and after[0] == AFTER)

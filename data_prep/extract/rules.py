@@ -273,7 +273,7 @@ _PLACE = re.compile(
     r"(?:(?:the|both|a|an|either)\s+)?(?:[a-z0-9']+\s+){0,5}?"
     r"(?:lobes?|lungs?|bases?|ap(?:ex|ices)|hil(?:um|a)|lingula|zones?|sides?|angles?|sulc(?:us|i)|hemithorax|"
     r"(?:hemi)?diaphragms?|spine|aorta|ribs?|clavicle|fissures?|chest|thorax|bilaterally|(?:left|right)(?=\s*(?:[.,;]|$))|region|"
-    r"mediastinum|svc|atrium|shoulder|humerus|trachea)(?![a-z0-9])(?:\s+(?:lobe|lung|base|apex|side|bilaterally)\b)?")
+    r"joints?|knees?|hips?|ankles?|feet|foot|wrists?|hands?|elbows?|mediastinum|svc|atrium|shoulder|humerus|trachea)(?![a-z0-9])(?:\s+(?:lobe|lung|base|apex|side|bilaterally)\b)?")
 
 
 _VERBAL = re.compile(r"may|might|could|can|would|suggest|versus|vs|represent|xxxx|favor|felt|suspicious|concerning")
@@ -408,8 +408,7 @@ def assertion(sentence: str, concept: str) -> str:
     place = scanner.place(sentence, concept)
     if place is None:
         return "Affirmed"
-    # The concept's own words are no cues, nor parts of longer ones ("without complications").
-    text = text[:place[0]] + "\0" * (place[1] - place[0]) + text[place[1]:]
+    text = scanner.masked(text, place)
     for start, end in scanner.sentences(sentence, 0, len(sentence)):
         if start <= place[0] < end:
             mention = _Mention((), *place, place[0], "present")

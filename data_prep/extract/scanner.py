@@ -129,3 +129,8 @@ def place(sentence: str, concept: str) -> tuple[int, int] | None:
         if spans:
             return next((span for span in spans if sentence[slice(*span)].isupper()), spans[0])
     return None
+
+
+def masked(text: str, span: tuple[int, int]) -> str:
+    """`text` without the words of `span`, which are then no cues nor parts of one ("without complications")."""
+    return text[:span[0]] + "\0" * (span[1] - span[0]) + text[span[1]:]
