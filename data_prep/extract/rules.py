@@ -319,10 +319,18 @@ def _blocked(sentence: _Sentence, name: str, start: int, end: int) -> bool:
     return bool(words) and not words.isdisjoint(re.findall(r"[a-z]+", sentence.text[start:end]))
 
 
-def _instances(mention: _Mention, name: str, text: str, start: int) -> tuple[str, ...]:
-    """What a named finding is: a nodule called calcified, though at a distance ("calcified 5 mm nodule"), is three."""
-    if name == "Nodule" and re.search(r"(?<!non )\bcalcified\b", text[start:mention.end]):
-        return ("Nodule", "Calcification Other", "Granuloma")
+_CALCIFIED = re.compile(r"(?<!non )\bcalcified\b(?!.*(?:,|\bor\b|\band\b))")
+
+
+def _instances(name: str, certainty: str, words: str) -> tuple[str, ...]:
+    """What a named finding is: a nodule called calcified, though at a distance ("calcified 5 mm nodule"), is three.
+
+    Args:
+      words: what is said of it, from the phrase's first word to the finding's name.
+    """
+    if name == "Nodule" and _CALCIFIED.search(words):
+        # Without calcified nodules there may still be others.
+        return ("Granuloma",) if certainty == "absent" else ("Nodule", "Calcification Other", "Granuloma")
     return (name,)
 
 
@@ -369,7 +377,7 @@ def _sentence_evidence(report: str, sentence: _Sentence, found: list[Evidence], 
                 certainty=status.certainty,
                 temporality=_temporality(finding, status, attributes),
                 phrase=report[start:end], start=start, end=end)
-                for finding in _instances(mention, name, sentence.text, start)]
+                for finding in _instances(name, status.certainty, sentence.text[start:mention.end])]
 
 
 def _temporality(name: str, status: _Status, attributes: Mapping[str, str]) -> str:

@@ -111,6 +111,8 @@ def test_questions_and_other_matters_are_no_evidence(sentence):
     ("Degenerative changes of the knee.", "Degenerative Spine"),
     ("Small volume ascites.", "Low Lung Volume"),
     ("Chest wall mass.", "Mass"),
+    ("No calcified nodule.", "Nodule"),
+    ("No calcified granuloma or nodule.", "Calcification Other"),
 ])
 def test_words_of_something_else(sentence, finding):
     assert finding not in _said(sentence)
