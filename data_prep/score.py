@@ -79,6 +79,7 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Any]:
     parser.add_argument("--leave_out", metavar="COLUMN", help="reference column that names the findings (';' between "
                         "several) not to be scored in that row, for instance because de-identification masked the word")
     parser.add_argument("--fold", metavar="I/K", help="only rows whose SHA-256 of the uid, modulo K, is I (0-based)")
+    parser.add_argument("--uids", metavar="FILE", help="only reports whose uid stands in this file, one a line")
     parser.add_argument("--min_positives", type=int, default=20, help="findings with fewer stay out of the macro mean")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples")
     parser.add_argument("--seed", type=int, default=0)

@@ -109,6 +109,7 @@ def _by_uid(rows: Sequence[Row], path: str, rejected: list[dict]) -> dict[str, R
 
 
 def fold(text: str | None) -> Callable[[str], bool]:
+    """Whether a uid lies in the part "I/K" of all uids; every one does without a text. Raises UserError."""
     if text is None:
         return lambda uid: True
     match = re.fullmatch(r"(\d+)/(\d+)", text)
@@ -116,6 +117,18 @@ def fold(text: str | None) -> Callable[[str], bool]:
         raise UserError(f"--fold={text}: it is I/K with I < K, for example 0/2")
     index, k = int(match[1]), int(match[2])
     return lambda uid: int(hashlib.sha256(uid.encode()).hexdigest()[:8], 16) % k == index
+
+
+def _selection(args: argparse.Namespace) -> Callable[[str], bool]:
+    """Whether a report of that uid is asked for by --fold and --uids."""
+    inside = fold(args.fold)
+    if not args.uids:
+        return inside
+    try:
+        listed = frozenset(Path(args.uids).read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"no readable file {args.uids!r}") from None
+    return lambda uid: uid in listed and inside(uid)
 
 
 def _where(filters: Sequence[str], *columns: Sequence[str]) -> list[tuple[str, str]]:
@@ -208,7 +221,7 @@ def from_tables(args: argparse.Namespace, rejected: list[dict]) -> Inputs:
     reference_rows, reference_columns = read_table(
         args.reference, ("uid", *([args.leave_out] if args.leave_out else ())), rejected)
     mapping, ignored = _mapping(args, reference_columns)
-    filters, inside = _where(args.where, reference_columns, report_columns), fold(args.fold)
+    filters, inside = _where(args.where, reference_columns, report_columns), _selection(args)
     reports = _by_uid(report_rows, args.reports, rejected)
     chosen, unmatched = [], 0
     for uid, row in _by_uid(reference_rows, args.reference, rejected).items():
@@ -221,7 +234,7 @@ def from_tables(args: argparse.Namespace, rejected: list[dict]) -> Inputs:
     truth, kept = _truth([row for _, row in chosen], mapping, args, rejected)
     uids = tuple(chosen[i][0] for i in kept)
     if not uids:
-        raise UserError("no report is left to score: the uids of the two tables, --where and --fold leave none")
+        raise UserError("no report is left to score: the uids of the two tables, --where, --fold and --uids leave none")
     return Inputs(uids, tuple(_text(reports[uid].cells, columns) for uid in uids),
                   tuple((Path(args.reports).name, reports[uid].number) for uid in uids), tuple(mapping), truth,
                   _read_attributes(args.attributes, rejected) if args.attributes else (), tuple(ignored), unmatched, 0)
@@ -249,7 +262,7 @@ def from_source(config: Any, args: argparse.Namespace, rejected: list[dict]) -> 
     Raises:
       UserError: what the source finds wrong with its files, or no report is left.
     """
-    sources, inside = open_sources(config), fold(args.fold)
+    sources, inside = open_sources(config), _selection(args)
     if args.split != "all":
         sources = {cli.choose("split", args.split, (*SPLITS, "all")): sources.get(args.split, ())}
     names = tuple(dict.fromkeys(name for source in sources.values() if len(source) for name in source.label_names))
@@ -274,8 +287,8 @@ def from_source(config: Any, args: argparse.Namespace, rejected: list[dict]) -> 
             else:
                 items.append((item, split, index))
     if not items:
-        raise UserError(f"no report is left to score: --split={args.split} of the {config.source} source, --fold and "
-                        "--label_set leave none")
+        raise UserError(f"no report is left to score: --split={args.split} of the {config.source} source, --fold, "
+                        "--uids and --label_set leave none")
     truth = np.array([[item.labels.get(name, MISSING) for name in names] for item, _, _ in items], np.int8)
     return Inputs(tuple(item.uid for item, _, _ in items), tuple(item.report for item, _, _ in items),
                   tuple((f"{config.source} {split}", index) for _, split, index in items), names, truth,

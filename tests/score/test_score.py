@@ -83,6 +83,11 @@ def test_where_filters_either_table(files):
     assert _score(files, "--where=site=x", "--where=uid=b")["macro"]["n"] == 1
 
 
+def test_listed_reports_only(files):
+    (files / "uids.txt").write_text("a\nc\n\nzz\n")
+    assert _score(files, f"--uids={files / 'uids.txt'}")["macro"]["n"] == 2
+
+
 def test_folds_part_the_reports(files):
     counts = []
     for i in range(2):
@@ -162,6 +167,7 @@ def test_bad_rows_are_listed_and_the_rest_is_done(files, capsys):
     (["--uncertain=maybe"], "invalid choice"),
     (["--attributes={0}/none.csv"], "no file"),
     (["--leave_out=nothing"], "no column 'nothing'"),
+    (["--uids={0}/none.txt"], "no readable file"),
     (["--resamples=0"], "at least 1"),
     (["--nonsense"], "unrecognized"),
 ])

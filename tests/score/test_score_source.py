@@ -68,6 +68,12 @@ def test_both_ways_part_the_reports_alike(openi, tmp_path):
     assert counts[0] == counts[1] and sum(counts[0]) == 3
 
 
+def test_listed_reports_of_a_source(openi, tmp_path):
+    (tmp_path / "uids.txt").write_text("2\n12\n")
+    found = _score(tmp_path, OPENI, f"--config.openi.path={openi}", f"--uids={tmp_path / 'uids.txt'}")
+    assert (found["macro"]["n"], found["without_report"]) == (2, 0)
+
+
 def test_a_damaged_report_is_listed(tmp_path):
     folder = tmp_path / "openi"
     openi_layout.write_xml(folder, images=False)
