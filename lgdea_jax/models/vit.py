@@ -44,7 +44,7 @@ class Family:
 
     Attributes:
       class_token: a learned token before the patches; pool="cls" and "pooler" bring one anyway.
-      registers: learned tokens between the class token and the patches (Darcet et al., 2024; DeiT's distillation token).
+      registers: learned tokens between class token and patches (Darcet et al., 2024); DeiT's distillation token is one.
       layer_scale: a learned factor a channel on every residual branch (Touvron et al., 2021).
       input_norm: a norm between the embedding and the first block.
       patch_bias: of the patch embedding.
@@ -247,9 +247,8 @@ class ViT(nnx.Module):
         shape = (1, self.grid[0] * self.grid[1], width)
         self.position = nnx.Param(layers.normal(0.02)(rngs.params(), shape, jnp.float32)) if position else None
         self.cls = nnx.Param(jnp.zeros((1, 1, width), jnp.float32)) if class_token else None
-        self.registers = None
-        if kind.registers:
-            self.registers = nnx.Param(layers.normal(0.02)(rngs.params(), (1, kind.registers, width), jnp.float32))
+        shape = (1, kind.registers, width)
+        self.registers = nnx.Param(layers.normal(0.02)(rngs.params(), shape, jnp.float32)) if kind.registers else None
         self.prefix = int(class_token) + kind.registers
         self.input_norm = layers.LayerNorm(width, eps=eps) if kind.input_norm else None
         self.blocks = nnx.List([Block(width, heads, mlp_dim, dropout_rate=dropout_rate, mlp=mlp, eps=eps,
@@ -257,9 +256,7 @@ class ViT(nnx.Module):
         self.norm = layers.LayerNorm(width, eps=eps)
         self.head = AttentionPool(width, heads, mlp_dim, dtype=dtype, rngs=rngs) if pool == "map" else None
         self.pooler = layers.dense(width, width, dtype=dtype, rngs=rngs) if pool == "pooler" else None
-        self.projection = None
-        if projection:
-            self.projection = layers.dense(width, projection, bias=False, dtype=dtype, rngs=rngs)
+        self.projection = layers.dense(width, projection, bias=False, dtype=dtype, rngs=rngs) if projection else None
 
     def __call__(self, images: jax.Array, *, deterministic: bool = True,
                  rngs: nnx.Rngs | None = None) -> tuple[jax.Array, dict[str, Any]]:
