@@ -54,7 +54,7 @@ class Predictor:
             return method.text_embedding(outputs, weight)
 
         self._images, self._texts = jax.jit(images), jax.jit(texts)
-        self.grid = patch_grid(graphdef, params, self.image_size)
+        self.grid, self.patch_offset = patch_grid(graphdef, params, self.image_size)
 
     def set_params(self, params: Any) -> None:
         """Goes on with other parameters of the same shapes; nothing is compiled again."""
@@ -109,15 +109,18 @@ class Predictor:
                 for name in results[0][1]}
 
 
-def patch_grid(graphdef: Any, params: Any, image_size: int) -> tuple[int, ...]:
-    """(rows, columns) of the image tower's patches; () without an image tower. Nothing is computed."""
-    found: list[tuple[int, ...]] = [()]
+def patch_grid(graphdef: Any, params: Any, image_size: int) -> tuple[tuple[int, ...], float]:
+    """((rows, columns) of the image tower's patches, their `offset` in pixels); ((), 0) without an image tower.
+
+    Nothing is computed.
+    """
+    found: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
 
     def probe(params: Any, image: jax.Array) -> jax.Array:
         tower = nnx.merge(graphdef, params).image_tower
         if tower is not None:
             pooled, out = tower(image)
-            found[0] = tuple(out["grid"])
+            found[0] = tuple(out["grid"]), tower.offset
             return pooled
         return image
 
