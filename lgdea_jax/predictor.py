@@ -6,6 +6,7 @@ product of the image's patches with the text's query. How a method makes both is
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,18 @@ def patch_grid(graphdef: Any, params: Any, image_size: int) -> tuple[tuple[int, 
     return found[0]
 
 
-def load_predictor(checkpoint: str | Path, step: str | int = "latest", *, batch_size: int = 64) -> Predictor:
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A run's model: config, parameters (the averaged ones where there are any), static part, tokeniser and spec."""
+
+    config: Any
+    params: Any
+    graphdef: Any
+    tokenizer: TextTokenizer
+    spec: dict[str, Any]
+
+
+def restore(checkpoint: str | Path, step: str | int = "latest") -> Restored:
     """The model of a run, from its checkpoint alone.
 
     Args:
@@ -149,5 +161,11 @@ def load_predictor(checkpoint: str | Path, step: str | int = "latest", *, batch_
     target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
     params = store.restore_params(number, target)
     store.close()
-    return Predictor(config=config, params=params, graphdef=graphdef, tokenizer=tokenizer,
-                     spec={**spec, "step": number}, batch_size=batch_size)
+    return Restored(config, params, graphdef, tokenizer, {**spec, "step": number})
+
+
+def load_predictor(checkpoint: str | Path, step: str | int = "latest", *, batch_size: int = 64) -> Predictor:
+    """The predictor of a run; arguments and errors as in `restore`."""
+    run = restore(checkpoint, step)
+    return Predictor(config=run.config, params=run.params, graphdef=run.graphdef, tokenizer=run.tokenizer,
+                     spec=run.spec, batch_size=batch_size)

@@ -9,6 +9,7 @@ torch is needed for torch files only.
 """
 
 from lgdea_jax.models.pretrained.files import WeightsError
-from lgdea_jax.models.pretrained.transfer import NAMES, Loaded, load_tower, save_tower
+from lgdea_jax.models.pretrained.layout import parameters
+from lgdea_jax.models.pretrained.transfer import NAMES, Loaded, load_tower, save_own, save_tower
 
-__all__ = ["NAMES", "Loaded", "WeightsError", "load_tower", "save_tower"]
+__all__ = ["NAMES", "Loaded", "WeightsError", "load_tower", "parameters", "save_own", "save_tower"]

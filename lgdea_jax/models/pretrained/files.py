@@ -140,6 +140,15 @@ def read_config(file: Path) -> dict[str, Any]:
     return {}
 
 
+def image_statistics(file: Path) -> str:
+    """What the directory of a weight file says of the images' normalisation; "" when it says nothing."""
+    path = file.parent / "preprocessor_config.json"
+    content = _json(path) if path.is_file() else {}
+    if "image_mean" not in content:
+        return ""
+    return f"made for images of mean {content['image_mean']} and deviation {content.get('image_std')}"
+
+
 def write(folder: Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
     """Writes model.safetensors and config.json; torch and transformers read both."""
     from safetensors.numpy import save_file

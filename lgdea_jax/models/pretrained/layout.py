@@ -69,10 +69,15 @@ def to_theirs(value: np.ndarray, kind: str, *, patch_size: int = 0) -> np.ndarra
     return value
 
 
-def parameter_shapes(tower: nnx.Module) -> dict[str, tuple[int, ...]]:
-    """{path: shape} of a tower's parameters, moving moments included."""
+def parameters(tower: nnx.Module) -> dict[str, Any]:
+    """{path: array, or its shape and dtype} of a tower's parameters, moving moments included."""
     leaves = jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(nnx.state(tower)))
-    return {"/".join(str(key.key) for key in path): tuple(leaf.shape) for path, leaf in leaves}
+    return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
+
+
+def parameter_shapes(tower: nnx.Module) -> dict[str, tuple[int, ...]]:
+    """{path: shape} of a tower's parameters."""
+    return {path: tuple(leaf.shape) for path, leaf in parameters(tower).items()}
 
 
 class Layout(abc.ABC):

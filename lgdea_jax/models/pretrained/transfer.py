@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+from lgdea_jax.models import bert
 from lgdea_jax.models.pretrained import files, layout
 from lgdea_jax.models.pretrained.bert_names import BertNames
 from lgdea_jax.models.pretrained.files import WeightsError
@@ -113,7 +114,8 @@ def load_tower(tower: nnx.Module, path: str | Path) -> Loaded:
     if problems:
         more = f" (+{len(problems) - _SHOWN} more)" if len(problems) > _SHOWN else ""
         raise WeightsError(f"{path} does not fit the tower: {'; '.join(problems[:_SHOWN])}{more}")
-    notes = [*(["grey stem: the sum over the three channels"] if grey else []), *notes]
+    statistics = "" if isinstance(tower, bert.Bert) else files.image_statistics(file)
+    notes = [*(["grey stem: the sum over the three channels"] if grey else []), *notes, *filter(None, [statistics])]
     return Loaded(params, file, scheme.names, tuple(notes), tuple(unused))
 
 
