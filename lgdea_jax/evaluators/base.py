@@ -177,7 +177,7 @@ class Encoder:
 
     @property
     def patch_offset(self) -> float:
-        """Pixels of the model's square by which the patches lie right of and below the middle of their cells.
+        """By how many cells what the patches look at lies right of and below the middle of their cells.
 
         An attribute of `predict`; 0 where it has none.
         """

@@ -310,7 +310,7 @@ def test_a_dot_is_found_where_it_is_through_the_imagenet_stem():
         patches = np.asarray(tower(state, images))
         for heat, dot in zip(np.square(patches[1:] - patches[0]).sum(-1).reshape(-1, 8, 8), dots, strict=True):
             for offset, found in errors.items():
-                pixels = geometry.heatmap(heat, patch_offset=offset)
+                pixels = geometry.heatmap(heat, patch_offset=offset / stride)
                 centre = [(pixels.sum(1 - axis) * np.arange(size)).sum() / pixels.sum() for axis in (0, 1)]
                 found.append(np.subtract(centre, dot))
     assert list(errors) == [0.0, -7.5]

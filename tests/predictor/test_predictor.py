@@ -120,14 +120,14 @@ def test_a_checkpoint_is_enough(phantom_data, compile_cache, tmp_path):
 
 def test_heatmaps_of_the_imagenet_stem_are_moved_to_where_it_looks(phantom_data):
     predict = make(phantom_data, "clip", imagenet=True)
-    assert predict.grid == (2, 2) and predict.patch_offset == -7.5 and make(phantom_data, "clip").patch_offset == 0.0
+    assert predict.grid == (2, 2) and predict.patch_offset == -7.5 / 16 and make(phantom_data, "clip").patch_offset == 0.0
     data = EvalData.from_records([world.record(0, ("Nodule",), shape=(SIZE, SIZE))],
                                  types.SimpleNamespace(label_names=world.LABELS), SIZE)
     encoder = Encoder.of(predict, data)
     sample = grounding_samples(data)[0]
     query = np.ones(encoder.patches(0).shape[1], np.float32)
     grid = (encoder.patches(0) @ query).reshape(2, 2)
-    expected = data.geometry(0).heatmap(grid, patch_offset=-7.5)
+    expected = data.geometry(0).heatmap(grid, patch_offset=-7.5 / 16)
     np.testing.assert_array_equal(sample_heatmap(encoder, sample, query), expected)
     # The patches look at the pixels 0 and 16 of either axis: there the heatmap has their values.
     np.testing.assert_allclose(expected[::16, ::16], grid, rtol=1e-5)
