@@ -165,8 +165,8 @@ class Letterbox:
 
         Args:
           grid: [gh, gw], one value per patch; patch (0, 0) is the square's top left corner.
-          patch_offset: by how many cells what a patch looks at lies right of and below the middle of its cell (negative:
-            left and above); see the image towers' `offset`.
+          patch_offset: by how many cells what a patch looks at lies right of and below the middle of its cell
+            (negative: left and above); see the image towers' `offset`.
 
         Returns:
           float32 [H, W]: bilinear between the patches' centres, constant outside the outermost ones; what lies on the

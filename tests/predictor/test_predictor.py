@@ -120,7 +120,8 @@ def test_a_checkpoint_is_enough(phantom_data, compile_cache, tmp_path):
 
 def test_heatmaps_of_the_imagenet_stem_are_moved_to_where_it_looks(phantom_data):
     predict = make(phantom_data, "clip", imagenet=True)
-    assert predict.grid == (2, 2) and predict.patch_offset == -7.5 / 16 and make(phantom_data, "clip").patch_offset == 0.0
+    assert predict.grid == (2, 2) and predict.patch_offset == -7.5 / 16
+    assert make(phantom_data, "clip").patch_offset == 0.0
     data = EvalData.from_records([world.record(0, ("Nodule",), shape=(SIZE, SIZE))],
                                  types.SimpleNamespace(label_names=world.LABELS), SIZE)
     encoder = Encoder.of(predict, data)
