@@ -572,17 +572,22 @@ def _neighbour_sums(graph: NeighbourGraph, evidence: jax.Array, block: int) -> j
     """S [Qbar_R, its row sums]: [N_I, E + 1]."""
     values = _with_mass(evidence)
     seeds, rows = graph.seeds, graph.images.indices.shape[0]
+
     # What each step brings to the seeds is kept for the seeds' rows only; Horner's rule then needs one array a side.
-    stops = [values[seeds.reports]]
-    for _ in range(graph.order):
+    def towards(values: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         values = _walk(graph.reports, values, block)
-        stops.append(values[seeds.reports])
-    total = jnp.zeros((rows, values.shape[1]), values.dtype)
-    for number, stop in enumerate(reversed(stops)):
-        if number:
-            total = graph.alpha * _walk(graph.images, total, block)
-        total = total.at[seeds.images].add(seeds.weights[:, None] * stop)
-    return (1.0 - graph.alpha) * total
+        return values, values[seeds.reports]
+
+    def onwards(total: jax.Array, stop: jax.Array) -> tuple[jax.Array, None]:
+        return graph.alpha * _walk(graph.images, arrive(total, stop), block), None
+
+    def arrive(total: jax.Array, stop: jax.Array) -> jax.Array:
+        return total.at[seeds.images].add(seeds.weights[:, None] * stop)
+
+    _, stops = lax.scan(towards, values, None, length=graph.order)
+    dtype = jnp.promote_types(values.dtype, graph.alpha.dtype)
+    total, _ = lax.scan(onwards, jnp.zeros((rows, values.shape[1]), dtype), stops, reverse=True)
+    return (1.0 - graph.alpha) * arrive(total, values[seeds.reports])
 
 
 @jax.jit
@@ -613,11 +618,16 @@ def relations_between(graph: Graph, image_rows: jax.Array, report_rows: jax.Arra
 
     images = dataclasses.replace(graph.images, left=graph.images.right, right=graph.images.left)
     left, right = start(images, image_rows), start(graph.reports, report_rows)
-    related = jnp.zeros((image_rows.shape[0], report_rows.shape[0]), left.dtype)
-    for number in range(graph.order + 1):
-        if number:
-            left, right = _walk(images, left, _BLOCK), _walk(graph.reports, right, _BLOCK)
-        related += graph.alpha**number * _matmul("p,pa,pb->ab", seeds.weights, left[seeds.images], right[seeds.reports])
+
+    def meet(left: jax.Array, right: jax.Array) -> jax.Array:
+        return _matmul("p,pa,pb->ab", seeds.weights, left[seeds.images], right[seeds.reports])
+
+    def step(number: Any, carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        left, right, related = carry
+        left, right = _walk(images, left, _BLOCK), _walk(graph.reports, right, _BLOCK)
+        return left, right, related + graph.alpha**number * meet(left, right)
+
+    _, _, related = lax.fori_loop(1, graph.order + 1, step, (left, right, meet(left, right)))
     return (1.0 - graph.alpha) * related
 
 

@@ -226,16 +226,24 @@ def align_to_prior(targets: jax.Array, prior: jax.Array, *, iterations: int = 1,
     """
     if iterations < 1:
         raise ValueError(f"iterations must be >= 1, not {iterations}")
-    targets = as_float(targets)
-    counts = jnp.any(targets > 0, axis=1).astype(targets.dtype) * (1.0 if weights is None else as_float(weights))
+    targets, prior = as_float(targets), as_float(prior)
+    there = targets > 0
+    counts = jnp.any(there, axis=1).astype(targets.dtype) * (1.0 if weights is None else as_float(weights))
+    total = jnp.sum(counts)
+    # In logarithms: a prior that the targets' zeros do not allow drives the scales apart, step by step, without end.
+    logs = jnp.where(there, jnp.log(jnp.where(there, targets, 1.0)), -jnp.inf)
+    wanted = jnp.where(prior > 0, jnp.log(jnp.where(prior > 0, prior, 1.0)), -jnp.inf)
+
+    def rescaled(scale: jax.Array) -> jax.Array:
+        scores = logs + scale
+        top = jnp.max(scores, axis=1, keepdims=True)
+        return _normalize_rows(jnp.exp(scores - jnp.where(jnp.isfinite(top), top, 0.0)))
 
     def step(_: jax.Array, scale: jax.Array) -> jax.Array:
-        # Only the scale of each prototype is kept between the steps: no further array of the targets' size.
-        marginal = jnp.sum(counts[:, None] * _normalize_rows(targets * scale), axis=0) / jnp.sum(counts)
-        return scale * jnp.where(marginal > 0, as_float(prior) / jnp.where(marginal > 0, marginal, 1.0), 0.0)
+        marginal = jnp.sum(counts[:, None] * rescaled(scale), axis=0) / jnp.where(total > 0, total, 1.0)
+        return scale + jnp.where(marginal > 0, wanted - jnp.log(jnp.where(marginal > 0, marginal, 1.0)), 0.0)
 
-    scale = jax.lax.fori_loop(0, iterations, step, jnp.ones(targets.shape[1], targets.dtype))
-    return _normalize_rows(targets * scale)
+    return rescaled(jax.lax.fori_loop(0, iterations, step, jnp.zeros(targets.shape[1], targets.dtype)))
 
 
 def total_variation(p: jax.Array, q: jax.Array) -> jax.Array:
