@@ -42,7 +42,7 @@ __all__ = ["AnchorGraph", "NeighbourGraph", "Neighbours", "Rows", "Seeds", "Spar
 
 GRAPHS = ("anchors", "knn")
 SCALINGS = ("balanced", "symmetric", "row")
-_BLOCK = 4096  # Rows at a time: 16 MB of float32 at 1,024 landmarks; larger blocks are no faster.
+_BLOCK = 2048  # Rows at a time: 8 MB of float32 at 1,024 landmarks; larger blocks are no faster.
 _TINY = 1e-30  # Anchors and rows with less mass than this count as empty: what is divided by it could overflow.
 _BALANCING_STEPS = 50
 
@@ -120,11 +120,13 @@ Graph = AnchorGraph | NeighbourGraph
 
 
 def _fold(step: Callable[[Carry, Any, int], Carry], carry: Carry, rows: int, block: int) -> Carry:
-    """`carry = step(carry, start, size)` over blocks of `rows`. The last block may be shorter: nothing is padded."""
+    """`carry = step(carry, start, size)` over blocks of `rows`; the first may be shorter: nothing is padded."""
     full, rest = divmod(rows, block)
+    if rest:  # First, because XLA copies the result of a loop before another step writes into it.
+        carry = step(carry, 0, rest)
     if full:
-        carry = lax.fori_loop(0, full, lambda i, carry: step(carry, i * block, block), carry)
-    return step(carry, full * block, rest) if rest else carry
+        carry = lax.fori_loop(0, full, lambda i, carry: step(carry, rest + i * block, block), carry)
+    return carry
 
 
 def _split(tree: Any, shards: int) -> Any:
@@ -527,6 +529,7 @@ def image_targets(graph: Graph, evidence: jax.Array, *, block: int = _BLOCK,
     return _anchor_targets(graph, evidence, block, shards)
 
 
+@functools.partial(jax.jit, static_argnames=("block", "shards"))
 def report_targets(graph: Graph, evidence: jax.Array, *, block: int = _BLOCK,
                    shards: int = 1) -> tuple[jax.Array, jax.Array]:
     """The mirror of `image_targets`: from Qbar_I [N_I, E], (S^T Qbar_I) / colsum(S) [N_R, E] and colsum(S) [N_R]."""

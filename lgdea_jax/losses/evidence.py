@@ -7,6 +7,8 @@ targets from the overlap of evidence are ours (the paper gives no formula for it
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -206,6 +208,7 @@ def rescale_to_prior(targets: jax.Array, prior: jax.Array, marginal: jax.Array) 
     return _normalize_rows(as_float(targets) * ratio)
 
 
+@functools.partial(jax.jit, static_argnames="iterations")
 def align_to_prior(targets: jax.Array, prior: jax.Array, *, iterations: int = 1,
                    weights: jax.Array | None = None) -> jax.Array:
     """Distribution alignment to a prior by alternate scaling (Sinkhorn & Knopp, 1967): `rescale_to_prior`, repeated.

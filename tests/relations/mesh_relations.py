@@ -75,7 +75,8 @@ def main(argv):
             split = not (target.sharding.is_fully_replicated or confidence.sharding.is_fully_replicated)
             assert split or shards == 1, "with a shard a device, the results are split like the inputs"
             shapes = re.findall(r"= \w+\[([\d,]*)\]\S* all-gather\(", program.as_text())
-            table["gathered"][name][shards] = max((math.prod(map(int, shape.split(","))) for shape in shapes), default=0)
+            sizes = [math.prod(map(int, shape.split(","))) for shape in shapes]
+            table["gathered"][name][shards] = max(sizes, default=0)
     print(json.dumps(table))
 
 
