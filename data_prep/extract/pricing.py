@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import re
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+
+import numpy as np
 
 from lgdea_jax.cli import UserError
 
@@ -75,6 +79,29 @@ def estimate_tokens(text: str) -> int:
     The error against a given tokeniser is about ESTIMATE_ERROR; the runner corrects it with what the server counted.
     """
     return len(_PIECE.findall(text))
+
+
+def estimate_all(texts: Sequence[str]) -> int:
+    """The sum of `estimate_tokens` over many texts, some times quicker: NumPy counts the runs of ASCII characters."""
+    plain = [text for text in texts if text.isascii()]
+    rest = sum(estimate_tokens(text) for text in texts if not text.isascii())
+    # A space between two texts ends what runs to the end of the first.
+    kinds = _kinds()[np.frombuffer(" ".join(plain).encode("ascii"), np.uint8)]
+    starts = np.flatnonzero(np.diff(kinds, prepend=np.uint8(255)))
+    lengths = np.diff(starts, append=len(kinds))
+    # Of k characters in a row ceil(k / size) pieces; white space has none.
+    return rest + sum(int(-(-lengths[kinds[starts] == kind] // size).sum()) for kind, size in enumerate(_SIZES, 1))
+
+
+_SIZES = (6, 3, 3, 1)  # Longest piece of letters, of digits, of "_", of signs and line ends.
+
+
+@functools.cache
+def _kinds() -> np.ndarray:
+    """For each ASCII character its place in _SIZES, from 1; 0 for white space. uint8 [128]."""
+    patterns = [re.compile(pattern) for pattern in (r"[^\W\d_]", r"\d", r"_", r"[^\w\s]|\n")]
+    return np.array([next((i for i, pattern in enumerate(patterns, 1) if pattern.fullmatch(chr(code))), 0)
+                     for code in range(128)], np.uint8)
 
 
 def most_tokens(text: str) -> int:

@@ -1,6 +1,8 @@
 """Request rate against a bare loop over the same package: same requests, same concurrency, in turns."""
 
 import asyncio
+import csv
+import random
 import subprocess
 import sys
 import time
@@ -97,3 +99,32 @@ def test_keeps_up_with_a_bare_loop(backend, bare, tmp_path, monkeypatch):
           f"{rates['ours'] / rates['bare']:.2f}", end=" ")
     # 0.77 to 0.83 on a quiet machine with two cores; on a busy one the server and both loops fight for them.
     assert rates["ours"] >= 0.5 * rates["bare"]
+
+
+WORDS = ("there", "is", "a", "small", "left", "pleural", "effusion", "and", "no", "pneumothorax", "compared", "with",
+         "___", "heart", "size", "normal", "2.5", "cm", "nodule", "patient", "accentuates", "lower", "lobes", "unchanged")
+
+
+@pytest.mark.slow
+def test_the_dry_run_of_a_data_set_as_large_as_mimic_cxr(tmp_path):
+    rng = random.Random(0)
+    path, n, texts = tmp_path / "studies.csv", 227_835, []
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("study_id", "subject_id", "split", "report"))
+        for i in range(n):
+            # Findings and impression have some 60 words there, 90 here. One report in twenty is an equal one.
+            words = rng.choices(WORDS, k=round(rng.lognormvariate(4.4, 0.45)))
+            texts.append(texts[-1] if i % 20 == 19 else f"FINDINGS: Case {i}. {' '.join(words)}.")
+            writer.writerow((f"s{i}", f"p{i}", "train", texts[-1]))
+    started = time.monotonic()
+    process = subprocess.run(
+        [sys.executable, "-m", "data_prep.build", "--config=configs/data/table.py", f"--config.table.path={path}",
+         "--config.extractor=openai", "--config.llm.model=gpt-4o-mini", "--dry_run"],
+        cwd=ROOT, env=environment(), text=True, capture_output=True, check=False)
+    seconds = time.monotonic() - started
+    print(f"\ndry run of {n} reports: {seconds:.1f} s", end=" ")
+    assert process.returncode == 0, process.stderr
+    assert f"reports {n}, different {len(set(texts))} ({n // 20} duplicates)" in process.stdout
+    assert "offline estimate, error about 20%" in process.stdout and " USD, list prices of " in process.stdout
+    assert seconds <= 60
