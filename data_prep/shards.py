@@ -327,6 +327,23 @@ def process_slice(source: Any, part: Slice, spec: ShardSpec, maker: RecordMaker 
     return result
 
 
+class SliceWork:
+    """`process_slice` for the workers of a pipeline: picklable, and makes its `RecordMaker` where it works."""
+
+    def __init__(self, sources: dict[str, Any], spec: ShardSpec) -> None:
+        self._sources, self._spec = sources, spec
+        self._maker: RecordMaker | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_maker": None}
+
+    def __call__(self, part: Slice) -> None:
+        """Writes the slice's shard and side file, unless they are there."""
+        if read_side_file(self._spec.out, part) is None:
+            self._maker = self._maker or RecordMaker(self._spec)
+            process_slice(self._sources[part.split], part, self._spec, self._maker)
+
+
 class _ShardWriter:
     """An ArrayRecord file under a temporary name until `finish`."""
 

@@ -19,7 +19,8 @@ import sqlite3
 import time
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -171,6 +172,11 @@ class Cache:
         for key, status, reason, reply in rows:
             yield key, Entry(status, reason, zlib.decompress(reply).decode("utf-8", "surrogatepass"))
 
+    def count(self, scope: bytes) -> Counter[str]:
+        """Status -> number of stored replies."""
+        return Counter(dict(self._db.execute("SELECT status, COUNT(*) FROM replies WHERE scope = ? GROUP BY status",
+                                             (scope,))))
+
     # --- Money ---
 
     def book_lost(self, scope: bytes, cost: float) -> None:
@@ -208,9 +214,7 @@ class Cache:
           CLAIMED; TAKEN, if the key is answered or claimed by another process (a FAILED reply is no answer); or OVER,
           if it might cost more than is left.
         """
-        if self._lock is None:
-            self._lock = open(self._owner_file(self._owner), "w")  # noqa: SIM115 (held until close)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._hold_lock()
         with self._transaction():
             if self._db.execute("SELECT 1 FROM replies WHERE key = ? AND status != ? UNION ALL "
                                 "SELECT 1 FROM claims WHERE key = ?", (key, FAILED, key)).fetchone():
@@ -219,6 +223,19 @@ class Cache:
                 return OVER
             self._db.execute("INSERT INTO claims VALUES (?, ?, ?, ?)", (key, scope, self._owner, cost))
             return CLAIMED
+
+    def reserve(self, keys: Sequence[bytes], scope: bytes) -> int:
+        """Claims many keys at no cost, for work whose costs are limited elsewhere; returns how many are ours now."""
+        self._hold_lock()
+        with self._transaction():
+            return self._db.executemany("INSERT OR IGNORE INTO claims VALUES (?, ?, ?, 0)",
+                                        [(key, scope, self._owner) for key in keys]).rowcount
+
+    def _hold_lock(self) -> None:
+        """Shows other processes that this one is alive, for as long as it has the cache open."""
+        if self._lock is None:
+            self._lock = open(self._owner_file(self._owner), "w")  # noqa: SIM115 (held until close)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def _committed(self, scope: bytes) -> float:
         """Spent and claimed, by all processes."""
@@ -258,3 +275,27 @@ class Cache:
                     self._db.execute("DELETE FROM claims WHERE owner = ?", (owner,))
                 file.unlink(missing_ok=True)
         return voided
+
+    def absorb(self, path: Path) -> None:
+        """Takes the replies and costs of another cache file, and removes that file.
+
+        Usable replies of our own stay. Killed in between, it books costs twice rather than not at all.
+
+        Raises:
+          UserError: a process is still asking through that file.
+        """
+        with Cache(path) as other:
+            other.reap()
+            if other._db.execute("SELECT 1 FROM claims").fetchone():
+                raise UserError(f"a worker of an earlier run is still asking ({path.name}): wait until it has ended")
+        self._db.execute("ATTACH ? AS other", (str(path),))
+        try:
+            with self._transaction():
+                self._db.execute("INSERT OR REPLACE INTO main.replies SELECT * FROM other.replies WHERE key NOT IN "
+                                 "(SELECT key FROM main.replies WHERE status = ?)", (VALID,))
+                for scope, *values in self._db.execute("SELECT * FROM other.spent").fetchall():
+                    self._book(scope, tuple(values))
+        finally:
+            self._db.execute("DETACH other")
+        for file in (path, *(path.with_name(path.name + ending) for ending in ("-wal", "-shm"))):
+            file.unlink(missing_ok=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from data_prep.extract import data_use
+from data_prep.extract import chunks, data_use
 from data_prep.extract.cache import Cache
 from data_prep.extract.client import read_key
 from data_prep.extract.jobs import Job
@@ -83,13 +83,14 @@ def estimate(reports: Callable[[], Iterable[str]], job: Job, stream: TextIO | No
 
 
 def ask(reports: Callable[[], Iterable[str]], job: Job, *, terms: Callable[[], Iterable[str]], where: str,
-        progress: bool = True) -> Summary:
+        progress: bool = True, pipeline: Sequence[str] | None = None) -> Summary:
     """Surveys, checks, warns, and asks what has no answer yet.
 
     Args:
       reports: gives all texts, each time from the beginning; job: what to ask.
       terms: called after the reports were read once: the terms they are under; where: how the user states them.
       progress: show counts on stderr.
+      pipeline: options of Beam, to ask in a pipeline (`beam_runner`); None asks from this process.
 
     Returns:
       The summary; every report is valid or quarantined.
@@ -98,6 +99,7 @@ def ask(reports: Callable[[], Iterable[str]], job: Job, *, terms: Callable[[], I
       UserError: sending is not allowed, the endpoint fails, money or replies are missing.
     """
     stream = sys.stderr if progress else None
+    chunks.take_over(job)
     with Cache(job.cache) as cache:
         cache.reap()
         ahead = survey(reports(), job, cache)
@@ -105,7 +107,12 @@ def ask(reports: Callable[[], Iterable[str]], job: Job, *, terms: Callable[[], I
         check(terms(), job, where)
         show(ahead.lines(job), sys.stdout)
         show(filter(None, [ahead.screening.warning()]), sys.stderr)
-    summary = extract(reports, job, surveyed=ahead, stream=stream)
+    if pipeline is None or not ahead.pending:
+        summary = extract(reports, job, surveyed=ahead, stream=stream)
+    else:
+        from data_prep.extract import beam_runner  # Needs the extra "beam".
+
+        summary = beam_runner.extract(reports, job, pipeline, stream=stream)
     currency = (job.price or FREE).currency
     if summary.asked:
         show(summary.lines(currency), sys.stdout)

@@ -102,7 +102,7 @@ def test_keeps_up_with_a_bare_loop(backend, bare, tmp_path, monkeypatch):
 
 
 WORDS = ("there", "is", "a", "small", "left", "pleural", "effusion", "and", "no", "pneumothorax", "compared", "with",
-         "___", "heart", "size", "normal", "2.5", "cm", "nodule", "patient", "accentuates", "lower", "lobes", "unchanged")
+         "___", "heart", "size", "normal", "2.5", "cm", "nodule", "patient", "accentuates", "lower", "lobes", "same")
 
 
 @pytest.mark.slow
