@@ -86,6 +86,8 @@ def run(items: Sequence[Any], work: Callable[[Any], None], folder: Path, options
     Raises:
       UserError: what `work` raised first, or Beam does not know the runner.
     """
+    # Beam's processes on one machine speak gRPC, which would look for each other through a proxy of the environment.
+    os.environ.setdefault("no_grpc_proxy", "localhost,127.0.0.1,::1")
     faults = folder / FAULTS
     faults.mkdir(parents=True, exist_ok=True)
     for old in faults.iterdir():
