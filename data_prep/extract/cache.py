@@ -30,6 +30,7 @@ from lgdea_jax.cli import UserError
 VERSION = 1
 VALID, INVALID, FAILED = "valid", "invalid", "failed"
 CLAIMED, TAKEN, OVER = "claimed", "taken", "over"
+BATCH_OWNER = "batch-"  # Claims of batches under way (`batch_ledger`) begin so: they outlive their process.
 _BATCH = 500  # Keys per query: SQLite takes at least 999 parameters.
 
 _SCHEMA = """
@@ -60,6 +61,10 @@ class Spent:
     estimated_in: int = 0
     cost: float = 0.0
     lost: float = 0.0
+
+    def plus(self, other: Spent) -> Spent:
+        """The sum."""
+        return Spent(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,6 +248,11 @@ class Cache:
                                "(SELECT COALESCE(SUM(cost), 0) FROM claims WHERE scope = ?)", (scope, scope)).fetchone()
         return float(row[0])
 
+    def batches_under_way(self, scope: bytes) -> bool:
+        """Whether reports of this scope wait for batches."""
+        return bool(self._db.execute("SELECT 1 FROM claims WHERE scope = ? AND owner LIKE ? LIMIT 1",
+                                     (scope, BATCH_OWNER + "%")).fetchone())
+
     def affordable(self, scope: bytes, limit: float) -> bool:
         """Whether every claimed request may be sent once more, after what was booked since they were claimed."""
         return self._committed(scope) <= limit
@@ -254,8 +264,9 @@ class Cache:
     def reap(self) -> int:
         """Voids the claims of processes that are gone and books what they may have cost; returns their number."""
         voided = 0
-        owners = [row[0] for row in self._db.execute("SELECT DISTINCT owner FROM claims WHERE owner != ?",
-                                                     (self._owner,))]
+        owners = [row[0] for row in self._db.execute(
+            "SELECT DISTINCT owner FROM claims WHERE owner != ? AND owner NOT LIKE ?",
+            (self._owner, BATCH_OWNER + "%"))]
         for owner in owners:
             file = self._owner_file(owner)
             with contextlib.ExitStack() as stack:

@@ -24,12 +24,17 @@ MILLION = 1_000_000
 
 @dataclasses.dataclass(frozen=True)
 class Price:
-    """Of a million tokens in `currency`."""
+    """Of a million tokens in `currency`; `batch` is the share of it that a batch costs."""
 
     input: float
     output: float
     currency: str = "USD"
     as_of: str = ""
+    batch: float = 0.5
+
+    def in_batches(self) -> Price:
+        """The price of the same tokens in a batch."""
+        return dataclasses.replace(self, input=self.input * self.batch, output=self.output * self.batch)
 
     def cost(self, tokens_in: float, tokens_out: float) -> float:
         """Of that many tokens."""
@@ -58,12 +63,14 @@ def load_price(model: str, path: str = "", *, local: bool = False) -> Price | No
     file = Path(path) if path else resources.files("data_prep.extract") / "prices.json"
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
-        models = {str(name): Price(float(price["input"]), float(price["output"]), str(table.get("currency", "USD")),
-                                   str(table.get("as_of", ""))) for name, price in table["models"].items()}
+        currency, as_of = str(table.get("currency", "USD")), str(table.get("as_of", ""))
+        models = {str(name): Price(float(price["input"]), float(price["output"]), currency, as_of,
+                                   float(price.get("batch", 0.5))) for name, price in table["models"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"cannot read the price table {path}: it is JSON like data_prep/extract/prices.json "
                         f"({type(error).__name__})") from None
-    if any(not math.isfinite(p) or p < 0 for price in models.values() for p in (price.input, price.output)):
+    numbers = (p for price in models.values() for p in (price.input, price.output, price.batch))
+    if any(not math.isfinite(p) or p < 0 for p in numbers):
         raise UserError(f"the price table {path} holds a price that is not a number of at least 0")
     short = model.rsplit("/", 1)[-1]
     for name in sorted(models, key=len, reverse=True):

@@ -40,6 +40,8 @@ def make_job(backend: str, values: Mapping[str, Any], beside: str | Path, **task
       UserError: a value that makes no sense.
     """
     settings = Settings.read(values)
+    if settings.batch and backend != "genai":
+        raise UserError(f"llm.batch is for the extractor genai: what {backend!r} speaks through knows no batches")
     beside = Path(beside)
     return Job(backend, settings, settings.cache or str(beside.with_name(beside.name + ".replies.sqlite")), **task)
 
@@ -103,11 +105,20 @@ def ask(reports: Callable[[], Iterable[str]], job: Job, *, terms: Callable[[], I
     with Cache(job.cache) as cache:
         cache.reap()
         ahead = survey(reports(), job, cache)
+        waiting = cache.batches_under_way(job.scope)
     if ahead.pending:
         check(terms(), job, where)
         show(ahead.lines(job), sys.stdout)
         show(filter(None, [ahead.screening.warning()]), sys.stderr)
-    if pipeline is None or not ahead.pending:
+    if job.settings.batch:
+        from data_prep.extract import batch_runner
+
+        if pipeline is not None:
+            raise UserError("llm.batch asks in batches of the service's own: leave out --runner=beam")
+        summary = batch_runner.extract(reports, job, stream=stream)
+    elif waiting:
+        raise UserError("some of these reports are in batches that are under way: collect them with llm.batch first")
+    elif pipeline is None or not ahead.pending:
         summary = extract(reports, job, surveyed=ahead, stream=stream)
     else:
         from data_prep.extract import beam_runner  # Needs the extra "beam".

@@ -62,10 +62,11 @@ class Survey:
             lines.append(f"cost: unknown, no price for {job.settings.model!r} (see llm.prices)")
         else:
             price = self.price
+            batch = ", batch price" if job.settings.batch else ""
             date = f", list prices of {price.as_of}" if price.as_of else ""
             lines.append(
                 f"cost: {self.tokens_in / 1e6:.3f}M x {price.input:g} + {self.tokens_out / 1e6:.3f}M x "
-                f"{price.output:g} = {self.cost:.2f} {price.currency}{date}; "
+                f"{price.output:g} = {self.cost:.2f} {price.currency}{batch}{date}; "
                 f"spent before {self.spent.cost:.2f}"
                 + (f"; limit {job.settings.max_cost:.2f}" if job.settings.max_cost else ""))
         return lines

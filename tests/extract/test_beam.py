@@ -70,8 +70,8 @@ def job_server():
     process = subprocess.Popen([sys.executable, "-c", (
         "from apache_beam.runners.portability.local_job_service import LocalJobServicer; import sys, tempfile;"
         "servicer = LocalJobServicer(tempfile.mkdtemp()); print(servicer.start_grpc_server(0), flush=True);"
-        "sys.stdin.read()")], cwd=run.ROOT, env={**run.environment(), "no_grpc_proxy": "localhost,127.0.0.1"}, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        "sys.stdin.read()")], cwd=run.ROOT, env={**run.environment(), "no_grpc_proxy": "localhost,127.0.0.1"},
+        text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     yield f"localhost:{process.stdout.readline().strip()}"
     process.stdin.close()
     process.wait(20)
