@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data_prep import score_llm, scoring
+from data_prep import agreement, score_llm, scoring
 from data_prep.extract import sections
 from data_prep.extract.extractors import LLM_EXTRACTORS, NAMES, open_extractor
 from data_prep.extract.schema import Extraction
@@ -71,6 +71,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples")
     parser.add_argument("--seed", type=int, default=0)
     score_llm.add_flags(parser)
+    agreement.add_flags(parser)
     args = parser.parse_args(list(argv))
     cli.choose("extractor", args.extractor, NAMES)
     score_llm.check_flags(args)
@@ -407,7 +408,8 @@ def main(argv: list[str]) -> int:
         "negated_word_specificity": _negated_words(texts, truth, grade, names),
         "attributes": _attributes(args.attributes, uids, extractions, names, args, rejected) if args.attributes else {},
         "assertions": _assertions(args.assertions, extractor.assertion, args, rejected) if args.assertions else {},
-        "reports_per_second": round(speed, 1), "cost": cost, "uncertain": args.uncertain, "fold": args.fold,
+        "reports_per_second": round(speed, 1), "cost": cost,
+        "agreement": agreement.compare(args, texts, grade, names), "uncertain": args.uncertain, "fold": args.fold,
         "where": args.where, "ignored_columns": ignored, "without_report": unmatched, "rejected": rejected,
         "command": ["data_prep.score", *argv], "seed": args.seed,
     }
@@ -418,6 +420,8 @@ def main(argv: list[str]) -> int:
     except (NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError) as error:
         raise UserError(f"cannot write {out}: {error.strerror}") from None
     _print(result, ignored)
+    for line in agreement.lines(result["agreement"]):
+        print(line)
     for item in rejected[:20]:
         print(f"rejected: {item['file']} row {item['row']}: {item['reason']}", file=sys.stderr)
     if unmatched:

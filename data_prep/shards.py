@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.extract.extractors import LLM_EXTRACTORS
+from data_prep.extract.extractors import LANGUAGES, LLM_EXTRACTORS, reads
 from data_prep.study import ImageRef, Reject, Rejection, Study
 from lgdea_jax.cli import choose
 from lgdea_jax.io import UnreadableImage, encode_image, read_image_file
@@ -171,7 +171,7 @@ class RecordMaker:
         rows = study.rows or max(1, len(study.images)) + len(rejections)
         report = study.report.strip()
         try:
-            extracted = self._extract(report)
+            extracted = self._extract(report, study.language)
         except NoEvidence as error:
             # Without its evidence a report would look like one that finds nothing: the whole study is refused.
             places = [(ref.image_id, ref.row if ref.row >= 0 else row) for ref in study.images]
@@ -199,9 +199,12 @@ class RecordMaker:
             return records, rejections, converted, rows
         return [self._record(study, report, *extracted, image) for image in images], rejections, converted, rows
 
-    def _extract(self, report: str) -> tuple[tuple[Evidence, ...], bool]:
+    def _extract(self, report: str, language: str) -> tuple[tuple[Evidence, ...], bool]:
         if not report or self._extractor is None:
             return (), False
+        if not reads(self._spec.extractor, language):
+            raise NoEvidence(f"a report in {language!r}: the extractor {self._extractor[0]} reads "
+                             f"{', '.join(LANGUAGES[self._spec.extractor])} only")
         extraction = self._extractor[1](report)
         return tuple(extraction.evidence), bool(extraction.normal)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import re
 import threading
 from collections import Counter
@@ -22,6 +23,34 @@ def make_report(i):
     """A distinct report; the server's reader knows these sentences."""
     words = [f"{name.lower()} is {'present' if (i >> k) % 2 else 'not seen'}." for k, name in enumerate(FINDINGS)]
     return f"FINDINGS: Examination number {i}. " + " ".join(word[0].upper() + word[1:] for word in words)
+
+
+# Findings and impression of the 2,337 Open-I reports that have some: a lognormal number of words (median 34, 5% below 15
+# and above 77), between 3 and 153.
+WORDS_LOG_MEAN, WORDS_LOG_SD, FEWEST, MOST = 3.5136, 0.5154, 3, 153
+FILLERS = ("The bony thorax is grossly intact.", "Degenerative changes of the spine are noted.", "Heart size is normal.",
+           "The mediastinal contours are stable compared with XXXX.", "No free air below the diaphragm.",
+           "Lung volumes are low.", "Surgical clips project over the left upper abdomen.", "The trachea is midline.")
+
+
+def number_of_words(i):
+    """Of the i-th report as long as those of Open-I."""
+    drawn = random.Random(i).lognormvariate(WORDS_LOG_MEAN, WORDS_LOG_SD)
+    return min(max(round(drawn), FEWEST), MOST)
+
+
+def report_of_real_length(i):
+    """A distinct report as long as those of Open-I; the shorter ones state fewer of FINDINGS."""
+    rng, words = random.Random(i), number_of_words(i)
+    said = make_report(i).split(". ", 1)[1].split(". ")
+    rng.shuffle(said)
+    text = f"Examination number {i}.".split()
+    for sentence in said:
+        if len(text) + len(sentence.split()) <= words:
+            text += f"{sentence.rstrip('.')}.".split()
+    while len(text) < words:
+        text += rng.choice(FILLERS).split()[:words - len(text)]
+    return " ".join(text[:max(words, 3)])
 
 
 def truth(report):
@@ -62,6 +91,8 @@ TEXT_FAULTS = {
                                               'apex", "finding": "Cavitation", "certainty": "present", "laterality": '
                                               '"left", "severity": "", "temporality": "", "anatomy": "apex"}, '),
     "duplicates": lambda text: json.dumps({**json.loads(text), "evidence": json.loads(text)["evidence"] * 2}),
+    "unknown": lambda text: text.replace('"finding": "Edema"', '"finding": "Fairy Dust"').replace(
+        '"finding": "Nodule"', '"finding": "Gnome"'),
     "garbage": lambda text: "I am sorry, I cannot do that.",
     "megabyte": lambda text: '{"normal": false, "evidence": [' + '"x", ' * 200_000,
 }
