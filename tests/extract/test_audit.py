@@ -11,7 +11,7 @@ from lgdea_jax.cli import UserError
 from lgdea_jax.record_source import open_records
 from lgdea_jax.records import Evidence
 from tests.build import tables
-from tests.extract.server import Server, make_report
+from tests.extract.server import TEXT_FAULTS, Server, make_report
 
 
 class Text(HTMLParser):
@@ -57,7 +57,8 @@ def test_marks_keep_the_text():
     assert parser.marks == [("absent", "No <b>"), ("present", "edema</b>"), ("uncertain", 'Possible "edema"')]
 
 
-def test_the_page_of_a_language_models_data(tmp_path):
+def test_the_page_of_a_language_models_data(tmp_path, monkeypatch):
+    monkeypatch.setitem(TEXT_FAULTS, "unknown", lambda text: re.sub("Edema\"|Nodule\"", 'Elf"', text))
     rows = [tables.row(f"s{i}", report=make_report(i), **({"language": "de"} if i == 3 else {})) for i in range(9)]
     path = tables.write(tmp_path / "t", rows)
     wrong = {"number 5.": "hallucinated", "number 6.": "unknown", "number 8.": "garbage"}
