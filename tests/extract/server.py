@@ -28,9 +28,9 @@ def make_report(i):
 # Findings and impression of the 2,337 Open-I reports that have some: a lognormal number of words (median 34, 5% below
 # 15 and 5% above 77), between 3 and 153.
 WORDS_LOG_MEAN, WORDS_LOG_SD, FEWEST, MOST = 3.5136, 0.5154, 3, 153
-FILLERS = ("The bony thorax is grossly intact.", "Degenerative changes of the spine are noted.",
-           "Heart size is normal.", "The mediastinal contours are stable compared with XXXX.",
-           "No free air below the diaphragm.", "Lung volumes are low.", "Surgical clips project over the left upper abdomen.", "The trachea is midline.")
+FILLERS = ("The bony thorax is grossly intact.", "Degenerative changes of the spine are noted.", "Heart size normal.",
+           "The mediastinal contours are stable compared with XXXX.", "No free air below the diaphragm.",
+           "Lung volumes are low.", "Surgical clips project over the left upper abdomen.", "The trachea is midline.")
 
 
 def number_of_words(i):
