@@ -1,6 +1,8 @@
 """Where reports may go, what they may hold, and what they cost."""
 
+import io
 import json
+import random
 import re
 import socket
 
@@ -8,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.extract import data_use, pricing
+from data_prep.extract import data_use, pricing, stage
 from data_prep.extract.data_use import check_terms, check_url, is_local, likely_identifiers
 from data_prep.extract.limits import backoff
 from data_prep.extract.settings import Settings
@@ -134,6 +136,24 @@ def test_token_counts_are_bounded():
 @given(st.lists(st.text(st.sampled_from("ab 12_.\n\t-\x1cé漢"), max_size=30) | st.text(max_size=10), max_size=5))
 def test_many_texts_are_counted_as_each_of_them_is(texts):
     assert pricing.estimate_all(texts) == sum(map(pricing.estimate_tokens, texts))
+
+
+CT_WORDS = ("the", "lungs", "pleural", "effusion", "is", "not", "observed", "bilateral", "thoracic", "aorta", "millimeter",
+            "nodule", "of", "segment", "lower", "lobe", "heart", "pericardial", "mediastinal", "lymph", "nodes")
+
+
+def test_fifty_thousand_ct_reports_cost_less_than_three_dollars(tmp_path):
+    rng = random.Random(0)
+    # CT-RATE's volumes share their reports in pairs, of some 230 words; a tenth of them here.
+    reports = [f"Findings: {i} {' '.join(rng.choices(CT_WORDS, k=max(40, round(rng.gauss(230, 70)))))}."
+               for i in range(2500)] * 2
+    job = stage.make_job("openai", {"model": "gpt-5-nano"}, tmp_path / "d", kind="ct_rate18")
+    stream = io.StringIO()
+    found = stage.estimate(lambda: reports, job, stream)
+    assert (found.reports, found.unique) == (5000, 2500)
+    by_hand = (found.tokens_in * 0.05 + found.tokens_out * 0.40) / 1e6  # The list price.
+    assert f"x 0.05 + {found.tokens_out / 1e6:.3f}M x 0.4 = {by_hand:.2f} USD" in stream.getvalue()
+    assert 1 < 10 * by_hand < 3
 
 
 def test_waiting_doubles_and_keeps_to_what_is_asked():

@@ -83,22 +83,24 @@ def test_keeps_up_with_a_bare_loop(backend, bare, tmp_path, monkeypatch):
     try:
         url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
         bare(url, load_task("evidence"))  # Imports and warms up.
-        rates = {"bare": 0.0, "ours": 0.0}
+        rates, spent = {"bare": 0.0, "ours": 0.0}, {"bare": float("inf"), "ours": float("inf")}
         for turn in range(3):
             job = Job(backend, Settings(model="m", base_url=url + ("/v1" if backend == "openai" else ""),
                                         concurrency=CONCURRENCY), str(tmp_path / f"{turn}.sqlite"))
             for name, run in (("bare", lambda: bare(url, load_task("evidence"))),
                               ("ours", lambda job=job: extract(lambda: REPORTS, job))):
-                started = time.perf_counter()
+                started, cpu = time.perf_counter(), time.process_time()
                 run()
                 rates[name] = max(rates[name], len(REPORTS) / (time.perf_counter() - started))
+                spent[name] = min(spent[name], time.process_time() - cpu)
     finally:
         process.stdin.close()
         process.wait(10)
-    print(f"\n{backend}: bare {rates['bare']:.0f}/s, ours {rates['ours']:.0f}/s, "
-          f"{rates['ours'] / rates['bare']:.2f}", end=" ")
-    # 0.77 to 0.83 on a quiet machine with two cores; on a busy one the server and both loops fight for them.
-    assert rates["ours"] >= 0.5 * rates["bare"]
+    by_clock, by_cpu = rates["ours"] / rates["bare"], spent["bare"] / spent["ours"]
+    print(f"\n{backend}: bare {rates['bare']:.0f}/s, ours {rates['ours']:.0f}/s, ratio {by_clock:.2f}, of requests per "
+          f"second of CPU {by_cpu:.2f}", end=" ")
+    # Where others use the machine the clock tells about them; the time on the CPU (without the server) does not.
+    assert max(by_clock, by_cpu) >= 0.7
 
 
 WORDS = ("there", "is", "a", "small", "left", "pleural", "effusion", "and", "no", "pneumothorax", "compared", "with",
