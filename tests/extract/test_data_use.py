@@ -138,7 +138,7 @@ def test_many_texts_are_counted_as_each_of_them_is(texts):
     assert pricing.estimate_all(texts) == sum(map(pricing.estimate_tokens, texts))
 
 
-CT_WORDS = ("the", "lungs", "pleural", "effusion", "is", "not", "observed", "bilateral", "thoracic", "aorta", "millimeter",
+CT_WORDS = ("the", "lungs", "pleural", "effusion", "is", "not", "observed", "bilateral", "thoracic", "aorta", "mm",
             "nodule", "of", "segment", "lower", "lobe", "heart", "pericardial", "mediastinal", "lymph", "nodes")
 
 
