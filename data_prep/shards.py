@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.extract.extractors import LLM_EXTRACTORS
+from data_prep.extract.extractors import LANGUAGES, LLM_EXTRACTORS, reads
 from data_prep.study import ImageRef, Reject, Rejection, Study
 from lgdea_jax.cli import choose
 from lgdea_jax.io import UnreadableImage, encode_image, read_image_file
@@ -171,7 +171,7 @@ class RecordMaker:
         rows = study.rows or max(1, len(study.images)) + len(rejections)
         report = study.report.strip()
         try:
-            extracted = self._extract(report)
+            extracted = self._extract(report, study.language)
         except NoEvidence as error:
             # Without its evidence a report would look like one that finds nothing: the whole study is refused.
             places = [(ref.image_id, ref.row if ref.row >= 0 else row) for ref in study.images]
@@ -199,9 +199,12 @@ class RecordMaker:
             return records, rejections, converted, rows
         return [self._record(study, report, *extracted, image) for image in images], rejections, converted, rows
 
-    def _extract(self, report: str) -> tuple[tuple[Evidence, ...], bool]:
+    def _extract(self, report: str, language: str) -> tuple[tuple[Evidence, ...], bool]:
         if not report or self._extractor is None:
             return (), False
+        if not reads(self._spec.extractor, language):
+            raise NoEvidence(f"a report in {language!r}: the extractor {self._extractor[0]} reads "
+                             f"{', '.join(LANGUAGES[self._spec.extractor])} only")
         extraction = self._extractor[1](report)
         return tuple(extraction.evidence), bool(extraction.normal)
 
@@ -325,6 +328,23 @@ def process_slice(source: Any, part: Slice, spec: ShardSpec, maker: RecordMaker 
         result.file, result.bytes, result.sha256 = writer.path.name, *writer.finish(len(rows))
         _write_side_file(side_file(spec.out, part), result)
     return result
+
+
+class SliceWork:
+    """`process_slice` for the workers of a pipeline: picklable, and makes its `RecordMaker` where it works."""
+
+    def __init__(self, sources: dict[str, Any], spec: ShardSpec) -> None:
+        self._sources, self._spec = sources, spec
+        self._maker: RecordMaker | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_maker": None}
+
+    def __call__(self, part: Slice) -> None:
+        """Writes the slice's shard and side file, unless they are there."""
+        if read_side_file(self._spec.out, part) is None:
+            self._maker = self._maker or RecordMaker(self._spec)
+            process_slice(self._sources[part.split], part, self._spec, self._maker)
 
 
 class _ShardWriter:
