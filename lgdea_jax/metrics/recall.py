@@ -7,6 +7,7 @@ candidates share their ranks, as in `retrieval.py`: a constant score gets what c
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -116,7 +117,8 @@ class _Side:
     def __init__(self, vectors: np.ndarray, group: np.ndarray) -> None:
         vectors = np.ascontiguousarray(vectors) + np.float32(0)  # -0.0 and 0.0 are one number, but not the same bytes.
         number: dict[bytes, int] = {}
-        row = np.array([number.setdefault(vector.tobytes(), len(number)) for vector in vectors], np.int64)
+        keys = (hashlib.blake2b(vector, digest_size=16).digest() for vector in vectors)
+        row = np.array([number.setdefault(key, len(number)) for key in keys], np.int64)
         first = np.unique(row, return_index=True)[1]
         self.vectors, self.size = vectors[first], np.bincount(row, minlength=len(number)).astype(np.float32)
         keys = np.stack([row, np.asarray(group, np.int64)], axis=1)
