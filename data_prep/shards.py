@@ -235,6 +235,7 @@ class RecordMaker:
             "study_id": study.study_id, "subject_id": study.subject_id, "report": report, "evidence": evidence,
             "normal": normal, "labels": labels, "has_report": bool(report), "sex": study.sex, "age": study.age,
             "source": study.source, "licence": study.licence, "terms": study.terms, "language": study.language,
+            "label_source": study.label_source,
             "extractor": self._extractor[0] if report and self._extractor else "",
         }
         if image is None:

@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from lgdea_jax.records import TERMS, Box
+from lgdea_jax.records import LABEL_SOURCES, TERMS, Box
 
 SPLITS = ("train", "validation", "test")
 SEXES = ("", "M", "F")
@@ -85,6 +85,7 @@ class Study:
       report: whole text, sections with their headers ("FINDINGS: ..."); empty for unpaired images.
       labels: label name -> POSITIVE, NEGATIVE, UNCERTAIN or MISSING of `lgdea_jax.records`; a name that is not in the
         source's `label_names` is an error, one that is absent here is MISSING.
+      label_source: who gave the labels, one of `records.LABEL_SOURCES`.
       source, licence: free text; terms: one of `records.TERMS`; language: ISO 639-1.
       sex: "M", "F" or ""; age: years, NaN where unknown; modality: "CR", "DX", "CT", ...
       row: the study's row number in its source, -1 to use its index there.
@@ -109,8 +110,11 @@ class Study:
     row: int = -1
     rows: int = 0
     rejections: tuple[Rejection, ...] = ()
+    label_source: str = ""
 
     def __post_init__(self) -> None:
+        if self.label_source not in LABEL_SOURCES:
+            raise ValueError(f"label_source {self.label_source!r} is none of {LABEL_SOURCES}")
         if self.split not in SPLITS:
             raise ValueError(f"split {self.split!r} is none of {SPLITS}")
         if self.terms not in TERMS:

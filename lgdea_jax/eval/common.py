@@ -32,7 +32,7 @@ from lgdea_jax.evaluators.grounding import (
     sample_heatmap,
     sample_queries,
 )
-from lgdea_jax.findings.vocabulary import BY_NAME
+from lgdea_jax.findings.vocabulary import LABELLED
 from lgdea_jax.io import decode_image
 from lgdea_jax.metrics import bootstrap, grounding
 from lgdea_jax.metrics.bootstrap import Interval
@@ -261,7 +261,7 @@ def draw_overlays(encoder: Encoder, records: Sequence[Record], folder: Path, cou
 
 def positive_samples(data: EvalData) -> tuple[GroundingSample, ...]:
     """A sample without boxes for every positive label that has prompts."""
-    known = [c for c, name in enumerate(data.label_names) if name in BY_NAME]
+    known = [c for c, name in enumerate(data.label_names) if name in LABELLED]
     return tuple(GroundingSample(image, "", data.label_names[c], ())
                  for image in range(len(data.images)) for c in known if data.labels[image, c] == POSITIVE)
 

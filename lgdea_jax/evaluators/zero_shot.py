@@ -20,7 +20,7 @@ import numpy as np
 from lgdea_jax.cli import choose
 from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict, Samples
 from lgdea_jax.findings import prompts
-from lgdea_jax.findings.vocabulary import BY_NAME, NO_FINDING
+from lgdea_jax.findings.vocabulary import LABELLED, NO_FINDING
 from lgdea_jax.metrics import classification
 from lgdea_jax.records import NEGATIVE, POSITIVE, UNCERTAIN
 
@@ -89,7 +89,7 @@ class ZeroShot(Evaluator):
         """Scores every image for every finding of which the data hold both classes."""
         encoder, data = Encoder.of(predict, self.data), self.data
         both = (data.labels == POSITIVE).any(0) & (data.labels == NEGATIVE).any(0)
-        known = np.array([name in BY_NAME for name in data.label_names], bool)
+        known = np.array([name in LABELLED for name in data.label_names], bool)
         columns = np.flatnonzero(both & known)
         findings = tuple(data.label_names[c] for c in columns)
         # Column by column: one matrix product over another number of findings may round differently.
