@@ -15,7 +15,7 @@ a hit. In both, ties share their ranks (`metrics/retrieval.py`). Values depend o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -42,6 +42,11 @@ class RetrievalSamples(Samples):
     """
 
     task: ClassVar[str] = "retrieval"
+
+    def image_rows(self) -> np.ndarray:
+        """As in `Samples`."""
+        images = self.info["images"]
+        return np.where(np.arange(len(self.subjects)) < images, np.arange(len(self.subjects)), -1)
 
     def metrics(self, weights: np.ndarray | None = None) -> dict[str, Any]:
         """Means over the queries."""
@@ -116,16 +121,11 @@ class Retrieval(Evaluator):
         ks = [k for k in PRECISION_KS if k <= available]
         info["precision"]["ceiling"] = {str(k): min(1.0, (per_class - own) / k) for k in ks}
         out = self._columns(PRECISION_KS)
-        for rows in _blocks(queries, len(chosen)):
-            if not ks:
-                break
-            scores = gallery.scores(encoder.images()[rows])
-            if own:
-                scores = np.where(data.report_of[rows][:, None] == chosen[None, :], -np.inf, scores)
-            relevant = classes[data.report_of[rows]][:, None] == of_candidate[None, :]
-            profile = retrieval.rank_profile(scores, relevant, max(ks))
-            for k in ks:
-                out[k][rows] = retrieval.mean_gain_at_k(profile, k)
+        excluded = data.report_of[queries] if own else np.full(len(queries), -1)
+        found = class_precision(lambda rows: gallery.scores(encoder.images()[queries[rows]]),
+                                classes[data.report_of[queries]], of_candidate, excluded, chosen, ks)
+        for c, k in enumerate(ks):
+            out[k][queries] = found[:, c]
         columns |= {f"retrieval/precision@{k}": column for k, column in out.items()}
 
     def _single_class_studies(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -194,6 +194,26 @@ class Retrieval(Evaluator):
                 precision[k][rows] = retrieval.average_precision_at_k(by_sharing, k)
         columns |= {f"retrieval/map@{k}": column for k, column in precision.items()}
         columns |= {f"retrieval/jaccard@{k}": column for k, column in gain.items()}
+
+
+def class_precision(scores: Callable[[np.ndarray], np.ndarray], of_query: np.ndarray, of_candidate: np.ndarray,
+                    excluded: np.ndarray, candidates: np.ndarray, ks: Sequence[int]) -> np.ndarray:
+    """Share of the query's class among its first K candidates, float64 [Q, len(ks)], in blocks of queries.
+
+    Args:
+      scores: rows of queries -> float [rows, N].
+      of_query: [Q], of_candidate: [N], classes.
+      excluded: [Q], the id of the candidate that a query may not find (its own report), -1 for none.
+      candidates: [N], ids.
+      ks: each at most the number of candidates that a query has.
+    """
+    out = np.full((len(of_query), len(ks)), np.nan)
+    for rows in _blocks(np.arange(len(of_query)), len(candidates)) if ks else ():
+        table = np.where(excluded[rows][:, None] == candidates[None, :], -np.inf, scores(rows))
+        profile = retrieval.rank_profile(table, of_query[rows][:, None] == of_candidate[None, :], max(ks))
+        for c, k in enumerate(ks):
+            out[rows, c] = retrieval.mean_gain_at_k(profile, k)
+    return out
 
 
 class _Gallery:

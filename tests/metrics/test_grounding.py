@@ -94,6 +94,15 @@ def test_dice():
     assert g.best_dice(ties, np.array([True, False, False])) == pytest.approx(2 / 3)
 
 
+def test_best_dice_is_the_best_of_all_thresholds():
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        heat, mask = rng.integers(0, 6, (5, 7)).astype(float), rng.random((5, 7)) < 0.3
+        heat[rng.random((5, 7)) < 0.2] = np.nan
+        expected = max(g.dice(heat, mask, t) for t in np.arange(-0.5, 6))
+        assert g.best_dice(heat, mask) == pytest.approx(expected)
+
+
 def test_category_mean():
     values = np.array([1.0, 3.0, np.nan, 10.0])
     categories = np.array(["a", "a", "a", "b"])
