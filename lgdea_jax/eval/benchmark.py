@@ -34,6 +34,7 @@ class Benchmark:
       sigma: of the official smoothing of heatmaps, in patches.
       views: "frontal" leaves laterals out.
       keep: which records count; None for all. `keep_note` says it in words.
+      split: what is evaluated unless --split says otherwise.
       guard: refuse checkpoints that were trained on the evaluated subjects.
     """
 
@@ -53,6 +54,7 @@ class Benchmark:
     views: str = "all"
     keep: Callable[[Record], bool] | None = None
     keep_note: str = ""
+    split: str = "test"
     guard: bool = True
 
     def groups_of(self, data: EvalData) -> dict[str, tuple[str, ...]]:
