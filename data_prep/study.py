@@ -60,6 +60,7 @@ class ImageRef:
       pixels: uint8 [h, w] (or [h, w, 3], or uint16) decoded image.
       boxes: where findings are, in pixels of this (original) image.
       row: the image's row number in its source, -1 to use the study's.
+      size: (height, width) that the boxes are for; an image of another size is refused. (0, 0): not stated.
     """
 
     image_id: str
@@ -68,6 +69,7 @@ class ImageRef:
     pixels: np.ndarray | None = None
     boxes: tuple[Box, ...] = ()
     row: int = -1
+    size: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.pixels is None):
@@ -87,7 +89,8 @@ class Study:
         source's `label_names` is an error, one that is absent here is MISSING.
       label_source: who gave the labels, one of `records.LABEL_SOURCES`.
       source, licence: free text; terms: one of `records.TERMS`; language: ISO 639-1.
-      sex: "M", "F" or ""; age: years, NaN where unknown; modality: "CR", "DX", "CT", ...
+      sex: "M", "F" or ""; age: years, NaN where unknown (then a DICOM file's own are taken);
+      modality: "CR", "DX", "CT", ...
       row: the study's row number in its source, -1 to use its index there.
       rows: input rows that the study stands for, refused ones included; 0 where the source has no rows of its own: then
         one per image, or one for a report alone.
