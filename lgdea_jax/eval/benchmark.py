@@ -6,13 +6,15 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from lgdea_jax.evaluators import tasks
 from lgdea_jax.evaluators.base import EvalData, Evaluator
 from lgdea_jax.evaluators.class_retrieval import ClassRetrieval
 from lgdea_jax.evaluators.grounding import Grounding
 from lgdea_jax.evaluators.retrieval import Retrieval
 from lgdea_jax.evaluators.zero_shot import ON_ITSELF, Prompts, ZeroShot
-from lgdea_jax.records import POSITIVE, Record
+from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, Record
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Benchmark:
       crop: the official geometry's crop (BioViL's 480 or 448), 0 for the checkpoint's own transform.
       sigma: of the official smoothing of heatmaps, in patches.
       views: "frontal" leaves laterals out.
+      blank_is_negative: a label that is not given counts as negative, as the field takes the labels of CheXpert's program.
       keep: which records count; None for all. `keep_note` says it in words.
       split: what is evaluated unless --split says otherwise.
       guard: refuse checkpoints that were trained on the evaluated subjects.
@@ -52,10 +55,15 @@ class Benchmark:
     crop: int = 0
     sigma: float = 0.0
     views: str = "all"
+    blank_is_negative: bool = False
     keep: Callable[[Record], bool] | None = None
     keep_note: str = ""
     split: str = "test"
     guard: bool = True
+
+    def filled(self, labels: np.ndarray) -> np.ndarray:
+        """int8 labels with blanks as the benchmark takes them."""
+        return np.where(labels == MISSING, NEGATIVE, labels).astype(np.int8) if self.blank_is_negative else labels
 
     def groups_of(self, data: EvalData) -> dict[str, tuple[str, ...]]:
         """`groups`, and head and tail by the number of positives."""

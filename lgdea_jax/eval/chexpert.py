@@ -7,7 +7,7 @@ images. Prompts: of `findings/prompts.py`. `zero_shot/auroc@competition` is the 
 `zero_shot/auroc` of all 14 that have both classes.
 - official: cosines against normalised prompt ensembles, softmax over the pair; thresholds of F1 and MCC chosen on the
   test images themselves. - clean: the checkpoint's own scoring; thresholds chosen on the validation split.
-The labels are of studies, the scores of images; intervals are over patients.
+In the training labels, which probes learn from, a blank counts as negative. The labels are of studies, the scores of images; intervals are over patients.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lgdea_jax.findings.label_sets import LABEL_SETS
 BENCHMARK = Benchmark(
     "chexpert", "Zero-shot classification on the CheXpert test set.",
     tasks=("zero_shot",), findings=LABEL_SETS["chexpert14"], groups={"competition": LABEL_SETS["chexpert5"]},
-    views="frontal")
+    views="frontal", blank_is_negative=True)
 
 
 def main(argv: list[str]) -> int:

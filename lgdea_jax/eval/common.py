@@ -277,9 +277,9 @@ def _worlds(benchmark: Benchmark, selected: Mapping[str, Selection], source: Seq
 
 def _labelled(benchmark: Benchmark, data: EvalData) -> EvalData:
     """The data with the labels that the benchmark scores."""
-    if not benchmark.findings or data.label_names == benchmark.findings:
-        return data
-    return data.with_labels(benchmark.findings)
+    if benchmark.findings and data.label_names != benchmark.findings:
+        data = data.with_labels(benchmark.findings)
+    return dataclasses.replace(data, labels=benchmark.filled(data.labels)) if benchmark.blank_is_negative else data
 
 
 def _thresholds(args: argparse.Namespace, benchmark: Benchmark, data_dir: Path, metadata: DatasetMetadata, predict: Any,
@@ -289,7 +289,10 @@ def _thresholds(args: argparse.Namespace, benchmark: Benchmark, data_dir: Path, 
             or args.split == "validation" or "validation" not in metadata.splits):
         return None
     source = open_records(data_dir, "validation")
-    part = _selected(args, benchmark, source, metadata, None, ("clean",), bar)["clean"]
+    # `keep` says whose labels are good enough to be measured against; for a threshold, any will do.
+    rows = (selection.matching(source, lambda record: selection.is_frontal(record.view), "", bar)
+            if args.views == "frontal" else selection.all_rows(len(source)))
+    part = rows.sample(args.records, args.seed)
     data = _labelled(benchmark, EvalData.from_records(_Rows(source, part.rows), metadata, predict.image_size,
                                                       progress=bar))
     scorer = zero_shot(benchmark, data, "clean", scoring=getattr(predict, "scoring", "pair"))
@@ -314,8 +317,9 @@ def _probes(args: argparse.Namespace, benchmark: Benchmark, data_dir: Path, meta
                         for name in names], np.int64)
     for split in ("train", "validation"):
         if split in metadata.splits and split != args.split:
-            features[split] = probe.read_features(predict, open_records(data_dir, split), predict.image_size, columns,
-                                                  progress=bar)
+            found = probe.read_features(predict, open_records(data_dir, split), predict.image_size, columns,
+                                        progress=bar)
+            features[split] = dataclasses.replace(found, labels=benchmark.filled(found.labels))
     made: dict[int, list[probe.Probe]] = {}
     for mode, encoder in worlds.items():
         if benchmark.transform(mode) is None and id(encoder) not in made:

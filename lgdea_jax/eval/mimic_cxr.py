@@ -5,7 +5,7 @@
 Read: DATA built with configs/data/mimic_cxr.py, its test split, frontal images. The gallery has one report per study
 (the sections that `build` was told to keep) and one entry per image; values of other galleries do not compare.
 - official: only the index of the own pair is a hit. - clean: any report of the same words is.
-  `--tasks=retrieval,zero_shot` adds the 14 CheXpert labels.
+  `--tasks=retrieval,zero_shot` adds the 14 labels of CheXpert's program; a blank (not mentioned) counts as negative.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lgdea_jax.eval.benchmark import Benchmark
 
 BENCHMARK = Benchmark(
     "mimic_cxr", "Recall@K between images and reports of MIMIC-CXR, both ways.",
-    tasks=("retrieval",), views="frontal")
+    tasks=("retrieval",), views="frontal", blank_is_negative=True)
 
 
 def main(argv: list[str]) -> int:

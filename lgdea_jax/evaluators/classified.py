@@ -90,7 +90,7 @@ class ClassifierSamples(Samples):
             return np.full(1 if weights is None else len(weights), np.nan)
         matrix = classification.at_threshold(self.arrays["scores"][:, column], self.arrays["labels"][:, column],
                                              threshold, weights)
-        return classification.binary_f1(matrix) if criterion == "f1" else classification.mcc(matrix)
+        return np.atleast_1d(classification.binary_f1(matrix) if criterion == "f1" else classification.mcc(matrix))
 
 
 def probabilities(scores: np.ndarray) -> np.ndarray:

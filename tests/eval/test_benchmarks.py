@@ -1,0 +1,88 @@
+"""Every benchmark's binary on a stand-in of its data set: official layout -> build -> eval -> page."""
+
+import importlib
+import json
+import re
+
+import numpy as np
+import pytest
+
+from lgdea_jax import cli, report
+from lgdea_jax.cli import UserError
+from lgdea_jax.evaluators import tasks
+from tests.eval import stand_ins
+
+ALWAYS = ("--bootstrap=20", "--overlays=2")
+# What each must measure, at least.
+METRICS = {
+    "ms_cxr": ("grounding/cnr", "grounding/miou", "grounding/pointing", "grounding/dice", "grounding/cnr/Pneumonia"),
+    "chexpert_5x200": ("zero_shot/accuracy", "zero_shot/macro_f1", "zero_shot/kappa", "retrieval/precision@5"),
+    "mimic_5x200": ("zero_shot/accuracy", "zero_shot/macro_f1", "zero_shot/kappa", "retrieval/precision@5"),
+    "mimic_cxr": ("retrieval/recall@5/image_to_text", "retrieval/recall@5/text_to_image", "zero_shot/auroc"),
+    "rsna_pneumonia": ("zero_shot/auroc/Pneumonia", "zero_shot/f1", "zero_shot/mcc", "zero_shot/ece", "grounding/cnr"),
+    "siim_acr": ("zero_shot/auroc/Pneumothorax", "zero_shot/f1", "grounding/pointing"),
+    "covidx": ("zero_shot/accuracy", "zero_shot/auroc/COVID-19", "zero_shot/kappa"),
+    "chexpert": ("zero_shot/auroc", "zero_shot/auroc@competition", "probe@0.5/auroc", "probe@1/auroc@competition"),
+    "chestxray14": ("zero_shot/auroc", "zero_shot/average_precision", "grounding/pointing"),
+    "padchest": ("zero_shot/auroc", "zero_shot/auroc@tail"),
+    "chestx_det10": ("zero_shot/auroc", "grounding/pointing"),
+    "openi": ("zero_shot/auroc", "retrieval/recall@1/image_to_text"),
+    "vindr_cxr": ("zero_shot/auroc", "grounding/pointing"),
+}
+
+
+@pytest.fixture(scope="module")
+def run(phantom_data, compile_cache, tmp_path_factory):
+    return stand_ins.checkpoint(tmp_path_factory.mktemp("run"), phantom_data, compile_cache)
+
+
+@pytest.fixture(scope="module")
+def data_of(tmp_path_factory):
+    """A function from a data set's name to its built stand-in, made once."""
+    root, made = tmp_path_factory.mktemp("official"), {}
+
+    def get(name, studies):
+        if name not in made:
+            official = stand_ins.write(name, root / name, studies)
+            made[name] = stand_ins.data_set(name, official, root / f"{name}_built")
+        return made[name]
+
+    return get
+
+
+@pytest.fixture(autouse=True)
+def one_model(monkeypatch):
+    """The checkpoint is read and compiled once for all binaries."""
+    monkeypatch.setattr("lgdea_jax.predictor.load_predictor", stand_ins.load_predictor)
+
+
+def evaluate(name, run, data, out, *flags):
+    """The binary's status and its results.json."""
+    main = importlib.import_module(f"lgdea_jax.eval.{name}").main
+    status = main([f"--checkpoint={run}", f"--data_dir={data}", f"--out={out}", *ALWAYS, *flags])
+    return status, json.loads((out / "results.json").read_text())
+
+
+@pytest.mark.parametrize("name", stand_ins.BENCHMARKS)
+def test_from_official_layout_to_page(name, run, data_of, tmp_path, capsys):
+    fixture, studies, flags = stand_ins.BENCHMARKS[name]
+    status, content = evaluate(name, run, data_of(fixture, studies), tmp_path / "out", *flags)
+    assert status == cli.OK, content["rejected"]
+    modes = {result["mode"]: result["metrics"] for result in content["results"]}
+    assert set(modes) == ({"clean"} if name.endswith("5x200") else {"clean", "official"})
+    for metric in METRICS[name]:
+        for mode, metrics in modes.items():
+            entry = metrics[metric]
+            assert entry["value"] is not None and entry["n"] > 0, (metric, mode)
+            assert entry["low"] <= entry["high"]
+    assert content["leakage"]["checked"] and content["leakage"]["subjects_in_common"] == 0
+    assert f"lgdea_jax.eval.{name}" in content["command"]
+    page = tmp_path / "page.html"
+    assert report.main([str(tmp_path / "out"), f"--html={page}"]) == cli.OK
+    html = page.read_text(encoding="utf-8")
+    value = modes["clean"][METRICS[name][0]]["value"]
+    assert f"{value:.3f} [" in html and f"<h2>{name}</h2>" in html
+    assert not re.search(r"""(?:src|href)=["'](?!data:|#)|<script|@import|url\(""", html)
+    assert ("<svg" in html) == any(metric.startswith("zero_shot/auroc") for metric in modes["clean"])
+    assert html.count('<div class="pair">') == len(list((tmp_path / "out/overlays").glob("*.png")))
+    assert "Traceback" not in capsys.readouterr().err
