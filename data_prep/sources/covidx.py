@@ -11,7 +11,8 @@ must be stated, and is kept with the data.
 Classes are normal, pneumonia (another than COVID-19) and COVID-19; versions with two classes say positive and
 negative, and a negative image is then of unknown class but not COVID-19. Splits are the official ones; where there is
 no val.txt, a share by hash (`validation`) of the training patients is the validation split. Frontal and lateral are
-not told apart, and views, sex and age not given; the authors mean to have frontal images only.
+not told apart, and views, sex and age not given; the authors mean to have frontal images only. A
+patient of the test list is refused in the others.
 
 An input row is a line.
 """
@@ -70,9 +71,11 @@ def open_splits(config: Any) -> dict[str, Studies]:
     if "test" not in lists:
         raise UserError(f"no test.txt or test_COVIDx{config.version}.txt in {folder}")
     table, keys = Packed((*_HEADER, "part")), {"study": [], "subject": [], "split": []}
-    images, seen = {}, set()
-    for split, path in lists.items():
-        part = FILES[split]
+    images, seen, tested = {}, set(), set()
+    for split in ("test", "validation", "train"):  # Patients of the first are then known to the others.
+        if split not in lists:
+            continue
+        part, path = FILES[split], lists[split]
         images[part] = image_folder(folder, config.images, (part, f"data/{part}", "images"))
         for row in read_table(path, _HEADER, delimiter=" ", header=_HEADER):
             fault = row.fault and "not four words: patient id, file name, class, collection"
@@ -81,15 +84,24 @@ def open_splits(config: Any) -> dict[str, Studies]:
             if not fault and row["file"] in seen:
                 fault = "the file occurs twice"
             seen.add(row["file"])
-            subject = f"covidx-{row['patient']}"
+            subject = _subject(row)
+            if not fault and split != "test" and subject in tested:
+                fault = "the patient is in the test list too"
+            elif not fault and split == "test":
+                tested.add(subject)
             home = split
             if split == "train" and "validation" not in lists and not fault:
                 home = split_by_share(subject, config)
             table.append(Row(row.number, {**row.cells, "part": part}, fault))
             keys["study"].append("" if fault else row["file"])
-            keys["subject"].append("" if fault else subject)
+            keys["subject"].append(subject if not fault else "")
             keys["split"].append(home)
     return group(CovidxReader(images, config.version), table, **keys, identity=_identity)
+
+
+def _subject(row: Row) -> str:
+    """Patients are numbered within their collection."""
+    return f"covidx-{row['collection']}-{row['patient']}"
 
 
 def _identity(row: Row) -> tuple[str, str]:
@@ -119,5 +131,5 @@ class CovidxReader:
         """See `official.Reader`."""
         (row,) = rows
         image = ImageRef(row["file"], "", str(self._images[row["part"]] / row["file"]), row=row.number)
-        return Study(row["file"], f"covidx-{row['patient']}", split, (image,), "", dict(CLASSES[row["class"].lower()]),
+        return Study(row["file"], _subject(row), split, (image,), "", dict(CLASSES[row["class"].lower()]),
                      f"{NAME} {self._version} ({row['collection']})", LICENCE, TERMS)

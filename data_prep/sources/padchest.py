@@ -13,9 +13,9 @@ suboptimal study) are not labels here. The label set is what occurs in the table
 
 There is no official split. By default the patients with a physician-labelled report make the test set
 (`manual_test`), as zero-shot evaluations use these; the rest is split by a hash of the patient. Views are the column
-Projection (PA, L as LATERAL, AP, AP_horizontal, COSTAL); images that the authors marked EXCLUDE are refused. Reports
-are in Spanish, in lower case and without accents: the default rules read English only, so that the config extracts
-nothing from them.
+Projection (PA, L as LATERAL, AP, AP_horizontal, COSTAL): frontal and lateral images are all read, `views=frontal`
+keeps PA, AP and AP_horizontal; images that the authors marked EXCLUDE are refused. Reports are in Spanish, in lower
+case and without accents: the default rules read English only, so that the config extracts nothing from them.
 
 An input row is a row of the table.
 """
