@@ -129,8 +129,8 @@ def render(runs: Sequence[Run], published: Sequence[Published]) -> str:
         overview += f"<p>{' &middot; '.join(links)}</p>"
     body = (f"<h1>Evaluation results</h1>{warning}"
             '<p class="dim">Research use only, not a medical device. Values with 95% bootstrap intervals over '
-            "subjects. <b>official</b>: as public scripts compute it; <b>clean</b>: what the metric's name says. The two do not "
-            f"compare.</p>{overview}" + "".join(_section(i, run, published) for i, run in enumerate(runs)))
+            "subjects. <b>official</b>: as public scripts compute it; <b>clean</b>: what the metric's name says. The "
+            f"two do not compare.</p>{overview}" + "".join(_section(i, run, published) for i, run in enumerate(runs)))
     return page(f"Results: {', '.join(dict.fromkeys(_title(run) for run in runs))}", body)
 
 
@@ -150,8 +150,7 @@ def _head(run: Run) -> str:
              f"{content.get('images', '?')} images of {content.get('subjects', '?')} subjects",
              f"checkpoint {content['checkpoint']}, step {content.get('step', '?')}"
              + (f", method {content['method']}" if content.get("method") else "")]
-    for mode, result in run.modes.items():
-        facts += notes(mode, result.get("info", {}))
+    facts += notes({mode: result.get("info", {}) for mode, result in run.modes.items()})
     leakage = content.get("leakage")
     warning = ""
     if leakage and leakage["checked"] and not leakage["subjects_in_common"]:

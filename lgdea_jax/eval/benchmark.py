@@ -35,7 +35,8 @@ class Benchmark:
       crop: the official geometry's crop (BioViL's 480 or 448), 0 for the checkpoint's own transform.
       sigma: of the official smoothing of heatmaps, in patches.
       views: "frontal" leaves laterals out.
-      blank_is_negative: a label that is not given counts as negative, as the field takes the labels of CheXpert's program.
+      blank_is_negative: a label that is not given counts as negative (CheXpert's program leaves out what a report
+        does not mention).
       keep: which records count; None for all. `keep_note` says it in words.
       split: what is evaluated unless --split says otherwise.
       guard: refuse checkpoints that were trained on the evaluated subjects.

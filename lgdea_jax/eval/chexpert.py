@@ -7,7 +7,8 @@ images. Prompts: of `findings/prompts.py`. `zero_shot/auroc@competition` is the 
 `zero_shot/auroc` of all 14 that have both classes.
 - official: cosines against normalised prompt ensembles, softmax over the pair; thresholds of F1 and MCC chosen on the
   test images themselves. - clean: the checkpoint's own scoring; thresholds chosen on the validation split.
-In the training labels, which probes learn from, a blank counts as negative. The labels are of studies, the scores of images; intervals are over patients.
+In the training labels, which probes learn from, a blank counts as negative. Labels are of studies, scores of images;
+intervals are over patients.
 """
 
 from __future__ import annotations

@@ -6,8 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def notes(mode: str, info: Mapping[str, Any]) -> list[str]:
-    """One line per remark; `info` is that of `results[i]`."""
+def notes(infos: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The remarks on some modes, each once; what is not true of all modes says of which.
+
+    Args:
+      infos: {mode: `info` of its entry in `results`}.
+    """
+    modes: dict[str, list[str]] = {}
+    for mode, info in infos.items():
+        for line in _of_mode(info):
+            modes.setdefault(line, []).append(mode)
+    return [line if len(said) == len(infos) else f"{', '.join(said)}: {line}" for line, said in modes.items()]
+
+
+def _of_mode(info: Mapping[str, Any]) -> list[str]:
     lines = [str(info["selection"])] if info.get("selection") else []
     if "zero_shot" in info:
         lines += _zero_shot(info["zero_shot"])
@@ -24,7 +36,7 @@ def notes(mode: str, info: Mapping[str, Any]) -> list[str]:
             lines.append(f"{name}: logistic regression on {part['width']} frozen features of {part['train_images']} "
                          f"images ({part['train_subjects']} subjects), C = {part['penalty']} ({part['penalty_from']})"
                          + (f"; leaves out {', '.join(part['left_out'])}" if part["left_out"] else ""))
-    return [f"{line} ({mode})" for line in lines]
+    return lines
 
 
 def _zero_shot(info: Mapping[str, Any]) -> list[str]:

@@ -44,6 +44,8 @@ class ClassifierSamples(Samples):
             for group, members in self._groups().items():
                 out[f"{self.key}/{name}@{group}"] = _mean(table[[findings.index(f) for f in members]])
             out |= {f"{self.key}/{name}/{finding}": row for finding, row in zip(findings, table)}
+        if not self._chooses():
+            return {name: float(value[0]) for name, value in out.items()} if weights is None else out
         single = np.flatnonzero(self.arrays["truth"] >= 0)
         matrix = classification.confusion(
             self.arrays["truth"][single], self.arrays["predicted"][single], max(1, len(self.names["classes"])),
@@ -62,7 +64,12 @@ class ClassifierSamples(Samples):
             for group, members in self._groups().items():
                 out[f"{self.key}/{name}@{group}"] = int(known[:, [findings.index(f) for f in members]].any(1).sum())
             out |= {f"{self.key}/{name}/{finding}": int(n) for finding, n in zip(findings, known.sum(0))}
-        return out | {f"{self.key}/{name}": int((self.arrays["truth"] >= 0).sum()) for name in _SINGLE}
+        single = int((self.arrays["truth"] >= 0).sum())
+        return out | ({f"{self.key}/{name}": single for name in _SINGLE} if self._chooses() else {})
+
+    def _chooses(self) -> bool:
+        """Whether accuracy and the like are reported: always for prompts, for a probe where there are classes."""
+        return self.task != "probe" or bool(self.names["classes"])
 
     def _measured(self) -> tuple[str, ...]:
         calibrated = ("ece",) if self.info.get("probabilities") else ()
@@ -130,7 +137,9 @@ def single_class(data: EvalData, columns: np.ndarray, scores: np.ndarray, *, exc
     scored = np.array([c for c in columns if real[c]], np.int64)
     alone = np.flatnonzero((positive.sum(1) == 1) & ~uncertain.any(1) & positive[:, scored].any(1))
     classes = np.array([c for c in scored if positive[alone, c].any()], np.int64)
-    if len(classes):
+    if len(classes) < 2:  # There would be nothing to choose.
+        classes = classes[:0]
+    else:
         truth[alone] = positive[alone][:, classes].argmax(1)
         place = [list(columns).index(c) for c in classes]
         predicted[alone] = scores[alone][:, place].argmax(1)

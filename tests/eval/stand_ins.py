@@ -7,6 +7,7 @@ import importlib
 
 from data_prep import build
 from lgdea_jax import cli, predictor
+from tests.fixtures import world
 from tests.train import runs
 
 # Benchmark -> (fixture and config, studies, flags of the binary).
@@ -15,8 +16,8 @@ BENCHMARKS = {
     "chexpert_5x200": ("chexpert", 48, ("--per_class=3",)),
     "mimic_5x200": ("mimic_cxr", 80, ("--per_class=3",)),
     "mimic_cxr": ("mimic_cxr", 80, ("--tasks=retrieval,zero_shot",)),
-    "rsna_pneumonia": ("rsna_pneumonia", 60, ()),
-    "siim_acr": ("siim_acr", 60, ()),
+    "rsna_pneumonia": ("rsna_pneumonia", 120, ()),
+    "siim_acr": ("siim_acr", 20, ()),
     "covidx": ("covidx", 36, ()),
     "chexpert": ("chexpert", 48, ("--probe=0.5,1",)),
     "chestxray14": ("chestxray14", 40, ()),
@@ -42,6 +43,8 @@ def write(name, folder, studies, seed=0):
     for table in (folder / "train.csv", folder / "mimic-cxr-2.0.0-chexpert.csv.gz"):
         if table.is_file():
             single_pathologies(table)
+    if (folder / "SHA256SUMS.txt").is_file():
+        world.sums(folder)
     return folder
 
 
@@ -57,14 +60,17 @@ def data_set(name, official, out):
 
 
 def single_pathologies(table):
-    """Rewrites the labels of a CheXpert table: row i has the i-th of the five as its only one, every sixth none."""
+    """Rewrites the labels of a CheXpert table: four studies each have one of the five as their only one, four none."""
     classes = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
     opener = gzip.open if table.suffix == ".gz" else open
     with opener(table, "rt", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    for i, row in enumerate(rows):
+    studies: dict[str, int] = {}
+    for row in rows:
+        study = row["study_id"] if "study_id" in row else row["Path"].rsplit("/", 1)[0]
+        i = studies.setdefault(study, len(studies))
         for name in classes:
-            row[name] = "1.0" if i % 6 < 5 and name == classes[i % 6] else ""
+            row[name] = "1.0" if i // 4 % 6 < 5 and name == classes[i // 4 % 6] else ""
         for name in ("Lung Opacity", "Pneumonia", "Lung Lesion", "Fracture", "Support Devices", "Pneumothorax",
                      "Enlarged Cardiomediastinum", "Pleural Other"):
             row[name] = "0.0" if i % 2 else ""
