@@ -118,13 +118,7 @@ def render(runs: Sequence[Run], published: Sequence[Published]) -> str:
                "people without access to it.</p>" if credentialed else "")
     overview = ""
     if len(runs) > 1:
-        shown = [name for name in HEADLINE if any(name in result["metrics"] for run in runs
-                                                  for result in run.modes.values())]
-        rows = [[_title(run), run.content["checkpoint"], mode,
-                 *(_cell(result["metrics"].get(name)) for name in shown)]
-                for run in runs for mode, result in run.modes.items()]
-        overview = "<h2>Overview</h2>" + table(("benchmark", "checkpoint", "mode", *map(_label, shown)), rows,
-                                               numeric_from=3)
+        overview = f"<h2>Overview</h2>{''.join(_overview(runs, mode) for mode in tasks.MODES)}"
         links = [f'<a href="#run{i}">{text(_title(run))}</a>' for i, run in enumerate(runs)]
         overview += f"<p>{' &middot; '.join(links)}</p>"
     body = (f"<h1>Evaluation results</h1>{warning}"
@@ -132,6 +126,17 @@ def render(runs: Sequence[Run], published: Sequence[Published]) -> str:
             "subjects. <b>official</b>: as public scripts compute it; <b>clean</b>: what the metric's name says. The "
             f"two do not compare.</p>{overview}" + "".join(_section(i, run, published) for i, run in enumerate(runs)))
     return page(f"Results: {', '.join(dict.fromkeys(_title(run) for run in runs))}", body)
+
+
+def _overview(runs: Sequence[Run], mode: str) -> str:
+    """A row for each run that has the mode; a table for each mode, so that no column holds both."""
+    having = [(run, run.modes[mode]["metrics"]) for run in runs if mode in run.modes]
+    shown = [name for name in HEADLINE if any(name in metrics for _, metrics in having)]
+    if not shown:
+        return ""
+    rows = [[_title(run), str(run.content["checkpoint"]), *(_cell(metrics.get(name)) for name in shown)]
+            for run, metrics in having]
+    return f"<h3>{text(mode)} mode</h3>" + table(("benchmark", "checkpoint", *map(_label, shown)), rows, numeric_from=2)
 
 
 def _title(run: Run) -> str:
@@ -150,7 +155,7 @@ def _head(run: Run) -> str:
              f"{content.get('images', '?')} images of {content.get('subjects', '?')} subjects",
              f"checkpoint {content['checkpoint']}, step {content.get('step', '?')}"
              + (f", method {content['method']}" if content.get("method") else "")]
-    facts += notes({mode: result.get("info", {}) for mode, result in run.modes.items()})
+    remarks = notes({mode: result.get("info", {}) for mode, result in run.modes.items()})
     leakage = content.get("leakage")
     warning = ""
     if leakage and leakage["checked"] and not leakage["subjects_in_common"]:
@@ -164,7 +169,8 @@ def _head(run: Run) -> str:
     if content.get("rejected"):
         facts.append(f"{len(content['rejected'])} records left out: their images could not be read")
     shown = f'<p class="warn">{text(warning)}</p>' if warning else ""
-    return f"{shown}{listing(facts)}<p><code>{text(content['command'])}</code></p>"
+    protocol = f"<details><summary>Protocol</summary>{listing(remarks)}</details>" if remarks else ""
+    return f"{shown}{listing(facts)}{protocol}<p><code>{text(content['command'])}</code></p>"
 
 
 def _metrics(run: Run) -> str:
@@ -271,9 +277,11 @@ def _gallery(run: Run) -> str:
         return ""
     figures = [gallery_figure(panels(file.parent / item["file"], item["panels"]), item["title"], item["lines"])
                for item in json.loads(file.read_text(encoding="utf-8"))]
-    return ('<h3>Heatmaps on the original images</h3><p class="dim">A seeded sample, not a choice of good ones. Cyan '
-            "frame: reference; white cross: highest value; the patient's right is image left. Colours run from each "
-            f'map\'s own lowest to its highest value.</p><div class="gallery">{"".join(figures)}</div>')
+    mode = run.content.get("overlays", "")
+    return (f"<h3>Heatmaps on the original images{f' ({text(mode)} mode)' if mode else ''}</h3>"
+            '<p class="dim">A seeded sample, not a choice of good ones. Cyan frame: reference; white cross: '
+            "highest value; the patient's right is image left. Colours run from each map's own lowest to its highest "
+            f'value.</p><div class="gallery">{"".join(figures)}</div>')
 
 
 def _finding_of(name: str, run: Run) -> str:

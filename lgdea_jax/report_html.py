@@ -22,16 +22,16 @@ STYLE = """
 *{box-sizing:border-box}
 body{margin:0 auto;padding:1rem;max-width:76rem;font:16px/1.5 system-ui,sans-serif;color:var(--ink);
 background:var(--paper);overflow-wrap:anywhere}
-h1{font-size:1.6rem;line-height:1.2;margin:.5rem 0}h2{font-size:1.3rem;margin:0}
+a{color:var(--mark)}h1{font-size:1.6rem;line-height:1.2;margin:.5rem 0}h2{font-size:1.3rem;margin:0}
 h3{font-size:1.05rem;margin:1.4rem 0 .4rem}
 section{margin:2.2rem 0 0;padding-top:1.4rem;border-top:3px solid var(--line)}
 p,ul{margin:.4rem 0}.dim{color:var(--dim)}.warn{color:var(--warn);font-weight:600}
 code{font-size:.85em;background:var(--card);padding:.1em .3em;border-radius:4px}
 .scroll{overflow-x:auto;margin:.3rem 0}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem;overflow-wrap:normal}
 th,td{padding:.28rem .7rem .28rem 0;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}
-th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right;white-space:nowrap}
-tbody th{color:inherit;font-weight:400}
+th{color:var(--dim);font-weight:600}td.n,th.n{text-align:right}td span{white-space:nowrap}
+tbody th{color:inherit;font-weight:400;position:sticky;left:0;background:var(--paper);max-width:14rem}
 details{margin:.6rem 0}summary{cursor:pointer;color:var(--mark)}
 .grid{display:grid;gap:.8rem;grid-template-columns:repeat(auto-fill,minmax(150px,1fr))}
 .gallery{display:grid;gap:1rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,30rem),1fr))}
@@ -69,9 +69,17 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numeric_from:
 
     head = "".join(f'<th scope="col"{classed(c)}>{text(name)}</th>' for c, name in enumerate(header))
     body = "".join(
-        "<tr>" + "".join(f'<th scope="row">{text(cell)}</th>' if c == 0 else f"<td{classed(c)}>{text(cell)}</td>"
+        "<tr>" + "".join(f'<th scope="row">{text(cell)}</th>' if c == 0 else f"<td{classed(c)}>{_cell(cell)}</td>"
                          for c, cell in enumerate(row)) + "</tr>\n" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n'
+
+
+def _cell(value: str) -> str:
+    """Text whose interval, if it ends with one, moves to a second line where the column is narrow."""
+    number, bracket, interval = value.partition(" [")
+    if not bracket:
+        return text(value)
+    return f'<span>{text(number)}</span> <span class="dim">[{text(interval)}</span>'
 
 
 def listing(items: Sequence[str]) -> str:
@@ -121,5 +129,5 @@ def gallery_figure(urls: Sequence[str], title: str, lines: Sequence[str]) -> str
     """The panels of one picture side by side, with a caption."""
     images = "".join(f'<img src="{url}" alt="{text(name)}: {text(title)}">'
                      for url, name in zip(urls, ("image", "heatmap")))
-    caption = "".join(f"<br>{text(line)}" for line in lines)
+    caption = "".join(f"<br>{text(' · '.join(line.split('    ')))}" for line in lines)
     return f'<figure><div class="pair">{images}</div><figcaption><b>{text(title)}</b>{caption}</figcaption></figure>\n'

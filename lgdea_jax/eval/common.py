@@ -167,10 +167,10 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
             asked |= {f"probe@{share:g}": item for share, item in zip(args.probe, probes.get(mode, ()))}
             results.append(measure(encoder, asked, mode, done, seed=args.seed, resamples=args.bootstrap, progress=bar,
                                    note=selected[mode].note))
-        first = next(iter(worlds.values()))
-        part = next(iter(selected.values()))
+        shown, first = next(iter(worlds.items()))
+        part = selected[shown]
         pictures = draw_overlays(first, _Rows(source, part.rows), out / OVERLAYS, args.overlays, args.seed,
-                                 progress=bar)
+                                 sigma=benchmark.sigma if shown == "official" else 0.0, progress=bar)
     data = first.data
     tasks.save_samples(out / SAMPLES, {result.mode: result.samples for result in results})
     rejected = {int(part.rows[row]): reason for mode, part in selected.items()
@@ -181,7 +181,8 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
         "checkpoint": str(args.checkpoint), "method": predict.spec.get("config", {}).get("method", ""),
         "step": int(predict.spec["step"]), "transform": predict.transform, "seed": args.seed,
         "bootstrap": args.bootstrap, "subjects": len(np.unique(data.subjects)), "images": len(data.images),
-        "views": args.views, "terms": sorted({item.terms for item in metadata.sources}), "leakage": leaks,
+        "views": args.views, "overlays": shown if pictures else "", "leakage": leaks,
+        "terms": sorted({item.terms for item in metadata.sources}),
         "rejected": [{"record": row, "reason": reason} for row, reason in sorted(rejected.items())]}
     write_json(out / RESULTS, {**head, "results": [as_json(result) for result in results]})
     print(table(head, results))

@@ -85,7 +85,9 @@ class Probe(Evaluator):
             best = 0 if self.validation is None else int(np.argmax([
                 _mean_auroc(model(scale(self.validation.x)), self.validation.labels[:, columns]) for model in fits]))
             scores, penalty = fits[best](scale(encoder.features())).astype(np.float32), penalties[best]
-        truth, predicted, classes = classified.single_class(data, columns, scores, exclusive=self.exclusive)
+        # Where labels are several, the images with one are no benchmark of a probe.
+        choice = columns if self.exclusive else columns[:0]
+        truth, predicted, classes = classified.single_class(data, choice, scores, exclusive=self.exclusive)
         findings = tuple(data.label_names[c] for c in columns)
         info = {"share": self.share, "train_subjects": len(np.unique(self.train.subjects[rows])),
                 "train_images": len(rows), "penalty": penalty, "probabilities": True, "width": self.train.x.shape[1],

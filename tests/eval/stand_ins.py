@@ -17,7 +17,7 @@ BENCHMARKS = {
     "mimic_5x200": ("mimic_cxr", 80, ("--per_class=3",)),
     "mimic_cxr": ("mimic_cxr", 80, ("--tasks=retrieval,zero_shot",)),
     "rsna_pneumonia": ("rsna_pneumonia", 120, ()),
-    "siim_acr": ("siim_acr", 20, ()),
+    "siim_acr": ("siim_acr", 40, ()),
     "covidx": ("covidx", 36, ()),
     "chexpert": ("chexpert", 48, ("--probe=0.5,1",)),
     "chestxray14": ("chestxray14", 40, ()),
