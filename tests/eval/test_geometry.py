@@ -80,14 +80,15 @@ def test_found_to_one_patch(transform, tmp_path):
         # A patch in original pixels: of the letterbox's longer, of the crop's shorter side.
         patch = (max(height, width) if transform == "letterbox@1" else min(height, width) * 480 / 512) / GRID
         middle = np.array([box.y + box.h / 2, box.x + box.w / 2])
+        cut = np.abs(middle - np.array([height, width]) / 2).max() > min(height, width) * 480 / 512 / 2
+        assert np.isnan(heat[tuple(middle.astype(int))]) == (cut and transform != "letterbox@1"), sample.phrase
         if np.isnan(heat[tuple(middle.astype(int))]):  # The crop never saw it.
-            assert transform != "letterbox@1" and sample.phrase in ("very wide", "corner", "landscape")
             continue
         seen += 1
         assert np.abs(np.array(overlay.peak(heat)) - middle).max() <= patch, sample.phrase
         mirrored = np.array([middle[0], width - middle[1]])
         assert np.abs(mirrored - middle).max() <= patch or heat[tuple(mirrored.astype(int))] < np.nanmax(heat)
-    assert seen >= 6
+    assert seen >= 5
     if transform == "letterbox@1":
         assert seen == len(made)
         values = Grounding(data).run(encoder).metrics()
