@@ -3,6 +3,7 @@
     python -m lgdea_jax.eval.openi --checkpoint=RUN --data_dir=DATA --out=OUT
 
 Read: DATA built with configs/data/openi.py; labels are the human MeSH codes, "normal" is No Finding. Frontal images.
+Prompts: of `findings/prompts.py`.
 The gallery of recall@K has one report per study; many are the same words, so that the modes differ much:
 - official: only the index of the own pair is a hit; cosines and thresholds as in `chexpert`.
 - clean: any report of the same words is a hit; the checkpoint's own scoring, thresholds from the validation split.

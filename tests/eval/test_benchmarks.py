@@ -7,7 +7,11 @@ import re
 import pytest
 
 from lgdea_jax import cli, report
+from lgdea_jax.cli import UserError
+from lgdea_jax.evaluators import tasks
+from lgdea_jax.record_source import open_records
 from tests.eval import stand_ins
+from tests.train import runs
 
 ALWAYS = ("--bootstrap=20", "--overlays=2")
 # What each must measure, at least.
@@ -78,8 +82,65 @@ def test_from_official_layout_to_page(name, run, data_of, tmp_path, capsys):
     assert report.main([str(tmp_path / "out"), f"--html={page}"]) == cli.OK
     html = page.read_text(encoding="utf-8")
     value = modes["clean"][METRICS[name][0]]["value"]
-    assert f"{value:.3f} [" in html and f"<h2>{name}</h2>" in html
+    assert f"<span>{value:.3f}</span>" in html and f"<h2>{name}</h2>" in html
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)|<script|@import|url\(""", html)
     assert ("<svg" in html) == any(metric.startswith("zero_shot/auroc") for metric in modes["clean"])
     assert html.count('<div class="pair">') == len(list((tmp_path / "out/overlays").glob("*.png")))
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_official_list_of_5x200(run, data_of, tmp_path):
+    data = data_of("chexpert", 48)
+    ids = [record.image_id for record in open_records(data, "train") if record.has_image]
+    classes = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+    chosen = {str(i): {"image_path": f"CheXpert-v1.0/{name}", "label": [int(c == i % 5) for c in range(5)]}
+              for i, name in enumerate(ids[3:18])}
+    (tmp_path / "list.json").write_text(json.dumps(chosen))
+    _, content = evaluate("chexpert_5x200", run, data, tmp_path / "out", f"--list={tmp_path / 'list.json'}",
+                          "--per_class=2")
+    clean, official = content["results"]
+    assert [part["metrics"]["zero_shot/accuracy"]["n"] for part in (clean, official)] == [10, 15]
+    assert "drawn with seed 0" in clean["info"]["selection"]
+    assert "15 images of list.json" in official["info"]["selection"]
+    samples = tasks.load_samples(tmp_path / "out/samples.npz", "official")["zero_shot"]
+    assert samples.names["classes"] == classes
+    wanted = {image_id: i % 5 for i, image_id in enumerate(ids[3:18])}
+    assert samples.arrays["truth"].tolist() == [wanted[record.image_id] for record in open_records(data, "train")
+                                                if record.image_id in wanted]
+    with pytest.raises(UserError, match="--list=FILE"):
+        evaluate("chexpert_5x200", run, data, tmp_path / "no", "--mode=official")
+
+
+def test_subjects_that_were_trained_on_are_refused(run, phantom_data, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"subjects .* are in the training data"):
+        evaluate("openi", run, phantom_data, tmp_path / "out", "--split=train")
+    assert not (tmp_path / "out").exists()
+    _, content = evaluate("openi", run, phantom_data, tmp_path / "out", "--split=train", "--allow_leaks",
+                          "--overlays=0", "--bootstrap=0")
+    assert content["leakage"]["subjects_in_common"] > 0
+    report.main([str(tmp_path / "out"), f"--html={tmp_path / 'page.html'}"])
+    assert "do not measure generalisation" in (tmp_path / "page.html").read_text()
+
+
+def test_a_model_without_text_is_probed(phantom_data, compile_cache, tmp_path):
+    workdir = tmp_path / "run"
+    assert runs.here(workdir, phantom_data, "method=supervised", "total_steps=1", "checkpoint.every=1", "log.every=1",
+                     "eval.metric=classifier/auroc", cache=compile_cache) == 0
+    _, content = evaluate("records", workdir, phantom_data, tmp_path / "out", "--probe=1", "--mode=clean")
+    [result] = content["results"]
+    assert set(result["info"]) == {"probe@1"} and result["metrics"]["probe@1/auroc"]["value"] is not None
+    with pytest.raises(UserError, match="no text tower"):
+        evaluate("records", workdir, phantom_data, tmp_path / "no")
+    with pytest.raises(UserError, match="labels to train on"):
+        evaluate("records", workdir, phantom_data, tmp_path / "no", "--probe=1", "--split=train")
+
+
+@pytest.mark.parametrize("name", stand_ins.BENCHMARKS)
+def test_help_says_what_it_is(name, capsys):
+    module = importlib.import_module(f"lgdea_jax.eval.{name}")
+    with pytest.raises(SystemExit) as stopped:
+        module.main(["--help"])
+    shown = capsys.readouterr().out
+    assert stopped.value.code == 0 and f"lgdea_jax.eval.{name}" in shown and "--allow_leaks" in shown
+    assert f"python -m lgdea_jax.eval.{name} --checkpoint=RUN --data_dir=DATA --out=OUT" in module.__doc__
+    assert "Read: DATA built with configs/data/" in module.__doc__ and "rompts" in module.__doc__
