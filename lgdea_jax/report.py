@@ -156,6 +156,8 @@ def _head(run: Run) -> str:
              f"checkpoint {content['checkpoint']}, step {content.get('step', '?')}"
              + (f", method {content['method']}" if content.get("method") else "")]
     remarks = notes({mode: result.get("info", {}) for mode, result in run.modes.items()})
+    if content.get("report_sections"):
+        remarks.append(f"reports: {', '.join(content['report_sections'])}")
     leakage = content.get("leakage")
     warning = ""
     if leakage and leakage["checked"] and not leakage["subjects_in_common"]:

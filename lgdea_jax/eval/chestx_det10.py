@@ -5,8 +5,9 @@
 Read: DATA built with configs/data/chestx_det10.py (test.json; labels in alphabetical order, several per image).
 Prompts: of `findings/prompts.py`.
 - official: cosines against normalised prompt ensembles, softmax over the pair; thresholds of F1 and MCC chosen on the
-  test images themselves. - clean: the checkpoint's own scoring; thresholds chosen on the validation split. Grounding:
-  the pointing game and others per finding, a finding's boxes in an image as one sample.
+  test images themselves.
+- clean: the checkpoint's own scoring; thresholds chosen on the validation split.
+Grounding: the pointing game and others, a finding's boxes in an image as one sample.
 """
 
 from __future__ import annotations

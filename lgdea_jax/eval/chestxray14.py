@@ -6,7 +6,8 @@ Read: DATA built with configs/data/chestxray14.py (test_list.txt, Data_Entry_201
 `findings/prompts.py`. A program read the labels from reports: they
 are noisy.
 - official: cosines against normalised prompt ensembles, softmax over the pair; thresholds of F1 and MCC chosen on the
-  test images themselves. - clean: the checkpoint's own scoring; thresholds chosen on the validation split.
+  test images themselves.
+- clean: the checkpoint's own scoring; thresholds chosen on the validation split.
 """
 
 from __future__ import annotations

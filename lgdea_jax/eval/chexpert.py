@@ -6,7 +6,8 @@ Read: DATA built with configs/data/chexpert.py; the test split has the labels of
 images. Prompts: of `findings/prompts.py`. `zero_shot/auroc@competition` is the mean of the five competition findings,
 `zero_shot/auroc` of all 14 that have both classes.
 - official: cosines against normalised prompt ensembles, softmax over the pair; thresholds of F1 and MCC chosen on the
-  test images themselves. - clean: the checkpoint's own scoring; thresholds chosen on the validation split.
+  test images themselves.
+- clean: the checkpoint's own scoring; thresholds chosen on the validation split.
 In the training labels, which probes learn from, a blank counts as negative. Labels are of studies, scores of images;
 intervals are over patients.
 """

@@ -182,7 +182,7 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
         "step": int(predict.spec["step"]), "transform": predict.transform, "seed": args.seed,
         "bootstrap": args.bootstrap, "subjects": len(np.unique(data.subjects)), "images": len(data.images),
         "views": args.views, "overlays": shown if pictures else "", "leakage": leaks,
-        "terms": sorted({item.terms for item in metadata.sources}),
+        "report_sections": _report_sections(metadata), "terms": sorted({item.terms for item in metadata.sources}),
         "rejected": [{"record": row, "reason": reason} for row, reason in sorted(rejected.items())]}
     write_json(out / RESULTS, {**head, "results": [as_json(result) for result in results]})
     print(table(head, results))
@@ -190,6 +190,12 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
     for row, reason in sorted(rejected.items()):
         print(f"record {row} left out: {reason}", file=sys.stderr)
     return cli.PARTIAL if rejected else cli.OK
+
+
+def _report_sections(metadata: DatasetMetadata) -> list[str]:
+    """The sections that the data set's reports consist of, as its build's config says; [] where it does not."""
+    groups = [group for group in metadata.config.values() if isinstance(group, Mapping)]
+    return next((list(group["report_sections"]) for group in groups if "report_sections" in group), [])
 
 
 def measure(encoder: Encoder, asked: Mapping[str, Any], mode: str, done: dict[Any, tuple[Samples, dict[str, Interval]]],

@@ -6,8 +6,8 @@ Read: DATA built with configs/data/mimic_cxr.py, its test split, frontal images.
 (the sections that `build` was told to keep) and one entry per image; values of other galleries do not compare.
 - official: only the index of the own pair is a hit.
 - clean: any report of the same words is.
-`--tasks=retrieval,zero_shot` adds the 14 labels of CheXpert's program, where a blank (not mentioned) counts as negative.
-Prompts: of `findings/prompts.py`.
+`--tasks=retrieval,zero_shot` adds the 14 labels of CheXpert's program, where a blank counts as negative. Prompts: of
+`findings/prompts.py`.
 """
 
 from __future__ import annotations

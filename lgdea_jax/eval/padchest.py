@@ -6,7 +6,8 @@ Read: DATA built with configs/data/padchest.py. Only images whose report a physi
 labels of the data set that have prompts in `findings/prompts.py` and both classes; `@head` averages those with at least
 50 positive images, `@tail` the others.
 - official: cosines against normalised prompt ensembles, softmax over the pair; thresholds of F1 and MCC chosen on the
-  test images themselves. - clean: the checkpoint's own scoring; thresholds chosen on the validation split.
+  test images themselves.
+- clean: the checkpoint's own scoring; thresholds chosen on the validation split.
 """
 
 from __future__ import annotations

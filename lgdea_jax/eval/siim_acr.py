@@ -4,7 +4,8 @@
 
 Read: DATA built with configs/data/siim_acr.py. Prompts: of `findings/prompts.py`.
 - official: cosines against normalised prompt ensembles, softmax over the pair; thresholds of F1 and MCC chosen on the
-  test images themselves. - clean: the checkpoint's own scoring; thresholds chosen on the validation split.
+  test images themselves.
+- clean: the checkpoint's own scoring; thresholds chosen on the validation split.
 Boxes are those of the masks: a pneumothorax is thin, and most of its box is not pneumothorax.
 """
 

@@ -5,7 +5,8 @@
 Read: DATA built with configs/data/vindr_cxr.py, labels by radiologists. Prompts: of
 `findings/prompts.py`; classes named "other" have prompts that hardly mean anything: look at the others.
 - official: cosines against normalised prompt ensembles, softmax over the pair; thresholds of F1 and MCC chosen on the
-  test images themselves. - clean: the checkpoint's own scoring; thresholds chosen on the validation split.
+  test images themselves.
+- clean: the checkpoint's own scoring; thresholds chosen on the validation split.
 """
 
 from __future__ import annotations
