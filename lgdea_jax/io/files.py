@@ -107,6 +107,8 @@ def _read_deep_jpeg(data: bytes, header: Codestream) -> tuple[np.ndarray, ImageI
     libjpeg = require("libjpeg", "dicom", "reading JPEG of more than 8 bits")
     if header.rows * header.columns > MAX_PIXELS:
         raise UnreadableImage("the image has more pixels than can be trusted")
+    if not header.complete:
+        raise UnreadableImage("the JPEG file is truncated or damaged")
     if header.samples != 1:
         raise UnreadableImage("a colour JPEG of more than 8 bits")
     try:
