@@ -82,11 +82,11 @@ def open_splits(config: Any) -> dict[str, Studies]:
     table = Packed(("Path", *_OPTIONAL, *_LABELS))
     keys: dict[str, list[str]] = {"study": [], "subject": [], "split": []}
     for split, path in paths.items():
-        count = 0
+        count, seen = 0, set()
         for row in read_table(path, ("Path", *_LABELS), _OPTIONAL):
             count += 1
             if row.fault or keep_view(_view(row), config.views):
-                _add(row, split, table, keys)
+                _add(row, split, table, keys, seen)
         compare_count(f"images in {path.name}", count, COUNTS[split])
     images = image_folder(folder, config.images, (".",))
     reports = _Reports.read(Path(config.reports), tuple(config.report_sections)) if config.reports else None
@@ -99,12 +99,15 @@ def _identity(row: Row) -> tuple[str, str]:
     return (f"{match[2]}/{match[3]}", match[1]) if match else ("", row["Path"])
 
 
-def _add(row: Row, split: str, table: Packed, keys: dict[str, list[str]]) -> None:
+def _add(row: Row, split: str, table: Packed, keys: dict[str, list[str]], seen: set[str]) -> None:
     match, fault = _PATH.fullmatch(row["Path"]), row.fault
     if not fault and not match:
         fault = "the path is not like train/patient00001/study1/view1_frontal.jpg"
     if not fault and any(parse_label(row[name]) is None for name in _LABELS):
         fault = "a label is none of 1, 0, -1 and empty"
+    if not fault and match[1] in seen:
+        fault = "the image occurs twice"
+    seen.add(match[1] if match else "")
     table.append(Row(row.number, row.cells, fault))
     keys["study"].append("" if fault else f"{match[2]}/{match[3]}")
     keys["subject"].append("" if fault else match[2])

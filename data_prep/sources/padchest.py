@@ -77,6 +77,7 @@ def open_splits(config: Any) -> dict[str, Studies]:
         raise UserError(f"no {TABLE} (or .csv.gz) in {folder}")
     table, names = Packed(_COLUMNS), set()
     manual: set[str] = set()
+    seen: set[str] = set()
     for row in read_table(found[-1], _COLUMNS):
         view = _view(row)
         if not row.fault and not keep_view(view, config.views):
@@ -85,6 +86,9 @@ def open_splits(config: Any) -> dict[str, Studies]:
         names |= labels
         if not fault and row["MethodLabel"].lower() == _PHYSICIAN:
             manual.add(row["PatientID"])
+        if not fault and row["ImageID"] in seen:
+            fault = "the image occurs twice"
+        seen.add(row["ImageID"])
         table.append(Row(row.number, row.cells, fault))
     keys: dict[str, list[str]] = {"study": [], "subject": [], "split": []}
     for place in range(len(table)):
