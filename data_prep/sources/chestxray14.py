@@ -37,7 +37,7 @@ LICENCE = "NIH Clinical Center: free use with acknowledgement and citation"
 TABLES = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
 BOXES, SIZE = "BBox_List_2017.csv", (1024, 1024)
 IMAGES = 112_120
-_COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
+_NEEDED, _OPTIONAL = ("Image Index", "Finding Labels"), ("Patient Age", "Patient Gender", "View Position")
 _BOX_COLUMNS = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
 _NAME = re.compile(r"(\d{8})_\d{3}\.png")
 
@@ -71,9 +71,9 @@ def open_splits(config: Any) -> dict[str, Studies]:
     if both:
         raise UserError(f"{len(both)} images are both in train_val_list.txt and in test_list.txt")
     boxes = _read_boxes(folder / BOXES) if (folder / BOXES).is_file() else {}
-    table, keys = Packed(_COLUMNS), {"study": [], "subject": [], "split": []}
+    table, keys = Packed((*_NEEDED, *_OPTIONAL)), {"study": [], "subject": [], "split": []}
     seen: set[str] = set()
-    for row in read_table(need_table(folder, *TABLES), _COLUMNS):
+    for row in read_table(need_table(folder, *TABLES), _NEEDED, _OPTIONAL):
         image, fault, split = row["Image Index"], row.fault, "train"
         if not fault:
             fault = _fault(row) or ("the image occurs twice" if image in seen else "")
@@ -128,13 +128,13 @@ def find_images(folder: Path, choice: str) -> dict[str, str]:
     """File name -> path of every PNG in the image folders.
 
     Args:
-      folder: what the images are looked for in: `images` and `images_001/images` to `images_012/images`.
+      folder: what the images are looked for in: `images`, `images_001/images` to `images_012/images`, and itself.
       choice: "auto", or one folder, relative to `folder`.
 
     Raises:
       UserError: there are none.
     """
-    names = [choice] if choice != "auto" else ["images", *(f"images_{i:03d}/images" for i in range(1, 13))]
+    names = [choice] if choice != "auto" else ["images", *(f"images_{i:03d}/images" for i in range(1, 13)), "."]
     found = {}
     for name in names:
         if (folder / name).is_dir():

@@ -50,6 +50,7 @@ from lgdea_jax.findings.label_sets import LABEL_SETS
 NAME, TERMS = "CheXpert", "credentialed"  # Given to registered users, who may not pass it on.
 LICENCE = "Stanford University Dataset Research Use Agreement"
 TABLES = {"train": ("train.csv",), "validation": ("valid.csv",), "test": ("test_labels.csv", "test.csv")}
+RELEASES = ("CheXpert-v1.0-small", "CheXpert-v1.0")
 COUNTS = {"train": 223_414, "validation": 234, "test": 668}
 SECTIONS = ("findings", "impression", "clinical_history", "history", "comparison", "technique", "narrative", "summary")
 _LABELS = LABEL_SETS["chexpert14"]
@@ -74,7 +75,7 @@ def open_splits(config: Any) -> dict[str, Studies]:
       UserError: a table, column or folder is missing, or a subject lies in two splits.
     """
     config = config.chexpert
-    folder = open_folder(config, "chexpert", "train.csv and valid.csv")
+    folder = _release(open_folder(config, "chexpert", "train.csv and valid.csv"))
     for name in config.report_sections:
         choose("report section", name, SECTIONS)
     paths = {"train": need_table(folder, *TABLES["train"])}
@@ -92,6 +93,11 @@ def open_splits(config: Any) -> dict[str, Studies]:
     reports = _Reports.read(Path(config.reports), tuple(config.report_sections)) if config.reports else None
     return group(CheXpertReader(images, reports), table, **keys, identity=_identity,
                  digest=[reports.digest] if reports else [])
+
+
+def _release(folder: Path) -> Path:
+    """The folder with train.csv: the one given, or the release's own in it."""
+    return next((folder / name for name in ("", *RELEASES) if find_table(folder / name, *TABLES["train"])), folder)
 
 
 def _identity(row: Row) -> tuple[str, str]:

@@ -51,7 +51,7 @@ SECTIONS = ("findings", "impression", "indication", "history", "comparison", "te
             mimic_report.LAST_PARAGRAPH)
 REPORT_FOLDERS = ("mimic-cxr-reports/files", "reports/files", "reports", "files")
 IMAGES = 377_110
-_COLUMNS = ("dicom_id", "subject_id", "study_id", "ViewPosition", "StudyDate")
+_NEEDED, _OPTIONAL = ("dicom_id", "subject_id", "study_id", "ViewPosition"), ("StudyDate",)
 
 
 def open_source(config: Any, split: str) -> Studies:
@@ -107,10 +107,10 @@ def _read_splits(path: Path) -> dict[str, str]:
 
 def _read_metadata(path: Path, splits: dict[str, str], views: str) -> tuple[Packed, dict[str, list[str]]]:
     """(the wanted rows, the "study", "subject" and "split" of each)."""
-    table, count = Packed(_COLUMNS), 0
+    table, count = Packed((*_NEEDED, *_OPTIONAL)), 0
     keys: dict[str, list[str]] = {"study": [], "subject": [], "split": []}
     seen: set[str] = set()
-    for row in read_table(path, _COLUMNS):
+    for row in read_table(path, _NEEDED, _OPTIONAL):
         count += 1
         if not row.fault and not keep_view(row["ViewPosition"], views):
             continue

@@ -96,3 +96,10 @@ def test_an_image_that_occurs_twice(tmp_path):
     world.table(folder / "train.csv", [rows[0], *rows])
     source = open_sources(releases.config("chexpert", folder))["train"]
     assert [r.reason for i in range(2) for r in source[i].rejections] == ["the image occurs twice"]
+
+
+def test_the_folder_above_the_release(tmp_path):
+    releases.written("chexpert", tmp_path / "above" / "CheXpert-v1.0-small")
+    source = open_sources(releases.config("chexpert", tmp_path / "above"))["train"]
+    assert (tmp_path / "above" / "CheXpert-v1.0-small" / "train" / "patient00001" / "study1" / "view1_frontal.jpg"
+            ).samefile(source[0].images[0].path)
