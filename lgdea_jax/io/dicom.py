@@ -51,7 +51,7 @@ def read_dicom(data: bytes) -> tuple[np.ndarray, ImageInfo]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Odd values in headers are common and harmless.
-            dataset = pydicom.dcmread(_io.BytesIO(data))
+            dataset = pydicom.dcmread(_io.BytesIO(data), force=data[128:132] != b"DICM")
             conversions = _complete(dataset)
             _check(dataset)
             _check_codestream(dataset)

@@ -37,6 +37,7 @@ def originals(folder):
               "RescaleSlope": "2", "RescaleIntercept": "-5", "PixelPaddingValue": 0, "PixelSpacing": ["0.2", "0.3"],
               "PatientAge": "058Y", "PatientSex": "F"}
     files["header"] = golden.write(folder / "a", 12, "explicit", **extras).read_bytes()
+    files["bare"] = files["header"][132:]
     world.jpeg_dicom(folder / "a", golden.picture(8))
     files["jpeg_dicom"] = (folder / "a").read_bytes()
     for name, array in (("png_8", golden.picture(8)), ("png_16", golden.picture(16))):

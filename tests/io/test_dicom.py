@@ -228,6 +228,16 @@ def test_a_missing_transfer_syntax(tmp_path):
     assert info.conversions == ("missing tag",)
 
 
+@pytest.mark.parametrize("meta", [True, False])
+def test_a_file_without_the_preamble(tmp_path, meta):
+    path = write_dicom(tmp_path / "a", RAMP)
+    data = path.read_bytes()[132:]
+    if not meta:  # What was usual before files had a header: group 2 is not there at all.
+        data = data[12 + int.from_bytes(data[8:12], "little"):]
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read_image_file(path)[0], RAMP)
+
+
 def colour(**elements):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return pixels, {"SamplesPerPixel": 3, "PlanarConfiguration": 0, "PhotometricInterpretation": "RGB", "Rows": 6,
