@@ -11,7 +11,7 @@ split. Labels were mined from reports by a program and are positive or negative;
 here. Boxes are drawn by people, in pixels of the 1024 x 1024 images: an image of another size that has boxes is
 refused. All images are frontal, PA or AP. Ages above 120 years, of which the table has some, count as unknown.
 
-An input row is a row of Data_Entry. Every image is a study of its own.
+An input row is a row of Data_Entry; a faulty box refuses its image. Every image is a study of its own.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LICENCE = "NIH Clinical Center: free use with acknowledgement and citation"
 TABLES = ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
 BOXES, SIZE = "BBox_List_2017.csv", (1024, 1024)
 IMAGES = 112_120
-_COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "Patient Age", "Patient Gender", "View Position")
+_NEEDED, _OPTIONAL = ("Image Index", "Finding Labels"), ("Patient Age", "Patient Gender", "View Position")
 _BOX_COLUMNS = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
 _NAME = re.compile(r"(\d{8})_\d{3}\.png")
 
@@ -70,13 +70,13 @@ def open_splits(config: Any) -> dict[str, Studies]:
     both = set(lists["train_val_list.txt"]) & set(lists["test_list.txt"])
     if both:
         raise UserError(f"{len(both)} images are both in train_val_list.txt and in test_list.txt")
-    boxes = _read_boxes(folder / BOXES) if (folder / BOXES).is_file() else {}
-    table, keys = Packed(_COLUMNS), {"study": [], "subject": [], "split": []}
+    boxes, faults = _read_boxes(folder / BOXES) if (folder / BOXES).is_file() else ({}, {})
+    table, keys = Packed((*_NEEDED, *_OPTIONAL)), {"study": [], "subject": [], "split": []}
     seen: set[str] = set()
-    for row in read_table(need_table(folder, *TABLES), _COLUMNS):
+    for row in read_table(need_table(folder, *TABLES), _NEEDED, _OPTIONAL):
         image, fault, split = row["Image Index"], row.fault, "train"
         if not fault:
-            fault = _fault(row) or ("the image occurs twice" if image in seen else "")
+            fault = _fault(row) or faults.get(image, "") or ("the image occurs twice" if image in seen else "")
         if not fault and image in lists["test_list.txt"]:
             split = "test"
         elif not fault and image in lists["train_val_list.txt"]:
@@ -109,8 +109,10 @@ def _read_list(path: Path) -> set[str]:
     return {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
 
 
-def _read_boxes(path: Path) -> dict[str, tuple[Box, ...]]:
+def _read_boxes(path: Path) -> tuple[dict[str, tuple[Box, ...]], dict[str, str]]:
+    """(image -> its boxes, image -> why one of its boxes cannot be used)."""
     found: dict[str, tuple[Box, ...]] = {}
+    faults: dict[str, str] = {}
     for row in read_table(path, _BOX_COLUMNS):
         try:
             x, y, w, h = (float(row[name]) for name in _BOX_COLUMNS[2:])
@@ -118,23 +120,23 @@ def _read_boxes(path: Path) -> dict[str, tuple[Box, ...]]:
             x = math.nan
         finding = find_label(row["Finding Label"])
         if row.fault or finding is None or not all(map(math.isfinite, (x, y, w, h))) or w <= 0 or h <= 0:
-            reason = row.fault or "an unknown label, or bad numbers"
-            raise UserError(f"{path.name} row {row.number} is no box: {reason}")
+            faults[row["Image Index"]] = row.fault or "a box with an unknown label or without extent"
+            continue
         found[row["Image Index"]] = (*found.get(row["Image Index"], ()), Box(finding, "", x, y, w, h))
-    return found
+    return found, faults
 
 
 def find_images(folder: Path, choice: str) -> dict[str, str]:
     """File name -> path of every PNG in the image folders.
 
     Args:
-      folder: what the images are looked for in: `images` and `images_001/images` to `images_012/images`.
+      folder: what the images are looked for in: `images`, `images_001/images` to `images_012/images`, and itself.
       choice: "auto", or one folder, relative to `folder`.
 
     Raises:
       UserError: there are none.
     """
-    names = [choice] if choice != "auto" else ["images", *(f"images_{i:03d}/images" for i in range(1, 13))]
+    names = [choice] if choice != "auto" else ["images", *(f"images_{i:03d}/images" for i in range(1, 13)), "."]
     found = {}
     for name in names:
         if (folder / name).is_dir():

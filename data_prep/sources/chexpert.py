@@ -50,6 +50,7 @@ from lgdea_jax.findings.label_sets import LABEL_SETS
 NAME, TERMS = "CheXpert", "credentialed"  # Given to registered users, who may not pass it on.
 LICENCE = "Stanford University Dataset Research Use Agreement"
 TABLES = {"train": ("train.csv",), "validation": ("valid.csv",), "test": ("test_labels.csv", "test.csv")}
+RELEASES = ("CheXpert-v1.0-small", "CheXpert-v1.0")
 COUNTS = {"train": 223_414, "validation": 234, "test": 668}
 SECTIONS = ("findings", "impression", "clinical_history", "history", "comparison", "technique", "narrative", "summary")
 _LABELS = LABEL_SETS["chexpert14"]
@@ -74,7 +75,7 @@ def open_splits(config: Any) -> dict[str, Studies]:
       UserError: a table, column or folder is missing, or a subject lies in two splits.
     """
     config = config.chexpert
-    folder = open_folder(config, "chexpert", "train.csv and valid.csv")
+    folder = _release(open_folder(config, "chexpert", "train.csv and valid.csv"))
     for name in config.report_sections:
         choose("report section", name, SECTIONS)
     paths = {"train": need_table(folder, *TABLES["train"])}
@@ -82,11 +83,11 @@ def open_splits(config: Any) -> dict[str, Studies]:
     table = Packed(("Path", *_OPTIONAL, *_LABELS))
     keys: dict[str, list[str]] = {"study": [], "subject": [], "split": []}
     for split, path in paths.items():
-        count = 0
+        count, seen = 0, set()
         for row in read_table(path, ("Path", *_LABELS), _OPTIONAL):
             count += 1
             if row.fault or keep_view(_view(row), config.views):
-                _add(row, split, table, keys)
+                _add(row, split, table, keys, seen)
         compare_count(f"images in {path.name}", count, COUNTS[split])
     images = image_folder(folder, config.images, (".",))
     reports = _Reports.read(Path(config.reports), tuple(config.report_sections)) if config.reports else None
@@ -94,17 +95,25 @@ def open_splits(config: Any) -> dict[str, Studies]:
                  digest=[reports.digest] if reports else [])
 
 
+def _release(folder: Path) -> Path:
+    """The folder with train.csv: the one given, or the release's own in it."""
+    return next((folder / name for name in ("", *RELEASES) if find_table(folder / name, *TABLES["train"])), folder)
+
+
 def _identity(row: Row) -> tuple[str, str]:
     match = _PATH.fullmatch(row["Path"])
     return (f"{match[2]}/{match[3]}", match[1]) if match else ("", row["Path"])
 
 
-def _add(row: Row, split: str, table: Packed, keys: dict[str, list[str]]) -> None:
+def _add(row: Row, split: str, table: Packed, keys: dict[str, list[str]], seen: set[str]) -> None:
     match, fault = _PATH.fullmatch(row["Path"]), row.fault
     if not fault and not match:
         fault = "the path is not like train/patient00001/study1/view1_frontal.jpg"
     if not fault and any(parse_label(row[name]) is None for name in _LABELS):
         fault = "a label is none of 1, 0, -1 and empty"
+    if not fault and match[1] in seen:
+        fault = "the image occurs twice"
+    seen.add(match[1] if match else "")
     table.append(Row(row.number, row.cells, fault))
     keys["study"].append("" if fault else f"{match[2]}/{match[3]}")
     keys["subject"].append("" if fault else match[2])

@@ -6,13 +6,13 @@
 COVIDX holds `train.txt`, `test.txt` and, where there, `val.txt` (or the names with a version, train_COVIDx8A.txt):
 lines of patient id, file name, class and collection, separated by spaces, without a header; and the images in
 `train/`, `test/` and `val/`. Sizes, classes and members of the test set change from version to version: `version`
-must be stated, and is kept with the data.
+must be stated (in the name of the lists or in the config), and is kept with the data.
 
 Classes are normal, pneumonia (another than COVID-19) and COVID-19; versions with two classes say positive and
 negative, and a negative image is then of unknown class but not COVID-19. Splits are the official ones; where there is
 no val.txt, a share by hash (`validation`) of the training patients is the validation split. Frontal and lateral are
-not told apart, and views, sex and age not given; the authors mean to have frontal images only. A
-patient of the test list is refused in the others.
+not told apart, and views, sex and age not given; the authors mean to have frontal images only. A patient of the test
+list is refused in the others.
 
 An input row is a line.
 """
@@ -65,11 +65,12 @@ def open_splits(config: Any) -> dict[str, Studies]:
     config = config.covidx
     folder = open_folder(config, "covidx", "train.txt and test.txt")
     check_shares(config, "covidx")
-    if not config.version:
+    version = config.version or _stated_version(folder)
+    if not version:
         raise UserError("config.covidx.version is needed: results on different versions of COVIDx do not compare")
-    lists = {split: found for split, name in FILES.items() if (found := _find_list(folder, name, config.version))}
+    lists = {split: found for split, name in FILES.items() if (found := _find_list(folder, name, version))}
     if "test" not in lists:
-        raise UserError(f"no test.txt or test_COVIDx{config.version}.txt in {folder}")
+        raise UserError(f"no test.txt or test_COVIDx{version}.txt in {folder}")
     table, keys = Packed((*_HEADER, "part")), {"study": [], "subject": [], "split": []}
     images, seen, tested = {}, set(), set()
     for split in ("test", "validation", "train"):  # Patients of the first are then known to the others.
@@ -96,7 +97,7 @@ def open_splits(config: Any) -> dict[str, Studies]:
             keys["study"].append("" if fault else row["file"])
             keys["subject"].append(subject if not fault else "")
             keys["split"].append(home)
-    return group(CovidxReader(images, config.version), table, **keys, identity=_identity)
+    return group(CovidxReader(images, version), table, **keys, identity=_identity)
 
 
 def _subject(row: Row) -> str:
@@ -106,6 +107,12 @@ def _subject(row: Row) -> str:
 
 def _identity(row: Row) -> tuple[str, str]:
     return row["file"], row["file"]
+
+
+def _stated_version(folder: Path) -> str:
+    """The version in the name of the test list, "" where it has none."""
+    found = sorted(folder.glob("test_COVIDx*.txt"))
+    return found[0].stem.removeprefix("test_COVIDx") if len(found) == 1 else ""
 
 
 def _find_list(folder: Path, name: str, version: str) -> Path | None:

@@ -51,7 +51,7 @@ SECTIONS = ("findings", "impression", "indication", "history", "comparison", "te
             mimic_report.LAST_PARAGRAPH)
 REPORT_FOLDERS = ("mimic-cxr-reports/files", "reports/files", "reports", "files")
 IMAGES = 377_110
-_COLUMNS = ("dicom_id", "subject_id", "study_id", "ViewPosition", "StudyDate")
+_NEEDED, _OPTIONAL = ("dicom_id", "subject_id", "study_id", "ViewPosition"), ("StudyDate",)
 
 
 def open_source(config: Any, split: str) -> Studies:
@@ -97,20 +97,17 @@ def _identity(row: Row) -> tuple[str, str]:
 
 
 def _read_splits(path: Path) -> dict[str, str]:
-    found = {}
-    for row in read_table(path, ("dicom_id", "split")):
-        if not row.fault:
-            name = choose(f"split in {path.name} row {row.number}", row["split"], SPLITS)
-            found[row["dicom_id"]] = SPLITS[name]
-    return found
+    """Image -> our split; "" for one that the release does not have."""
+    return {row["dicom_id"]: SPLITS.get(row["split"], "") for row in read_table(path, ("dicom_id", "split"))
+            if not row.fault}
 
 
 def _read_metadata(path: Path, splits: dict[str, str], views: str) -> tuple[Packed, dict[str, list[str]]]:
     """(the wanted rows, the "study", "subject" and "split" of each)."""
-    table, count = Packed(_COLUMNS), 0
+    table, count = Packed((*_NEEDED, *_OPTIONAL)), 0
     keys: dict[str, list[str]] = {"study": [], "subject": [], "split": []}
     seen: set[str] = set()
-    for row in read_table(path, _COLUMNS):
+    for row in read_table(path, _NEEDED, _OPTIONAL):
         count += 1
         if not row.fault and not keep_view(row["ViewPosition"], views):
             continue
@@ -119,6 +116,8 @@ def _read_metadata(path: Path, splits: dict[str, str], views: str) -> tuple[Pack
             fault = "no subject_id, study_id or dicom_id"
         if not fault and row["dicom_id"] not in splits:
             fault = "the image is not in the table of splits"
+        if not fault and not splits[row["dicom_id"]]:
+            fault = f"its split is none of {', '.join(SPLITS)}"
         if not fault and row["dicom_id"] in seen:
             fault = "the image occurs twice"
         seen.add(row["dicom_id"])
@@ -157,22 +156,25 @@ def _reports(folder: Path, choice: str, studies: Sequence[str]) -> Path | None:
 class _Labels:
     """Labels by study number: a row of int8 per study."""
 
-    def __init__(self, studies: np.ndarray, values: np.ndarray) -> None:
-        self._studies, self._values = studies, values
+    def __init__(self, studies: np.ndarray, values: np.ndarray, faults: dict[str, str]) -> None:
+        self._studies, self._values, self.faults = studies, values, faults
 
     @classmethod
     def read(cls, path: Path) -> _Labels:
+        """`faults` says of which studies the labels cannot be read, and why."""
         names = MimicReader.label_names
         studies: list[int] = []
         values: list[list[int]] = []
+        faults: dict[str, str] = {}
         for row in read_table(path, ("study_id", *names)):
             found = [parse_label(row[name]) for name in names]
-            if row.fault or not row["study_id"].isdecimal() or None in found:
-                raise UserError(f"{path.name} row {row.number}: {row.fault or 'a label is none of 1, 0, -1 and empty'}")
-            studies.append(int(row["study_id"]))
-            values.append(found)
+            if row.fault or None in found:
+                faults[row["study_id"]] = row.fault or "a label is none of 1, 0, -1 and empty"
+            elif row["study_id"].isdecimal():
+                studies.append(int(row["study_id"]))
+                values.append(found)
         order = np.argsort(studies, kind="stable")
-        return cls(np.array(studies, np.int64)[order], np.array(values, np.int8).reshape(-1, len(names))[order])
+        return cls(np.array(studies, np.int64)[order], np.array(values, np.int8).reshape(-1, len(names))[order], faults)
 
     def of(self, study: str) -> dict[str, int]:
         """Label name -> value; all MISSING for a study that the table does not have."""
@@ -227,6 +229,7 @@ class MimicReader:
         subject, study = rows[0]["subject_id"], rows[0]["study_id"]
         path = mimic_files.study_path(subject, study)
         report, fault = self._report(path)
+        fault = fault or (self._labels.faults.get(study, "") if self._labels else "")
         refused = [(row, fault) for row in rows] if fault else []
         if not fault and not report and not self._images:
             refused = [(row, "no report with the wanted sections, and no image") for row in rows]

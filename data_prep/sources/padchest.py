@@ -48,8 +48,8 @@ LICENCE = "PadChest Dataset Research Use Agreement"
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_*.csv"
 NOT_FINDINGS = frozenset({"exclude", "unchanged", "suboptimal study", ""})
 _VIEWS = {"L": "LATERAL"}
-_COLUMNS = ("ImageID", "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "PatientBirth", "PatientSex_DICOM",
-            "Projection", "Report", "MethodLabel", "Labels")
+_NEEDED = ("ImageID", "StudyID", "PatientID", "Projection", "MethodLabel", "Labels")
+_OPTIONAL = ("ImageDir", "StudyDate_DICOM", "PatientBirth", "PatientSex_DICOM", "Report")
 _PHYSICIAN = "physician"
 
 
@@ -75,9 +75,10 @@ def open_splits(config: Any) -> dict[str, Studies]:
     found = sorted([*folder.glob(TABLE), *folder.glob(f"{TABLE}.gz")])
     if not found:
         raise UserError(f"no {TABLE} (or .csv.gz) in {folder}")
-    table, names = Packed(_COLUMNS), set()
+    table, names = Packed((*_NEEDED, *_OPTIONAL)), set()
     manual: set[str] = set()
-    for row in read_table(found[-1], _COLUMNS):
+    seen: set[str] = set()
+    for row in read_table(found[-1], _NEEDED, _OPTIONAL):
         view = _view(row)
         if not row.fault and not keep_view(view, config.views):
             continue
@@ -85,6 +86,9 @@ def open_splits(config: Any) -> dict[str, Studies]:
         names |= labels
         if not fault and row["MethodLabel"].lower() == _PHYSICIAN:
             manual.add(row["PatientID"])
+        if not fault and row["ImageID"] in seen:
+            fault = "the image occurs twice"
+        seen.add(row["ImageID"])
         table.append(Row(row.number, row.cells, fault))
     keys: dict[str, list[str]] = {"study": [], "subject": [], "split": []}
     for place in range(len(table)):

@@ -41,7 +41,7 @@ from lgdea_jax.records import NEGATIVE, POSITIVE, Box
 
 NAME, TERMS = "SIIM-ACR Pneumothorax Segmentation", "open"
 LICENCE = "competition rules: academic and non-commercial use; images: NIH Clinical Center"
-TABLE, IMAGES = "train-rle.csv", ("dicom-images-train", "siim/dicom-images-train")
+TABLE, IMAGES = "train-rle.csv", ("dicom-images-train", "siim/dicom-images-train", ".")
 FINDING, SIZE = "Pneumothorax", (1024, 1024)
 _COLUMNS = ("image", "boxes", "path")
 

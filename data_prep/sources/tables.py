@@ -25,6 +25,7 @@ csv.field_size_limit(min(sys.maxsize, 1 << 27))  # Run-length masks and reports 
 
 _SEX = {"m": "M", "male": "M", "f": "F", "female": "F"}
 _LABELS = {"1": POSITIVE, "0": NEGATIVE, "-1": UNCERTAIN, "": MISSING, "nan": MISSING}
+_LABELS |= {f"{cell}.0": _LABELS[cell] for cell in ("1", "0", "-1")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +153,7 @@ class Packed:
 
 def parse_label(cell: str) -> int | None:
     """1, 0, -1 (also as 1.0, ...), empty or nan -> POSITIVE, NEGATIVE, UNCERTAIN, MISSING; None for anything else."""
-    return _LABELS.get(cell.strip().lower().removesuffix(".0"))
+    return _LABELS.get(cell.strip().lower())
 
 
 def parse_sex(cell: str) -> str:

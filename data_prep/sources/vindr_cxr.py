@@ -154,7 +154,10 @@ class VindrReader:
         (row,) = rows
         name = row["image"]
         boxes = tuple(Box(finding, "", x, y, w, h) for finding, x, y, w, h in json.loads(row["boxes"]))
-        image = ImageRef(name, "PA", str(self._images / row["part"] / f"{name}.dicom"), boxes=boxes, row=row.number)
+        path = self._images / row["part"] / f"{name}.dicom"
+        if not path.is_file() and path.with_suffix(".dcm").is_file():  # As converters rename them.
+            path = path.with_suffix(".dcm")
+        image = ImageRef(name, "PA", str(path), boxes=boxes, row=row.number)
         labels = dict(zip(_LABELS, json.loads(row["labels"]), strict=True))
         return Study(name, name, split, (image,), "", labels, NAME, LICENCE, TERMS, modality="DX",
                      label_source="radiologist")

@@ -15,13 +15,20 @@ MAX_TILES = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Codestream:
-    """Rows, columns and samples per pixel of a codestream, the bits of a sample, and the tiles (1: not tiled)."""
+    """What a codestream states.
+
+    Attributes:
+      rows, columns: of the image; samples: per pixel; bits: of a sample; tiles: 1 where it is not tiled.
+      complete: False where a JPEG does not end with its end marker: decoders fill up what is missing and say nothing.
+        (JPEG 2000 can be cut by design.)
+    """
 
     rows: int
     columns: int
     samples: int
     bits: int
     tiles: int = 1
+    complete: bool = True
 
 
 def read_codestream(data: bytes) -> Codestream | None:
@@ -45,7 +52,7 @@ def _read_jpeg(data: bytes) -> Codestream | None:
         # SOF0 to SOF15 without DHT, JPG and DAC, which share their range; SOF55 is JPEG-LS.
         if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
             bits, rows, columns, samples = struct.unpack_from(">BHHB", data, place + 4)
-            return Codestream(rows, columns, samples, bits)
+            return Codestream(rows, columns, samples, bits, complete=b"\xff\xd9" in data[-64:])  # Padding may follow.
         place += 2 + struct.unpack_from(">H", data, place + 2)[0]
     return None
 

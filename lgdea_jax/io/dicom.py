@@ -51,7 +51,7 @@ def read_dicom(data: bytes) -> tuple[np.ndarray, ImageInfo]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Odd values in headers are common and harmless.
-            dataset = pydicom.dcmread(_io.BytesIO(data))
+            dataset = pydicom.dcmread(_io.BytesIO(data), force=data[128:132] != b"DICM")
             conversions = _complete(dataset)
             _check(dataset)
             _check_codestream(dataset)
@@ -108,22 +108,32 @@ def _check(dataset: Any) -> None:
     colour = int(dataset.SamplesPerPixel) != 1 or _photometric(dataset) == "PALETTE COLOR"
     if colour and str(dataset.get("SOPClassUID", "")).startswith(_SECONDARY_CAPTURE):
         raise UnreadableImage("a colour secondary capture, not a radiograph")
+    if not colour and _photometric(dataset) not in ("MONOCHROME1", "MONOCHROME2"):
+        raise UnreadableImage("a DICOM file whose photometric interpretation is unknown")
 
 
 def _check_codestream(dataset: Any) -> None:
     """Raises UnreadableImage where compressed pixels are not the image that the attributes describe."""
     from pydicom.encaps import get_frame
-    from pydicom.uid import RLELossless
 
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if not syntax.is_encapsulated or syntax == RLELossless:
+    if _plain(dataset):
         return
     header = read_codestream(get_frame(dataset.PixelData, 0, number_of_frames=1))
     if header is None:
         raise UnreadableImage(f"{_DAMAGED} (no codestream)")
+    if not header.complete:
+        raise UnreadableImage(f"{_DAMAGED} (the codestream ends early)")
     stated = (int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel))
     if (header.rows, header.columns, header.samples) != stated or header.tiles > MAX_TILES:
         raise UnreadableImage("a DICOM file whose compressed pixels are not the image that it describes")
+
+
+def _plain(dataset: Any) -> bool:
+    """Whether stored values come as they are, unused bits included: uncompressed, or run-length encoded."""
+    from pydicom.uid import RLELossless
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    return not syntax.is_encapsulated or syntax == RLELossless
 
 
 def _photometric(dataset: Any) -> str:
@@ -132,15 +142,15 @@ def _photometric(dataset: Any) -> str:
 
 def _picture(dataset: Any) -> tuple[np.ndarray, str, tuple[str, ...]]:
     """(array, mode, conversions) of a checked file."""
+    plain = _plain(dataset)
+    dataset.pixel_array_options(correct_unused_bits=not plain)  # `_used_bits` does: pydicom overlooks HighBit.
     photometric, pixels = _photometric(dataset), dataset.pixel_array
     colour = int(dataset.SamplesPerPixel) == 3
     if pixels.ndim != (3 if colour else 2):
         raise UnreadableImage("a multi-frame DICOM where one image is expected")
     if colour or photometric == "PALETTE COLOR":
         return _colours(dataset, pixels, photometric)
-    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise UnreadableImage("a DICOM file whose photometric interpretation is unknown")
-    pixels = _used_bits(dataset, pixels)
+    pixels = _used_bits(dataset, pixels) if plain else pixels
     padding = _padding(dataset, pixels)
     values, done = _modality(dataset, pixels)
     seen = values if padding is None else values[~padding]
@@ -172,12 +182,9 @@ def _colours(dataset: Any, pixels: np.ndarray, photometric: str) -> tuple[np.nda
 
 
 def _used_bits(dataset: Any, pixels: np.ndarray) -> np.ndarray:
-    """Stored values without what lies in the unused bits; encoders of compressed data leave nothing there."""
-    from pydicom.uid import RLELossless
-
+    """Stored values without what lies in the unused bits."""
     allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if pixels.dtype.kind not in "iu" or stored == allocated or (syntax.is_compressed and syntax != RLELossless):
+    if pixels.dtype.kind not in "iu" or stored == allocated:
         return pixels
     unsigned = pixels.astype(pixels.dtype.newbyteorder("=")).view(f"u{pixels.dtype.itemsize}")
     shift = min(max(int(dataset.HighBit) + 1 - stored, 0), allocated - stored)

@@ -17,6 +17,9 @@ from lgdea_jax.io.codestream import Codestream, read_codestream
 from lgdea_jax.io.dicom import read_dicom
 from lgdea_jax.io.image_info import MAX_PIXELS, ImageInfo, UnreadableImage
 
+# How a DICOM file without its preamble begins: groups 2 and 8, with the lowest elements that stand there.
+_BARE_DICOM = (b"\x02\0\0\0", b"\x08\0\0\0", b"\x08\0\x05\0", b"\x08\0\x08\0", b"\x08\0\x16\0")
+
 
 def read_image_file(path: str | Path) -> tuple[np.ndarray, ImageInfo]:
     """Reads one image.
@@ -52,7 +55,7 @@ def read_image_bytes(data: bytes) -> tuple[np.ndarray, ImageInfo]:
     if data[:2] == b"\xff\xd8":
         header = read_codestream(data)
         return _read_deep_jpeg(data, header) if header and header.bits > 8 else _read_pillow(data, "jpeg")
-    if data[128:132] == b"DICM":
+    if data[128:132] == b"DICM" or data[:4] in _BARE_DICOM:
         return read_dicom(data)
     if data[:2] == b"\x1f\x8b" or data[344:348] in (b"n+1\0", b"ni1\0"):
         raise UnreadableImage("a volume (NIfTI) where a 2D image is expected")
@@ -107,6 +110,8 @@ def _read_deep_jpeg(data: bytes, header: Codestream) -> tuple[np.ndarray, ImageI
     libjpeg = require("libjpeg", "dicom", "reading JPEG of more than 8 bits")
     if header.rows * header.columns > MAX_PIXELS:
         raise UnreadableImage("the image has more pixels than can be trusted")
+    if not header.complete:
+        raise UnreadableImage("the JPEG file is truncated or damaged")
     if header.samples != 1:
         raise UnreadableImage("a colour JPEG of more than 8 bits")
     try:

@@ -76,9 +76,11 @@ def test_nih_boxes_need_images_of_their_size(tmp_path):
 def test_nih_faults(tmp_path):
     folder = releases.written("chestxray14", tmp_path / "n")
     boxes = (folder / "BBox_List_2017.csv").read_text()
-    (folder / "BBox_List_2017.csv").write_text(boxes + "00000001_000.png,Mass,1,2,-3,4,,,\n")
-    with pytest.raises(UserError, match=r"BBox_List_2017\.csv row \d+ is no box"):
-        open_sources(releases.config("chestxray14", folder))
+    (folder / "BBox_List_2017.csv").write_text(boxes + "00000002_000.png,Mass,1,2,-3,4,,,\n")
+    source = open_sources(releases.config("chestxray14", folder))["train"]
+    refused = [r for i in range(len(source)) for r in source[i].rejections]
+    assert ("00000002_000.png", "a box with an unknown label or without extent") in [
+        (r.image_id, r.reason) for r in refused]
     (folder / "BBox_List_2017.csv").unlink()
     (folder / "train_val_list.txt").write_text((folder / "test_list.txt").read_text())
     with pytest.raises(UserError, match="6 images are both in"):

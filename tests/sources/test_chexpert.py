@@ -88,3 +88,18 @@ def test_labels_that_differ_within_a_study(tmp_path):
     study = open_sources(releases.config("chexpert", folder))["train"][0]
     assert [image.view for image in study.images] == ["AP"]
     assert [(r.image_id, r.row) for r in study.rejections] == [("train/patient00001/study1/view2_lateral.jpg", 3)]
+
+
+def test_an_image_that_occurs_twice(tmp_path):
+    folder = releases.written("chexpert", tmp_path / "c")
+    rows = releases.rows(folder / "train.csv")
+    world.table(folder / "train.csv", [rows[0], *rows])
+    source = open_sources(releases.config("chexpert", folder))["train"]
+    assert [r.reason for i in range(2) for r in source[i].rejections] == ["the image occurs twice"]
+
+
+def test_the_folder_above_the_release(tmp_path):
+    releases.written("chexpert", tmp_path / "above" / "CheXpert-v1.0-small")
+    source = open_sources(releases.config("chexpert", tmp_path / "above"))["train"]
+    assert (tmp_path / "above" / "CheXpert-v1.0-small" / "train" / "patient00001" / "study1" / "view1_frontal.jpg"
+            ).samefile(source[0].images[0].path)

@@ -41,5 +41,8 @@ def test_two_classes_and_a_validation_list(tmp_path):
         "test": {"No Finding": -2, "Pneumonia": -2, "COVID-19": 0}}
     with pytest.raises(UserError, match=r"is of version 9B, config\.covidx\.version says 8A"):
         open_sources(releases.config("covidx", folder, version="8A"))
+    # Without a version in the config that of the list's name counts; a list without one needs it.
+    assert open_sources(releases.config("covidx", folder))["test"][0].source == "COVIDx CXR 9B (rsna)"
+    (folder / "test_COVIDx9B.txt").rename(folder / "test.txt")
     with pytest.raises(UserError, match=r"config\.covidx\.version is needed"):
         open_sources(releases.config("covidx", folder))

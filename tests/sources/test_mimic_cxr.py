@@ -128,6 +128,19 @@ def test_faults_of_the_whole_release(tmp_path, caplog):
         open_sources(releases.config("mimic_cxr", folder))
 
 
+def test_faults_of_rows_refuse_these_rows_only(tmp_path):
+    folder = releases.written("mimic_cxr", tmp_path / "m")
+    for name, old, new in (("chexpert", "50000001,", "50000001,7"), ("split", ",validate", ",fold")):
+        table = folder / f"mimic-cxr-2.0.0-{name}.csv.gz"
+        table.write_bytes(gzip.compress(gzip.decompress(table.read_bytes()).decode().replace(old, new, 1).encode()))
+    sources = open_sources(releases.config("mimic_cxr", folder, verify="none"))
+    found = {r.image_id: r.reason for source in sources.values() for i in range(len(source))
+             for r in source[i].rejections}
+    assert found[fixture.dicom_id(10)] == "a label is none of 1, 0, -1 and empty"
+    assert found[fixture.dicom_id(20)] == "its split is none of train, validate, test"
+    assert sum(source[i].rows for source in sources.values() for i in range(len(source))) == 26
+
+
 def test_every_file_is_checked_when_asked(tmp_path):
     folder = releases.written("mimic_cxr", tmp_path / "m")
     open_sources(releases.config("mimic_cxr", folder, verify="all"))

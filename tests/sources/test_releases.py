@@ -2,14 +2,16 @@
 
 import importlib
 import pickle
+import sys
 
 import numpy as np
 import pytest
 
-from data_prep.build import SOURCES, open_sources
+from data_prep.build import SOURCES, build, open_sources
 from lgdea_jax.cli import UserError
 from lgdea_jax.io import decode_image
-from lgdea_jax.record_source import load_index
+from lgdea_jax.record_source import load_index, load_metadata, open_records
+from tests.build.run import build as run_build
 from tests.sources import releases
 
 # name -> (input rows of 12 studies and the odd rows, refused ones, terms, more keys of the config).
@@ -90,3 +92,20 @@ def test_a_folder_without_the_release_is_refused(name, tmp_path):
 def test_the_docstring_says_how_views_and_rows_are_taken(name):
     text = " ".join(importlib.import_module(f"data_prep.sources.{name}").__doc__.split())
     assert "frontal" in text.lower() and "An input row is" in text and f"configs/data/{name}.py" in text
+
+
+def test_the_command_with_worker_processes(tmp_path):
+    folder = releases.written("vindr_cxr", tmp_path / "vindr")
+    process = run_build("--config=configs/data/vindr_cxr.py", f"--config.vindr_cxr.path={folder}", "--config.workers=2",
+                        "--config.shard_studies=4", f"--out={tmp_path / 'out'}")
+    assert process.returncode == 3, process.stderr
+    assert "1 x a colour secondary capture, not a radiograph" in process.stdout
+    splits = load_metadata(tmp_path / "out").splits
+    assert sum(len(list(open_records(tmp_path / "out", split))) for split in splits) == 12
+
+
+def test_dicom_without_the_extra_names_it(tmp_path, monkeypatch):
+    folder = releases.written("rsna_pneumonia", tmp_path / "rsna")
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(UserError, match=r"pip install 'lgdea-jax\[dicom\]'"):
+        build(releases.config("rsna_pneumonia", folder), tmp_path / "out", progress=False)
