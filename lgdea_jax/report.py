@@ -172,7 +172,8 @@ def _head(run: Run) -> str:
         facts.append(f"{len(content['rejected'])} records left out: their images could not be read")
     shown = f'<p class="warn">{text(warning)}</p>' if warning else ""
     protocol = f"<details><summary>Protocol</summary>{listing(remarks)}</details>" if remarks else ""
-    return f"{shown}{listing(facts)}{protocol}<p><code>{text(content['command'])}</code></p>"
+    command = text(content["command"])
+    return f'{shown}{listing(facts)}{protocol}<code class="line">{command}</code>'
 
 
 def _metrics(run: Run) -> str:
@@ -222,19 +223,28 @@ def _findings(run: Run) -> str:
 def _curves(run: Run) -> str:
     if not (run.folder / SAMPLES).is_file():
         return ""
-    out, seen = "", set()
+    drawn: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for mode in run.modes:
         for key, samples in tasks.load_samples(run.folder / SAMPLES, mode).items():
-            if not isinstance(samples, ClassifierSamples):
-                continue
-            mark = key, samples.arrays["scores"].tobytes()
-            if mark in seen:  # The same scores in both modes.
-                continue
-            seen.add(mark)
-            plots = _roc_plots(samples)
-            if plots:
-                out += f"<h3>ROC curves, {text(key)} ({text(mode)})</h3>{plots}"
+            if isinstance(samples, ClassifierSamples) and (plots := _roc_plots(samples)):
+                drawn.setdefault((key, plots), []).append((mode, _calibration(samples)))
+    out = ""
+    for (key, plots), modes in drawn.items():  # Modes that rank alike share their curves.
+        out += f"<h3>ROC curves, {text(key)} ({text(', '.join(mode for mode, _ in modes))})</h3>{plots}"
+        reliable = "".join(plot for _, plot in modes)
+        if reliable:
+            out += f'<details><summary>Calibration</summary><div class="grid">{reliable}</div></details>'
     return out
+
+
+def _calibration(samples: ClassifierSamples) -> str:
+    """The reliability curve of all findings together, "" where scores are no probabilities."""
+    if not samples.info.get("probabilities"):
+        return ""
+    rows = classification.reliability(probabilities(samples.arrays["scores"]).ravel(), samples.arrays["labels"].ravel())
+    return curve(np.array([row[0] for row in rows]), np.array([row[1] for row in rows]),
+                 f"{samples.info.get('ensemble', samples.key)}: all findings together; on the diagonal: calibrated",
+                 "predicted", "observed", dots=True)
 
 
 def _roc_plots(samples: ClassifierSamples) -> str:
@@ -251,13 +261,7 @@ def _roc_plots(samples: ClassifierSamples) -> str:
         return ""
     left = len(samples.names["findings"]) - len(order)
     said = f'<p class="dim">The {MOST_CURVES} with most positives; {left} more are not drawn.</p>' if left else ""
-    grid = f'<div class="grid">{"".join(plots)}</div>{said}'
-    if not samples.info.get("probabilities"):
-        return grid
-    rows = classification.reliability(probabilities(scores).ravel(), labels.ravel())
-    reliable = curve(np.array([row[0] for row in rows]), np.array([row[1] for row in rows]),
-                     "all findings together; on the diagonal: calibrated", "predicted", "observed", dots=True)
-    return f'{grid}<details><summary>Calibration</summary><div class="grid">{reliable}</div></details>'
+    return f'<div class="grid">{"".join(plots)}</div>{said}'
 
 
 def _subgroups(run: Run) -> str:

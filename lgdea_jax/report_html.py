@@ -27,6 +27,7 @@ h3{font-size:1.05rem;margin:1.4rem 0 .4rem}
 section{margin:2.2rem 0 0;padding-top:1.4rem;border-top:3px solid var(--line)}
 p,ul{margin:.4rem 0}.dim{color:var(--dim)}.warn{color:var(--warn);font-weight:600}
 code{font-size:.85em;background:var(--card);padding:.1em .3em;border-radius:4px}
+.line{display:block;overflow-x:auto;white-space:pre;padding:.35rem .5rem}
 .scroll{overflow-x:auto;margin:.3rem 0}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.92rem;overflow-wrap:normal}
 th,td{padding:.28rem .7rem .28rem 0;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}

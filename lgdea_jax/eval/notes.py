@@ -48,6 +48,7 @@ def _zero_shot(info: Mapping[str, Any]) -> list[str]:
         lines.append(f"zero-shot: the benchmark's own prompts for {', '.join(info['own_prompts'])}")
     if "thresholds" in info:
         lines.append(f"zero-shot: thresholds of F1 and MCC chosen on {info['thresholds_from']}")
+    lines.append("accuracy, kappa and the macro values: over images of exactly one class")
     return lines + [f"zero-shot leaves out {', '.join(info[key])} ({why})"
                     for key, why in (("one_class_only", "one class only"), ("no_prompts", "no prompts")) if info[key]]
 
