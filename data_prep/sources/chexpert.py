@@ -5,7 +5,8 @@
 CHEXPERT holds `train.csv` (labels of a program that read the reports: training split), `valid.csv` (radiologists:
 validation) and, where there, `test_labels.csv` or `test.csv` (radiologists: test); and the images under `train/`,
 `valid/` and `test/`. The small release (CheXpert-v1.0-small, JPEG of reduced size) and the full one differ in the
-first folder of the `Path` column only, which is ignored. With `reports` naming the table of CheXpert Plus
+first folder of the `Path` column, which is ignored; the full one's archives unpack to `CheXpert-v1.0 batch 1
+(validate & csv)` and so on, and are read as they lie. With `reports` naming the table of CheXpert Plus
 (df_chexpert_plus_240401.csv) studies get findings and impression; its PNG files are found too (`images` names their
 folder).
 
@@ -50,7 +51,8 @@ from lgdea_jax.findings.label_sets import LABEL_SETS
 NAME, TERMS = "CheXpert", "credentialed"  # Given to registered users, who may not pass it on.
 LICENCE = "Stanford University Dataset Research Use Agreement"
 TABLES = {"train": ("train.csv",), "validation": ("valid.csv",), "test": ("test_labels.csv", "test.csv")}
-RELEASES = ("CheXpert-v1.0-small", "CheXpert-v1.0")
+BATCHES = "CheXpert-v1.0 batch *"  # How the archives of the full release unpack: patients without the folder train/.
+RELEASES = ("CheXpert-v1.0-small", "CheXpert-v1.0", "CheXpert-v1.0 batch 1 (validate & csv)")
 COUNTS = {"train": 223_414, "validation": 234, "test": 668}
 SECTIONS = ("findings", "impression", "clinical_history", "history", "comparison", "technique", "narrative", "summary")
 _LABELS = LABEL_SETS["chexpert14"]
@@ -75,7 +77,8 @@ def open_splits(config: Any) -> dict[str, Studies]:
       UserError: a table, column or folder is missing, or a subject lies in two splits.
     """
     config = config.chexpert
-    folder = _release(open_folder(config, "chexpert", "train.csv and valid.csv"))
+    given = open_folder(config, "chexpert", "train.csv and valid.csv")
+    folder = _release(given)
     for name in config.report_sections:
         choose("report section", name, SECTIONS)
     paths = {"train": need_table(folder, *TABLES["train"])}
@@ -91,7 +94,8 @@ def open_splits(config: Any) -> dict[str, Studies]:
         compare_count(f"images in {path.name}", count, COUNTS[split])
     images = image_folder(folder, config.images, (".",))
     reports = _Reports.read(Path(config.reports), tuple(config.report_sections)) if config.reports else None
-    return group(CheXpertReader(images, reports), table, **keys, identity=_identity,
+    roots = (images, *sorted(given.glob(BATCHES))) if images else ()
+    return group(CheXpertReader(roots, reports), table, **keys, identity=_identity,
                  digest=[reports.digest] if reports else [])
 
 
@@ -178,7 +182,7 @@ class CheXpertReader:
 
     label_names = _LABELS
 
-    def __init__(self, images: Path | None, reports: _Reports | None) -> None:
+    def __init__(self, images: Sequence[Path], reports: _Reports | None) -> None:
         self._images, self._reports = images, reports
 
     def study(self, split: str, rows: Sequence[Row]) -> Study:
@@ -202,9 +206,10 @@ class CheXpertReader:
             label_source="report_program" if split == "train" else "radiologist")
 
     def _file(self, name: str) -> str:
-        stated = self._images / name
-        for suffix in _SUFFIXES:
-            path = stated.with_suffix(suffix) if suffix else stated
-            if path.is_file():
-                return str(path)
-        return str(stated)  # Refused when it is opened.
+        places = [root / part for root in self._images for part in (name, name.partition("/")[2])]
+        for place in places:
+            for suffix in _SUFFIXES:
+                path = place.with_suffix(suffix) if suffix else place
+                if path.is_file():
+                    return str(path)
+        return str(places[0])  # Refused when it is opened.

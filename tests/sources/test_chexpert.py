@@ -103,3 +103,17 @@ def test_the_folder_above_the_release(tmp_path):
     source = open_sources(releases.config("chexpert", tmp_path / "above"))["train"]
     assert (tmp_path / "above" / "CheXpert-v1.0-small" / "train" / "patient00001" / "study1" / "view1_frontal.jpg"
             ).samefile(source[0].images[0].path)
+
+
+def test_the_full_release_as_its_archives_unpack(tmp_path):
+    written = releases.written("chexpert", tmp_path / "c", release="CheXpert-v1.0")
+    folder = tmp_path / "full"
+    first, second = folder / "CheXpert-v1.0 batch 1 (validate & csv)", folder / "CheXpert-v1.0 batch 2 (train 1)"
+    folder.mkdir()
+    (written / "train").rename(second)  # Patients without the folder train/.
+    written.rename(first)
+    sources = open_sources(releases.config("chexpert", folder))
+    assert second.joinpath("patient00001", "study1", "view1_frontal.jpg").samefile(sources["train"][0].images[0].path)
+    assert first.joinpath("valid", "patient00007", "study1", "view1_frontal.jpg").samefile(
+        sources["validation"][0].images[0].path)
+    assert sources["train"][0].images[0].image_id == "train/patient00001/study1/view1_frontal.jpg"
