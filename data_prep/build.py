@@ -66,6 +66,16 @@ SOURCES = {
     "phantom": "data_prep.sources.phantom",
     "table": "data_prep.sources.table",
     "openi": "data_prep.sources.openi",
+    "mimic_cxr": "data_prep.sources.mimic_cxr",
+    "ms_cxr": "data_prep.sources.ms_cxr",
+    "chexpert": "data_prep.sources.chexpert",
+    "padchest": "data_prep.sources.padchest",
+    "chestxray14": "data_prep.sources.chestxray14",
+    "chestx_det10": "data_prep.sources.chestx_det10",
+    "rsna_pneumonia": "data_prep.sources.rsna_pneumonia",
+    "siim_acr": "data_prep.sources.siim_acr",
+    "covidx": "data_prep.sources.covidx",
+    "vindr_cxr": "data_prep.sources.vindr_cxr",
 }
 
 RUNNERS = ("local", "beam")

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import importlib
 import json
+import math
 import os
 import re
 import zipfile
@@ -25,7 +26,7 @@ import numpy as np
 from data_prep.extract.extractors import LANGUAGES, LLM_EXTRACTORS, reads
 from data_prep.study import ImageRef, Reject, Rejection, Study
 from lgdea_jax.cli import choose
-from lgdea_jax.io import UnreadableImage, encode_image, read_image_file
+from lgdea_jax.io import ImageInfo, UnreadableImage, encode_image, read_image_file
 from lgdea_jax.preprocess.image import RECORD_TRANSFORM, difference_hash, grey8
 from lgdea_jax.record_codec import encode_record
 from lgdea_jax.record_source import BUILD_FOLDER, INDEX_COLUMNS
@@ -209,18 +210,19 @@ class RecordMaker:
         return tuple(extraction.evidence), bool(extraction.normal)
 
     def _image(self, ref: ImageRef, converted: Counter[str]) -> tuple[Any, ...]:
-        view, modality, spacing, done = ref.view, "", (0.0, 0.0), ()
         if ref.pixels is not None:
-            pixels = ref.pixels
+            pixels, info = ref.pixels, ImageInfo("", "")
         else:
             pixels, info = read_image_file(ref.path)
-            view, modality, spacing, done = view or info.view, info.modality, info.spacing, info.conversions
         if pixels.size == 0:
             raise UnreadableImage("the image has no pixels")
+        if any(ref.size) and pixels.shape[:2] != ref.size:
+            raise UnreadableImage(f"the image is {pixels.shape[0]} x {pixels.shape[1]} pixels, its boxes are for "
+                                  f"{ref.size[0]} x {ref.size[1]}")
         boxes = tuple(self._clip(box, pixels.shape) for box in ref.boxes)
         image, conversions = grey8(pixels, self._spec.image_size)
-        converted.update([*done, *conversions])
-        return difference_hash(image), pixels.shape[:2], image, view, modality, spacing, boxes
+        converted.update([*info.conversions, *conversions])
+        return difference_hash(image), pixels.shape[:2], image, info, boxes
 
     @staticmethod
     def _clip(box: Box, shape: tuple[int, ...]) -> Box:
@@ -238,6 +240,7 @@ class RecordMaker:
             "study_id": study.study_id, "subject_id": study.subject_id, "report": report, "evidence": evidence,
             "normal": normal, "labels": labels, "has_report": bool(report), "sex": study.sex, "age": study.age,
             "source": study.source, "licence": study.licence, "terms": study.terms, "language": study.language,
+            "label_source": study.label_source,
             "extractor": self._extractor[0] if report and self._extractor else "",
         }
         if image is None:
@@ -247,12 +250,14 @@ class RecordMaker:
                 original_shape=zeros, spacing=np.zeros(3, np.float32), boxes=(), has_image=False, transform="",
                 **common)
             return record, np.zeros(4, np.uint64)
-        ref, image_hash, original, pixels, view, modality, spacing, boxes = image
+        ref, image_hash, original, pixels, info, boxes = image
+        common["sex"] = study.sex or info.sex
+        common["age"] = info.age if math.isnan(study.age) else study.age
         record = Record(
-            image_id=ref.image_id, modality=modality or study.modality, view=view,
+            image_id=ref.image_id, modality=info.modality or study.modality, view=ref.view or info.view,
             image=encode_image(pixels, self._spec.image_encoding), image_format=self._spec.image_encoding,
             image_shape=np.array([1, *pixels.shape], np.int32), original_shape=np.array([1, *original], np.int32),
-            spacing=np.array([0.0, *spacing], np.float32), boxes=boxes, has_image=True, transform=RECORD_TRANSFORM,
+            spacing=np.array([0.0, *info.spacing], np.float32), boxes=boxes, has_image=True, transform=RECORD_TRANSFORM,
             **common)
         return record, image_hash
 

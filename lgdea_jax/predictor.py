@@ -46,7 +46,8 @@ class Predictor:
 
         def images(params: Any, images: jax.Array) -> dict[str, jax.Array]:
             model = nnx.merge(graphdef, params)
-            return method.image_embedding(train_step.forward(model, {"image": images}, **common))
+            outputs = train_step.forward(model, {"image": images}, **common)
+            return {**method.image_embedding(outputs), "features": outputs["image"]["features"]}
 
         def texts(params: Any, tokens: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:
             model = nnx.merge(graphdef, params)
@@ -61,7 +62,7 @@ class Predictor:
         self._params = jax.device_put(params, jax.local_devices()[0])
 
     def images(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """uint8 [N, S, S] -> embedding float32 [N, E] and, where the method grounds, patches float32 [N, L, Q]."""
+        """uint8 [N, S, S] -> float32 embedding [N, E], tower features [N, W], patches [N, L, Q] where it grounds."""
         if images.shape[1:] != (self.image_size, self.image_size) or images.dtype != np.uint8:
             raise ValueError(f"images are {images.dtype} {list(images.shape)}, not uint8 [N, {self.image_size}, "
                              f"{self.image_size}]")

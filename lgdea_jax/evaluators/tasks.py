@@ -11,13 +11,14 @@ import numpy as np
 from lgdea_jax.cli import UserError, choose
 from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict, Samples
 from lgdea_jax.evaluators.grounding import Grounding, GroundingSamples
+from lgdea_jax.evaluators.probe import ProbeSamples
 from lgdea_jax.evaluators.retrieval import Retrieval, RetrievalSamples
 from lgdea_jax.evaluators.zero_shot import ZeroShot, ZeroShotSamples
 
 TASKS = ("zero_shot", "retrieval", "grounding")
 MODES = ("clean", "official")
 SAMPLES: Mapping[str, type[Samples]] = {"zero_shot": ZeroShotSamples, "retrieval": RetrievalSamples,
-                                        "grounding": GroundingSamples}
+                                        "grounding": GroundingSamples, "probe": ProbeSamples}
 
 
 def evaluator(task: str, data: EvalData, *, mode: str = "clean", seed: int = 0, scoring: str = "pair") -> Evaluator:
@@ -77,7 +78,9 @@ def save_samples(path: Path, samples: Mapping[str, Sequence[Samples]]) -> None:
 
 
 def load_samples(path: Path, mode: str = "clean") -> dict[str, Samples]:
-    """{task: samples} of one mode, as `save_samples` wrote them, for intervals and paired tests.
+    """{key: samples} of one mode, as `save_samples` wrote them, for intervals and paired tests.
+
+    A key is the task's name; those of probes name their share too, "probe@0.1".
 
     Raises:
       UserError: no such file or mode.
@@ -90,13 +93,12 @@ def load_samples(path: Path, mode: str = "clean") -> dict[str, Samples]:
         modes = sorted({key.split("/", 1)[0] for key in archive.files})
         choose("mode", mode, modes)
         out: dict[str, Samples] = {}
-        for task, kind in SAMPLES.items():
-            prefix = f"{mode}/{task}/"
-            if f"{prefix}meta" not in archive.files:
-                continue
+        tails = [name.split("/") for name in archive.files if name.startswith(f"{mode}/")]
+        for key in [tail[1] for tail in tails if tail[2] == "meta"]:
+            prefix = f"{mode}/{key}/"
             meta = json.loads(str(archive[f"{prefix}meta"]))
             start = len(f"{prefix}array/")
-            arrays = {key[start:]: archive[key] for key in archive.files if key.startswith(f"{prefix}array/")}
-            names = {key: tuple(value) for key, value in meta["names"].items()}
-            out[task] = kind(archive[f"{prefix}subjects"], arrays, names, meta["info"])
+            arrays = {name[start:]: archive[name] for name in archive.files if name.startswith(f"{prefix}array/")}
+            names = {name: tuple(value) for name, value in meta["names"].items()}
+            out[key] = SAMPLES[key.split("@")[0]](archive[f"{prefix}subjects"], arrays, names, meta["info"])
     return out

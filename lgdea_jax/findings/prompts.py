@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from lgdea_jax.cli import UserError
-from lgdea_jax.findings.vocabulary import BY_NAME, NO_FINDING
+from lgdea_jax.findings.vocabulary import LABELLED, NO_FINDING
 
 STYLES = ("cxr", "ct")
 
@@ -165,7 +165,7 @@ def _places(style: str) -> tuple[str, ...]:
 
 
 def _check(finding: str, style: str) -> None:
-    if finding not in BY_NAME:
+    if finding not in LABELLED:
         raise UserError(f"no prompts for {finding!r}: not a finding of the vocabulary")
     if style not in STYLES:
         raise UserError(f"unknown prompt style {style!r}; known: {', '.join(STYLES)}")
@@ -194,7 +194,7 @@ def positive_prompts(finding: str, *, style: str = "cxr") -> tuple[str, ...]:
     _check(finding, style)
     if finding in _BANKS:
         return _BANKS[finding].positive
-    names = BY_NAME[finding].synonyms[:6]
+    names = LABELLED[finding].synonyms[:6]
     texts = [_sentence(name) for name in names] + [f"There is {names[0]}", f"Findings consistent with {names[0]}",
                                                    f"Mild {names[0]}"]
     if finding in _IN_LUNG:
@@ -207,7 +207,7 @@ def negative_prompts(finding: str, *, style: str = "cxr") -> tuple[str, ...]:
     _check(finding, style)
     if finding in _BANKS:
         return _BANKS[finding].negative
-    name, *others = BY_NAME[finding].synonyms[:3]
+    name, *others = LABELLED[finding].synonyms[:3]
     texts = [f"No {name}", f"There is no {name}", f"No evidence of {name}", f"No {name} is seen",
              *(f"No {other}" for other in others)]
     return tuple(dict.fromkeys(texts))
