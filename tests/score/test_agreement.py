@@ -66,7 +66,8 @@ def test_score_compares_a_model_with_the_rules_and_with_another_model(tmp_path, 
         assert result["second"] == "rules@2" and (result["n"], result["without_reply"]) == (40, 0)
         row = result["findings"]["Pneumothorax"]  # Present in the odd ones.
         assert (row["both"], row["first"], row["second"], row["neither"]) == (20, 5, 0, 15)
-        assert row["certainty"]["likely"]["absent"] + row["certainty"]["possible"]["absent"] == 5 and row["certainty"]["present"]["present"] == 20
+        table = row["certainty"]
+        assert table["likely"]["absent"] + table["possible"]["absent"] == 5 and table["present"]["present"] == 20
         # The expected share is (25 x 20 + 15 x 20) / 1600, the observed one 35 / 40.
         assert row["kappa"]["value"] == pytest.approx((35 / 40 - 0.5) / 0.5) and row["kappa"]["low"] < 0.75
         assert "agreement with rules@2 Pneumothorax: kappa 0.750, both 20" in capsys.readouterr().out
