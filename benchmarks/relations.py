@@ -75,7 +75,7 @@ def make_inputs(case: Case) -> tuple[Any, ...]:
             values = sharpness * jax.random.normal(jax.random.fold_in(key, start), (size, width))
             return lax.dynamic_update_slice_in_dim(out, jax.nn.softmax(values), start, 0)
 
-        size = min(2048, case.rows)
+        size = min(1024, case.rows)
         full, rest = divmod(case.rows, size)
         out = lax.fori_loop(0, full, lambda i, out: block(i * size, size, out), jnp.zeros((case.rows, width)))
         return block(full * size, rest, out) if rest else out
@@ -195,7 +195,7 @@ def measure(case: Case) -> dict[str, Any]:
     if case.dense:
         program = jax.jit(functools.partial(dense_both_directions, order=case.order)).lower(*inputs).compile()
         rival = functools.partial(program, *inputs)
-    seconds, process, rival_seconds, difference = [], [], [], 0.0
+    seconds, process, rival_seconds, rival_process, difference = [], [], [], [], 0.0
     for _ in range(case.repeats):
         result, wall, used = timed(run)
         seconds.append(wall)
@@ -203,8 +203,9 @@ def measure(case: Case) -> dict[str, Any]:
         if rival is None:
             del result  # Or the next repeat has two results in memory.
             continue
-        expected, wall, _ = timed(rival)
+        expected, wall, used = timed(rival)
         rival_seconds.append(wall)
+        rival_process.append(used)
         difference = max(difference, *(float(np.max(np.abs(np.asarray(a) - np.asarray(b)))) for a, b in
                                        zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True)))
         del result, expected
@@ -212,7 +213,7 @@ def measure(case: Case) -> dict[str, Any]:
     if rival is not None:
         if difference > 1e-5:
             raise AssertionError(f"anchors and the dense form differ by {difference}")
-        row |= {"dense_seconds": rival_seconds, "difference": difference}
+        row |= {"dense_seconds": rival_seconds, "dense_process_seconds": rival_process, "difference": difference}
     return row
 
 
@@ -242,8 +243,8 @@ def exponent(rows: Sequence[dict[str, Any]], key: str) -> float:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The measurements as Markdown."""
-    lines = ["| assignments | rows a side | seconds: median (worst) | MB: inputs | above them | start | peak |",
-             "|---|---|---|---|---|---|---|"]
+    lines = ["| assignments | rows a side | seconds: median (worst) | processor | MB: inputs | above | start | peak |",
+             "|---|---|---|---|---|---|---|---|"]
     for row in rows:
         above = row["peak_bytes"] - row["input_bytes"]
         sizes = (row["input_bytes"], above, row["start_bytes"], row["peak_bytes"])
@@ -251,8 +252,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         name = f"top {row['top']}" if row["top"] else "arrays"
         if row["dense"]:  # The peak is that of the rival.
             name, memory = f"{name}; dense: {statistics.median(row['dense_seconds']):.2f} s", [""] * len(memory)
-        seconds = f"{statistics.median(row['seconds']):.2f} ({max(row['seconds']):.2f})"
-        lines.append(f"| {' | '.join([name, format(row['rows'], ','), seconds, *memory])} |")
+        seconds = [f"{statistics.median(row['seconds']):.2f} ({max(row['seconds']):.2f})",
+                   f"{statistics.median(row['process_seconds']):.2f}"]
+        lines.append(f"| {' | '.join([name, format(row['rows'], ','), *seconds, *memory])} |")
     return "\n".join(lines)
 
 
@@ -275,7 +277,9 @@ def goals(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             goal(f"{name}: GB above the inputs", (last["peak_bytes"] - last["input_bytes"]) / 1e9, 0.5)
         goal(f"{name}: largest array made / (images x reports)", last["largest_array"] / last["rows"]**2, 0.1)
         if len(series) > 1:
-            goal(f"{name}: exponent of time over {len(series) - 1} doublings", exponent(series, "seconds"), 1.05)
+            # Processor time: on a shared machine the wall clock tells how much of it the others took.
+            goal(f"{name}: exponent of processor time over {len(series) - 1} doublings",
+                 exponent(series, "process_seconds"), 1.05)
     for row in rows:
         if row["dense"]:
             ratio = statistics.median(row["dense_seconds"]) / statistics.median(row["seconds"])

@@ -42,7 +42,7 @@ __all__ = ["AnchorGraph", "NeighbourGraph", "Neighbours", "Rows", "Seeds", "Spar
 
 GRAPHS = ("anchors", "knn")
 SCALINGS = ("balanced", "symmetric", "row")
-_BLOCK = 2048  # Rows at a time: 8 MB of float32 at 1,024 landmarks; larger blocks are no faster.
+_BLOCK = 1024  # Rows at a time: 4 MB of float32 at 1,024 landmarks; larger blocks are no faster.
 _TINY = 1e-30  # Anchors and rows with less mass than this count as empty: what is divided by it could overflow.
 _BALANCING_STEPS = 50
 
