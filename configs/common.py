@@ -115,13 +115,13 @@ def get_config(arg=None):
     config.compile_cache = "~/.cache/lgdea_jax/compiled"  # "" compiles anew each time.
 
     config.methods = ConfigDict()
-    config.methods.clip = ConfigDict({"text": "report", "scoring": "pair", "weights": {"contrastive": 1.0}})
+    config.methods.clip = ConfigDict({"text": "report", "scoring": "contrast", "weights": {"contrastive": 1.0}})
     config.methods.clip_evidence = ConfigDict({
         "text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0}})
     config.methods.clip_evidence_soft = ConfigDict({
         "text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0},
         "own_share": 0.2, "target_temperature": 0.5})
-    config.methods.clip_sigmoid = ConfigDict({"text": "report", "scoring": "pair", "weights": {"sigmoid": 1.0}})
+    config.methods.clip_sigmoid = ConfigDict({"text": "report", "scoring": "contrast", "weights": {"sigmoid": 1.0}})
     config.methods.supervised = ConfigDict({
         "text": "", "scoring": "positive", "weights": {"labels": 1.0}, "uncertain": "ignore"})
     lgdea = {

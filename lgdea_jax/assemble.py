@@ -31,8 +31,7 @@ class Method:
 
     Attributes:
       text: which text it reads ("report", "evidence", "phrases", or "" for none); see `input_pipeline.TextView`.
-      scoring: "pair" scores a finding by its positive minus its negative prompts, "positive" by the positive ones:
-        a model that only ever read what is there cannot tell "no effusion" from "effusion".
+      scoring: how findings are asked for, see `evaluators.zero_shot`.
       weights: weight of each loss term.
       losses: (outputs, rows, aux, step) -> {name: scalar}, the terms of weight > 0.
       diagnostics: (outputs, rows) -> {name: scalar}.

@@ -152,8 +152,7 @@ def measure(encoder: Encoder, chosen: Sequence[str], modes: Sequence[str], *, se
         for task in chosen:
             if task not in shared:
                 samples = tasks.evaluator(
-                    task, encoder.data, mode=mode, seed=seed, scoring=getattr(encoder.predict, "scoring", "pair"),
-                ).run(encoder)
+                    task, encoder.data, mode=mode, seed=seed, **tasks.asked_as(encoder.predict)).run(encoder)
                 done = samples, bootstrap.intervals(samples.metrics, samples.subjects, resamples=resamples, seed=seed)
                 if task == "zero_shot":
                     shared[task] = done

@@ -8,6 +8,11 @@ embeddings, because a model's embeddings need not have unit norm and their lengt
 the two-way softmax does (monotone in the difference) and takes out what makes an image similar to any sentence.
 `scoring="positive"` leaves the negative prompts out: for models that cannot tell "no effusion" from "effusion", the
 difference is noise.
+`scoring="contrast"` subtracts half of the negative ensemble and half of the mean of all findings' positive ensembles:
+what is common to every statement of a finding goes too. For models trained on whole reports, to which a denial says
+nearly what a statement says. Scores of a finding then depend on which findings are asked for with it.
+
+A model of whole reports has hardly seen a bare phrase: `context` puts each prompt into a short report around it.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ from lgdea_jax.findings.vocabulary import BY_NAME, NO_FINDING
 from lgdea_jax.metrics import classification
 from lgdea_jax.records import NEGATIVE, POSITIVE, UNCERTAIN
 
-SCORINGS = ("pair", "positive")
+SCORINGS = ("pair", "positive", "contrast")
 ENSEMBLES = ("mean", "normalised")
 
 
@@ -75,11 +80,13 @@ class ZeroShot(Evaluator):
     Attributes:
       data: the images.
       scoring: one of SCORINGS; ensemble: one of ENSEMBLES. See the module's docstring.
+      context: a text with one "{}", where the prompt goes.
     """
 
     data: EvalData
     scoring: str = "pair"
     ensemble: str = "mean"
+    context: str = prompts.BARE
 
     def __post_init__(self) -> None:
         choose("scoring", self.scoring, SCORINGS)
@@ -93,25 +100,31 @@ class ZeroShot(Evaluator):
         columns = np.flatnonzero(both & known)
         findings = tuple(data.label_names[c] for c in columns)
         # Column by column: one matrix product over another number of findings may round differently.
-        vectors = [self._vector(encoder, finding) for finding in findings]
+        vectors = self._vectors(encoder, findings)
         scores = (np.stack([encoder.images() @ vector for vector in vectors], axis=1) if vectors
                   else np.zeros((len(data.images), 0), np.float32))
         labels = data.labels[:, columns]
         truth, predicted, classes = _single(data, columns, scores)
-        info = {"scoring": self.scoring, "ensemble": self.ensemble, "images": len(data.images),
+        info = {"scoring": self.scoring, "ensemble": self.ensemble, "context": self.context, "images": len(data.images),
                 "one_class_only": [data.label_names[c] for c in np.flatnonzero(~both)],
                 "no_prompts": [data.label_names[c] for c in np.flatnonzero(both & ~known)]}
         return ZeroShotSamples(data.subjects, {"scores": scores, "labels": labels, "truth": truth,
                                                "predicted": predicted},
                                {"findings": findings, "classes": classes}, info)
 
-    def _vector(self, encoder: Encoder, finding: str) -> np.ndarray:
-        positive = self._average(encoder.prompts(prompts.positive_prompts(finding, style=self.data.style))[0])
-        if self.scoring == "positive":
+    def _vectors(self, encoder: Encoder, findings: tuple[str, ...]) -> list[np.ndarray]:
+        style = self.data.style
+        positive = [self._average(encoder, prompts.positive_prompts(name, style=style)) for name in findings]
+        if self.scoring == "positive" or not findings:
             return positive
-        return positive - self._average(encoder.prompts(prompts.negative_prompts(finding, style=self.data.style))[0])
+        negative = [self._average(encoder, prompts.negative_prompts(name, style=style)) for name in findings]
+        if self.scoring == "contrast":
+            common = np.mean(positive, axis=0)
+            negative = [(vector + common) / 2 for vector in negative]
+        return [p - n for p, n in zip(positive, negative, strict=True)]
 
-    def _average(self, embeddings: np.ndarray) -> np.ndarray:
+    def _average(self, encoder: Encoder, texts: tuple[str, ...]) -> np.ndarray:
+        embeddings, _ = encoder.prompts([prompts.in_context(text, self.context) for text in texts])
         if self.ensemble == "mean":
             return embeddings.mean(0)
         mean = _unit(embeddings).mean(0)
