@@ -121,6 +121,24 @@ def phrase_loss(z: jax.Array, patches: jax.Array, finding: jax.Array, exists: ja
                                     image_mask=exists.any(axis=1), both_directions=True)
 
 
+def memory_image(outputs: Mapping[str, Any], *, patch_temperature: float, sharpness: float) -> dict[str, jax.Array]:
+    """What an evidence memory keeps of images: evidence Qbar_I [B, K], pooled embedding, features of the tower."""
+    logits = evidence.similarities(outputs["image"]["patches"], outputs["prototypes"], patch_temperature)
+    log_image = evidence.image_evidence(logits, pooling="lse", sharpness=sharpness)
+    return {"evidence": jnp.exp(log_image), "pooled": outputs["image"]["pooled"],
+            "features": outputs["image"]["features"]}
+
+
+def memory_report(outputs: Mapping[str, Any], rows: Mapping[str, Any], *, text_temperature: float,
+                  ) -> dict[str, jax.Array]:
+    """What an evidence memory keeps of reports: evidence Qbar_R [B, K], whether there is any, the mean phrase."""
+    z, weight = outputs["text"]["pooled"], rows["weight"]
+    report, valid = evidence.report_evidence(
+        evidence.assign(z, outputs["prototypes"], text_temperature), weight > 0, weight)
+    mean = _rows.report_vector(z, weight)
+    return {"evidence": report, "valid": valid, "pooled": mean, "features": mean}
+
+
 def diagnostics(outputs: Mapping[str, Any], rows: Mapping[str, Any], *, text_temperature: float,
                 patch_temperature: float, sharpness: float) -> dict[str, jax.Array]:
     """Entropies of report and image evidence and effective numbers of prototypes: the collapse alarms."""
