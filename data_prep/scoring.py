@@ -1,8 +1,8 @@
 """The numbers of `data_prep.score`: arrays in, estimates with bootstrap intervals out.
 
-An extractor grades a finding on few levels (present, uncertain, not mentioned, absent), so every measure is a function
-of two small histograms: how many reference positives and negatives fall on each level. Resampling the reports is then
-one matrix product for all findings and resamples at once.
+An extractor grades a finding on few levels (present, likely, possible, not mentioned, absent), so every measure is a
+function of two small histograms: how many reference positives and negatives fall on each level. Resampling the reports
+is then one matrix product for all findings and resamples at once.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ import dataclasses
 import numpy as np
 
 # What a report says about a finding, as a score. "Not mentioned" is above "absent": silence is weaker than denial.
-GRADES = (0.0, 0.1, 0.5, 1.0)
-ABSENT, UNMENTIONED, UNCERTAIN, PRESENT = range(4)
+GRADES = (0.0, 0.1, 0.3, 0.7, 1.0)
+ABSENT, UNMENTIONED, POSSIBLE, LIKELY, PRESENT = range(5)
+# Which grades are called positive, and which are left out, for each way to read the uncertain ones.
+CALLED = {"likely": (LIKELY, PRESENT), "positive": (POSSIBLE, LIKELY, PRESENT), "negative": (PRESENT,),
+          "drop": (PRESENT,)}
+DROPPED = {"drop": (POSSIBLE, LIKELY)}
 METRICS = ("auc", "f1", "precision", "sensitivity", "specificity", "kappa")
 
 
@@ -72,13 +76,12 @@ def measures(counts: np.ndarray, uncertain: str) -> dict[str, np.ndarray]:
 
     Args:
       counts: float64 [b, findings, 2, grades].
-      uncertain: whether an uncertain finding counts as "positive", "negative", or is left out ("drop"). The AUC always
-        uses the grades, without the uncertain ones for "drop".
+      uncertain: a key of `CALLED`: uncertain findings count as positive where they are "likely", always ("positive"),
+        never ("negative"), or are left out ("drop"). The AUC always uses the grades that are not left out.
     """
     counts = counts.copy()
-    if uncertain == "drop":
-        counts[..., UNCERTAIN] = 0
-    called = [PRESENT, UNCERTAIN] if uncertain == "positive" else [PRESENT]
+    counts[..., list(DROPPED.get(uncertain, ()))] = 0
+    called = list(CALLED[uncertain])
     negative, positive = counts[..., 0, :], counts[..., 1, :]
     hits, alarms = positive[..., called].sum(-1), negative[..., called].sum(-1)
     positives, negatives = positive.sum(-1), negative.sum(-1)
@@ -96,7 +99,7 @@ def measures(counts: np.ndarray, uncertain: str) -> dict[str, np.ndarray]:
 
 def confusion(counts: np.ndarray) -> dict[str, dict[str, int]]:
     """Reference value -> what the extractor says -> reports, from one finding's histogram [2, grades]."""
-    levels = ("absent", "unmentioned", "uncertain", "present")
+    levels = ("absent", "unmentioned", "possible", "likely", "present")
     return {value: {level: int(counts[i, j]) for j, level in enumerate(levels)}
             for i, value in enumerate(("negative", "positive"))}
 

@@ -117,3 +117,36 @@ class Study:
             raise ValueError(f"terms {self.terms!r} is none of {TERMS}")
         if self.sex not in SEXES:
             raise ValueError(f"sex {self.sex!r} is none of {SEXES}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Attribute:
+    """Where a finding of a report is.
+
+    Attributes:
+      uid: of the report; finding: canonical name.
+      side: "left", "right", "bilateral", "midline" or "".
+      places: lower-case anatomy as the reference names it.
+    """
+
+    uid: str
+    finding: str
+    side: str
+    places: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """A report and what is known to be said in it, to score extractors against; no images are needed for it.
+
+    Attributes:
+      uid: the report's number or name in its collection.
+      report: whole text, sections with their headers; empty where there is none.
+      labels: as `Study.labels`, but of what the report states.
+      attributes: sides and places, empty where the source knows none.
+    """
+
+    uid: str
+    report: str
+    labels: dict[str, int]
+    attributes: tuple[Attribute, ...] = ()

@@ -15,7 +15,7 @@ class Extractor:
     """What reads reports.
 
     Attributes:
-      name: with its version, as recorded in the data ("rules@1").
+      name: with its version, as recorded in the data ("rules@2").
       extract: report -> Extraction.
       assertion: (sentence, concept) -> "Negated" or "Affirmed"; None where the extractor has no such question.
     """

@@ -13,7 +13,7 @@ import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from data_prep.extract import lexicon, scanner, sections
+from data_prep.extract import lexicon, lexicon_attributes, scanner, sections
 from data_prep.extract.lexicon import (
     BREAK,
     DOUBTED,
@@ -27,9 +27,10 @@ from data_prep.extract.lexicon import (
     UNCERTAIN,
 )
 from data_prep.extract.schema import Extraction
+from lgdea_jax.findings.vocabulary import BY_NAME
 from lgdea_jax.records import Evidence
 
-NAME = "rules@1"
+NAME = "rules@2"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def _lexicon() -> tuple[Mapping[str, Mapping[str, object]], re.Pattern[str]]:
 
 @functools.cache
 def _attribute_lexicon() -> tuple[Mapping[str, Mapping[str, str]], re.Pattern[str]]:
-    roles = lexicon.attributes()
+    roles = lexicon_attributes.attributes()
     return roles, scanner.compile_literals(roles)
 
 
@@ -84,6 +85,14 @@ _OPENS = re.compile(
     r"|(?:(?!\b(?:or|nor)\b)[^,])*?\b(?:is|are|was|were|has|have|appears?|remains?|demonstrates?)\b)")
 
 
+# A form that is filled in: "Pneumothorax: none".
+_ANSWER_NO = re.compile(r"\s*:\s*(?:no|none|nil|neg|negative|absent|never|denie[ds])\s*(?=[.,;]|$)")
+
+
+# The same wherever it stands: a new subject after a comma.
+_OPENS_ANEW = re.compile(r",\s*(?:and\s+|so\s+|then\s+)?(?:he|she|we|they|i|(?:the )?patient|this|these)\s")
+
+
 class _Sentence:
     """One sentence's tokens, mentions and scopes. Offsets are those of the whole normalised text."""
 
@@ -97,15 +106,18 @@ class _Sentence:
         """Commas that open a new statement; before the first finding they part adjectives ("no acute, displaced")."""
         if "," not in self.text[self.start:self.end]:
             return []
+        anew = [m.start() for m in _OPENS_ANEW.finditer(self.text, self.start, self.end)]
         said = min((t.start for t in self.tokens if FINDING in t.roles or SUBJECT in t.roles), default=self.end)
-        return [m.start() for m in _OPENS.finditer(self.text, self.start, self.end) if m.start() > said]
+        return anew + [m.start() for m in _OPENS.finditer(self.text, self.start, self.end) if m.start() > said]
 
     def mentions(self) -> list[_Mention]:
         found, used = [], set()
         for token in self.tokens:
-            names = token.roles.get(FINDING)
-            if names:
-                found.append(_Mention(names, token.start, token.end, token.start, "present"))
+            names = token.roles.get(FINDING, ())
+            for certainty, alike in (("present", tuple(name for name in names if name[0] != "?")),
+                                     ("uncertain", tuple(name[1:] for name in names if name[0] == "?"))):
+                if alike:
+                    found.append(_Mention(alike, token.start, token.end, token.start, certainty))
         for i, token in enumerate(self.tokens):
             if PREDICATE in token.roles:
                 for j in self._subjects(i):
@@ -157,7 +169,10 @@ class _Sentence:
             if token.start - end > 60 or self.broken(end, token.start) or "," in self.text[end:token.start]:
                 return None
             if fits(token):
-                return j
+                # In "calcified hilar granuloma" the place is the granuloma's, which says itself what is calcified.
+                following = self.tokens[j + 1] if j + 1 < len(self.tokens) else None
+                named = following and FINDING in following.roles and following.start - token.end <= 1
+                return None if named else j
         return None
 
     def broken(self, start: int, end: int) -> bool:
@@ -187,6 +202,9 @@ class _Sentence:
                     certainty, cue_end = "uncertain", token.end
         if certainty != "absent" and self.text[mention.end:mention.end + 2].strip() == "?":
             certainty, cue_end = "uncertain", mention.end + 1
+        answer = _ANSWER_NO.match(self.text, mention.end, self.end)
+        if answer:
+            certainty, cue_end = "absent", answer.end()
         return _Status(certainty, historical, hypothetical and certainty != "absent", cue_start, cue_end)
 
     def _doubts(self, cue: _Token, mention: _Mention) -> bool:
@@ -255,7 +273,7 @@ _PLACE = re.compile(
     r"(?:(?:the|both|a|an|either)\s+)?(?:[a-z0-9']+\s+){0,5}?"
     r"(?:lobes?|lungs?|bases?|ap(?:ex|ices)|hil(?:um|a)|lingula|zones?|sides?|angles?|sulc(?:us|i)|hemithorax|"
     r"(?:hemi)?diaphragms?|spine|aorta|ribs?|clavicle|fissures?|chest|thorax|bilaterally|(?:left|right)(?=\s*(?:[.,;]|$))|region|"
-    r"mediastinum|svc|atrium|shoulder|humerus|trachea)(?![a-z0-9])(?:\s+(?:lobe|lung|base|apex|side|bilaterally)\b)?")
+    r"joints?|knees?|hips?|ankles?|feet|foot|wrists?|hands?|elbows?|mediastinum|svc|atrium|shoulder|humerus|trachea)(?![a-z0-9])(?:\s+(?:lobe|lung|base|apex|side|bilaterally)\b)?")
 
 
 _VERBAL = re.compile(r"may|might|could|can|would|suggest|versus|vs|represent|xxxx|favor|felt|suspicious|concerning")
@@ -292,16 +310,28 @@ def _phrase(sentence: _Sentence, mention: _Mention, status: _Status, mentions: S
     return start, end
 
 
+# What was put in, broken or scarred before is still seen today ("status post valve replacement").
+_LASTING = frozenset(("Fracture", "Granuloma", "Scar"))
+
+
 def _blocked(sentence: _Sentence, name: str, start: int, end: int) -> bool:
     words = lexicon.BLOCKED.get(name)
     return bool(words) and not words.isdisjoint(re.findall(r"[a-z]+", sentence.text[start:end]))
 
 
-def _refine(mention: _Mention, name: str, text: str, start: int) -> str:
-    """A nodule that is called calcified at a distance ("calcified 5 mm nodule") is a granuloma."""
-    if name == "Nodule" and re.search(r"(?<!non )\bcalcified\b", text[start:mention.end]):
-        return "Granuloma"
-    return name
+_CALCIFIED = re.compile(r"(?<!non )\bcalcified\b(?!.*(?:,|\bor\b|\band\b))")
+
+
+def _instances(name: str, certainty: str, words: str) -> tuple[str, ...]:
+    """What a named finding is: a nodule called calcified, though at a distance ("calcified 5 mm nodule"), is three.
+
+    Args:
+      words: what is said of it, from the phrase's first word to the finding's name.
+    """
+    if name == "Nodule" and _CALCIFIED.search(words):
+        # Without calcified nodules there may still be others.
+        return ("Granuloma",) if certainty == "absent" else ("Nodule", "Calcification Other", "Granuloma")
+    return (name,)
 
 
 def extract(report: str) -> Extraction:
@@ -341,19 +371,21 @@ def _sentence_evidence(report: str, sentence: _Sentence, found: list[Evidence], 
         for name in mention.names:
             if _blocked(sentence, name, start, end):
                 continue
-            name = _refine(mention, name, sentence.text, start)
-            found.append(Evidence(
-                finding=name, anatomy=attributes.get("anatomy", ""), laterality=attributes.get("laterality", ""),
+            found += [Evidence(
+                finding=finding, anatomy=attributes.get("anatomy", ""), laterality=attributes.get("laterality", ""),
                 severity=attributes.get("severity", "") if status.certainty != "absent" else "",
                 certainty=status.certainty,
-                temporality=_temporality(status, attributes),
-                phrase=report[start:end], start=start, end=end))
+                temporality=_temporality(finding, status, attributes),
+                phrase=report[start:end], start=start, end=end)
+                for finding in _instances(name, status.certainty, sentence.text[start:mention.end])]
 
 
-def _temporality(status: _Status, attributes: Mapping[str, str]) -> str:
+def _temporality(name: str, status: _Status, attributes: Mapping[str, str]) -> str:
     if status.certainty == "absent":
         return ""
-    return "historical" if status.historical else attributes.get("temporality", "")
+    if status.historical and not (name in _LASTING or BY_NAME[name].kind == "device"):
+        return "historical"
+    return attributes.get("temporality", "")
 
 
 def _collapse(found: Sequence[Evidence]) -> list[Evidence]:
@@ -381,17 +413,12 @@ def assertion(sentence: str, concept: str) -> str:
     stand in the sentence as such, the place of its longest word counts; without any the answer is "Affirmed".
     """
     text = scanner.normalise(sentence)
-    wanted = scanner.normalise(concept).split()
-    match = re.search(r"\s+".join(re.escape(word) for word in wanted), text) if wanted else None
-    if match is None:
-        for word in sorted(wanted, key=len, reverse=True):
-            match = re.search(rf"\b{re.escape(word)}\b", text)
-            if match:
-                break
-        else:
-            return "Affirmed"
+    place = scanner.place(sentence, concept)
+    if place is None:
+        return "Affirmed"
+    text = scanner.masked(text, place)
     for start, end in scanner.sentences(sentence, 0, len(sentence)):
-        if start <= match.start() < end:
-            mention = _Mention((), match.start(), match.end(), match.start(), "present")
+        if start <= place[0] < end:
+            mention = _Mention((), *place, place[0], "present")
             return "Negated" if _Sentence(text, start, end).status(mention).certainty == "absent" else "Affirmed"
     return "Affirmed"

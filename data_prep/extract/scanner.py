@@ -111,3 +111,26 @@ def _append(spans: list[tuple[int, int]], text: str, start: int, end: int) -> No
         end -= 1
     if start < end:
         spans.append((start, end))
+
+
+def place(sentence: str, concept: str) -> tuple[int, int] | None:
+    """Where `sentence` speaks of a concept: its words, or else its longest word that occurs; None without any.
+
+    White space and case do not matter, but of several places the first one in capitals is meant, as test sets mark it.
+    """
+    text = normalise(sentence)
+    wanted = normalise(concept).split()
+    whole = r"\s+".join(re.escape(word) for word in wanted)
+    # "mi" is not sought in "admission"; a concept cut from its word ("tender" of "tenderness") is found all the same.
+    tries = [rf"(?<![a-z0-9]){whole}(?![a-z0-9])", whole] if wanted else []
+    tries += [rf"\b{re.escape(word)}\b" for word in sorted(wanted, key=len, reverse=True)]
+    for pattern in tries:
+        spans = [match.span() for match in re.finditer(pattern, text)]
+        if spans:
+            return next((span for span in spans if sentence[slice(*span)].isupper()), spans[0])
+    return None
+
+
+def masked(text: str, span: tuple[int, int]) -> str:
+    """`text` without the words of `span`, which are then no cues nor parts of one ("without complications")."""
+    return text[:span[0]] + "\0" * (span[1] - span[0]) + text[span[1]:]

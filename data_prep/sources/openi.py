@@ -1,6 +1,7 @@
 """Open-I, the Indiana University chest X-ray collection: 3,955 reports with MeSH codes, 7,470 images in two views.
 
     python -m data_prep.build --config=configs/data/openi.py --config.openi.path=OPENI --out=DATA
+    python -m data_prep.score --config=configs/data/openi.py --config.openi.path=OPENI --out=score.json
 
 OPENI holds one of the two layouts in which the collection is given away:
 - NLM's archives unpacked: `ecgen-radiology/*.xml` (NLMCXR_reports.tgz) and, if wanted, `NLMCXR_png/*.png`
@@ -15,6 +16,7 @@ every study counts as a patient of its own, and splits are drawn by a hash of it
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import logging
 import re
@@ -23,8 +25,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources.openi_mesh import LABEL_NAMES, labels_from_mesh
-from data_prep.study import SPLITS, ImageRef, Reject, Study
+from data_prep.sources.openi_mesh import LABEL_NAMES, attributes_from_mesh, labels_from_mesh
+from data_prep.study import SPLITS, ImageRef, Reference, Reject, Study
 from lgdea_jax.cli import UserError, choose
 
 XML_FOLDER, REPORTS_CSV, PROJECTIONS_CSV = "ecgen-radiology", "indiana_reports.csv", "indiana_projections.csv"
@@ -92,24 +94,50 @@ class OpenI:
         """The study at `index`. Raises `Reject` when it has neither text nor images, or cannot be read."""
         return self._reader.study(self._numbers[index], self._split)
 
+    def reference(self, index: int) -> Reference:
+        """The report at `index` under its number, with what its codes say. Raises `Reject` when it cannot be read."""
+        return self._reader.reference(self._numbers[index])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """What either layout says of a study: section -> text, MeSH codes, (image id, file name) pairs."""
+
+    texts: Mapping[str, str]
+    mesh: Sequence[str]
+    images: Sequence[tuple[str, str]]
+    licence: str
+
 
 class _Reader:
-    """What both layouts share."""
+    """What both layouts share; each has `_read(number) -> _Row`, which raises `Reject`."""
 
     fingerprint = ""
 
     def __init__(self, images: Path | None, views: Mapping[str, str], sections: Sequence[str]) -> None:
         self._images, self._views, self._sections = images, dict(views), tuple(sections)
 
-    def _study(self, number: str, split: str, texts: Mapping[str, str], mesh: Sequence[str],
-               images: Sequence[tuple[str, str]], licence: str) -> Study:
-        """`images` are (image id, file name)."""
-        report = "\n".join(f"{name.upper()}: {texts[name]}" for name in self._sections if texts.get(name))
-        refs = tuple(ImageRef(name, self._views.get(_key(name), ""), str(self._images / file)) for name, file in images
-                     ) if self._images else ()
+    def _read(self, number: str) -> _Row:
+        raise NotImplementedError
+
+    def _report(self, row: _Row) -> str:
+        return "\n".join(f"{name.upper()}: {row.texts[name]}" for name in self._sections if row.texts.get(name))
+
+    def study(self, number: str, split: str) -> Study:
+        """The study of that number; raises `Reject`."""
+        row = self._read(number)
+        report = self._report(row)
+        refs = tuple(ImageRef(name, self._views.get(_key(name), ""), str(self._images / file))
+                     for name, file in row.images) if self._images else ()
         if not report and not refs:
             raise Reject(f"no text in {' or '.join(self._sections)} and no image", study_id=f"CXR{number}")
-        return Study(f"CXR{number}", f"CXR{number}", split, refs, report, labels_from_mesh(mesh), NAME, licence, "open")
+        labels = labels_from_mesh(row.mesh)
+        return Study(f"CXR{number}", f"CXR{number}", split, refs, report, labels, NAME, row.licence, "open")
+
+    def reference(self, number: str) -> Reference:
+        """The report of that number and its codes; raises `Reject`."""
+        row = self._read(number)
+        return Reference(number, self._report(row), labels_from_mesh(row.mesh), attributes_from_mesh(number, row.mesh))
 
 
 class _XmlReader(_Reader):
@@ -117,8 +145,7 @@ class _XmlReader(_Reader):
         super().__init__(images, views, sections)
         self._folder = folder
 
-    def study(self, number: str, split: str) -> Study:
-        """Reads one XML file."""
+    def _read(self, number: str) -> _Row:
         study_id = f"CXR{number}"
         try:
             root = ElementTree.fromstring((self._folder / f"{number}.xml").read_bytes())
@@ -133,7 +160,7 @@ class _XmlReader(_Reader):
         images = [element.get("id", "").strip() for element in root.iter("parentImage")]
         url, code = (root.findtext(f".//{tag}", "").strip() for tag in ("licenseURL", "ccLicense"))
         licence = LICENCE if code == "byncnd" else code or url or "unstated"
-        return self._study(number, split, texts, mesh, [(name, f"{name}.png") for name in images if name], licence)
+        return _Row(texts, mesh, [(name, f"{name}.png") for name in images if name], licence)
 
 
 class _CsvReader(_Reader):
@@ -147,14 +174,13 @@ class _CsvReader(_Reader):
         text = repr(sorted((number, sorted(row.items())) for number, row in rows.items()))
         self.fingerprint = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
-    def study(self, number: str, split: str) -> Study:
-        """Looks up one row of the reports and its images."""
+    def _read(self, number: str) -> _Row:
         row = self._rows.get(number, {})
         if any("\udc80" <= letter <= "\udcff" for cell in row.values() for letter in cell):
             raise Reject("unreadable text: not UTF-8", study_id=f"CXR{number}")
         images = [(f"CXR{name}", f"{name}.dcm.png") for name in self._files.get(number, [])]
-        return self._study(number, split, {name: _clean(row.get(name, "")) for name in SECTIONS},
-                           row.get("mesh", "").split(";"), images, LICENCE)
+        return _Row({name: _clean(row.get(name, "")) for name in SECTIONS}, row.get("mesh", "").split(";"), images,
+                    LICENCE)
 
 
 def _image_folder(folder: Path, choice: str) -> Path | None:

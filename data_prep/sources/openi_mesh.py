@@ -1,4 +1,4 @@
-"""Labels from the MeSH codes of the Open-I reports.
+"""Labels, sides and places from the MeSH codes of the Open-I reports.
 
 A code is "heading/qualifier/..."; qualifiers mix place, side, severity and kind in any order. Coders wrote down what is
 there: no code means denied or not mentioned. "normal" alone is a normal study, "No Indexing" one that nobody coded.
@@ -8,8 +8,9 @@ there: no code means denied or not mentioned. "normal" alone is a normal study, 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from data_prep.study import Attribute
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE
 
 NORMAL, NOT_CODED = "normal", "no indexing"
@@ -91,11 +92,39 @@ def labels_from_mesh(terms: Iterable[str]) -> dict[str, int]:
     if not codes or any(code[0] == NOT_CODED for code in codes):
         return dict.fromkeys(LABEL_NAMES, MISSING)
     labels = dict.fromkeys(LABEL_NAMES, NEGATIVE)
-    for heading, *qualifiers in codes:
-        for rule in RULES:
-            given = set(qualifiers)
-            if heading in rule.headings and (not rule.needs or rule.needs & given) and not rule.without & given:
-                labels[rule.finding] = POSITIVE
+    for code in codes:
+        labels.update(dict.fromkeys(_findings(code), POSITIVE))
     if all(code == [NORMAL] for code in codes):
         labels["No Finding"] = POSITIVE
     return labels
+
+
+def _findings(code: Sequence[str]) -> tuple[str, ...]:
+    """What one code stands for: its heading, then qualifiers, in lower case."""
+    heading, *qualifiers = code
+    given = set(qualifiers)
+    return tuple(dict.fromkeys(
+        rule.finding for rule in RULES
+        if heading in rule.headings and (not rule.needs or rule.needs & given) and not rule.without & given))
+
+
+_SIDES = frozenset(("left", "right", "bilateral"))
+# Qualifiers that say where; the others say how large, of what kind or since when.
+_PLACES = frozenset((
+    "lung", "upper lobe", "middle lobe", "lower lobe", "lingula", "base", "apex", "hilum", "interstitial",
+    "retrocardiac", "pleura", "costophrenic angle", "mediastinum", "paratracheal", "lymph nodes", "heart", "aorta",
+    "aorta, thoracic", "thorax", "ribs", "clavicle", "sternum", "shoulder", "humerus", "spine", "cervical vertebrae",
+    "thoracic vertebrae", "lumbar vertebrae", "abdomen", "breast", "neck"))
+
+
+def attributes_from_mesh(uid: str, terms: Iterable[str]) -> tuple[Attribute, ...]:
+    """Where the findings of one report are: an `Attribute` for each finding of each code that tells a side or place."""
+    found = []
+    for term in terms:
+        code = [part.strip().lower() for part in term.split("/")]
+        sides = _SIDES.intersection(code[1:])
+        side = "bilateral" if len(sides) > 1 else "".join(sides)
+        places = tuple(part for part in code[1:] if part in _PLACES)
+        if side or places:
+            found += [Attribute(uid, finding, side, places) for finding in _findings(code)]
+    return tuple(found)

@@ -18,9 +18,9 @@ from data_prep.sources.phantom_drawing import render
 from data_prep.sources.phantom_findings import sample_scene
 from data_prep.sources.phantom_reports import Report, write_report
 from data_prep.sources.phantom_world import FINDINGS, Dice, Scene
-from data_prep.study import SPLITS, ImageRef, Study
+from data_prep.study import SPLITS, ImageRef, Reference, Study
 from lgdea_jax.cli import UserError, choose, nearest
-from lgdea_jax.records import NEGATIVE, POSITIVE, Box
+from lgdea_jax.records import NEGATIVE, POSITIVE, UNCERTAIN, Box
 
 NAME = "phantom"
 REPORT_SECTIONS = ("examination", "indication", "comparison", "technique", "findings", "impression")
@@ -124,6 +124,15 @@ class PhantomSource:
         """The study's report with what is known about it (templates used, what it states)."""
         split, within = self.locate(index)
         return self._report(self._scene(split, within)[0], split, within)
+
+    def reference(self, index: int) -> Reference:
+        """The report without the picture, labelled by what its words state: silence counts as absence."""
+        split, within = self.locate(int(index))
+        report = self._report(self._scene(split, within)[0], split, within)
+        values = {"present": POSITIVE, "uncertain": UNCERTAIN}
+        labels = {name: values.get(report.stated.get(name, ""), NEGATIVE) for name in FINDINGS}
+        return Reference(f"phantom{self.options.seed}-{split}-{within:07d}",
+                         sections.keep(report.text, self.options.report_sections), labels)
 
     def _report(self, scene: Scene, split: str, index: int) -> Report:
         dice = Dice(self.options.seed, SPLITS.index(split), 5, index)

@@ -5,8 +5,8 @@ import pytest
 from configs.data.openi import get_config
 from data_prep.build import build
 from data_prep.sources.openi import open_splits
-from data_prep.sources.openi_mesh import LABEL_NAMES, labels_from_mesh
-from data_prep.study import Reject
+from data_prep.sources.openi_mesh import LABEL_NAMES, attributes_from_mesh, labels_from_mesh
+from data_prep.study import Attribute, Reject
 from lgdea_jax.cli import UserError
 from lgdea_jax.findings.vocabulary import BY_NAME
 from lgdea_jax.record_source import load_metadata, open_records
@@ -188,6 +188,14 @@ def test_labels_from_mesh(codes, positive):
     assert set(labels) == set(LABEL_NAMES) <= set(BY_NAME)
     assert {name for name, value in labels.items() if value == POSITIVE} == positive
     assert all(value == NEGATIVE for name, value in labels.items() if name not in positive)
+
+
+def test_attributes_from_mesh():
+    codes = ["Opacity/lung/base/left/mild", "Cardiomegaly/mild", "Consolidation/lower lobe/right/left", "normal"]
+    assert attributes_from_mesh("7", codes) == (
+        Attribute("7", "Lung Opacity", "left", ("lung", "base")),
+        Attribute("7", "Lung Opacity", "bilateral", ("lower lobe",)),
+        Attribute("7", "Consolidation", "bilateral", ("lower lobe",)))
 
 
 @pytest.mark.parametrize("codes", [["No Indexing"], [], [""]])

@@ -43,6 +43,16 @@ def _one(report, finding):
     ("A calcified 4 mm nodule in the left upper lobe.", "Granuloma", "present"),
     ("Degenerative changes of the thoracic spine.", "Degenerative Spine", "present"),
     ("Right internal jugular central venous catheter.", "Support Devices", "present"),
+    ("The tip projects over the lower SVC.", "Support Devices", "present"),
+    ("Patient is status post aortic valve replacement.", "Support Devices", "present"),
+    ("Deformity from a previous fracture of the rib.", "Fracture", "present"),
+    ("A calcified 4 mm nodule in the left upper lobe.", "Nodule", "present"),
+    ("A calcified 4 mm nodule in the left upper lobe.", "Calcification Other", "present"),
+    ("Nodular opacity in the left upper lobe.", "Lung Opacity", "present"),
+    ("Nodular opacity in the left upper lobe.", "Nodule", "uncertain"),
+    ("A tortuous, calcified thoracic aorta.", "Calcification Other", "present"),
+    ("There is fusion of the lower cervical spine.", "Surgical Hardware", "present"),
+    ("Apical pleural scarring.", "Scar", "present"),
     # Denial before, after, in lists and by normal statements.
     ("No pneumothorax.", "Pneumothorax", "absent"),
     ("No effusion, pneumothorax or focal consolidation.", "Consolidation", "absent"),
@@ -57,6 +67,9 @@ def _one(report, finding):
     ("The lungs are clear.", "Lung Opacity", "absent"),
     ("Costophrenic angles are sharp.", "Pleural Effusion", "absent"),
     ("Bony structures are intact.", "Fracture", "absent"),
+    ("Lung volumes are low normal.", "Low Lung Volume", "absent"),
+    ("Pneumothorax: none.", "Pneumothorax", "absent"),
+    ("Pneumonia is unlikely.", "Pneumonia", "absent"),
     # The end of a denial's reach.
     ("No pneumothorax, but a small effusion is present.", "Pleural Effusion", "present"),
     ("No pneumothorax; small effusion.", "Pleural Effusion", "present"),
@@ -76,6 +89,9 @@ def _one(report, finding):
     ("Opacity in the left base may represent atelectasis.", "Lung Opacity", "present"),
     ("Borderline heart size.", "Cardiomegaly", "uncertain"),
     ("Atelectasis?", "Atelectasis", "uncertain"),
+    ("Pneumonia is in the differential.", "Pneumonia", "uncertain"),
+    ("Edema is also possible.", "Edema", "uncertain"),
+    ("Pneumonia is less likely.", "Pneumonia", "uncertain"),
 ])
 def test_certainty(sentence, finding, certainty):
     assert _said(sentence).get(finding) == certainty
@@ -86,6 +102,20 @@ def test_certainty(sentence, finding, certainty):
     "The trachea is midline.", "Well-positioned patient."])
 def test_questions_and_other_matters_are_no_evidence(sentence):
     assert rules.extract(sentence).evidence == ()
+
+
+@pytest.mark.parametrize(("sentence", "finding"), [
+    ("Calcified left hilar granuloma.", "Calcification Other"),
+    ("Atherosclerotic calcification of the aorta.", "Calcification Other"),  # Atherosclerosis, as coders write it.
+    ("Changes of cystic fibrosis.", "Fibrosis"),
+    ("Degenerative changes of the knee.", "Degenerative Spine"),
+    ("Small volume ascites.", "Low Lung Volume"),
+    ("Chest wall mass.", "Mass"),
+    ("No calcified nodule.", "Nodule"),
+    ("No calcified granuloma or nodule.", "Calcification Other"),
+])
+def test_words_of_something_else(sentence, finding):
+    assert finding not in _said(sentence)
 
 
 def test_history_is_kept_apart():

@@ -90,6 +90,6 @@ def test_runs_of_spaces_match_one_space():
 
 
 def test_extractors_by_name():
-    assert open_extractor("rules").name == "rules@1"
+    assert open_extractor("rules").name == "rules@2"
     with pytest.raises(UserError, match="did you mean 'rules'"):
         open_extractor("rule")

@@ -11,7 +11,7 @@ from lgdea_jax.cli import UserError
 
 REPORTS = """uid,findings,impression,site
 a,Small left pleural effusion.,,x
-b,No pleural effusion.,Possible mass.,x
+b,No pleural effusion.,Probable mass.,x
 c,The heart is normal in size.,No effusion.,x
 d,Small effusion.,,x
 e,Heart is enlarged.,Mass in the right upper lobe.,y
@@ -57,14 +57,20 @@ def test_numbers_by_hand(files, capsys):
     assert result["ignored_columns"] == ["status", "note"] and "status, note" in capsys.readouterr().out
     # b, c, d contain the word and are reference-negative; d is called present.
     assert result["negated_word_specificity"]["Pleural Effusion"]["value"] == pytest.approx(2 / 3, abs=1e-4)
-    assert result["reports_per_second"] > 0 and result["cost"] is None and result["extractor"] == "rules@1"
+    assert result["reports_per_second"] > 0 and result["cost"] is None and result["extractor"] == "rules@2"
 
 
-def test_uncertain_findings_count_as_told(files):
-    sensitivity = {how: _score(files, f"--uncertain={how}")["findings"]["Mass"]
-                   for how in ("positive", "negative", "drop")}
-    assert {how: row["sensitivity"]["value"] for how, row in sensitivity.items()} == {
-        "positive": 1, "negative": 0.5, "drop": 1}
+@pytest.mark.parametrize(("hedge", "wanted"), [
+    ("Probable", {"likely": 1, "positive": 1, "negative": 0.5, "drop": 1}),
+    ("Possible", {"likely": 0.5, "positive": 1, "negative": 0.5, "drop": 1}),
+])
+def test_uncertain_findings_count_as_told(files, hedge, wanted):
+    (files / "r.csv").write_text(REPORTS.replace("Probable", hedge))
+    found = {how: _score(files, f"--uncertain={how}")["findings"]["Mass"] for how in wanted}
+    assert {how: row["sensitivity"]["value"] for how, row in found.items()} == wanted
+    grade = {"Probable": "likely", "Possible": "possible"}[hedge]
+    assert found["likely"]["confusion"]["positive"] == {
+        "absent": 0, "unmentioned": 0, "possible": 0, "likely": 0, "present": 1} | {grade: 1}
 
 
 def test_few_positives_stay_out_of_the_macro_mean(files):
@@ -75,6 +81,11 @@ def test_few_positives_stay_out_of_the_macro_mean(files):
 def test_where_filters_either_table(files):
     assert _score(files, "--where=site=x")["macro"]["n"] == 4
     assert _score(files, "--where=site=x", "--where=uid=b")["macro"]["n"] == 1
+
+
+def test_listed_reports_only(files):
+    (files / "uids.txt").write_text("a\nc\n\nzz\n")
+    assert _score(files, f"--uids={files / 'uids.txt'}")["macro"]["n"] == 2
 
 
 def test_folds_part_the_reports(files):
@@ -122,6 +133,15 @@ def test_assertions(files):
     assert (found["n"], found["negated"]) == (3, 2)
     assert found["recall"]["value"] == 0.5 and found["precision"]["value"] == 1
     assert found["accuracy"]["value"] == pytest.approx(2 / 3, abs=1e-4)
+    assert found["negex"] == {key: found[key] for key in found if key != "negex"}
+
+
+def test_plain_negex_is_scored_on_the_same_sentences(files, capsys):
+    (files / "n.csv").write_text("sentence,concept,negation\nNo fever.,fever,Negated\n"
+                                 "The rash has resolved.,rash,Negated\n")
+    found = _score(files, f"--assertions={files / 'n.csv'}")["assertions"]
+    assert (found["recall"]["value"], found["negex"]["recall"]["value"]) == (1, 0.5)
+    assert "by plain NegEx: recall 0.500" in capsys.readouterr().out
 
 
 def test_bad_rows_are_listed_and_the_rest_is_done(files, capsys):
@@ -147,6 +167,7 @@ def test_bad_rows_are_listed_and_the_rest_is_done(files, capsys):
     (["--uncertain=maybe"], "invalid choice"),
     (["--attributes={0}/none.csv"], "no file"),
     (["--leave_out=nothing"], "no column 'nothing'"),
+    (["--uids={0}/none.txt"], "no readable file"),
     (["--resamples=0"], "at least 1"),
     (["--nonsense"], "unrecognized"),
 ])

@@ -10,20 +10,22 @@ from data_prep import scoring
 def _sample(seed, n=120, findings=3):
     rng = np.random.default_rng(seed)
     truth = rng.choice([1, 0, -1, -2], size=(n, findings), p=[0.3, 0.5, 0.1, 0.1]).astype(np.int8)
-    grade = np.where(truth == 1, rng.choice(4, truth.shape, p=[0.1, 0.1, 0.2, 0.6]),
-                     rng.choice(4, truth.shape, p=[0.5, 0.3, 0.1, 0.1])).astype(np.int8)
+    grade = np.where(truth == 1, rng.choice(5, truth.shape, p=[0.1, 0.1, 0.1, 0.2, 0.5]),
+                     rng.choice(5, truth.shape, p=[0.4, 0.3, 0.1, 0.1, 0.1])).astype(np.int8)
     return truth, grade
 
 
-@pytest.mark.parametrize("uncertain", ["positive", "negative", "drop"])
+@pytest.mark.parametrize("uncertain", ["likely", "positive", "negative", "drop"])
 def test_every_measure_agrees_with_scikit_learn(uncertain):
     truth, grade = _sample(0)
     ones = np.ones((1, len(truth)), np.float32)
     found = scoring.measures(scoring.histograms(truth, grade, ones), uncertain)
     for i in range(truth.shape[1]):
-        keep = np.isin(truth[:, i], (0, 1)) & ((grade[:, i] != scoring.UNCERTAIN) | (uncertain != "drop"))
+        hedged = np.isin(grade[:, i], (scoring.POSSIBLE, scoring.LIKELY))
+        keep = np.isin(truth[:, i], (0, 1)) & (~hedged | (uncertain != "drop"))
         y, level = truth[keep, i], grade[keep, i]
-        called = (level == scoring.PRESENT) | ((level == scoring.UNCERTAIN) & (uncertain == "positive"))
+        lowest = {"likely": scoring.LIKELY, "positive": scoring.POSSIBLE}.get(uncertain, scoring.PRESENT)
+        called = level >= lowest
         expected = {
             "auc": metrics.roc_auc_score(y, np.array(scoring.GRADES)[level]), "f1": metrics.f1_score(y, called),
             "precision": metrics.precision_score(y, called), "sensitivity": metrics.recall_score(y, called),
@@ -51,7 +53,7 @@ def test_weights_begin_with_the_sample_and_depend_on_the_seed_only():
 
 
 def test_the_undefined_is_null_and_stays_out_of_means():
-    truth, grade = np.array([[0, 1], [0, 0]], np.int8), np.array([[0, 3], [0, 0]], np.int8)
+    truth, grade = np.array([[0, 1], [0, 0]], np.int8), np.array([[0, 4], [0, 0]], np.int8)
     found = scoring.measures(scoring.histograms(truth, grade, np.ones((1, 2), np.float32)), "positive")
     assert np.isnan(found["auc"][0, 0]) and found["auc"][0, 1] == 1
     assert scoring.mean_over(found["auc"], np.array([True, True]))[0] == 1
