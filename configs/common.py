@@ -142,6 +142,10 @@ def get_config(arg=None):
         "text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0},
         "own_share": 0.2, "target_temperature": 0.5})
     config.methods.clip_sigmoid = ConfigDict({"text": "report", "scoring": "contrast", "weights": {"sigmoid": 1.0}})
+    config.methods.local = ConfigDict({
+        "text": "report", "scoring": "contrast", "weights": {"contrastive": 1.0, "local": 1.0},
+        # GLoRIA's 1 / tau_1, 1 / tau_2, 1 / tau_3.
+        "attention_temperature": 0.25, "word_temperature": 0.2, "local_temperature": 0.1})
     config.methods.supervised = ConfigDict({
         "text": "", "scoring": "positive", "weights": {"labels": 1.0}, "uncertain": "ignore"})
     lgdea = {
@@ -153,6 +157,7 @@ def get_config(arg=None):
         "sharpness": 1.0,  # Of the log-sum-exp over patches: large is the maximum, small the mean.
         "prototype_decay": 0.001, "contrast_temperature": 0.1,
         "own_share": 0.2, "target_temperature": 0.5,
+        "stop_report": True,  # False shows the collapse that the paper's loss without it leads to.
         "overall_score": 1.0,  # Weight of the global similarity beside the evidence when scoring.
     }
     config.methods.lgdea_pairs = ConfigDict(lgdea)

@@ -84,7 +84,8 @@ def forward(
       rngs: for dropout; None drops nothing.
 
     Returns:
-      `image`, `text` (dicts of the towers' outputs; text outputs keep the leading shape of the tokens) and the model's
+      `image`, `text` (dicts of the towers' outputs; text outputs keep the leading shape of the tokens, `mask` is bool
+      like the tokens) and the model's
       scalars and prototypes.
     """
     outputs: dict[str, Any] = dict(model.shared())
@@ -94,7 +95,7 @@ def forward(
     if "tokens" in rows and model.text_tower is not None:
         tokens = rows["tokens"]
         flat = tokens.reshape(-1, tokens.shape[-1])
-        text = model.encode_text(flat, flat != pad_id, train=train, rngs=rngs)
+        text = {**model.encode_text(flat, flat != pad_id, train=train, rngs=rngs), "mask": flat != pad_id}
         outputs["text"] = {name: value.reshape(*tokens.shape[:-1], *value.shape[1:]) for name, value in text.items()}
     return outputs
 

@@ -40,14 +40,14 @@ TARGETS = "relations"
 def losses(
     outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Mapping[str, jax.Array], step: jax.Array, *,
     terms: tuple[str, ...], text_temperature: float, patch_temperature: float, sharpness: float, prototype_decay: float,
-    contrast_temperature: float, own_share: float, target_temperature: float,
+    contrast_temperature: float, own_share: float, target_temperature: float, stop_report: bool,
 ) -> dict[str, jax.Array]:
     """The terms of `lgdea_pairs.losses` and those of this module; options as there."""
     result = lgdea_pairs.losses(
         outputs, rows, aux, step, terms=tuple(term for term in terms if term not in UNPAIRED),
         text_temperature=text_temperature, patch_temperature=patch_temperature, sharpness=sharpness,
         prototype_decay=prototype_decay, contrast_temperature=contrast_temperature, own_share=own_share,
-        target_temperature=target_temperature)
+        target_temperature=target_temperature, stop_report=stop_report)
     wanted = set(terms) & set(UNPAIRED)
     if not wanted:
         return result
