@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from lgdea_jax import assemble, train_step
 from lgdea_jax.checkpoint import Checkpoints
 from lgdea_jax.cli import UserError
+from lgdea_jax.findings import prompts
 from lgdea_jax.preprocess.text import TextTokenizer
 
 
@@ -41,6 +42,7 @@ class Predictor:
         self.set_params(params)
         method = assemble.load_method(config)
         self._text, self.reads_text, self.scoring = method.text, bool(method.text), method.scoring
+        self.prompt_context = prompts.REPORT if method.text == "report" else prompts.BARE
         common = {"pad_id": tokenizer.pad_id, "mean": config.image.mean, "std": config.image.std,
                   "per_image": config.image.per_image}
 

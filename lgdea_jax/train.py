@@ -25,7 +25,7 @@ from lgdea_jax.cli import UserError
 from lgdea_jax.train_data import Data, device_batches, prepare_data
 from lgdea_jax.train_eval import Evaluation
 from lgdea_jax.train_guards import StopSignals, Watchdog, mean_metrics
-from lgdea_jax.train_log import Clock, Progress, TrainLog, utilisation
+from lgdea_jax.train_log import MEMORY, Clock, Progress, TrainLog, utilisation
 from lgdea_jax.train_state import (
     Parts,
     check_resume,
@@ -142,6 +142,10 @@ def run(config: Any, workdir: Path, mesh: jax.sharding.Mesh, data: Data, checkpo
             watchdog.restart()
             with clock.data_wait():
                 batch = next(following)
+            if parts.memory and parts.memory.due(step - 1):
+                with clock.pause("refresh"):
+                    state["aux"], extra = jax.block_until_ready(parts.memory.refresh(state, step - 1))
+                journal.write(step, jax.device_get(extra), file=MEMORY)
             state, metrics = step_function(state, batch)
             report.add(step, metrics)
             stopped = stop.agreed(now=step % STOP_CHECK_STEPS == 0)

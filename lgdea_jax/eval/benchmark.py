@@ -79,27 +79,28 @@ class Benchmark:
         return f"biovil{self.crop}@1" if self.crop and mode == "official" else None
 
 
-def zero_shot(benchmark: Benchmark, data: EvalData, mode: str, *, scoring: str, thresholds: Any = None,
+def zero_shot(benchmark: Benchmark, data: EvalData, mode: str, *, how: Mapping[str, str], thresholds: Any = None,
               thresholds_from: str = "") -> ZeroShot:
-    """The zero-shot evaluator of a mode: official scripts' cosines and thresholds, or the model's own scoring."""
+    """The zero-shot evaluator of a mode: official scripts' cosines and thresholds, or the model's own way of being
+    asked, `how` (`evaluators.tasks.asked_as`)."""
     common: dict[str, Any] = {"prompts": benchmark.prompts, "exclusive": benchmark.exclusive,
                               "groups": benchmark.groups_of(data)}
-    if benchmark.exclusive:  # The class that fits best: denials of the others say nothing.
-        scoring = "positive"
     if mode == "official" and benchmark.public:
         exclusive = benchmark.exclusive
         return ZeroShot(data, scoring="positive" if exclusive else benchmark.scoring, ensemble=benchmark.ensemble,
                         thresholds=None if exclusive else ON_ITSELF, **common)
     ensemble = benchmark.ensemble if benchmark.exclusive else "mean"
-    return ZeroShot(data, scoring=scoring, ensemble=ensemble, thresholds=thresholds, thresholds_from=thresholds_from,
+    if benchmark.exclusive:  # The class that fits best: denials of the others say nothing.
+        how = {**how, "scoring": "positive"}
+    return ZeroShot(data, **how, ensemble=ensemble, thresholds=thresholds, thresholds_from=thresholds_from,
                     **common)
 
 
-def evaluator(benchmark: Benchmark, task: str, data: EvalData, mode: str, *, seed: int, scoring: str,
+def evaluator(benchmark: Benchmark, task: str, data: EvalData, mode: str, *, seed: int, how: Mapping[str, str],
               thresholds: Any = None, thresholds_from: str = "", candidates: str = "auto") -> Evaluator:
     """The evaluator of a task in a mode."""
     if task == "zero_shot":
-        return zero_shot(benchmark, data, mode, scoring=scoring, thresholds=thresholds, thresholds_from=thresholds_from)
+        return zero_shot(benchmark, data, mode, how=how, thresholds=thresholds, thresholds_from=thresholds_from)
     if task == "grounding":
         return Grounding(data, mode=mode, sigma=benchmark.sigma if mode == "official" else 0.0)
     if benchmark.exclusive:

@@ -161,7 +161,7 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
         done: dict[Any, tuple[Samples, dict[str, Interval]]] = {}
         for mode, encoder in worlds.items():
             asked = {task: evaluator(
-                benchmark, task, encoder.data, mode, seed=args.seed, scoring=getattr(predict, "scoring", "pair"),
+                benchmark, task, encoder.data, mode, seed=args.seed, how=tasks.asked_as(predict),
                 thresholds=thresholds, thresholds_from="the validation split" if thresholds else "",
                 candidates=getattr(args, "candidates", "auto")) for task in chosen}
             asked |= {f"probe@{share:g}": item for share, item in zip(args.probe, probes.get(mode, ()))}
@@ -302,7 +302,7 @@ def _thresholds(args: argparse.Namespace, benchmark: Benchmark, data_dir: Path, 
     part = rows.sample(args.records, args.seed)
     data = _labelled(benchmark, EvalData.from_records(_Rows(source, part.rows), metadata, predict.image_size,
                                                       progress=bar))
-    scorer = zero_shot(benchmark, data, "clean", scoring=getattr(predict, "scoring", "pair"))
+    scorer = zero_shot(benchmark, data, "clean", how=tasks.asked_as(predict))
     return classified.thresholds(scorer.run(Encoder(predict, data, progress=bar)))
 
 

@@ -14,6 +14,7 @@ from lgdea_jax.evaluators.grounding import Grounding, GroundingSamples
 from lgdea_jax.evaluators.probe import ProbeSamples
 from lgdea_jax.evaluators.retrieval import Retrieval, RetrievalSamples
 from lgdea_jax.evaluators.zero_shot import ZeroShot, ZeroShotSamples
+from lgdea_jax.findings.prompts import BARE
 
 TASKS = ("zero_shot", "retrieval", "grounding")
 MODES = ("clean", "official")
@@ -21,8 +22,10 @@ SAMPLES: Mapping[str, type[Samples]] = {"zero_shot": ZeroShotSamples, "retrieval
                                         "grounding": GroundingSamples, "probe": ProbeSamples}
 
 
-def evaluator(task: str, data: EvalData, *, mode: str = "clean", seed: int = 0, scoring: str = "pair") -> Evaluator:
-    """The evaluator of a task. Zero-shot classification is the same in both modes; `scoring` is the model's own.
+def evaluator(task: str, data: EvalData, *, mode: str = "clean", seed: int = 0, scoring: str = "pair",
+              context: str = BARE) -> Evaluator:
+    """The evaluator of a task. Zero-shot classification is the same in both modes; `scoring` and `context` are the
+    model's own, see `asked_as`.
 
     Raises:
       UserError: unknown task or mode.
@@ -30,10 +33,15 @@ def evaluator(task: str, data: EvalData, *, mode: str = "clean", seed: int = 0, 
     choose("task", task, TASKS)
     choose("mode", mode, MODES)
     if task == "zero_shot":
-        return ZeroShot(data, scoring=scoring)
+        return ZeroShot(data, scoring=scoring, context=context)
     if task == "retrieval":
         return Retrieval(data, mode=mode, seed=seed)
     return Grounding(data, mode=mode)
+
+
+def asked_as(predict: Predict) -> dict[str, str]:
+    """How a model is asked for a finding: its `scoring` and the `context` of its prompts, see `zero_shot`."""
+    return {"scoring": getattr(predict, "scoring", "pair"), "context": getattr(predict, "prompt_context", BARE)}
 
 
 def evaluate(predict: Predict | Encoder, data: EvalData, *, tasks: Sequence[str] = TASKS, seed: int = 0,
@@ -60,8 +68,7 @@ def evaluate(predict: Predict | Encoder, data: EvalData, *, tasks: Sequence[str]
     encoder = predict if isinstance(predict, Encoder) else Encoder(predict, data, batch_size=batch_size)
     out: dict[str, float] = {}
     for task in tasks:
-        scoring = getattr(encoder.predict, "scoring", "pair")
-        out |= evaluator(task, data, mode=mode, seed=seed, scoring=scoring).run(encoder).metrics()
+        out |= evaluator(task, data, mode=mode, seed=seed, **asked_as(encoder.predict)).run(encoder).metrics()
     return out
 
 

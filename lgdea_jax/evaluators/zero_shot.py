@@ -10,12 +10,18 @@ softmax over the pair, exp(s+) / (exp(s+) + exp(s-)): the published probability,
 between 0.12 and 0.88 and is no calibrated one. `scoring="positive"` leaves the negative prompts out: for models that
 cannot tell "no effusion" from "effusion", the difference is noise; and where classes exclude each other, the highest
 similarity decides.
+`scoring="contrast"` subtracts half of the similarity to the negative ensemble and half of the mean similarity to all
+findings' positive ensembles: what is common to every statement of a finding goes too. For models trained on whole
+reports, to which a denial says nearly what a statement says. The scores of a finding then depend on which findings are
+asked for with it; its sigmoid is the softmax over the statement and that mean.
+
+A model of whole reports has hardly seen a bare phrase: `context` puts each prompt into a short report around it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -25,10 +31,11 @@ from lgdea_jax.evaluators import classified
 from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict
 from lgdea_jax.evaluators.classified import ClassifierSamples
 from lgdea_jax.findings import prompts
+from lgdea_jax.findings.prompts import BARE
 from lgdea_jax.findings.vocabulary import LABELLED
 from lgdea_jax.records import NEGATIVE, POSITIVE
 
-SCORINGS = ("pair", "positive")
+SCORINGS = ("pair", "positive", "contrast")
 ENSEMBLES = ("mean", "normalised", "max")
 ON_ITSELF = "the evaluated images"
 
@@ -56,6 +63,7 @@ class ZeroShot(Evaluator):
       thresholds: {criterion: {finding: threshold}} of F1 and MCC, chosen on other data; ON_ITSELF chooses them on these
         images; None leaves F1 and MCC out.
       thresholds_from: what the thresholds were chosen on, for `info`.
+      context: a text with one "{}", where the prompt goes.
     """
 
     data: EvalData
@@ -66,6 +74,7 @@ class ZeroShot(Evaluator):
     groups: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     thresholds: Mapping[str, Mapping[str, float]] | str | None = None
     thresholds_from: str = ""
+    context: str = BARE
 
     def __post_init__(self) -> None:
         choose("scoring", self.scoring, SCORINGS)
@@ -80,11 +89,10 @@ class ZeroShot(Evaluator):
         findings = tuple(data.label_names[c] for c in columns)
         images = encoder.images() if self.ensemble == "mean" else _unit(encoder.images())
         # Column by column: one matrix product over another number of findings may round differently.
-        scored = [self._scores(encoder, images, finding) for finding in findings]
-        scores = np.stack(scored, axis=1) if scored else np.zeros((len(data.images), 0), np.float32)
+        scores = self._scores(encoder, images, findings)
         truth, predicted, classes = classified.single_class(data, columns, scores, exclusive=self.exclusive)
-        info = {"scoring": self.scoring, "ensemble": self.ensemble, "images": len(data.images),
-                "probabilities": self.scoring == "pair", "own_prompts": [f for f in findings if f in self.prompts],
+        info = {"scoring": self.scoring, "ensemble": self.ensemble, "context": self.context, "images": len(data.images),
+                "probabilities": self.scoring != "positive", "own_prompts": [f for f in findings if f in self.prompts],
                 "one_class_only": [data.label_names[c] for c in np.flatnonzero(~both)],
                 "no_prompts": [data.label_names[c] for c in np.flatnonzero(both & ~known)]}
         samples = ZeroShotSamples(
@@ -97,18 +105,28 @@ class ZeroShot(Evaluator):
         said = ON_ITSELF if self.thresholds == ON_ITSELF else self.thresholds_from
         return dataclasses.replace(samples, info={**info, "thresholds": chosen, "thresholds_from": said})
 
-    def _scores(self, encoder: Encoder, images: np.ndarray, finding: str) -> np.ndarray:
-        own = self.prompts.get(finding)
-        positive = self._similarity(encoder, images, own[0] if own else prompts.positive_prompts(
-            finding, style=self.data.style))
+    def _scores(self, encoder: Encoder, images: np.ndarray, findings: tuple[str, ...]) -> np.ndarray:
+        """float32 [N, F]."""
+        if not findings:
+            return np.zeros((len(images), 0), np.float32)
+        style = self.data.style
+
+        def similarities(which: int, default: Callable[..., tuple[str, ...]]) -> np.ndarray:
+            return np.stack([self._similarity(
+                encoder, images, self.prompts[name][which] if name in self.prompts else default(name, style=style))
+                for name in findings], axis=1)
+
+        positive = similarities(0, prompts.positive_prompts)
         if self.scoring == "positive":
             return positive
-        return positive - self._similarity(encoder, images, own[1] if own else prompts.negative_prompts(
-            finding, style=self.data.style))
+        negative = similarities(1, prompts.negative_prompts)
+        if self.scoring == "contrast":
+            negative = (negative + positive.mean(axis=1, keepdims=True)) / 2
+        return positive - negative
 
     def _similarity(self, encoder: Encoder, images: np.ndarray, sentences: tuple[str, ...]) -> np.ndarray:
         """float32 [N], similarity of each image to the ensemble."""
-        embeddings = encoder.prompts(sentences)[0]
+        embeddings = encoder.prompts([prompts.in_context(text, self.context) for text in sentences])[0]
         if self.ensemble == "max":
             return (images @ _unit(embeddings).T).max(1)
         return images @ (embeddings.mean(0) if self.ensemble == "mean" else _unit(_unit(embeddings).mean(0)))

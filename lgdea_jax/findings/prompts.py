@@ -15,6 +15,10 @@ from lgdea_jax.findings.vocabulary import LABELLED, NO_FINDING
 
 STYLES = ("cxr", "ct")
 
+BARE = "{}"  # A prompt as it is.
+# A short report around a prompt, in words that say nothing about the findings: for towers that read whole reports.
+REPORT = "FINDINGS: {} The mediastinal contours are normal. The soft tissues are unremarkable.\nIMPRESSION: {}"
+
 
 @dataclasses.dataclass(frozen=True)
 class _Bank:
@@ -179,6 +183,11 @@ _IN_LUNG = frozenset({"Cavitation", "Scar", "Mosaic Attenuation Pattern", "Perib
 
 def _sentence(text: str) -> str:
     return text[0].upper() + text[1:]
+
+
+def in_context(prompt: str, context: str) -> str:
+    """`prompt` in place of every "{}" of `context`, as a sentence with its full stop unless the context is `BARE`."""
+    return prompt if context == BARE else context.replace("{}", prompt.rstrip(".") + ".")
 
 
 def positive_prompts(finding: str, *, style: str = "cxr") -> tuple[str, ...]:
