@@ -219,7 +219,8 @@ def comparisons(cells: Sequence[StudyCell], questions: Sequence[Question]) -> li
                          _range(result.low, result.high, sign=True), _p(adjusted[name]), _p(plain[name]),
                          f"{seeds[0]}, paired" if a.pairs == b.pairs else f"{seeds[0]} and {seeds[1]}"))
         blocks.append(Block(f"{question.title}: {a.name} minus {b.name}", (),
-                            ("metric", "difference", "95% interval", "p (Holm)", "plain p (Holm)", "seeds"), tuple(rows)))
+                            ("metric", "difference", "95% interval", "p (Holm)", "plain p (Holm)", "seeds"),
+                            tuple(rows)))
     return blocks
 
 
