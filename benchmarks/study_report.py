@@ -70,7 +70,7 @@ class StudyCell:
     @property
     def name(self) -> str:
         """For readers."""
-        return f"{self.method} at {share_name(self.pairs)}"
+        return f"`{self.method}` at {share_name(self.pairs)}"
 
     @property
     def progress(self) -> str:
@@ -117,7 +117,8 @@ class Block:
     def html(self) -> str:
         """As HTML."""
         def cells(row: Sequence[str], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{_inline(text)}</{tag}>" for text in row) + "</tr>"
+            long = [" class=long" if len(text) > 30 else "" for text in row]  # Numbers stay on one line.
+            return "<tr>" + "".join(f"<{tag}{c}>{_inline(text)}</{tag}>" for text, c in zip(row, long)) + "</tr>"
 
         body = "".join(cells(row, "td") for row in self.rows)
         words = "".join(f"<p>{_inline(sentence)}</p>" for sentence in self.sentences)
@@ -182,7 +183,7 @@ def answers(cells: Sequence[StudyCell], questions: Sequence[Question]) -> Block 
     rows = []
     for question, a, b in _asked(cells, questions):
         state = "final" if len(a.rows) == a.expected and len(b.rows) == b.expected else "preliminary"
-        rows.append((f"{question.title}: `{a.name}` - `{b.name}`", answer(question, a, b), state))
+        rows.append((f"{question.title} ({a.name}, {b.name})", answer(question, a, b), state))
     return Block("Answers", (), ("question", "answer", "state"), tuple(rows)) if rows else None
 
 
@@ -234,18 +235,20 @@ def headroom(cells: Sequence[StudyCell]) -> Block | None:
         for method in ("mean_teacher", "lgdea"):
             if method not in at:
                 continue
+            three = [at[m] for m in (method, "lgdea_pairs", "oracle")]
+            seeds = set.intersection(*({row["seed"] for row in cell.rows} for cell in three))
             shown = []
             for name in PRIMARY:
-                found = headroom_closed(*(at[m].metric(name) for m in (method, "lgdea_pairs", "oracle")))
+                found = headroom_closed(*(cell.metric(name) for cell in three))
                 shown.append("-" if math.isnan(found.value) else
                              f"{100 * found.value:.0f}% {_range(100 * found.low, 100 * found.high, digits=0)}".strip())
-            rows.append((share_name(pairs), f"`{method}`", *shown))
+            rows.append((share_name(pairs), f"`{method}`", str(len(seeds)), *shown))
     if not rows:
         return None
     return Block("Share of the oracle's headroom that is closed", (
         "(method - lgdea_pairs) / (oracle - lgdea_pairs), with its 95% interval; 0% is lgdea_pairs, 100% the oracle. "
-        "No interval where the oracle is not clearly above lgdea_pairs.",),
-        ("pairs", "method", *(METRICS[name] for name in PRIMARY)), tuple(rows))
+        "No interval where the oracle is not clearly above lgdea_pairs. `seeds` are those that all three have.",),
+        ("pairs", "method", "seeds", *(METRICS[name] for name in PRIMARY)), tuple(rows))
 
 
 def settings(cells: Sequence[StudyCell]) -> Block:
@@ -309,7 +312,8 @@ def plot(cells: Sequence[StudyCell], metric: str, path: Path) -> Path:
     """Draws a metric against the share of pairs, a line a method, with 95% intervals over seeds and subjects.
 
     The shares are evenly spaced, and the methods stand side by side so that their intervals can be told apart. A mean
-    of one seed has no interval and a hollow marker.
+    of one seed has no interval and a hollow marker; the interval of two seeds is so wide (t with one degree of freedom)
+    that it may leave the plot.
 
     Raises:
       UserError: matplotlib is missing.
@@ -319,6 +323,7 @@ def plot(cells: Sequence[StudyCell], metric: str, path: Path) -> Path:
     axes = figure.add_subplot()
     shares = sorted({cell.pairs for cell in cells})
     methods = [name for name in STYLES if any(cell.method == name and cell.rows for cell in cells)]
+    shown: list[float] = []  # What the vertical axis must hold.
     gap = min(0.09, 0.7 / max(1, len(methods)))
     for row, method in enumerate(methods):
         colour, marker, line = STYLES[method]
@@ -328,6 +333,7 @@ def plot(cells: Sequence[StudyCell], metric: str, path: Path) -> Path:
             if cell.method == method and len(values := cell.metric(metric).values):
                 found = mean_interval(cell.metric(metric))
                 points.append((shares.index(cell.pairs) + shift, found, len(values)))
+                shown += [found.value, *((found.low, found.high) if len(values) > 2 else ())]
         if not points:
             continue
         points.sort(key=lambda point: point[0])
@@ -344,6 +350,10 @@ def plot(cells: Sequence[StudyCell], metric: str, path: Path) -> Path:
     axes.set_xlim(-0.5, len(shares) - 0.5)
     for border in range(1, len(shares)):
         axes.axvline(border - 0.5, color="#e4e4e4", linewidth=1, zorder=0)
+    if shown:
+        low, high = np.nanmin(shown), np.nanmax(shown)
+        room = 0.05 * (high - low) or 0.05
+        axes.set_ylim(low - room, high + room)
     axes.set_xlabel("studies that stay paired", fontsize=12)
     axes.set_ylabel(METRICS[metric], fontsize=12)
     axes.tick_params(labelsize=11)
@@ -367,7 +377,8 @@ img{width:100%;max-width:40em;height:auto;display:block}
 figure{margin:0}figcaption{font-weight:600}
 .wide{overflow-x:auto}
 table{border-collapse:collapse;font-size:14px;font-variant-numeric:tabular-nums}
-td,th{border-bottom:1px solid #ddd;padding:4px 10px 4px 0;text-align:left;vertical-align:top}
+td,th{border-bottom:1px solid #ddd;padding:4px 10px 4px 0;text-align:left;vertical-align:top;white-space:nowrap}
+.long{white-space:normal;min-width:9em}
 th{border-bottom:2px solid #888}
 code{font-size:.95em}pre{white-space:pre-wrap;overflow-wrap:anywhere;background:#f5f5f5;padding:.8em;border-radius:6px}
 """
@@ -381,17 +392,17 @@ def page(blocks: Sequence[Block], pictures: Mapping[str, Path], *, command: str,
         title = f"{METRICS[name]} against the share of pairs"
         figures.append(f'<figure><figcaption>{html.escape(title)}</figcaption>'
                        f'<img alt="{html.escape(title)}" src="data:image/png;base64,{encoded}"></figure>')
-    first, *others = blocks
     return "\n".join([
         "<!doctype html><html lang=en><meta charset=utf-8>",
         '<meta name=viewport content="width=device-width,initial-scale=1">',
         f"<title>Limited pairs</title><style>{_STYLE}</style><h1>Limited pairs</h1>",
         *(f"<p>{_inline(note)}</p>" for note in notes),
         f"<pre>{html.escape(command)}</pre>",
-        f"<div class=plots>{''.join(figures)}</div>",
-        "<p>Bars are 95% intervals over seeds and subjects; a hollow marker is one seed alone.</p>",
-        first.html(), "<h2>How to read this</h2><ul>", *(f"<li>{_inline(line)}</li>" for line in READING), "</ul>",
-        *(block.html() for block in others), "</html>", ""])
+        "<h2>Plots</h2>", f"<div class=plots>{''.join(figures)}</div>",
+        "<p>Bars are 95% intervals over seeds and subjects; a hollow marker is one seed alone, and the bars of two may "
+        "leave the plot.</p>",
+        "<h2>How to read this</h2><ul>", *(f"<li>{_inline(line)}</li>" for line in READING), "</ul>",
+        *(block.html() for block in blocks), "</html>", ""])
 
 
 def _inline(text: str) -> str:

@@ -227,7 +227,7 @@ def test_no_headroom_no_share():
     base = np.array([0.7, 0.8, 0.75])
     none = s.headroom_closed(cell(base + 0.1), cell(base), cell(base - 0.01))
     assert np.isnan([none.value, none.low, none.high]).all() and none.undefined == 1
-    unsure = s.headroom_closed(cell(base + 0.1), cell(base), cell(base + [0.1, -0.1, 0.1]))
+    unsure = s.headroom_closed(cell(base + 0.1), cell(base), cell(base + np.array([0.1, -0.1, 0.1])))
     assert unsure.value == pytest.approx(3.0) and np.isnan(unsure.low) and unsure.undefined > 0.05
     empty = s.headroom_closed(cell([]), cell(base), cell(base))
     assert np.isnan(empty.value)
