@@ -53,7 +53,7 @@ class Share:
 
 
 # More seeds where results scatter more; more steps where there is more to learn from.
-SHARES = {0.01: Share(8, 600), 0.05: Share(5, 800), 0.1: Share(3, 1000), 1.0: Share(3, 2000)}
+SHARES = {0.01: Share(8, 600), 0.05: Share(5, 800), 0.1: Share(3, 1000), 1.0: Share(3, 3000)}
 
 # What each method reads beside the pairs, in the order of tables.
 READS: dict[str, tuple[str, ...]] = {
