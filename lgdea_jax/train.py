@@ -24,7 +24,7 @@ from lgdea_jax.checkpoint import Checkpoints
 from lgdea_jax.cli import UserError
 from lgdea_jax.train_data import Data, device_batches, prepare_data
 from lgdea_jax.train_eval import Evaluation
-from lgdea_jax.train_guards import StopSignals, Watchdog, mean_metrics
+from lgdea_jax.train_guards import StopSignals, Watchdog, check_collapse, mean_metrics
 from lgdea_jax.train_log import MEMORY, Clock, Progress, TrainLog, utilisation
 from lgdea_jax.train_state import (
     Parts,
@@ -220,11 +220,12 @@ class Report:
         """Waits for the steps so far and writes the means of their metrics.
 
         Raises:
-          UserError: one of them is not finite.
+          UserError: one of them is not finite, or the evidence has collapsed.
         """
         step = self._pending[-1][0]
         scalars = mean_metrics(jax.device_get(self._pending), saved=self._checkpoints.steps())
         self._pending.clear()
+        check_collapse(scalars, step - self._config.optim.warmup_steps, **self._config.alarm)
         rates = self._clock.rates(step, self._rows)
         seconds = rates.get("time/step_seconds", 0.0)
         rates |= utilisation(self._flops, seconds, device_kind=jax.local_devices()[0].device_kind,
