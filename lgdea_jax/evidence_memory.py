@@ -104,10 +104,10 @@ class EvidenceMemory:
         text = ["tokens", "weight", "normal"]
         self._reports = Table([*items["pairs"], *items["reports"]], text, block=block, threads=threads)
         self._truth = Table([*items["pairs"], *data.truth], text, block=block, threads=threads) if data.truth else None
-        if self._source == "truth" and self._truth is None:
-            raise UserError("the method needs the hidden reports of the unpaired images: --config.memory.truth=True")
         self.num_pairs = sum(len(part) for part in items["pairs"])
         self._unpaired = max(self._images.count, self._reports.count) > self.num_pairs
+        if self._source == "truth" and self._unpaired and self._truth is None:
+            raise UserError("the method needs the hidden reports of the unpaired images: --config.memory.truth=True")
         common = {"pad_id": data.tokenizer.pad_id, "mean": config.image.mean, "std": config.image.std,
                   "per_image": config.image.per_image}
 
