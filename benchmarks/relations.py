@@ -7,8 +7,8 @@ Inputs are random assignments (arrays, and the `top` largest entries of each row
 graph and both directions: `anchor_graph`, `image_targets` and `report_targets`. Every line of the table is a process of
 its own, because a process's peak memory never falls. `above` is the peak of the whole process, interpreter, compiler
 and results included, minus the bytes of assignments and evidence; `start` is what the process had before it made them:
-Python and JAX. The dense form has W_I and W_R [N, N] but not S, which it applies to the evidence: it is the fastest dense
-form that we know of. It is timed in turns with the anchors in one process, and must agree with them.
+Python and JAX. The dense form has W_I and W_R [N, N] but not S, which it applies to the evidence: it is the fastest
+dense form that we know of. It is timed in turns with the anchors in one process, and must agree with them.
 """
 
 from __future__ import annotations
