@@ -5,10 +5,10 @@
 
 Inputs are random assignments (arrays, and the `top` largest entries of each row), evidence and pairs. Measured is the
 graph and both directions: `anchor_graph`, `image_targets` and `report_targets`. Every line of the table is a process of
-its own, because a process's peak memory never falls. The memory above the inputs is the peak of the whole process,
-interpreter and compiler included, minus the bytes of assignments and evidence; `start` is what the process had before
-it made them. The dense form has W_I and W_R [N, N] but not S, which it applies to the evidence: it is the fastest dense
-form that we know of. It is timed in turns with the anchors in one process, and must agree with them.
+its own, because a process's peak memory never falls. `above` is the peak of the whole process, interpreter, compiler
+and results included, minus the bytes of assignments and evidence; `start` is what the process had before it made them:
+Python and JAX. The dense form has W_I and W_R [N, N] but not S, which it applies to the evidence: it is the fastest
+dense form that we know of. It is timed in turns with the anchors in one process, and must agree with them.
 """
 
 from __future__ import annotations
@@ -274,7 +274,8 @@ def goals(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         if top:
             goal(f"{name}: GB in all", last["peak_bytes"] / 1e9, 1.5)
         else:
-            goal(f"{name}: GB above the inputs", (last["peak_bytes"] - last["input_bytes"]) / 1e9, 0.5)
+            above = last["peak_bytes"] - last["input_bytes"] - last["start_bytes"]
+            goal(f"{name}: GB above the inputs and the started process", above / 1e9, 0.5)
         goal(f"{name}: largest array made / (images x reports)", last["largest_array"] / last["rows"]**2, 0.1)
         if len(series) > 1:
             # Processor time: on a shared machine the wall clock tells how much of it the others took.

@@ -105,6 +105,11 @@ def test_sparse_assignments_are_the_same_matrix(seed, order):
     check_everything(graph, s, q_i, q_r, block=16)
 
 
+def test_repeated_indices_of_sparse_rows_add_up():
+    rows = relations.SparseRows(jnp.asarray([[1, 1], [2, 0]]), jnp.asarray([[0.25, 0.75], [0.5, 0.5]]), width=3)
+    np.testing.assert_allclose(relations.dense_rows(rows), [[0, 1, 0], [0.5, 0, 0.5]])
+
+
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10_000), order=st.sampled_from([0, 2, 5]), alpha=st.floats(0.1, 0.9))
 def test_confidence_is_bounded(seed, order, alpha):
