@@ -147,8 +147,8 @@ def write(cells: Sequence[StudyCell], questions: Sequence[Question], out: Path, 
     """
     if len({row["subjects"] for cell in cells for row in cell.rows}) > 1:
         raise UserError("the finished runs were evaluated on different subjects: use another --out for each data set")
-    blocks = [means(cells), *(block for block in (answers(cells, questions), *comparisons(cells, questions),
-                                                  headroom(cells)) if block), settings(cells)]
+    made = (answers(cells, questions), means(cells), *comparisons(cells, questions), headroom(cells), settings(cells))
+    blocks = [block for block in made if block]
     text = "\n\n".join(block.markdown() for block in blocks)
     _replace(out / "table.md", "\n".join(f"{note}\n" for note in [*notes, *READING]) + "\n" + text + "\n")
     pictures = {name: plot(cells, name, out / f"{name.replace('/', '_').replace('@', '_at_')}.png") for name in METRICS}
@@ -322,7 +322,7 @@ def plot(cells: Sequence[StudyCell], metric: str, path: Path) -> Path:
     figure = figure_module.Figure(figsize=(6.4, 5.6), dpi=160, layout="constrained")
     axes = figure.add_subplot()
     shares = sorted({cell.pairs for cell in cells})
-    methods = [name for name in STYLES if any(cell.method == name and cell.rows for cell in cells)]
+    methods = [name for name in STYLES if any(cell.method == name and cell.metric(metric).seeds for cell in cells)]
     shown: list[float] = []  # What the vertical axis must hold.
     gap = min(0.09, 0.7 / max(1, len(methods)))
     for row, method in enumerate(methods):
@@ -334,8 +334,6 @@ def plot(cells: Sequence[StudyCell], metric: str, path: Path) -> Path:
                 found = mean_interval(cell.metric(metric))
                 points.append((shares.index(cell.pairs) + shift, found, len(values)))
                 shown += [found.value, *((found.low, found.high) if len(values) > 2 else ())]
-        if not points:
-            continue
         points.sort(key=lambda point: point[0])
         x = [point[0] for point in points]
         axes.plot(x, [point[1].value for point in points], color=colour, linestyle=line, linewidth=1.3, alpha=0.8)
@@ -364,7 +362,7 @@ def plot(cells: Sequence[StudyCell], metric: str, path: Path) -> Path:
     if methods:
         figure.legend(loc="outside lower center", ncols=3, fontsize=11, frameon=False)
     else:
-        axes.text(0.5, 0.5, "no finished runs", transform=axes.transAxes, ha="center")
+        axes.text(0.5, 0.5, "no finished run has a value", transform=axes.transAxes, ha="center")
     figure.savefig(path)
     return path
 
@@ -398,11 +396,11 @@ def page(blocks: Sequence[Block], pictures: Mapping[str, Path], *, command: str,
         f"<title>Limited pairs</title><style>{_STYLE}</style><h1>Limited pairs</h1>",
         *(f"<p>{_inline(note)}</p>" for note in notes),
         f"<pre>{html.escape(command)}</pre>",
-        "<h2>Plots</h2>", f"<div class=plots>{''.join(figures)}</div>",
+        blocks[0].html(), "<h2>Plots</h2>", f"<div class=plots>{''.join(figures)}</div>",
         "<p>Bars are 95% intervals over seeds and subjects; a hollow marker is one seed alone, and the bars of two may "
         "leave the plot.</p>",
         "<h2>How to read this</h2><ul>", *(f"<li>{_inline(line)}</li>" for line in READING), "</ul>",
-        *(block.html() for block in blocks), "</html>", ""])
+        *(block.html() for block in blocks[1:]), "</html>", ""])
 
 
 def _inline(text: str) -> str:

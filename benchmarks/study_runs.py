@@ -4,14 +4,14 @@ A job is a list of commands and a function that makes its row from what they lef
 too, which save first; the same study started again waits for them, finds the rows of finished jobs, and goes on with
 the others. Also the child's side of that:
 
-    python -m benchmarks.study_runs PARENT MODULE [ARGUMENT ...]    # MODULE, ended by SIGTERM when process PARENT dies
+    python -m benchmarks.study_runs MODULE [ARGUMENT ...]    # runs MODULE; SIGTERM when stdin ends, as it does when the
+                                                             # process at its other end dies
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
@@ -30,7 +30,6 @@ from lgdea_jax.cli import TERMINATED, UserError
 from lgdea_jax.train_log import read_rows
 
 _POLL_SECONDS = 0.1
-_PR_SET_PDEATHSIG = 1
 
 
 class Job:
@@ -152,14 +151,16 @@ def _execute(job: Job, stop: threading.Event) -> dict[str, Any]:
         _wait_for(lock, job, stop)
         for what, command in job.commands.items():
             begin = time.monotonic()
-            # The commands hold the lock too: those of a study that was killed keep it until they have saved.
-            process = subprocess.Popen([sys.executable, "-m", "benchmarks.study_runs", str(os.getpid()), *command],
-                                       env=environment, stdout=log, stderr=log, pass_fds=(lock.fileno(),))
-            while process.poll() is None and not stop.wait(_POLL_SECONDS):
-                pass
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
+            # The commands hold the lock too: those of a study that was killed keep it until they have saved. A session
+            # of their own keeps Ctrl-C from them: a training that gets a second signal stops without saving.
+            with subprocess.Popen([sys.executable, "-m", "benchmarks.study_runs", *command], env=environment,
+                                  stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=(lock.fileno(),),
+                                  start_new_session=True) as process:
+                while process.poll() is None and not stop.wait(_POLL_SECONDS):
+                    pass
+                if process.poll() is None:
+                    process.terminate()
+                    process.wait()  # Here: leaving the block closes its stdin, which would signal it again.
             if stop.is_set():
                 raise UserError("stopped")
             if process.returncode:
@@ -184,11 +185,15 @@ def _wait_for(lock: Any, job: Job, stop: threading.Event) -> None:
 
 
 def _child(arguments: list[str]) -> None:
-    parent, module, *rest = arguments
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(parent):  # It died before it could be watched.
-        raise SystemExit(TERMINATED)
+    module, *rest = arguments
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    # Not Linux's signal at the death of a parent: that one may come several times, once for each of its threads.
+    threading.Thread(target=watch, daemon=True).start()
     sys.argv = [module, *rest]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
