@@ -21,6 +21,8 @@ CORE = [
     "importlib_resources",
     "transformers>=5.0,<6",
     "tokenizers>=0.22",
+    "safetensors>=0.5",
+    "ml_dtypes>=0.5",
     "tensorboardX>=2.6,<3",
     "numpy>=2.0,<3",
     "scipy>=1.13",

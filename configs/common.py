@@ -6,6 +6,21 @@
 from ml_collections import ConfigDict
 
 
+def layer_rates(tower, depth, *, decay, frozen=0):
+    """`optim.rates` of a transformer tower: each block learns `decay` times as fast as the one after it.
+
+    Args:
+      tower: "image_tower" or "text_tower".
+      depth: number of its blocks.
+      decay: factor from one block to the one before.
+      frozen: the embedding and this many blocks do not learn at all.
+    """
+    rules = [f"^{tower}/blocks/{block}/={0.0 if block < frozen else round(decay ** (depth - 1 - block), 4)}"
+             for block in range(depth)]
+    embedding = 0.0 if frozen else round(decay**depth, 4)
+    return (*rules, f"^{tower}/(stem|position|cls|registers|input_norm|embeddings)={embedding}")
+
+
 def get_config(arg=None):
     """The base config; it names no data."""
     config = ConfigDict()
@@ -70,17 +85,24 @@ def get_config(arg=None):
     config.model.logit_bias = 0.0  # -10 for clip_sigmoid.
     config.model.image = ConfigDict()
     config.model.image.name = "vit"
+    config.model.image.weights = ""  # A local directory or file of published weights to start from (models/pretrained).
     config.model.image.vit = ConfigDict({
         "variant": "B/16", "sizes": {"width": 0, "depth": 0, "heads": 0, "mlp_dim": 0},  # 0 takes the variant's.
-        "pool": "gap", "stem": "linear", "attention_window": 0, "position": True, "dropout_rate": 0.0})
+        "pool": "gap", "stem": "linear", "attention_window": 0, "position": True, "dropout_rate": 0.0,
+        # Of published weights: plain, vit, deit, dinov2, dinov2_registers, openclip or openclip_quickgelu. "" and 0 of
+        # the next two take the family's; a projection > 0 is CLIP's last layer.
+        "family": "plain", "mlp": "", "eps": 0.0, "projection": 0})
     config.model.image.resnet = ConfigDict({
         "variant": "resnet50", "sizes": {"width": 0}, "stem": "imagenet", "conv": "native",
         "norm": "batch", "pool": "mean", "zero_init": True})
     config.model.text = ConfigDict()
     config.model.text.name = "bert"
+    config.model.text.weights = ""  # The same for text; text.tokenizer is then the tokeniser of those weights.
     config.model.text.bert = ConfigDict({
         "variant": "base", "sizes": {"width": 0, "depth": 0, "heads": 0, "mlp_dim": 0},
-        "pool": "cls", "dropout_rate": 0.0})
+        "pool": "cls", "dropout_rate": 0.0,
+        "family": "bert", "eps": 0.0,  # bert or roberta; 0 takes the family's.
+        "projection": 128})  # Width of pool=projection, CXR-BERT's head.
 
     # Targets of unpaired images and reports (lgdea, mean_teacher, oracle); see lgdea_jax/evidence_memory.py.
     config.memory = ConfigDict()

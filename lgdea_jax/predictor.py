@@ -6,6 +6,7 @@ product of the image's patches with the text's query. How a method makes both is
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class Predictor:
             return method.text_embedding(outputs, weight)
 
         self._images, self._texts = jax.jit(images), jax.jit(texts)
-        self.grid = patch_grid(graphdef, params, self.image_size)
+        self.grid, self.patch_offset = patch_grid(graphdef, params, self.image_size)
 
     def set_params(self, params: Any) -> None:
         """Goes on with other parameters of the same shapes; nothing is compiled again."""
@@ -112,15 +113,18 @@ class Predictor:
                 for name in results[0][1]}
 
 
-def patch_grid(graphdef: Any, params: Any, image_size: int) -> tuple[int, ...]:
-    """(rows, columns) of the image tower's patches; () without an image tower. Nothing is computed."""
-    found: list[tuple[int, ...]] = [()]
+def patch_grid(graphdef: Any, params: Any, image_size: int) -> tuple[tuple[int, ...], float]:
+    """((rows, columns) of the image tower's patches, their `offset` in pixels); ((), 0) without an image tower.
+
+    Nothing is computed.
+    """
+    found: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
 
     def probe(params: Any, image: jax.Array) -> jax.Array:
         tower = nnx.merge(graphdef, params).image_tower
         if tower is not None:
             pooled, out = tower(image)
-            found[0] = tuple(out["grid"])
+            found[0] = tuple(out["grid"]), tower.offset
             return pooled
         return image
 
@@ -128,7 +132,18 @@ def patch_grid(graphdef: Any, params: Any, image_size: int) -> tuple[int, ...]:
     return found[0]
 
 
-def load_predictor(checkpoint: str | Path, step: str | int = "latest", *, batch_size: int = 64) -> Predictor:
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A run's model: config, parameters (the averaged ones where there are any), static part, tokeniser and spec."""
+
+    config: Any
+    params: Any
+    graphdef: Any
+    tokenizer: TextTokenizer
+    spec: dict[str, Any]
+
+
+def restore(checkpoint: str | Path, step: str | int = "latest") -> Restored:
     """The model of a run, from its checkpoint alone.
 
     Args:
@@ -149,5 +164,11 @@ def load_predictor(checkpoint: str | Path, step: str | int = "latest", *, batch_
     target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
     params = store.restore_params(number, target)
     store.close()
-    return Predictor(config=config, params=params, graphdef=graphdef, tokenizer=tokenizer,
-                     spec={**spec, "step": number}, batch_size=batch_size)
+    return Restored(config, params, graphdef, tokenizer, {**spec, "step": number})
+
+
+def load_predictor(checkpoint: str | Path, step: str | int = "latest", *, batch_size: int = 64) -> Predictor:
+    """The predictor of a run; arguments and errors as in `restore`."""
+    run = restore(checkpoint, step)
+    return Predictor(config=run.config, params=run.params, graphdef=run.graphdef, tokenizer=run.tokenizer,
+                     spec=run.spec, batch_size=batch_size)

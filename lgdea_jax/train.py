@@ -33,6 +33,7 @@ from lgdea_jax.train_state import (
     initialise_from,
     make_spec,
     prepare_parts,
+    pretrained_towers,
 )
 
 log = logging.getLogger("lgdea_jax")
@@ -183,6 +184,12 @@ def start_state(
     else:
         state = parts.initial()
         origin = f"fresh, seed {config.seed}"
+        state, filled = pretrained_towers(config, parts, state)
+        for line in filled:
+            log.info(line)
+        if filled:
+            towers = " and ".join(line.split(":")[0] for line in filled)
+            origin = f"{towers} as above, the rest fresh, seed {config.seed}"
         if config.init_from:
             state, loaded = initialise_from(config, data, state)
             origin = f"{loaded:,} from {config.init_from}, the rest fresh"

@@ -11,10 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from lgdea_jax import assemble, optim, sharding, train_step
+from lgdea_jax import assemble, cli, optim, sharding, train_step
 from lgdea_jax.checkpoint import Checkpoints, check_names, flatten, unflatten
 from lgdea_jax.cli import UserError
 from lgdea_jax.evidence_memory import EvidenceMemory
@@ -28,7 +29,8 @@ FIXED_ON_RESUME = ("method", "methods", "seed", "total_steps", "dtype", "data", 
                    "memory", "model", "optim")
 # These do not change what batch n holds (whether the data are the same is known from their digest).
 FREE_ON_RESUME = ("data.cache", "data.workers", "data.threads", "data.dir", "data.pairs_from", "data.images_from",
-                  "data.reports_from", "data.held_out_from", "data.make_from", "text.tokenizer")
+                  "data.reports_from", "data.held_out_from", "data.make_from", "text.tokenizer",
+                  "model.image.weights", "model.text.weights")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +128,42 @@ def initialise_from(config: Any, data: Data, state: train_step.State) -> tuple[t
     return {**state, "params": params, "ema": ema}, sum(int(np.prod(shape)) for shape in wanted.values())
 
 
+def pretrained_towers(config: Any, parts: Parts, state: train_step.State) -> tuple[train_step.State, list[str]]:
+    """A fresh state with published weights in the towers whose `weights` the config names; the heads stay fresh.
+
+    Returns:
+      (state, a line for the log on every tower that was filled).
+
+    Raises:
+      UserError: weights that cannot be read or do not fit, a tower that the method has not, or that `init_from` fills.
+    """
+    from lgdea_jax.models import pretrained
+
+    model = nnx.merge(parts.graphdef, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+                                                   state["params"]))
+    flat, lines = flatten(state["params"]), []
+    for name in ("image", "text"):
+        path, tower = config.model[name].weights, getattr(model, f"{name}_tower")
+        if not path:
+            continue
+        if tower is None:
+            raise UserError(f"model.{name}.weights: the method {config.method} has no {name} tower")
+        if config.init_from and f"{name}_tower" in (config.init_parts or (f"{name}_tower",)):
+            raise UserError(f"init_from and model.{name}.weights both fill the {name} tower: leave one of them out")
+        try:
+            loaded = pretrained.load_tower(tower, path)
+        except pretrained.WeightsError as error:
+            raise UserError(f"model.{name}.weights: {error}") from None
+        for key, value in loaded.params.items():
+            key = f"{name}_tower/{key}"
+            flat[key] = jax.device_put(value, flat[key].sharding)
+        lines.append(f"{name} tower: {loaded.summary()}")
+    if not lines:
+        return state, lines
+    params = unflatten(state["params"], flat)
+    return {**state, "params": params, "ema": jax.tree.map(jnp.copy, params) if state["ema"] else {}}, lines
+
+
 def compile_step(config: Any, data: Data, parts: Parts, batch: Any, mesh: Mesh) -> Any:
     """The step compiled once for these shapes: (state, batch) -> (state, metrics), the state donated.
 
@@ -180,7 +218,9 @@ def check_resume(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
             else:
                 yield f"{prefix}{key}", value
 
-    old, new = dict(leaves(then["config"])), dict(leaves(now["config"]))
+    # A key that the earlier run did not know yet: what is now its default is what that run did.
+    defaults = dict(leaves(cli.read_config("configs/common.py").to_dict()))
+    old, new = {**defaults, **dict(leaves(then["config"]))}, dict(leaves(now["config"]))
     changed = [key for key in sorted(set(old) | set(new))
                if key.split(".")[0] in FIXED_ON_RESUME and key not in FREE_ON_RESUME and old.get(key) != new.get(key)]
     if changed:

@@ -148,7 +148,7 @@ def sample_heatmap(encoder: Encoder, sample: GroundingSample, query: np.ndarray,
         from scipy.ndimage import gaussian_filter
 
         grid = gaussian_filter(grid, sigma)
-    return encoder.data.geometry(sample.image).heatmap(grid)
+    return encoder.data.geometry(sample.image).heatmap(grid, patch_offset=encoder.patch_offset)
 
 
 def box_slices(boxes: tuple[Box, ...], shape: tuple[int, ...]) -> list[tuple[slice, ...]]:

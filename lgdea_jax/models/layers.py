@@ -185,16 +185,37 @@ def gelu(x: jax.Array) -> jax.Array:
     return 0.5 * x * (1.0 + jax.lax.erf(x * np.asarray(math.sqrt(0.5), x.dtype)))
 
 
-class Mlp(nnx.Module):
-    """Dense, exact GELU, dense: `[..., width] -> [..., dout]`."""
+def quick_gelu(x: jax.Array) -> jax.Array:
+    """The approximation x sigmoid(1.702 x) that the first CLIP models were trained with; not interchangeable."""
+    return x * jax.nn.sigmoid(1.702 * x)
 
-    def __init__(self, width: int, hidden: int, *, rngs: nnx.Rngs, dout: int | None = None,
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"gelu": gelu, "quick_gelu": quick_gelu}
+
+
+class Mlp(nnx.Module):
+    """Dense, exact GELU (or another of `ACTIVATIONS`), dense: `[..., width] -> [..., dout]`."""
+
+    def __init__(self, width: int, hidden: int, *, rngs: nnx.Rngs, dout: int | None = None, activation: str = "gelu",
                  dtype: DTypeLike = jnp.float32, init: Callable[..., jax.Array] = XAVIER):
+        self.activation = activation
         self.up = dense(width, hidden, dtype=dtype, init=init, rngs=rngs)
         self.down = dense(hidden, dout or width, dtype=dtype, init=init, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.down(gelu(self.up(x)))
+        return self.down(ACTIVATIONS[self.activation](self.up(x)))
+
+
+class SwiGlu(nnx.Module):
+    """Gated feed-forward, down(silu(gate(x)) * up(x)) (Shazeer, 2020): `[..., width] -> [..., width]`."""
+
+    def __init__(self, width: int, hidden: int, *, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32):
+        self.gate = dense(width, hidden, dtype=dtype, rngs=rngs)
+        self.up = dense(width, hidden, dtype=dtype, rngs=rngs)
+        self.down = dense(hidden, width, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
 
 
 def space_to_depth(x: jax.Array, size: int) -> jax.Array:

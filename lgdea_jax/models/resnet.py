@@ -63,7 +63,7 @@ def centre_cells(images: jax.Array, shift: int) -> jax.Array:
 
     A 3 x 3 convolution of stride 2 with padding 1 looks at pixel 2i, not at the middle of its cell. Over the stages a
     heatmap would lie (stride - patch) / 2 pixels right of and below what it shows. The ImageNet stem stays as it is,
-    so that published weights see what they were trained on.
+    so that published weights see what they were trained on; there the tower's `offset` tells the evaluators.
     """
     if not shift:
         return images
@@ -106,6 +106,8 @@ class ResNet(nnx.Module):
     Attributes:
       stride: pixels of the image per position of the patch grid (where the sides are multiples of it).
       width: channels of `pooled` and of the patches.
+      offset: pixels by which what a patch looks at lies right of and below the middle of its cell (negative: left and
+        above), where the sides are multiples of the stride. Heatmaps are corrected by it.
     """
 
     def __init__(self, *, stage_sizes: tuple[int, ...], bottleneck: bool, width: int, rngs: nnx.Rngs,
@@ -140,6 +142,8 @@ class ResNet(nnx.Module):
         self.stride = {"imagenet": 4, "small": 1}.get(stem, self.patch) * 2 ** (len(stage_sizes) - 1)
         large = stem == "imagenet"
         self.shift = 0 if large else (self.stride - self.patch) // 2
+        self.offset = (self.patch - self.stride) / 2 if large else 0.0
+        self.stage_sizes, self.bottleneck, self.norm = tuple(stage_sizes), bottleneck, norm
         self.stem_conv = layers.Conv(channels * self.patch**2, width, 7 if large else 3, stride=2 if large else 1,
                                      how=conv, dtype=dtype, rngs=rngs)
         self.stem_norm = NORMS[norm](width)

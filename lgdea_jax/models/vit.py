@@ -3,10 +3,13 @@
 A global-attention ViT needs many images before its patch features stay at their place. Three switches make it local:
 `stem` ("hybrid": 3 x 3 neighbourhoods while downsampling), `attention_window` (a patch attends to patches within that
 distance only) and `depth=0` (no attention at all, so that the receptive field is that of the stem).
+
+`family` gives the blocks the details of a published model, so that its weights fit (see `pretrained`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -28,9 +31,45 @@ VARIANTS: dict[str, dict[str, int]] = {
     "B": {"width": 768, "depth": 12, "heads": 12, "mlp_dim": 3072},
     "L": {"width": 1024, "depth": 24, "heads": 16, "mlp_dim": 4096},
     "H": {"width": 1280, "depth": 32, "heads": 16, "mlp_dim": 5120},
+    "g": {"width": 1536, "depth": 40, "heads": 24, "mlp_dim": 4096},  # DINOv2's giant, with mlp="swiglu".
 }
 STEMS = ("linear", "patch_mlp", "hybrid")
-POOLS = ("gap", "cls", "map")
+POOLS = ("gap", "cls", "map", "pooler")
+MLPS = (*layers.ACTIVATIONS, "swiglu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What distinguishes the published ViTs from each other, sizes apart.
+
+    Attributes:
+      class_token: a learned token before the patches; pool="cls" and "pooler" bring one anyway.
+      registers: learned tokens between class token and patches (Darcet et al., 2024); DeiT's distillation token is one.
+      layer_scale: a learned factor a channel on every residual branch (Touvron et al., 2021).
+      input_norm: a norm between the embedding and the first block.
+      patch_bias: of the patch embedding.
+      mlp: "gelu", "quick_gelu" or "swiglu".
+      eps: of the layer norms.
+    """
+
+    class_token: bool = True
+    registers: int = 0
+    layer_scale: bool = False
+    input_norm: bool = False
+    patch_bias: bool = True
+    mlp: str = "gelu"
+    eps: float = 1e-6
+
+
+FAMILIES: dict[str, Family] = {
+    "plain": Family(class_token=False),
+    "vit": Family(eps=1e-12),  # Hugging Face's; timm's has eps=1e-6.
+    "deit": Family(registers=1, eps=1e-12),
+    "dinov2": Family(layer_scale=True),  # RAD-DINO is one.
+    "dinov2_registers": Family(layer_scale=True, registers=4),
+    "openclip": Family(input_norm=True, patch_bias=False, eps=1e-5),
+    "openclip_quickgelu": Family(input_norm=True, patch_bias=False, eps=1e-5, mlp="quick_gelu"),  # OpenAI's weights.
+}
 
 
 def sizes(variant: str, **overrides: int) -> dict[str, int]:
@@ -57,36 +96,44 @@ def resize_position_embedding(embedding: jax.Array, grid: tuple[int, int], new_g
     return jax.image.resize(image, (1, *new_grid, width), "bicubic").reshape(1, new_grid[0] * new_grid[1], width)
 
 
-def window_mask(grid: tuple[int, int], window: int, *, cls_token: bool = False) -> np.ndarray:
-    """bool [L, L], True where two patches are at most `window` rows and columns apart.
+def window_mask(grid: tuple[int, int], window: int, *, prefix: int = 0) -> np.ndarray:
+    """bool [prefix + L, prefix + L], True where two patches are at most `window` rows and columns apart.
 
-    With `cls_token` a first position is added: it attends to everything, and no patch attends to it, because that
-    would let a patch see the whole image.
+    The `prefix` positions before the patches (class token, registers) attend to everything, and no patch attends to
+    them, because that would let a patch see the whole image.
     """
     rows, columns = (axis.ravel() for axis in np.mgrid[: grid[0], : grid[1]])
     near = (np.abs(rows[:, None] - rows) <= window) & (np.abs(columns[:, None] - columns) <= window)
-    if not cls_token:
-        return near
-    mask = np.zeros((len(near) + 1,) * 2, bool)
-    mask[0], mask[1:, 1:] = True, near
+    mask = np.zeros((prefix + len(near),) * 2, bool)
+    mask[:prefix], mask[prefix:, prefix:] = True, near
     return mask
 
 
 class Block(nnx.Module):
-    """Pre-norm transformer block."""
+    """Pre-norm transformer block; `mlp`, `eps`, `layer_scale` as in `Family`."""
 
-    def __init__(self, width: int, heads: int, mlp_dim: int, *, dropout_rate: float, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, width: int, heads: int, mlp_dim: int, *, dropout_rate: float, dtype: DTypeLike, rngs: nnx.Rngs,
+                 mlp: str = "gelu", eps: float = 1e-6, layer_scale: bool = False):
         self.rate = dropout_rate
-        self.attention_norm = layers.LayerNorm(width)
+        self.attention_norm = layers.LayerNorm(width, eps=eps)
         self.attention = layers.Attention(width, heads, dropout_rate=dropout_rate, dtype=dtype, rngs=rngs)
-        self.mlp_norm = layers.LayerNorm(width)
-        self.mlp = layers.Mlp(width, mlp_dim, dtype=dtype, rngs=rngs)
+        self.mlp_norm = layers.LayerNorm(width, eps=eps)
+        if mlp == "swiglu":
+            self.mlp = layers.SwiGlu(width, mlp_dim, dtype=dtype, rngs=rngs)
+        else:
+            self.mlp = layers.Mlp(width, mlp_dim, activation=mlp, dtype=dtype, rngs=rngs)
+        self.attention_scale = nnx.Param(jnp.ones((width,), jnp.float32)) if layer_scale else None
+        self.mlp_scale = nnx.Param(jnp.ones((width,), jnp.float32)) if layer_scale else None
 
     def __call__(self, x: jax.Array, mask: jax.Array | None, rng: jax.Array | None) -> jax.Array:
         keys = layers.split_key(rng, 3)
+
+        def scaled(y: jax.Array, scale: nnx.Param | None) -> jax.Array:
+            return y if scale is None else y * scale[...].astype(y.dtype)
+
         y, _ = self.attention(self.attention_norm(x), mask=mask, rng=keys[0])
-        x = x + layers.dropout(y, self.rate, keys[1])
-        return x + layers.dropout(self.mlp(self.mlp_norm(x)), self.rate, keys[2])
+        x = x + layers.dropout(scaled(y, self.attention_scale), self.rate, keys[1])
+        return x + layers.dropout(scaled(self.mlp(self.mlp_norm(x)), self.mlp_scale), self.rate, keys[2])
 
 
 class Stem(nnx.Module):
@@ -100,7 +147,8 @@ class Stem(nnx.Module):
       patches to every side. The width doubles at every step up to `width`.
     """
 
-    def __init__(self, kind: str, channels: int, patch_size: int, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+    def __init__(self, kind: str, channels: int, patch_size: int, width: int, *, dtype: DTypeLike, rngs: nnx.Rngs,
+                 bias: bool = True):
         if kind not in STEMS:
             raise ValueError(f"unknown stem {kind!r}; known: {', '.join(STEMS)}")
         if kind != "linear" and (patch_size < 2 or patch_size & (patch_size - 1)):
@@ -115,7 +163,8 @@ class Stem(nnx.Module):
             norms.append(layers.LayerNorm(channels_out))
             channels_in = channels_out
         self.steps, self.norms = nnx.List(steps), nnx.List(norms)
-        self.out = layers.dense(channels_in if steps else patch_size**2 * channels, width, dtype=dtype, rngs=rngs)
+        self.out = layers.dense(channels_in if steps else patch_size**2 * channels, width, bias=bias, dtype=dtype,
+                                rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = x.astype(self.dtype)
@@ -142,45 +191,72 @@ class AttentionPool(nnx.Module):
 
 
 class ViT(nnx.Module):
-    """`(pooled, out) = ViT(**sizes("S/16"), image_size=224, rngs=rngs)(images)`."""
+    """`(pooled, out) = ViT(**sizes("S/16"), image_size=224, rngs=rngs)(images)`.
+
+    Attributes:
+      width: channels of `pooled` and of the patches.
+      features: channels of the blocks; `width` unless there is a `projection`.
+      prefix: tokens before the patches.
+      offset: pixels by which the patches lie right of and below the middle of their cells; always 0.
+    """
 
     def __init__(self, *, image_size: int | tuple[int, int], width: int, depth: int, heads: int, mlp_dim: int,
                  patch_size: int, rngs: nnx.Rngs, channels: int = 1, pool: str = "gap", stem: str = "linear",
                  attention_window: int = 0, position: bool = True, dropout_rate: float = 0.0,
+                 family: str = "plain", mlp: str = "", eps: float = 0.0, projection: int = 0,
                  dtype: DTypeLike = jnp.float32, remat: bool = False):
         """Args:
           image_size: side, or (height, width), in pixels; multiples of `patch_size`.
           width, depth, heads, mlp_dim, patch_size: see `sizes`; `depth=0` has no attention.
           channels: 1 grey, 3 RGB.
-          pool: "gap" mean of the patches, "cls" a class token, "map" one learned query.
+          pool: "gap" mean of the patches, "cls" a class token, "map" one learned query over the patches, "pooler"
+            tanh(dense(class token)).
           stem: see `Stem`.
           attention_window: > 0: patches attend within that many rows and columns only; 0: everywhere.
           position: False leaves the learned position embedding out.
           dropout_rate: of attention weights and residual branches; needs `deterministic=False` and `rngs` in the call.
+          family: one of FAMILIES; `mlp` and `eps`, where given, replace the family's.
+          projection: > 0: a last linear layer without bias of that width on `pooled` and on the patches (the shared
+            space of a CLIP model).
           remat: recompute the blocks in the backward pass.
 
         Raises:
-          ValueError: sizes that do not fit each other, unknown `pool` or `stem`.
+          ValueError: sizes that do not fit each other, unknown `pool`, `stem`, `family` or `mlp`.
         """
         height, breadth = (image_size, image_size) if isinstance(image_size, int) else image_size
         if height % patch_size or breadth % patch_size:
             raise ValueError(f"image size {height} x {breadth} is not a multiple of the patch size {patch_size}")
         if pool not in POOLS:
             raise ValueError(f"unknown pool {pool!r}; known: {', '.join(POOLS)}")
-        if pool == "cls" and depth == 0:
-            raise ValueError("pool='cls' needs depth > 0: without attention the class token never sees the image")
-        self.image_size, self.channels, self.width = (height, breadth), channels, width
+        for name, value, known in (("family", family, FAMILIES), ("mlp", mlp or "gelu", MLPS)):
+            if value not in known:
+                raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
+        if pool in ("cls", "pooler") and depth == 0:
+            raise ValueError(f"pool={pool!r} needs depth > 0: without attention the class token never sees the image")
+        kind = FAMILIES[family]
+        eps, mlp = eps or kind.eps, mlp or kind.mlp
+        class_token = kind.class_token or pool in ("cls", "pooler")
+        self.image_size, self.channels, self.features = (height, breadth), channels, width
+        self.width, self.projection_width = projection or width, projection
+        self.family, self.mlp, self.eps, self.heads, self.mlp_dim = family, mlp, eps, heads, mlp_dim
+        self.patch_size, self.stem_kind, self.offset = patch_size, stem, 0.0
         self.grid = (height // patch_size, breadth // patch_size)
         self.pool, self.attention_window, self.dtype, self.remat = pool, attention_window, dtype, remat
         self.rate = dropout_rate
-        self.stem = Stem(stem, channels, patch_size, width, dtype=dtype, rngs=rngs)
+        self.stem = Stem(stem, channels, patch_size, width, bias=kind.patch_bias, dtype=dtype, rngs=rngs)
         shape = (1, self.grid[0] * self.grid[1], width)
         self.position = nnx.Param(layers.normal(0.02)(rngs.params(), shape, jnp.float32)) if position else None
-        self.cls = nnx.Param(jnp.zeros((1, 1, width), jnp.float32)) if pool == "cls" else None
-        self.blocks = nnx.List([Block(width, heads, mlp_dim, dropout_rate=dropout_rate, dtype=dtype, rngs=rngs)
-                                for _ in range(depth)])
-        self.norm = layers.LayerNorm(width)
+        self.cls = nnx.Param(jnp.zeros((1, 1, width), jnp.float32)) if class_token else None
+        shape = (1, kind.registers, width)
+        self.registers = nnx.Param(layers.normal(0.02)(rngs.params(), shape, jnp.float32)) if kind.registers else None
+        self.prefix = int(class_token) + kind.registers
+        self.input_norm = layers.LayerNorm(width, eps=eps) if kind.input_norm else None
+        self.blocks = nnx.List([Block(width, heads, mlp_dim, dropout_rate=dropout_rate, mlp=mlp, eps=eps,
+                                      layer_scale=kind.layer_scale, dtype=dtype, rngs=rngs) for _ in range(depth)])
+        self.norm = layers.LayerNorm(width, eps=eps)
         self.head = AttentionPool(width, heads, mlp_dim, dtype=dtype, rngs=rngs) if pool == "map" else None
+        self.pooler = layers.dense(width, width, dtype=dtype, rngs=rngs) if pool == "pooler" else None
+        self.projection = layers.dense(width, projection, bias=False, dtype=dtype, rngs=rngs) if projection else None
 
     def __call__(self, images: jax.Array, *, deterministic: bool = True,
                  rngs: nnx.Rngs | None = None) -> tuple[jax.Array, dict[str, Any]]:
@@ -201,18 +277,25 @@ class ViT(nnx.Module):
         x = x.reshape(x.shape[0], -1, x.shape[-1])
         if self.position is not None:
             x = x + self.position[...].astype(x.dtype)
-        if self.cls is not None:
-            x = jnp.concatenate([jnp.broadcast_to(self.cls[...].astype(x.dtype), (x.shape[0], 1, self.width)), x], 1)
+        tokens = [token[...].astype(x.dtype) for token in (self.cls, self.registers) if token is not None]
+        tokens = [jnp.broadcast_to(token, (x.shape[0], *token.shape[1:])) for token in tokens]
+        x = jnp.concatenate([*tokens, x], axis=1) if tokens else x
+        x = x if self.input_norm is None else self.input_norm(x)
         mask = None
         if self.attention_window > 0:
-            mask = jnp.asarray(window_mask(self.grid, self.attention_window, cls_token=self.cls is not None))
+            mask = jnp.asarray(window_mask(self.grid, self.attention_window, prefix=self.prefix))
         for block, key in zip(self.blocks, keys, strict=True):
             x = layers.call(block, x, mask, key, remat=self.remat)
         x = self.norm(x)
+        first, x = x[:, 0], x[:, self.prefix:]
         if self.pool == "cls":
-            pooled, x = x[:, 0], x[:, 1:]
+            pooled = first
+        elif self.pool == "pooler":
+            pooled = jnp.tanh(self.pooler(first))
         elif self.pool == "map":
             pooled = self.head(x)
         else:
             pooled = jnp.mean(x, axis=1, dtype=jnp.float32)
+        if self.projection is not None:
+            pooled, x = self.projection(pooled), self.projection(x)
         return pooled.astype(jnp.float32), {"patches": x, "grid": self.grid}

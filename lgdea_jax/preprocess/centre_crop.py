@@ -71,8 +71,12 @@ class CentreCrop:
         side = int(crop * min(height, width) / RESIZED)
         return cls((height, width), side, ((height - side) // 2, (width - side) // 2))
 
-    def heatmap(self, grid: np.ndarray) -> np.ndarray:
-        """[gh, gw] over the crop -> float32 [H, W] in original pixels: nearest patch inside the square, NaN outside."""
+    def heatmap(self, grid: np.ndarray, *, patch_offset: float = 0.0) -> np.ndarray:
+        """[gh, gw] over the crop -> float32 [H, W] in original pixels: nearest patch inside the square, NaN outside.
+
+        `patch_offset` (see `Letterbox.heatmap`) is not corrected for: the public script does not either.
+        """
+        del patch_offset
         grid = np.asarray(grid, np.float32)
         rows, columns = (np.arange(self.side) * cells // self.side for cells in grid.shape)
         out = np.full(self.original, np.nan, np.float32)

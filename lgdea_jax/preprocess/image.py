@@ -147,28 +147,30 @@ class Letterbox:
         return dataclasses.replace(box, x=(box.x - self.offset[1]) / sx, y=(box.y - self.offset[0]) / sy,
                                    w=box.w / sx, h=box.h / sy)
 
-    def heatmap(self, grid: np.ndarray) -> np.ndarray:
+    def heatmap(self, grid: np.ndarray, *, patch_offset: float = 0.0) -> np.ndarray:
         """A heatmap over the model's square, mapped back onto the original image.
 
         Args:
           grid: [gh, gw], one value per patch; patch (0, 0) is the square's top left corner.
+          patch_offset: pixels of the square by which what a patch looks at lies right of and below the middle of its
+            cell (negative: left and above); see the image towers' `offset`.
 
         Returns:
           float32 [H, W]: bilinear between the patches' centres, constant outside the outermost ones; what lies on the
           bars is left out.
         """
         grid = np.asarray(grid, np.float32)
-        rows = self._positions(0, grid.shape[0])
-        columns = self._positions(1, grid.shape[1])
+        rows = self._positions(0, grid.shape[0], patch_offset)
+        columns = self._positions(1, grid.shape[1], patch_offset)
         low, high, part = rows
         tall = grid[low] * (1 - part)[:, None] + grid[high] * part[:, None]
         low, high, part = columns
         return tall[:, low] * (1 - part) + tall[:, high] * part
 
-    def _positions(self, axis: int, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _positions(self, axis: int, cells: int, patch_offset: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For every original pixel along `axis`: the two patches around its centre and the second one's share."""
         centre = (np.arange(self.original[axis]) + 0.5) * (self.content[axis] / self.original[axis])
-        place = (centre + self.offset[axis]) * (cells / self.size) - 0.5
+        place = (centre + self.offset[axis] - patch_offset) * (cells / self.size) - 0.5
         place = np.clip(place, 0, cells - 1)
         low = np.minimum(place.astype(np.int64), max(cells - 2, 0))
         high = np.minimum(low + 1, cells - 1)

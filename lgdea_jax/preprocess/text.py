@@ -23,7 +23,7 @@ class TextTokenizer:
 
     Attributes:
       vocab_size: one more than the largest token id.
-      pad_id: the id that fills the rest of a row.
+      pad_token, pad_id: the token that fills the rest of a row, and its id.
       digest: SHA-256 (hex) of the serialised tokeniser: equal digests mean equal encodings.
     """
 
@@ -36,11 +36,11 @@ class TextTokenizer:
         self._tokenizer.no_truncation()
         # Not the number of tokens: some tokenisers leave ids out.
         self.vocab_size = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values())
-        pads = [self._tokenizer.token_to_id(token) for token in ("[PAD]", "<pad>")]
-        pads = [pad for pad in pads if pad is not None]
+        pads = [token for token in ("[PAD]", "<pad>") if self._tokenizer.token_to_id(token) is not None]
         if not pads:
             raise UserError("the tokeniser has no padding token ([PAD] or <pad>)")
-        self.pad_id = pads[0]
+        self.pad_token = pads[0]
+        self.pad_id = self._tokenizer.token_to_id(self.pad_token)
         self.digest = hashlib.sha256(serialised.encode()).hexdigest()
 
     def __reduce__(self) -> tuple:

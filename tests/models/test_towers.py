@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lgdea_jax.models import layers, resnet, vit
+from lgdea_jax.preprocess.image import Letterbox
 from tests.models.build import apply, random_model
 
 RNG = np.random.default_rng(0)
@@ -279,3 +280,36 @@ def test_cell_centres_are_where_heatmaps_put_them(stem):
     centre = (np.arange(64) * weight.sum(1)).sum() / weight.sum(), (np.arange(64) * weight.sum(0)).sum() / weight.sum()
     expected = row * stride + (stride - 1) / 2, column * stride + (stride - 1) / 2
     np.testing.assert_allclose(centre, expected, atol=1.0)
+
+
+def test_a_dot_is_found_where_it_is_through_the_imagenet_stem():
+    """Published ResNets look left of and above the middle of a cell; their `offset` brings heatmaps back."""
+    size, stride = 128, 16
+
+    def make(key):
+        return resnet.ResNet(**resnet.sizes("resnet8", width=8), stem="imagenet", norm="batch", zero_init=False,
+                             rngs=nnx.Rngs(key))
+
+    model = nnx.eval_shape(lambda: make(0))
+    graphdef, _ = nnx.split(model)
+    fresh = jax.jit(lambda key: nnx.split(make(key))[1])
+    tower = jax.jit(lambda state, images: nnx.merge(graphdef, state)(images)[1]["patches"])
+    # Dots around what a patch in the middle of the image looks at, as many on either side.
+    dots = [(4 * stride + row, 4 * stride + column) for row in range(-6, 7, 3) for column in range(-6, 7, 3)]
+    images = np.zeros((len(dots) + 1, size, size, 1), np.float32)
+    for image, (row, column) in zip(images[1:], dots, strict=True):
+        image[row, column] = 50.0
+    geometry = Letterbox.of((size, size), size)
+    errors = {0.0: [], model.offset: []}
+    for mirrored in (False, True):  # One random tower's kernels are crooked; their mirror images are so the other way.
+        state = jax.tree.map(lambda leaf: leaf[::-1, ::-1] if leaf.ndim == 4 and mirrored else leaf,  # noqa: B023
+                             fresh(jax.random.key(0)))
+        patches = np.asarray(tower(state, images))
+        for heat, dot in zip(np.square(patches[1:] - patches[0]).sum(-1).reshape(-1, 8, 8), dots, strict=True):
+            for offset, found in errors.items():
+                pixels = geometry.heatmap(heat, patch_offset=offset)
+                centre = [(pixels.sum(1 - axis) * np.arange(size)).sum() / pixels.sum() for axis in (0, 1)]
+                found.append(np.subtract(centre, dot))
+    assert list(errors) == [0.0, -7.5]
+    np.testing.assert_allclose(np.mean(errors[-7.5], axis=0), 0, atol=0.5)
+    np.testing.assert_allclose(np.mean(errors[0.0], axis=0), 7.5, atol=0.5)

@@ -1,0 +1,104 @@
+"""The towers of a run for PyTorch users: safetensors and config.json with the names of the published models.
+
+    python -m lgdea_jax.export --checkpoint=RUN --out=DIR [--tower=image|text] [--names=hf|openclip|timm|torchvision]
+
+DIR/image and DIR/text then open with `transformers.AutoModel.from_pretrained` where the tower is one of Hugging Face's
+(see `models/pretrained`); a tower of our own kind is written with our names, and said so. DIR/text has the tokeniser as
+well; DIR/image/lgdea_jax.json says what the images go through first. The heads of the method stay behind.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lgdea_jax import cli
+from lgdea_jax.cli import UserError
+
+TOWERS = ("image", "text")
+
+
+def main(argv: list[str]) -> int:
+    """The command line; returns the exit status."""
+    parser = cli.Parser(prog="python -m lgdea_jax.export", description="Writes a run's towers for PyTorch.")
+    parser.add_argument("--checkpoint", required=True, metavar="RUN", help="run directory of lgdea_jax.train")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write image/ and text/ into")
+    parser.add_argument("--tower", choices=TOWERS, help="only this one (default: both)")
+    parser.add_argument("--step", default="latest", help="latest, best or a step number (default: latest)")
+    parser.add_argument("--names", default="", help="hf, openclip, timm or torchvision (default: hf, or our own where "
+                                                    "no published model has such a tower)")
+    args = parser.parse_args(argv)
+    # Here, not above: it imports JAX, and a wrong flag should not wait for that.
+    from lgdea_jax.predictor import restore
+
+    for line in export(restore(args.checkpoint, args.step), Path(args.out), names=args.names,
+                       towers=(args.tower,) if args.tower else TOWERS):
+        print(line)
+    return cli.OK
+
+
+def export(run: Any, out: Path, *, towers: tuple[str, ...] = TOWERS, names: str = "") -> list[str]:
+    """Writes towers of a run below `out`.
+
+    Args:
+      run: from `predictor.restore`.
+      out: folder.
+      towers: "image", "text"; one that the run has not is left out when several are asked for.
+      names: see `main`.
+
+    Returns:
+      A line on each tower: what it is, its size, where it lies.
+
+    Raises:
+      UserError: there is no such tower, or none with such names.
+    """
+    from flax import nnx
+
+    from lgdea_jax.models import pretrained
+
+    if names:
+        cli.choose("naming scheme", names, pretrained.NAMES)
+    model, lines = nnx.merge(run.graphdef, run.params), []
+    present = [name for name in towers if getattr(model, f"{name}_tower") is not None]
+    if not present:
+        raise UserError(f"the run has no {' and no '.join(towers)} tower")
+    for name in present:
+        tower, folder = getattr(model, f"{name}_tower"), out / name
+        params = pretrained.parameters(tower)
+        try:
+            kind = pretrained.save_tower(tower, params, folder, names=names or "hf")
+        except pretrained.WeightsError as error:
+            if names:
+                raise UserError(f"{name} tower: {error}") from None
+            part = run.config.model[name]
+            pretrained.save_own(tower, params, folder, {"tower": part.name, **part[part.name].to_dict()})
+            kind = f"our own names ({error})"
+        if name == "image":
+            write_image_notes(folder, run)
+        else:
+            write_tokenizer(folder, run)
+        count = sum(int(np.size(value)) for value in params.values())
+        lines.append(f"{name} tower, {count:,} parameters: {folder} ({kind})")
+    return lines
+
+
+def write_image_notes(folder: Path, run: Any) -> None:
+    """lgdea_jax.json: the transform and the normalisation that the images go through before the tower."""
+    image = run.config.image
+    notes = {"transform": run.spec["transform"], "size": image.size, "mean": image.mean, "std": image.std,
+             "per_image": image.per_image, "step": run.spec["step"]}
+    (folder / "lgdea_jax.json").write_text(json.dumps(notes, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def write_tokenizer(folder: Path, run: Any) -> None:
+    """tokenizer.json and what `transformers.AutoTokenizer` needs beside it."""
+    run.tokenizer.save(folder / "tokenizer.json")
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": run.tokenizer.pad_token}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    cli.run(main)

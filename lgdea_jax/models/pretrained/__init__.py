@@ -1,0 +1,15 @@
+"""Published weights into our towers and back: `load_tower` reads a local directory or file, `save_tower` writes one.
+
+    loaded = pretrained.load_tower(tower, "path/to/rad-dino")     # strict both ways; errors name the key
+    pretrained.save_tower(tower, loaded.params, "out")            # model.safetensors and config.json
+
+`files` reads and writes weight files, `layout` says what a naming scheme is and applies it; `bert_names`, `vit_names`
+and `resnet_names` hold the schemes, `positions` the interpolation of position embeddings. Nothing is downloaded, and
+torch is needed for torch files only.
+"""
+
+from lgdea_jax.models.pretrained.files import WeightsError
+from lgdea_jax.models.pretrained.layout import parameters
+from lgdea_jax.models.pretrained.transfer import NAMES, Loaded, load_tower, save_own, save_tower
+
+__all__ = ["NAMES", "Loaded", "WeightsError", "load_tower", "parameters", "save_own", "save_tower"]

@@ -1,0 +1,166 @@
+"""Weight files: safetensors (read without torch, mapped into memory) and torch files; and writing safetensors.
+
+A safetensors file is eight bytes with the length of a JSON header, the header ({name: dtype, shape, data_offsets}) and
+the data (https://github.com/huggingface/safetensors). The library's NumPy reader knows no bfloat16, hence this one.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I64": np.int64,
+          "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
+# In the order in which they are looked for.
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "open_clip_model.safetensors",
+                "pytorch_model.bin", "pytorch_model.bin.index.json", "open_clip_pytorch_model.bin")
+CONFIG_FILES = ("config.json", "open_clip_config.json")
+TORCH_SUFFIXES = (".bin", ".pt", ".pth")
+# Where training scripts put the weights inside what they save.
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+
+
+class WeightsError(ValueError):
+    """A file that cannot be read, or that does not fit the tower; the message names the key."""
+
+
+def find_weights(path: str | Path) -> Path:
+    """The weight file at `path`: the file itself, or the one that a directory holds.
+
+    Raises:
+      WeightsError: there is none, or several and none has a usual name.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise WeightsError(f"no weights at {path}: a local directory or file is needed (nothing is downloaded)")
+    for name in WEIGHT_FILES:
+        if (path / name).is_file():
+            return path / name
+    for suffixes in ((".safetensors",), TORCH_SUFFIXES):
+        found = sorted(file for file in path.iterdir() if file.suffix in suffixes)
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise WeightsError(f"several weight files in {path}: name one of {', '.join(f.name for f in found)}")
+    raise WeightsError(f"no weight file in {path}: looked for {', '.join(WEIGHT_FILES)}")
+
+
+def read_tensors(file: Path) -> dict[str, np.ndarray]:
+    """{name: array} of a weight file or of the shards that an index lists; safetensors data are read when used.
+
+    Raises:
+      WeightsError: it cannot be read; says what to install where torch is needed.
+    """
+    if file.name.endswith(".index.json"):
+        shards = sorted(set(_json(file).get("weight_map", {}).values()))
+        tensors: dict[str, np.ndarray] = {}
+        for shard in shards:
+            if not (file.parent / shard).is_file():
+                raise WeightsError(f"{file.name} lists {shard}, which is not there")
+            tensors |= read_tensors(file.parent / shard)
+        return tensors
+    if file.suffix == ".safetensors":
+        return read_safetensors(file)
+    if file.suffix in TORCH_SUFFIXES:
+        return read_torch(file)
+    raise WeightsError(f"{file.name} is no weight file: .safetensors, {', '.join(TORCH_SUFFIXES)}")
+
+
+def read_safetensors(file: Path) -> dict[str, np.ndarray]:
+    """{name: read-only array mapped into memory} of a safetensors file.
+
+    Raises:
+      WeightsError: not such a file, cut short, or of an unknown dtype.
+    """
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if length > size - 8:
+            raise WeightsError(f"{file} is cut short, or no safetensors file")
+        try:
+            header = json.loads(stream.read(length))
+        except ValueError:
+            raise WeightsError(f"{file} is no safetensors file: its header cannot be read") from None
+    data = np.memmap(file, np.uint8, mode="r", offset=8 + length) if size > 8 + length else np.zeros(0, np.uint8)
+    tensors = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        if entry["dtype"] not in DTYPES:
+            raise WeightsError(f"{file}: {name} is of the dtype {entry['dtype']}; known: {', '.join(DTYPES)}")
+        start, end = entry["data_offsets"]
+        dtype = np.dtype(DTYPES[entry["dtype"]])
+        if end > data.size or end - start != dtype.itemsize * int(np.prod(entry["shape"], dtype=np.int64)):
+            raise WeightsError(f"{file} is cut short: {name} is not whole")
+        tensors[name] = data[start:end].view(dtype).reshape(entry["shape"])
+    return tensors
+
+
+def read_torch(file: Path) -> dict[str, np.ndarray]:
+    """{name: array} of a file of `torch.save`, read with `weights_only`, so that it cannot run code.
+
+    Raises:
+      WeightsError: torch is not installed, or the file holds more than tensors and plain containers.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise WeightsError(f"{file} is a torch file: pip install torch, or give a safetensors file") from None
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"{file} cannot be read as weights only ({reason}): save its state_dict, best as "
+                           "safetensors") from None
+    for key in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{file} holds no state_dict but a {type(content).__name__}")
+    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    if tensors and all(name.startswith("module.") for name in tensors):  # Saved from DataParallel.
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return {name: (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+            for name, value in tensors.items()}
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """What the directory of a weight file says of the architecture; {} when it says nothing."""
+    for name in CONFIG_FILES:
+        if (file.parent / name).is_file():
+            return _json(file.parent / name)
+    return {}
+
+
+def image_statistics(file: Path) -> str:
+    """What the directory of a weight file says of the images' normalisation; "" when it says nothing."""
+    path = file.parent / "preprocessor_config.json"
+    content = _json(path) if path.is_file() else {}
+    if "image_mean" not in content:
+        return ""
+    return f"made for images of mean {content['image_mean']} and deviation {content.get('image_std')}"
+
+
+def write(folder: Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
+    """Writes model.safetensors and config.json; torch and transformers read both."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: np.asarray(value, order="C") for name, value in sorted(tensors.items())},
+              folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{file} is not JSON: {error}") from None

@@ -1,0 +1,114 @@
+"""The names of ResNets in Hugging Face and in torchvision (timm uses torchvision's) checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from lgdea_jax.models import resnet
+from lgdea_jax.models.pretrained import layout
+from lgdea_jax.models.pretrained.layout import Entry, Table, Tensors
+
+
+def refuses(tower: resnet.ResNet) -> str:
+    """Why a tower is none of the published ResNets; "" where it is one."""
+    if not isinstance(tower, resnet.ResNet):
+        return "it is no ResNet"
+    if tower.stem != "imagenet" or tower.norm != "batch":
+        return (f"published ResNets have stem=imagenet and norm=batch, the tower has stem={tower.stem} and "
+                f"norm={tower.norm}")
+    return ""
+
+
+def blocks(tower: resnet.ResNet) -> Iterator[tuple[str, int, int, Any]]:
+    """(our path, stage, index in the stage, block) of every block."""
+    index = 0
+    for stage, count in enumerate(tower.stage_sizes):
+        for inside in range(count):
+            yield f"blocks/{index}", stage, inside, tower.blocks[index]
+            index += 1
+
+
+def with_counters(tensors: Tensors) -> Tensors:
+    """`tensors` with torch's counter beside every batch norm; it is only read where the momentum is None."""
+    return tensors | {name.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64)
+                      for name in tensors if name.endswith("running_mean")}
+
+
+class HuggingFaceResNet(layout.Layout):
+    """`transformers.ResNetModel`."""
+
+    names = "hf"
+    anchor = "embedder.embedder.convolution.weight"
+    unused = r"classifier\.|.*\.num_batches_tracked$"
+    checked = ("hidden_act", "layer_type", "depths", "hidden_sizes", "downsample_in_first_stage",
+               "downsample_in_bottleneck")
+
+    def refuses(self, tower: resnet.ResNet) -> str:
+        """As in `Layout`."""
+        return refuses(tower)
+
+    def table(self, tower: resnet.ResNet) -> Table:
+        """As in `Layout`."""
+        def unit(kernel: str, norm: str, name: str, kind: str = "conv") -> Table:
+            return {f"{kernel}/kernel": Entry(f"{name}.convolution.weight", kind),
+                    **layout.batch_norm(norm, f"{name}.normalization")}
+
+        table = unit("stem_conv", "stem_norm", "embedder.embedder", "stem")
+        for path, stage, inside, block in blocks(tower):
+            name = f"encoder.stages.{stage}.layers.{inside}"
+            for index in range(len(block.convs)):
+                table |= unit(f"{path}/convs/{index}", f"{path}/norms/{index}", f"{name}.layer.{index}")
+            if block.shortcut is not None:
+                table |= unit(f"{path}/shortcut", f"{path}/shortcut_norm", f"{name}.shortcut")
+        return table
+
+    def pack(self, tensors: Tensors, tower: resnet.ResNet) -> Tensors:
+        """As in `Layout`."""
+        return with_counters(tensors)
+
+    def config(self, tower: resnet.ResNet) -> dict[str, Any]:
+        """As in `Layout`."""
+        stem = layout.parameter_shapes(tower)["stem_norm/scale"][0]
+        factor = 4 if tower.bottleneck else 1
+        return {"architectures": ["ResNetModel"], "model_type": "resnet", "num_channels": tower.channels,
+                "embedding_size": stem, "depths": list(tower.stage_sizes), "hidden_act": "relu",
+                "hidden_sizes": [stem * 2**stage * factor for stage in range(len(tower.stage_sizes))],
+                "layer_type": "bottleneck" if tower.bottleneck else "basic", "downsample_in_first_stage": False,
+                "downsample_in_bottleneck": False}
+
+
+class TorchvisionResNet(layout.Layout):
+    """torchvision's `resnet18` to `resnet50` (also below a prefix, as in many chest X-ray models)."""
+
+    names = "torchvision"
+    anchor = "layer1.0.conv1.weight"
+    unused = r"(fc|classifier|projector)\.|.*\.num_batches_tracked$"
+
+    def refuses(self, tower: resnet.ResNet) -> str:
+        """As in `Layout`."""
+        return refuses(tower)
+
+    def table(self, tower: resnet.ResNet) -> Table:
+        """As in `Layout`."""
+        table = {"stem_conv/kernel": Entry("conv1.weight", "stem"), **layout.batch_norm("stem_norm", "bn1")}
+        for path, stage, inside, block in blocks(tower):
+            name = f"layer{stage + 1}.{inside}"
+            for index in range(len(block.convs)):
+                table[f"{path}/convs/{index}/kernel"] = Entry(f"{name}.conv{index + 1}.weight", "conv")
+                table |= layout.batch_norm(f"{path}/norms/{index}", f"{name}.bn{index + 1}")
+            if block.shortcut is not None:
+                table[f"{path}/shortcut/kernel"] = Entry(f"{name}.downsample.0.weight", "conv")
+                table |= layout.batch_norm(f"{path}/shortcut_norm", f"{name}.downsample.1")
+        return table
+
+    def pack(self, tensors: Tensors, tower: resnet.ResNet) -> Tensors:
+        """As in `Layout`."""
+        return with_counters(tensors)
+
+    def config(self, tower: resnet.ResNet) -> dict[str, Any]:
+        """A description: torchvision itself reads none."""
+        return {"architecture": "resnet", "num_channels": tower.channels, "depths": list(tower.stage_sizes),
+                "bottleneck": tower.bottleneck}
