@@ -1,176 +1,464 @@
-"""The limited-pair study on the phantom world: methods x shares of pairs x seeds, one table.
+"""The limited-pair study on the phantom world: methods x shares of pairs x seeds; one table, its tests, its plots.
 
     python -m benchmarks.limited_pairs --out=runs/limited_pairs                    # the README's table
-    python -m benchmarks.limited_pairs --out=runs/try --split=validation --cells=lgdea@0.01 --seeds=2
+    python -m benchmarks.limited_pairs --out=runs/limited_pairs --plan             # what that would run, and how long
+    python -m benchmarks.limited_pairs --out=runs/limited_pairs --only-table       # from the finished runs
+    python -m benchmarks.limited_pairs --out=runs/try --split=validation --cells=lgdea@0.01,oracle@0.01 --seeds=2
+        --set=memory.own=0.3
 
-Every cell trains with `configs/phantom.py`, the same number of steps, images a batch and augmentation for every method,
-and is evaluated on a split that training never saw. Choices were made on the validation world; the table is of the test
-world. A run that is finished is never done again: its row is in OUT/runs.jsonl, and rows in
-benchmarks/limited_pairs.jsonl (committed) count as finished unless --fresh is given.
+Every run trains with `configs/phantom.py`; all methods have the same steps at a share of pairs, the same pairs a batch
+and the same augmentation, and are evaluated on a split that training never saw. Choices are made on the validation
+world, the table is of the test world. Lesser shares and earlier seeds come first, so that a study cut short is a small
+one rather than half of one.
+
+A finished run is never done again: its row is in OUT/runs.jsonl with its metrics, their values under 400 resamples of
+the subjects (which make every comparison paired, see study_statistics.py), and its seconds; rows of
+benchmarks/limited_pairs.jsonl (committed) count as finished unless --fresh is given. The same command after a kill goes
+on. OUT/table.md, OUT/index.html (one file, nothing loaded from elsewhere) and OUT/*.png are made from the rows.
+
+With all pairs nothing is unpaired: lgdea, mean_teacher and oracle would be lgdea_pairs, and are left out there.
 """
 
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import dataclasses
 import hashlib
 import json
-import os
-import subprocess
+import math
+import shlex
+import statistics
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from benchmarks import study_report
+from benchmarks.study_report import METRICS, Question, StudyCell, share_name
+from benchmarks.study_runs import Job, Journal, exits_on_sigterm, only_one, run_jobs, usable_cores
 from lgdea_jax import cli
-from lgdea_jax.train_log import read_rows
+from lgdea_jax.cli import UserError, choose
+from lgdea_jax.train_log import clock_text, read_rows
 
 COMMITTED = Path(__file__).with_suffix(".jsonl")
-METRICS = ("zero_shot/auroc", "retrieval/precision@5", "grounding/pointing", "grounding/cnr")
+CONFIG, DATA_CONFIG = "configs/phantom.py", "configs/data/phantom.py"
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """How often and how long is trained at a share of pairs, by every method."""
+
+    seeds: int
+    steps: int
+
+
+# More seeds where results scatter more; more steps where there is more to learn from.
+SHARES = {0.01: Share(8, 600), 0.05: Share(5, 800), 0.1: Share(3, 1000), 1.0: Share(3, 3000)}
+
+# What each method reads beside the pairs, in the order of tables.
+READS: dict[str, tuple[str, ...]] = {
+    "clip": (), "clip_evidence": (), "clip_evidence_soft": (), "local": (),
+    "lgdea_pairs": ("reports",), "mean_teacher": ("images", "reports"), "lgdea": ("images", "reports"),
+    "oracle": ("images", "reports"),
+}
+UNPAIRED_ROWS = 32  # Of each stream in a batch; as many as configs/phantom.py has pairs.
+# The hidden reports are the oracle's targets; the others only log how far their targets are from them.
+SEES_TRUTH = ("lgdea", "mean_teacher", "oracle")
 
 # With few pairs an image is seen hundreds of times: more augmentation than the quick start's, for every method.
 COMMON = (
-    "--config.augment.crop=(0.7,1.0)", "--config.augment.aspect=1.2", "--config.augment.rotate=8",
-    "--config.augment.gamma=0.3", "--config.augment.contrast=0.3", "--config.augment.brightness=0.1",
-    "--config.augment.noise=6", "--config.log.tensorboard=false", "--config.eval.every=0",
+    "augment.crop=(0.7,1.0)", "augment.aspect=1.2", "augment.rotate=8", "augment.gamma=0.3", "augment.contrast=0.3",
+    "augment.brightness=0.1", "augment.noise=6", "log.tensorboard=false", "eval.every=0",
 )
-# Methods that read unpaired reports get them; there are none when everything is paired.
-READS_REPORTS = ("lgdea", "lgdea_pairs")
-REPORTS = "--config.batch.reports=32"
-CELLS = ("clip@0.01", "clip_evidence@0.01", "clip_evidence_soft@0.01", "lgdea@0.01", "clip@1.0")
+# Of the config, what cannot change a run's numbers; so that a new folder does not make finished runs unfinished.
+NOT_IN_KEY = ("alarm", "compile_cache", "log", "data.dir")
+# Set by the grid: a row names them.
+OWN_KEYS = ("method", "seed", "total_steps", "data.pairs", "data.dir", "checkpoint.every")
+
+# Before anything is finished: what a step and the start, compilation and evaluation take on one core of a laptop.
+GUESS_STEP_SECONDS, GUESS_START_SECONDS = 0.12, 40.0
+
+QUESTIONS = (
+    Question("Pairs-only LGDEA against the strongest CLIP baseline", "lgdea_pairs@0.01", "clip_evidence_soft@0.01"),
+    Question("LGDEA at 5% pairs against plain CLIP at 100%", "lgdea@0.05", "clip@1.0",
+             margins={"zero_shot/auroc": 0.02, "grounding/cnr": 0.05}),
+    Question("What the unpaired images give", "lgdea@0.01", "lgdea_pairs@0.01"),
+    Question("Relations against a mean teacher", "lgdea@0.01", "mean_teacher@0.01"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training and its evaluation."""
+    """One training and its evaluation; `extra` holds KEY=VALUE of --set."""
 
     method: str
     pairs: float
     seed: int
     split: str
     steps: int
+    extra: tuple[str, ...] = ()
 
-    def overrides(self) -> list[str]:
-        """Flags of `lgdea_jax.train` beside --config, --workdir and --config.data.dir."""
-        flags = [f"--config.method={self.method}", f"--config.data.pairs={self.pairs}", f"--config.seed={self.seed}",
-                 f"--config.total_steps={self.steps}", f"--config.checkpoint.every={self.steps}", *COMMON]
-        return [*flags, REPORTS] if self.method in READS_REPORTS and self.pairs < 1 else flags
+    @property
+    def name(self) -> str:
+        """For messages and folders."""
+        return f"{self.method} {share_name(self.pairs)} seed {self.seed}"
+
+    def reads(self) -> tuple[str, ...]:
+        """The unpaired streams of its batches; none when everything is paired."""
+        return READS[self.method] if self.pairs < 1 else ()
+
+    def settings(self) -> list[str]:
+        """KEY=VALUE of the config beside the data set's folder; later ones win."""
+        unpaired = [f"batch.{stream}={UNPAIRED_ROWS}" for stream in self.reads()]
+        truth = ["memory.truth=True"] if self.method in SEES_TRUTH and self.pairs < 1 else []
+        # A checkpoint at the end is enough: a run that is stopped saves first.
+        return [f"method={self.method}", f"data.pairs={self.pairs}", f"seed={self.seed}", f"total_steps={self.steps}",
+                f"checkpoint.every={self.steps}", *COMMON, *unpaired, *truth, *self.extra]
+
+    def config(self) -> dict[str, Any]:
+        """Everything in the config that can change its numbers: the options of other methods are left out.
+
+        Raises:
+          UserError: an unknown key or a bad value in `extra`, or an option that the method does not take.
+        """
+        from lgdea_jax import assemble
+
+        config = cli.read_config(CONFIG)
+        for setting in self.settings():
+            key, _, value = setting.partition("=")
+            cli.set_override(config, key, value)
+        method = assemble.load_method(config)
+        kept = json.loads(config.to_json_best_effort())
+        kept["methods"] = {self.method: kept["methods"][self.method]}
+        if not method.targets:
+            del kept["memory"]
+        for name in NOT_IN_KEY:
+            *path, last = name.split(".")
+            node = kept
+            for part in path:
+                node = node[part]
+            del node[last]
+        return kept
 
     def key(self, data: str) -> str:
-        """Names the run by everything that decides its numbers, except the code."""
-        text = json.dumps([self.overrides(), self.split, data, Path("configs/phantom.py").read_text(),
-                           Path("configs/common.py").read_text()])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Names the run by everything that decides its numbers, except the code; `data` is `data_digest`'s."""
+        return _digest([self.config(), self.split, data])
+
+    def config_hash(self) -> str:
+        """Of the config without the seed: equal for the runs of a cell."""
+        return _digest({**self.config(), "seed": None})
 
 
-def execute(run: Run, *, data: Path, out: Path, cores: Sequence[int]) -> dict[str, float]:
-    """Trains and evaluates one run in processes of its own, on `cores`; returns its metrics.
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+# --- The grid ---------------------------------------------------------------------------------------------------------
+
+
+def parse_cell(text: str) -> tuple[str, float]:
+    """METHOD@SHARE as (method, share).
 
     Raises:
-      UserError: one of the two commands failed; its last line is named.
+      UserError: not of that form, an unknown method or share, or a cell that would repeat another.
     """
-    folder = out / f"{run.method}_{run.pairs:g}_{run.seed}"
-    folder.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu")}
-    commands = (
-        ["lgdea_jax.train", "--config=configs/phantom.py", f"--workdir={folder}", f"--config.data.dir={data}",
-         *run.overrides()],
-        ["lgdea_jax.eval.records", f"--checkpoint={folder}", f"--data_dir={data}", f"--split={run.split}",
-         f"--out={folder}/eval", "--mode=clean", "--overlays=0"],
-    )
-    with open(folder / "log.txt", "a", encoding="utf-8") as log:
-        for command in commands:
-            # One core a run: two runs side by side finish sooner than two that share both cores one after the other.
-            status = subprocess.run([sys.executable, "-m", *command], env=environment, stdout=log, stderr=log,
-                                    preexec_fn=lambda: os.sched_setaffinity(0, cores)).returncode
-            if status:
-                last = (folder / "log.txt").read_text(encoding="utf-8").strip().splitlines()[-1:]
-                raise cli.UserError(f"{' '.join(command[:1])} of {folder.name} ended with {status}: {' '.join(last)}")
-    result = json.loads((folder / "eval" / "results.json").read_text())["results"][0]["metrics"]
-    return {name: result[name]["value"] for name in METRICS}
+    method, at, share = text.strip().partition("@")
+    if not at:
+        raise UserError(f"{text!r}: METHOD@SHARE, as lgdea@0.01")
+    return check_cell(check_method(method), check_share(share))
 
 
-def table(rows: Sequence[dict]) -> str:
-    """Mean and standard deviation over seeds of each cell, as Markdown."""
-    cells: dict[tuple[float, str], list[dict]] = {}
-    for row in rows:
-        cells.setdefault((row["pairs"], row["method"]), []).append(row["metrics"])
-    lines = ["| pairs | method | seeds | zero-shot AUROC | precision@5 | pointing | CNR |",
+def check_method(name: str) -> str:
+    """The study's method of that name; see `parse_cell`."""
+    return choose("method", name.strip(), known_methods())
+
+
+def check_share(text: str) -> float:
+    """The study's share of that value; see `parse_cell`."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if share not in SHARES:
+        raise UserError(f"unknown share of pairs {text.strip()!r}; known: {', '.join(f'{s:g}' for s in SHARES)}")
+    return share
+
+
+def check_cell(method: str, share: float) -> tuple[str, float]:
+    """The cell; see `parse_cell`."""
+    if repeats(method, share):
+        raise UserError(f"{method}@{share:g}: with all pairs nothing is unpaired, and {method} is lgdea_pairs")
+    return method, share
+
+
+def repeats(method: str, share: float) -> bool:
+    """Whether the cell would be lgdea_pairs under another name."""
+    return share == 1 and "images" in READS[method]
+
+
+def known_methods() -> list[str]:
+    """Methods of the study that this version has."""
+    from lgdea_jax import assemble
+
+    available = assemble.method_names()
+    return [name for name in READS if name in available]
+
+
+def select_cells(arguments: argparse.Namespace) -> list[tuple[str, float]]:
+    """(method, share) of --cells, or of --methods x --pairs without those that would repeat others."""
+    if arguments.cells:
+        if arguments.methods or arguments.pairs:
+            raise UserError("--cells excludes --methods and --pairs")
+        cells = [parse_cell(cell) for cell in arguments.cells.split(",")]
+    else:
+        methods, shares = known_methods(), list(SHARES)
+        if arguments.methods:
+            methods = [check_method(name) for name in arguments.methods.split(",")]
+        if arguments.pairs:
+            shares = [check_share(text) for text in arguments.pairs.split(",")]
+        cells = [(method, share) for share in shares for method in methods if not repeats(method, share)]
+        if not cells:
+            check_cell(methods[0], shares[0])
+    order = list(READS)
+    return sorted(set(cells), key=lambda cell: (cell[1], order.index(cell[0])))
+
+
+def make_runs(cells: Sequence[tuple[str, float]], *, seeds: int | None, steps: int | None, split: str,
+              extra: Sequence[str]) -> list[Run]:
+    """The runs in the order in which they are done: a first seed of every cell, small shares first, then a second."""
+    runs = []
+    for seed in range(max(seeds or SHARES[share].seeds for _, share in cells)):
+        for method, share in cells:
+            if seed < (seeds or SHARES[share].seeds):
+                runs.append(Run(method, share, seed, split, steps or SHARES[share].steps, tuple(extra)))
+    return runs
+
+
+def data_digest(folder: Path) -> str:
+    """Of what decides the content of the phantom data set in `folder`, or of the one that would be made there.
+
+    Raises:
+      UserError: damaged, or not a phantom data set.
+    """
+    if folder.exists():
+        from lgdea_jax.record_source import load_metadata
+
+        config = load_metadata(folder).config
+    else:
+        config = json.loads(cli.read_config(DATA_CONFIG).to_json_best_effort())
+    if "phantom" not in config:
+        raise UserError(f"--data={folder} is not a phantom data set")
+    return _digest({name: config[name] for name in ("phantom", "extractor", "image_size", "tokenizer")})
+
+
+# --- Running ----------------------------------------------------------------------------------------------------------
+
+
+def make_job(run: Run, *, key: str, data: Path, out: Path) -> Job:
+    """Trains and evaluates `run` in OUT/METHOD_SHARE_SEED_KEY."""
+    folder = out / f"{run.method}_{run.pairs:g}_{run.seed}_{key[:6]}"
+    commands = {
+        "train": ["lgdea_jax.train", f"--config={CONFIG}", f"--workdir={folder}", f"--config.data.dir={data}",
+                  *(f"--config.{setting}" for setting in run.settings())],
+        # No intervals: the study has its own, over seeds too.
+        "evaluate": ["lgdea_jax.eval.records", f"--checkpoint={folder}", f"--data_dir={data}", f"--split={run.split}",
+                     f"--out={folder}/eval", "--mode=clean", "--overlays=0", "--bootstrap=0"],
+    }
+    resumed = (folder / "checkpoints").exists()
+
+    def finish(seconds: dict[str, float]) -> dict[str, Any]:
+        return {"key": key, **dataclasses.asdict(run), "config": run.config_hash(), "seconds": seconds,
+                "resumed": resumed, **read_results(folder / "eval")}
+
+    return Job(run.name, folder, commands, finish)
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Metrics of an evaluation and their replicates, rounded to 5 digits, for a row; undefined numbers are null."""
+    from benchmarks.study_statistics import subject_replicates
+    from lgdea_jax.evaluators.tasks import load_samples
+
+    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))["results"][0]["metrics"]
+    drawn, subjects = subject_replicates(load_samples(folder / "samples.npz"), tuple(METRICS))
+    replicates = {name: [None if math.isnan(value) else round(value, 5) for value in values.tolist()]
+                  for name, values in drawn.items()}
+    return {"metrics": {name: found[name]["value"] for name in METRICS}, "subjects": subjects,
+            "replicates": replicates}
+
+
+def expected_seconds(run: Run, rows: Sequence[dict]) -> float:
+    """Of a run on one core, from finished rows: of its method and steps, else of its method, else of all, else a guess.
+
+    Runs that were interrupted have lost the seconds of their first part and do not count.
+    """
+    timed = [row for row in rows if not row["resumed"]]
+    total = [(row, sum(row["seconds"].values())) for row in timed]
+    for like in ([s for row, s in total if (row["method"], row["steps"]) == (run.method, run.steps)],
+                 [s * run.steps / row["steps"] for row, s in total if row["method"] == run.method],
+                 [s * run.steps / row["steps"] for row, s in total]):
+        if like:
+            return statistics.median(like)
+    return GUESS_START_SECONDS + GUESS_STEP_SECONDS * run.steps
+
+
+def plan(runs: Sequence[Run], todo: Sequence[Run], rows: Sequence[dict], *, jobs: int) -> str:
+    """What is finished, what would run and for how long."""
+    lines = ["| pairs | method | steps | unpaired it reads | seeds | finished | about |",
              "|---|---|---|---|---|---|---|"]
-    for (pairs, method), metrics in sorted(cells.items()):
-        values = np.array([[m[name] for name in METRICS] for m in metrics])
-        spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(len(METRICS), np.nan)
-        shown = " | ".join(f"{mean:.3f} ± {sd:.3f}" for mean, sd in zip(values.mean(axis=0), spread, strict=True))
-        lines.append(f"| {100 * pairs:g}% | `{method}` | {len(values)} | {shown} |")
+    for method, pairs in dict.fromkeys((run.method, run.pairs) for run in runs):
+        cell = [run for run in runs if (run.method, run.pairs) == (method, pairs)]
+        left = [run for run in cell if run in todo]
+        seconds = sum(expected_seconds(run, rows) for run in left)
+        lines.append(f"| {share_name(pairs)} | `{method}` | {cell[0].steps} | {', '.join(cell[0].reads()) or '-'} "
+                     f"| {len(cell)} | {len(cell) - len(left)} | {clock_text(seconds)} |")
+    seconds = sum(expected_seconds(run, rows) for run in todo) / max(1, min(jobs, len(todo)))
+    source = "by the finished runs" if any(not row["resumed"] for row in rows) else "a guess, no run is finished"
+    lines += ["", f"{len(runs)} runs, {len(runs) - len(todo)} finished, {len(todo)} to do, {jobs} at a time: "
+              f"about {clock_text(seconds)} ({source})"]
     return "\n".join(lines)
 
 
+# --- The command ------------------------------------------------------------------------------------------------------
+
+
 def main(argv: list[str]) -> int:
-    """The command line; returns the exit status."""
+    """The command line; returns the exit status: 3 when runs failed, which does not stop the others."""
+    arguments = make_parser().parse_args(argv)
+    for name in ("seeds", "steps", "jobs"):
+        if (value := getattr(arguments, name)) is not None and value < 1:
+            raise UserError(f"--{name}={value}: at least 1")
+    for setting in arguments.set:
+        if "=" not in setting:
+            raise UserError(f"--set={setting}: KEY=VALUE, a key of the training config")
+        if (key := setting.split("=")[0]) in OWN_KEYS:
+            raise UserError(f"--set={setting}: {key} is set by the study itself")
+    if not arguments.plan:
+        cli.require("matplotlib.figure", "colab", "the study's plots")  # Before hours of training, not after.
+    cells = select_cells(arguments)
+    questions = [*QUESTIONS, *(parse_question(text, cells) for text in arguments.compare)]
+    runs = make_runs(cells, seeds=arguments.seeds, steps=arguments.steps, split=arguments.split, extra=arguments.set)
+    data = data_digest(arguments.data)
+    keys = {run: run.key(data) for run in runs}
+    journal = Journal(arguments.out / "runs.jsonl")
+    finished = {row["key"]: row for row in [*([] if arguments.fresh else read_rows(COMMITTED)), *journal.rows()]
+                if row.get("replicates")}
+    todo = [run for run in runs if keys[run] not in finished]
+    rows = [finished[key] for key in keys.values() if key in finished]
+    if arguments.plan:
+        print(plan(runs, todo, rows, jobs=arguments.jobs))
+        return cli.OK
+    make_folder(arguments.out)
+    failures: list[str] = []
+    if todo and not arguments.only_table:
+        with only_one(arguments.out), exits_on_sigterm():
+            make_data(arguments.data)
+            failures = run_all(todo, keys, finished, journal, arguments)
+    table = {run: finished[keys[run]] for run in runs if keys[run] in finished}
+    text = report(runs, table, questions, arguments.out, "python -m benchmarks.limited_pairs " + shlex.join(argv))
+    print(text)
+    print(f"wrote {arguments.out / 'table.md'} and {arguments.out / 'index.html'}")
+    for line in failures:
+        print(f"failed: {line}", file=sys.stderr)
+    return cli.PARTIAL if failures else cli.OK
+
+
+def make_parser() -> cli.Parser:
+    """The flags."""
     parser = cli.Parser(prog="python -m benchmarks.limited_pairs", description=__doc__)
-    parser.add_argument("--out", required=True, type=Path, help="folder for runs, runs.jsonl and table.md")
-    parser.add_argument("--cells", default=",".join(CELLS), help="METHOD@SHARE, by commas")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 .. N-1 of each cell (default: 3)")
-    parser.add_argument("--steps", type=int, default=600, help="training steps of each run (default: 600)")
+    parser.add_argument("--out", required=True, type=Path, help="folder for the runs, runs.jsonl, the table, the page")
+    parser.add_argument("--methods", help=f"by commas, of {', '.join(READS)} (default: all that there are)")
+    parser.add_argument("--pairs", help=f"shares, by commas, of {', '.join(f'{s:g}' for s in SHARES)} (default: all)")
+    parser.add_argument("--cells", help="METHOD@SHARE by commas, instead of --methods and --pairs")
+    parser.add_argument("--seeds", type=int, help="seeds 0 .. N-1 of each cell (default: "
+                        + ", ".join(f"{share.seeds} at {share_name(s)}" for s, share in SHARES.items()) + ")")
+    parser.add_argument("--steps", type=int, help="training steps of each run (default: "
+                        + ", ".join(f"{share.steps} at {share_name(s)}" for s, share in SHARES.items()) + ")")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                        help="a key of the training config, for every run; may be given several times")
+    parser.add_argument("--compare", action="append", default=[], metavar="METHOD@SHARE:METHOD@SHARE",
+                        help="one more comparison of two cells; may be given several times")
     parser.add_argument("--split", choices=("validation", "test"), default="test", help="what is evaluated on")
     parser.add_argument("--data", type=Path, default=Path("data/phantom"), help="the phantom data set, made if missing")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="runs side by side, a core each")
+    parser.add_argument("--jobs", type=int, default=len(usable_cores()), help="runs side by side, a core each")
     parser.add_argument("--fresh", action="store_true", help="do committed runs again")
-    arguments = parser.parse_args(argv)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--plan", action="store_true", help="only print what would run and about how long")
+    what.add_argument("--only-table", action="store_true", help="run nothing: tables, plots and page of finished runs")
+    return parser
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the output folder.
+
+    Raises:
+      UserError: it cannot be made.
+    """
     try:
-        cells = [(method, float(share)) for method, share in (cell.split("@") for cell in arguments.cells.split(","))]
-    except ValueError:
-        raise cli.UserError(f"--cells={arguments.cells}: METHOD@SHARE, by commas, as lgdea@0.01") from None
-    runs = [Run(method, share, seed, arguments.split, arguments.steps)
-            for seed in range(arguments.seeds) for method, share in cells]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    rows = run_all(runs, arguments)
-    text = table(rows)
-    (arguments.out / "table.md").write_text(text + "\n", encoding="utf-8")
-    print(text)
-    return cli.OK
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise UserError(f"--out={folder}: {error.strerror}") from None
 
 
-def run_all(runs: Sequence[Run], arguments: argparse.Namespace) -> list[dict]:
-    """Rows of all runs: those that are finished as they are, the others done now, `jobs` at a time."""
+def parse_question(text: str, cells: Sequence[tuple[str, float]]) -> Question:
+    """A:B of --compare.
+
+    Raises:
+      UserError: not of that form, or a cell that is not in this study.
+    """
+    sides = [parse_cell(side) for side in text.split(":")]
+    if len(sides) != 2:
+        raise UserError(f"--compare={text}: METHOD@SHARE:METHOD@SHARE")
+    for method, share in sides:
+        if (method, share) not in cells:
+            raise UserError(f"--compare={text}: {method}@{share:g} is not among the cells of this study")
+    return Question("Also asked for", *text.split(":"))
+
+
+def make_data(folder: Path) -> None:
+    """Makes the phantom data set unless it is there."""
     from data_prep import build
 
-    if not arguments.data.exists():
-        build.build(cli.read_config("configs/data/phantom.py"), arguments.data)
-    from lgdea_jax.record_source import load_metadata
+    if not folder.exists():
+        build.build(cli.read_config(DATA_CONFIG), folder)
 
-    digest = load_metadata(arguments.data).to_json()
-    data = hashlib.sha256(json.dumps(json.loads(digest)["config"]["phantom"], sort_keys=True).encode()).hexdigest()[:12]
-    journal = arguments.out / "runs.jsonl"
-    finished = {row["key"]: row for row in [*([] if arguments.fresh else read_rows(COMMITTED)), *read_rows(journal)]}
-    todo = [run for run in runs if run.key(data) not in finished]
-    cores = sorted(os.sched_getaffinity(0))
-    free = [cores[i::arguments.jobs] or cores for i in range(arguments.jobs)]
-    lock = threading.Lock()
 
-    def one(run: Run) -> None:
-        with lock:
-            mine = free.pop()
-        try:
-            row = {"key": run.key(data), **dataclasses.asdict(run),
-                   "metrics": execute(run, data=arguments.data, out=arguments.out, cores=mine)}
-        finally:
-            with lock:
-                free.append(mine)
-        with lock:
-            finished[row["key"]] = row
-            with open(journal, "a", encoding="utf-8") as out:
-                out.write(json.dumps(row) + "\n")
-            shown = "  ".join(f"{name} {value:.3f}" for name, value in row["metrics"].items())
-            print(f"{run.method} {run.pairs:g} seed {run.seed}  {shown}", file=sys.stderr, flush=True)
+def run_all(todo: Sequence[Run], keys: dict[Run, str], finished: dict[str, dict], journal: Journal,
+            arguments: argparse.Namespace) -> list[str]:
+    """Does the runs, adds their rows to `finished` and to the journal, and returns a line for each that failed."""
+    left = dict.fromkeys(run.name for run in todo)
+    by_name = {run.name: run for run in todo}
 
-    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        for future in concurrent.futures.as_completed([pool.submit(one, run) for run in todo]):
-            future.result()
-    return [finished[run.key(data)] for run in runs]
+    def done(job: Job, row: dict[str, Any]) -> None:
+        journal.append(row)
+        finished[row["key"]] = row
+        del left[job.name]
+        rows = [finished[key] for key in keys.values() if key in finished]
+        seconds = sum(expected_seconds(by_name[name], rows) for name in left) / arguments.jobs
+        shown = "  ".join(f"{METRICS[name]} {math.nan if value is None else value:.3f}"
+                          for name, value in row["metrics"].items())
+        print(f"{job.name}: {shown}  {sum(row['seconds'].values()):.0f} s; {len(left)} left, about "
+              f"{clock_text(seconds)}", file=sys.stderr, flush=True)
+
+    jobs = [make_job(run, key=keys[run], data=arguments.data, out=arguments.out) for run in todo]
+    return run_jobs(jobs, side_by_side=arguments.jobs, done=done)
+
+
+def report(runs: Sequence[Run], table: dict[Run, dict], questions: Sequence[Question], out: Path, command: str) -> str:
+    """Writes the table, the plots and the page of the finished runs into `out`; returns the table.
+
+    Raises:
+      UserError: rows that were evaluated on different subjects, so that nothing is paired.
+    """
+    cells = {}
+    for run in runs:
+        cells.setdefault((run.method, run.pairs), []).append(run)
+    made = [StudyCell(method, pairs, steps=mine[0].steps, reads=mine[0].reads(), config=mine[0].config_hash(),
+                      expected=len(mine), rows=tuple(table[run] for run in mine if run in table))
+            for (method, pairs), mine in cells.items()]
+    notes = [f"Evaluated on the {runs[0].split} split of the phantom world."]
+    if runs[0].extra:
+        notes.append("Settings of every run: " + ", ".join(runs[0].extra) + ".")
+    return study_report.write(made, questions, out, command=command, notes=notes)
 
 
 if __name__ == "__main__":

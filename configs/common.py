@@ -105,6 +105,26 @@ def get_config(arg=None):
         "family": "bert", "eps": 0.0,  # bert or roberta; 0 takes the family's.
         "projection": 128})  # Width of pool=projection, CXR-BERT's head.
 
+    # Targets of unpaired images and reports (lgdea, mean_teacher, oracle); see lgdea_jax/evidence_memory.py.
+    config.memory = ConfigDict()
+    config.memory.start = 0.5  # First refresh, a share of the steps: an untrained teacher's errors would be locked in.
+    config.memory.refresh = 50  # Steps from one refresh to the next: later teachers know better.
+    config.memory.ramp = 3  # Refreshes until the targets have their full weight.
+    config.memory.block = 128  # Items of one pass of the teacher, over all devices.
+    config.memory.features = "pooled"  # What the graph compares: pooled, features (of the towers) or evidence.
+    config.memory.graph = "anchors"  # anchors (linear in the items) or knn.
+    config.memory.landmarks = 256  # Anchors of each side, at most as many as items.
+    config.memory.top = 32  # Landmarks that an item is assigned to; 0 is all.
+    config.memory.neighbours = 16  # Of knn.
+    config.memory.temperature = 0.1  # Of the similarities: small links only what is very alike.
+    config.memory.alpha = 0.8  # Weight of a further step along the graph.
+    config.memory.order = 3  # Steps on either side.
+    config.memory.own = 0.5  # Share of the teacher's own evidence in a target: relations alone rest on few pairs.
+    config.memory.sharpen = 0.7  # Temperature of the targets: propagation blurs them.
+    config.memory.align = 10  # Rounds of alignment to the reports' mean evidence; 0 is none.
+    config.memory.confidence = 0.5  # Quantile of the confidences that counts as full.
+    config.memory.truth = False  # Read the hidden reports of unpaired images, for the oracle and for diagnostics.
+
     config.optim = ConfigDict()
     config.optim.schedule = "cosine"
     config.optim.rate = 1e-4
@@ -135,16 +155,23 @@ def get_config(arg=None):
     config.log.tensorboard = True
     config.log.watchdog_seconds = 0  # A step that takes longer prints every stack and ends the process; 0 is off.
     config.log.peak_tflops = 0.0  # Of one device, for the MFU; 0 takes it from a table of known devices.
+    # Stops a run whose evidence is the same for all reports or all images: least mutual information, in nats (0: off),
+    # looked at from so many steps after the warm-up on.
+    config.alarm = ConfigDict({"after": 100, "information": 0.25})
     config.compile_cache = "~/.cache/lgdea_jax/compiled"  # "" compiles anew each time.
 
     config.methods = ConfigDict()
-    config.methods.clip = ConfigDict({"text": "report", "scoring": "pair", "weights": {"contrastive": 1.0}})
+    config.methods.clip = ConfigDict({"text": "report", "scoring": "contrast", "weights": {"contrastive": 1.0}})
     config.methods.clip_evidence = ConfigDict({
         "text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0}})
     config.methods.clip_evidence_soft = ConfigDict({
         "text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0},
         "own_share": 0.2, "target_temperature": 0.5})
-    config.methods.clip_sigmoid = ConfigDict({"text": "report", "scoring": "pair", "weights": {"sigmoid": 1.0}})
+    config.methods.clip_sigmoid = ConfigDict({"text": "report", "scoring": "contrast", "weights": {"sigmoid": 1.0}})
+    config.methods.local = ConfigDict({
+        "text": "report", "scoring": "contrast", "weights": {"contrastive": 1.0, "local": 1.0},
+        # GLoRIA's 1 / tau_1, 1 / tau_2, 1 / tau_3.
+        "attention_temperature": 0.25, "word_temperature": 0.2, "local_temperature": 0.1})
     config.methods.supervised = ConfigDict({
         "text": "", "scoring": "positive", "weights": {"labels": 1.0}, "uncertain": "ignore"})
     lgdea = {
@@ -156,8 +183,13 @@ def get_config(arg=None):
         "sharpness": 1.0,  # Of the log-sum-exp over patches: large is the maximum, small the mean.
         "prototype_decay": 0.001, "contrast_temperature": 0.1,
         "own_share": 0.2, "target_temperature": 0.5,
+        "stop_report": True,  # False shows the collapse that the paper's loss without it leads to.
         "overall_score": 1.0,  # Weight of the global similarity beside the evidence when scoring.
     }
     config.methods.lgdea_pairs = ConfigDict(lgdea)
-    config.methods.lgdea = ConfigDict(lgdea)
+    # Pseudo-targets from few pairs are mostly wrong: at full weight they cost more than they gave (see
+    # benchmarks/limited_pairs.md). The text tower is trained on every report already: no pull of the images on it.
+    unpaired = {"evid_image": 0.3, "evid_report": 0.0, "evid_align": 0.0}
+    for name in ("lgdea", "mean_teacher", "oracle"):
+        config.methods[name] = ConfigDict({**lgdea, "weights": {**lgdea["weights"], **unpaired}})
     return config

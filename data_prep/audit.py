@@ -1,33 +1,35 @@
 """One HTML page for a human to judge extracted evidence by: a sample of reports with the evidence marked in the text.
 
     python -m data_prep.audit --data_dir=DATA --html=audit.html [--sample=50] [--seed=0] [--split=train]
-        [--second=rules|none] [--replies=DATA.replies.sqlite]
+        [--replies=DATA.replies.sqlite] [--second=rules|none|openai:MODEL/evidence@1 --second_replies=FILE]
 
-With `--replies` (the cache of a language model's replies) the page also shows the statements that were dropped and the
-flags. The agreement with a second extractor is over all reports of the split (up to `--agree_on`): kappa of "present
-or uncertain" per finding. Agreement is not truth: two extractors may share an error. The page quotes reports: protect
-it as you protect them.
+With `--replies` (the cache of a language model's replies) the page also shows the statements that were dropped, the
+flags, and how many replies were unusable. The agreement with a second extractor is over all reports of the split (up to
+`--agree_on`), see `agreement`; reports in a language that it does not read are left out and counted. Agreement is not
+truth: two extractors may share an error. The page quotes reports: protect it as you protect them.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import html
 import itertools
 import random
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.extract.extractors import LLM_EXTRACTORS, LOADERS, open_extractor
+from data_prep import agreement, grades
+from data_prep.extract.extractors import LANGUAGES, reads
+from data_prep.extract.schema import Extraction
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError, choose
-from lgdea_jax.findings.vocabulary import BY_NAME
+from lgdea_jax.findings.vocabulary import BY_NAME, NO_FINDING
 from lgdea_jax.record_source import load_metadata, open_records
 from lgdea_jax.records import Evidence
-
-LANGUAGES = {"rules": ("en",)}  # What the extractors without a model can read.
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:68em;margin:2em auto;padding:0 1em;color:#222}
@@ -35,7 +37,7 @@ pre{white-space:pre-wrap;font:inherit;background:#f7f7f7;padding:.8em;border-rad
 .present{background:#ffd0c8}.uncertain{background:#ffeaa8}.absent{background:#d3ecd0}
 mark{color:inherit;border-radius:3px;padding:0 1px}
 table{border-collapse:collapse;margin:.6em 0;font-size:14px}td,th{border:1px solid #ccc;padding:2px 8px;text-align:left}
-td.n{text-align:right}.flag{color:#a00}
+td.n{text-align:right;white-space:nowrap}.flag{color:#a00}.dropped{color:#666}
 """
 
 
@@ -77,62 +79,57 @@ def _describe(item: Evidence) -> str:
     return f"{item.finding} ({more})"
 
 
-def agreement(first: Iterable[Sequence[Evidence]], second: Iterable[Sequence[Evidence]]) -> list[dict[str, Any]]:
-    """Cohen's kappa per finding between two extractors, on whether a report calls it present or uncertain.
-
-    Args:
-      first, second: the evidence of the same reports.
-
-    Returns:
-      `{"finding", "both", "first", "second", "neither", "kappa"}` per finding that either mentions, most frequent
-      first; "first" and "second" count what only that one says. Kappa is NaN where it is undefined.
-    """
-    said = [({e.finding for e in a if e.certainty != "absent"}, {e.finding for e in b if e.certainty != "absent"})
-            for a, b in zip(first, second, strict=True)]
-    table = []
-    for name in BY_NAME:
-        both = sum(name in a and name in b for a, b in said)
-        one = sum(name in a and name not in b for a, b in said)
-        two = sum(name not in a and name in b for a, b in said)
-        neither = len(said) - both - one - two
-        if both + one + two:
-            table.append({"finding": name, "both": both, "first": one, "second": two, "neither": neither,
-                          "kappa": kappa(both, one, two, neither)})
-    return sorted(table, key=lambda row: -(row["both"] + row["first"] + row["second"]))
-
-
-def kappa(both: int, first: int, second: int, neither: int) -> float:
-    """Cohen's kappa of a 2 x 2 table; NaN where chance alone explains everything."""
-    n = both + first + second + neither
-    expected = ((both + first) * (both + second) + (neither + first) * (neither + second)) / n ** 2
-    return float("nan") if expected == 1 else ((both + neither) / n - expected) / (1 - expected)
-
-
-def page(title: str, items: Sequence[Item], rows: Sequence[dict[str, Any]], names: tuple[str, str], notes: Sequence[str]
-         ) -> str:
-    """The whole page."""
+def page(title: str, items: Sequence[Item], rows: Mapping[str, Mapping[str, Any]], names: tuple[str, str],
+         notes: Sequence[str]) -> str:
+    """The whole page; `rows` is what `agreement.agreement` returns, empty without a second extractor."""
     out = [f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>",
+           '<meta name=viewport content="width=device-width">',
            f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>"]
     out += [f"<p>{html.escape(note)}</p>" for note in notes]
-    out.append('<p><mark class="present">present</mark> <mark class="uncertain">uncertain</mark> '
-               '<mark class="absent">absent</mark>; hover for the details.</p>')
-    if rows:
-        out.append(f"<h2>Agreement of {html.escape(names[0])} and {html.escape(names[1])}</h2><table><tr><th>finding"
-                   f"<th>both<th>only {html.escape(names[0])}<th>only {html.escape(names[1])}<th>neither<th>kappa")
-        for row in rows:
-            numbers = (row["both"], row["first"], row["second"], row["neither"], f"{row['kappa']:.3f}")
-            out.append(f"<tr><td>{html.escape(row['finding'])}" + "".join(f"<td class=n>{cell}" for cell in numbers))
+    if names[1]:
+        out.append(f"<h2>Agreement of {html.escape(names[0])} and {html.escape(names[1])}</h2>"
+                   "<p>Reports in which both, only one, or neither calls the finding present or uncertain; Cohen's "
+                   "kappa of that with its 95% interval; and kappa of the five grades (present, likely, possible, "
+                   "not mentioned, absent). Agreement is not truth.</p>"
+                   f"<table><tr><th>finding<th>both<th>only {html.escape(names[0])}<th>only {html.escape(names[1])}"
+                   "<th>neither<th>kappa<th>of certainties")
+        for name, row in rows.items():
+            numbers = (row["both"], row["first"], row["second"], row["neither"], _kappa(row["kappa"]),
+                       _kappa(row["kappa_certainty"]))
+            out.append(f"<tr><td>{html.escape(name)}" + "".join(f"<td class=n>{cell}" for cell in numbers))
         out.append("</table>")
+    out.append('<h2>Sample</h2><p>Marked in the text: <mark class="present">present</mark> <mark class="uncertain">'
+               'uncertain</mark> <mark class="absent">absent</mark>.</p>')
     for item in items:
-        out.append(f"<h2>{html.escape(item.study_id)}</h2><pre>{marked(item.report, item.evidence)}</pre>")
+        out.append(f"<h3>{html.escape(item.study_id)}</h3><pre>{marked(item.report, item.evidence)}</pre>")
         if item.normal:
             out.append("<p>Stated as normal.</p>")
+        if item.evidence:
+            out.append("<table><tr><th>evidence<th>certainty<th>side<th>place<th>severity<th>change<th>quote")
+            out += [_row((e.finding, e.certainty, e.laterality, e.anatomy, e.severity, e.temporality, e.phrase),
+                         f' class="{e.certainty}"') for e in item.evidence]
+            out.append("</table>")
+        elif not item.normal:
+            out.append("<p>No evidence.</p>")
         out += [f'<p class=flag>flagged: {html.escape(flag)}</p>' for flag in item.flags]
         if item.dropped:
-            out.append("<table><tr><th>dropped<th>finding<th>certainty<th>quote")
-            out += ["<tr>" + "".join(f"<td>{html.escape(cell)}" for cell in row) for row in item.dropped]
+            out.append("<table class=dropped><tr><th>dropped<th>finding<th>certainty<th>quote")
+            out += [_row(row) for row in item.dropped]
             out.append("</table>")
     return "\n".join([*out, "</html>"])
+
+
+def _row(cells: Iterable[str], attributes: str = "") -> str:
+    first, *rest = (html.escape(cell) for cell in cells)
+    return f"<tr><td{attributes}>{first}" + "".join(f"<td>{cell}" for cell in rest)
+
+
+def _kappa(item: Mapping[str, float | None]) -> str:
+    if item["value"] is None:
+        return "-"
+    if item["low"] is None:
+        return f"{item['value']:.3f}"
+    return f"{item['value']:.3f} [{item['low']:.3f}, {item['high']:.3f}]"
 
 
 def _reports(records: Any, limit: int) -> Iterator[Any]:
@@ -146,24 +143,6 @@ def _reports(records: Any, limit: int) -> Iterator[Any]:
                 return
 
 
-def _replies(name: str, cache: str) -> Any:
-    """Reader of the replies that the data set's extractor `name` ("openai:MODEL/evidence@1") got."""
-    backend, colon, rest = name.partition(":")
-    if not colon or backend not in LLM_EXTRACTORS:
-        raise UserError(f"--replies is for data sets of a language model; this one's extractor is {name!r}")
-    cli.require("pydantic", "data", "--replies")
-    from data_prep.extract.jobs import Job, Replies
-    from data_prep.extract.settings import Settings
-
-    if not Path(cache).is_file():
-        raise UserError(f"no reply cache {cache!r}")
-    model, _, task = rest.rpartition("/")
-    replies = Replies(Job(backend, Settings(model=model), cache))
-    if replies.job.task.name != task:
-        raise UserError(f"the data set was made with the prompt {task}, this version has {replies.job.task.name}")
-    return replies
-
-
 def _item(record: Any, replies: Any) -> Item:
     from data_prep.extract.verify import contradictions
 
@@ -171,8 +150,42 @@ def _item(record: Any, replies: Any) -> Item:
     if replies is not None:
         answer = replies.answer(record.report)
         flags = answer.flags
-        dropped = tuple((reason, item.finding, item.certainty, item.quote) for reason, item in answer.lost)
-    return Item(record.study_id, record.report, record.evidence, record.normal, dropped, flags)
+        dropped = [(reason, item.finding, item.certainty, item.quote) for reason, item in answer.lost]
+        # What was not even a statement of a finding that is known has no quote to show.
+        others = Counter(answer.dropped) - Counter(reason for reason, *_ in dropped)
+        dropped += [(f"{n} x {reason}", "", "", "") for reason, n in sorted(others.items())]
+    return Item(record.study_id, record.report, record.evidence, record.normal, tuple(dropped), flags)
+
+
+def _not_usable(replies: Any) -> str:
+    """A note on reports that are not in the data set because the model's reply could not be used."""
+    from data_prep.extract.cache import Cache
+
+    with Cache(replies.job.cache) as cache:
+        reasons = Counter(entry.reason for _, entry in cache.quarantined(replies.job.scope))
+    if not reasons:
+        return "No reply in the cache was unusable."
+    return (f"{sum(reasons.values())} replies in the cache could not be used, their reports are not in the data: "
+            + ", ".join(f"{n} x {reason}" for reason, n in reasons.most_common()) + ".")
+
+
+def _agreement(records: Sequence[Any], args: argparse.Namespace,
+               second: tuple[str, Callable[[str], Extraction | None]], notes: list[str]) -> dict[str, dict[str, Any]]:
+    """The table of agreement; reports that the second extractor cannot read, or has not, are counted in the notes."""
+    name, extract = second
+    readable = [record for record in records if reads(args.second, record.language)]
+    if len(readable) < len(records):
+        notes.append(f"{len(records) - len(readable)} reports are not compared: {name} reads "
+                     f"{', '.join(LANGUAGES[args.second])} only.")
+    pairs = [(Extraction(record.evidence, record.normal), extract(record.report)) for record in readable]
+    known = [pair for pair in pairs if pair[1] is not None]
+    if len(known) < len(pairs):
+        notes.append(f"{len(pairs) - len(known)} reports are not compared: there is no usable reply of {name}.")
+    if not known:
+        return {}
+    findings = [finding for finding in BY_NAME if finding != NO_FINDING]
+    first, other = (grades.of_extractions((pair[i] for pair in known), findings) for i in range(2))
+    return agreement.agreement(first, other, findings, resamples=500, seed=args.seed)
 
 
 def main(argv: list[str]) -> int:
@@ -183,7 +196,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--split", default="train")
     parser.add_argument("--sample", type=int, default=50, help="reports on the page")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--second", default="rules", help=f"extractor to compare with: {', '.join(LOADERS)} or none")
+    agreement.add_flags(parser)
+    parser.set_defaults(second="rules")
     parser.add_argument("--agree_on", type=int, default=5000, help="reports to compare on, at most")
     parser.add_argument("--replies", default="", help="cache of a language model's replies")
     args = parser.parse_args(argv)
@@ -191,8 +205,8 @@ def main(argv: list[str]) -> int:
         raise UserError("--sample and --agree_on are at least 1")
     metadata = load_metadata(args.data_dir)
     choose("split", args.split, metadata.splits)
-    choose("extractor to compare with", args.second, (*LOADERS, "none"))
-    replies = _replies(metadata.extractor, args.replies) if args.replies else None
+    second = None if args.second == "none" else agreement.open_second(args.second, args.second_replies)
+    replies = agreement.open_replies(metadata.extractor, args.replies) if args.replies else None
     reports = list(_reports(open_records(args.data_dir, args.split), args.agree_on))
     if not reports:
         raise UserError(f"the {args.split} split has no reports")
@@ -200,16 +214,12 @@ def main(argv: list[str]) -> int:
              f"sample of {min(args.sample, len(reports))} with seed {args.seed}."]
     chosen = random.Random(args.seed).sample(range(len(reports)), min(args.sample, len(reports)))
     items = [_item(reports[i], replies) for i in sorted(chosen)]
-    rows, names = [], (metadata.extractor or "none", "")
-    if args.second != "none":
-        extractor = open_extractor(args.second)
-        names = (names[0], extractor.name)
-        readable = [record for record in reports if record.language in LANGUAGES[args.second]]
-        if len(readable) < len(reports):
-            notes.append(f"{len(reports) - len(readable)} reports are not compared: {extractor.name} reads "
-                         f"{', '.join(LANGUAGES[args.second])} only.")
-        rows = agreement((record.evidence for record in readable),
-                         (extractor.extract(record.report).evidence for record in readable))
+    if replies is not None:
+        notes.append(_not_usable(replies))
+    rows, names = {}, (metadata.extractor or "none", "")
+    if second is not None:
+        names = (names[0], second[0])
+        rows = _agreement(reports, args, second, notes)
     path = Path(args.html)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

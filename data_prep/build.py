@@ -10,6 +10,10 @@ With `--config.extractor=openai` (any OpenAI-compatible endpoint), `genai` or `g
 evidence (`config.llm`, keys from the environment); then `--dry_run` sends nothing and tells what it would cost,
 `--max_cost` limits that, and `--attest_data_use="..."` is what data under credentialed terms need before a remote
 endpoint is used.
+
+`--runner=beam [-- BEAM OPTIONS]` works in an Apache Beam pipeline, on any of Beam's runners: what a language model is
+asked, or the shards where none is. The source and DATA must lie on disks that all workers mount. The result is the
+same, byte for byte.
 """
 
 from __future__ import annotations
@@ -44,6 +48,7 @@ from data_prep.shards import (
     ShardSpec,
     Slice,
     SliceResult,
+    SliceWork,
     load_extractor,
     process_slice,
     read_side_file,
@@ -61,8 +66,19 @@ SOURCES = {
     "phantom": "data_prep.sources.phantom",
     "table": "data_prep.sources.table",
     "openi": "data_prep.sources.openi",
+    "mimic_cxr": "data_prep.sources.mimic_cxr",
+    "ms_cxr": "data_prep.sources.ms_cxr",
+    "chexpert": "data_prep.sources.chexpert",
+    "padchest": "data_prep.sources.padchest",
+    "chestxray14": "data_prep.sources.chestxray14",
+    "chestx_det10": "data_prep.sources.chestx_det10",
+    "rsna_pneumonia": "data_prep.sources.rsna_pneumonia",
+    "siim_acr": "data_prep.sources.siim_acr",
+    "covidx": "data_prep.sources.covidx",
+    "vindr_cxr": "data_prep.sources.vindr_cxr",
 }
 
+RUNNERS = ("local", "beam")
 FINGERPRINT_FILE = "build.json"
 
 
@@ -162,12 +178,13 @@ def _job(config: Any, out: Path | None) -> Any:
     return make_job(config.extractor, config.llm.to_dict(), out if out is not None else Path(config.name))
 
 
-def _ask(plan: Plan, config: Any, progress: bool) -> None:
+def _ask(plan: Plan, config: Any, progress: bool, pipeline: Sequence[str] | None) -> None:
     """Asks the language model about every report that has no answer yet."""
     from data_prep.extract.stage import SourceReports, ask
 
     reports = SourceReports(plan.sources)
-    ask(reports, plan.spec.job, terms=lambda: reports.terms, where=f"config.{config.source}.terms", progress=progress)
+    ask(reports, plan.spec.job, terms=lambda: reports.terms, where=f"config.{config.source}.terms", progress=progress,
+        pipeline=pipeline)
 
 
 def estimate(config: Any, out: Path | None) -> None:
@@ -179,7 +196,8 @@ def estimate(config: Any, out: Path | None) -> None:
     run(SourceReports(plan.sources), plan.spec.job)
 
 
-def build(config: Any, out: str | Path | None, *, command: str = "", progress: bool = True) -> BuildReport:
+def build(config: Any, out: str | Path | None, *, command: str = "", progress: bool = True,
+          pipeline: Sequence[str] | None = None) -> BuildReport:
     """Builds the data set of `config` in the folder `out`, or goes on with it.
 
     Args:
@@ -187,6 +205,7 @@ def build(config: Any, out: str | Path | None, *, command: str = "", progress: b
       out: the folder; None reads and counts without writing.
       command: for the metadata, how the build was called.
       progress: show a bar on stderr when that is a terminal.
+      pipeline: options of Beam, to work in a pipeline of it; None works in processes of this machine.
 
     Returns:
       Counts. A data set that is complete already and was built from the same configuration is left as it is.
@@ -196,6 +215,8 @@ def build(config: Any, out: str | Path | None, *, command: str = "", progress: b
       OSError: the disk is full (errno ENOSPC or EDQUOT).
     """
     started = time.monotonic()
+    if pipeline is not None:
+        from data_prep import beam  # Says what to install where Beam is missing.
     plan = make_plan(config, Path(out) if out is not None else None)
     if plan.spec.out is None:
         results = [result for _, result in _run(plan, list(plan.slices), config.workers, progress)]
@@ -208,13 +229,16 @@ def build(config: Any, out: str | Path | None, *, command: str = "", progress: b
         todo = [part for part in plan.slices if read_side_file(folder, part) is None]
         if plan.spec.job and todo:
             try:
-                _ask(plan, config, progress)
+                _ask(plan, config, progress, pipeline)
             except UserError:
                 if len(todo) == len(plan.slices):  # Nothing is built: another model, or an attestation, is welcome.
                     (folder / BUILD_FOLDER / FINGERPRINT_FILE).unlink()
                 raise
-        for _ in _run(plan, todo, config.workers, progress):
-            pass
+        if pipeline is not None and not plan.spec.job:
+            beam.run(todo, SliceWork(plan.sources, plan.spec), folder / BUILD_FOLDER, pipeline)
+        else:  # With a job, what is left is to read its cache, which is a file of this machine.
+            for _ in _run(plan, todo, config.workers, progress):
+                pass
         metadata, rejections = finish.finish(folder, plan.slices, plan.spec, config, plan.fingerprint, command)
     finish.remove_build_folder(folder)
     return BuildReport(folder, metadata.counts, metadata.converted, rejections, time.monotonic() - started)
@@ -385,32 +409,39 @@ def summary(report: BuildReport) -> str:
 
 def main(argv: list[str]) -> int:
     """Parses the command line and builds."""
-    config, rest = cli.load_config(argv)
-    out, dry_run = None, False
+    end = argv.index("--") if "--" in argv else len(argv)
+    config, rest = cli.load_config(argv[:end])
+    out, dry_run, runner = None, False, "local"
     llm = {"--attest_data_use": "llm.attest_data_use", "--max_cost": "llm.max_cost"}
     while rest:
         item = rest.pop(0)
         flag, equals, value = item.partition("=")
         if item == "--dry_run":
             dry_run = True
-        elif flag == "--out" or flag in llm:
+        elif flag in ("--out", "--runner") or flag in llm:
             value = value if equals else (rest.pop(0) if rest else "")
             if flag == "--out":
                 out = value
+            elif flag == "--runner":
+                runner = cli.choose("runner", value, RUNNERS)
             elif config.extractor not in LLM_EXTRACTORS:
                 raise UserError(f"{flag} is for extractors that ask a language model: {', '.join(LLM_EXTRACTORS)}")
             else:
                 cli.set_override(config, llm[flag], value)
         else:
-            raise UserError(f"unknown argument {item!r}{cli.nearest(item, ['--out', '--dry_run', '--config', *llm])}")
+            known = ["--out", "--runner", "--dry_run", "--config", *llm]
+            raise UserError(f"unknown argument {item!r}{cli.nearest(item, known)}")
     if not out and not dry_run:
         raise UserError("--out=DATA is needed (or --dry_run)")
+    if end < len(argv) and runner != "beam":
+        raise UserError("what follows -- are Beam's options: they need --runner=beam")
     if dry_run and config.extractor in LLM_EXTRACTORS:
         estimate(config, Path(out) if out else None)
         print("dry run: nothing was sent, nothing was written")
         return cli.OK
     command = shlex.join(["python", "-m", "data_prep.build", *argv])
-    report = build(config, None if dry_run else out, command=command)
+    pipeline = argv[end + 1:] if runner == "beam" and not dry_run else None  # A dry run only reads: it stays here.
+    report = build(config, None if dry_run else out, command=command, pipeline=pipeline)
     print(summary(report))
     if dry_run:
         print("dry run: nothing was written")

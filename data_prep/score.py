@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_prep import score_llm, scoring
+from data_prep import agreement, grades, score_llm, scoring
 from data_prep.extract import negex
 from data_prep.extract.extractors import LLM_EXTRACTORS, NAMES, open_extractor
 from data_prep.extract.schema import Extraction
@@ -34,15 +34,11 @@ from data_prep.score_inputs import Inputs, fold, from_source, from_tables, read_
 from data_prep.study import SPLITS
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError
-from lgdea_jax.findings import doubt
-from lgdea_jax.findings.label_sets import LABEL_SETS, labels_from_evidence
+from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.findings.vocabulary import BY_NAME
-from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN
 
 # Findings that reports deny all the time, with the word that shows they speak of it.
 NEGATED_WORDS = {"Pleural Effusion": "effusion", "Pneumothorax": "pneumothora", "Consolidation": "consolidat"}
-_GRADE = {POSITIVE: scoring.PRESENT, NEGATIVE: scoring.ABSENT, UNCERTAIN: scoring.LIKELY,
-          MISSING: scoring.UNMENTIONED}
 # Flags that speak of the columns of tables; a source has none.
 _TABLE_FLAGS = ("reports", "reference", "where", "mapping", "leave_out", "attributes")
 
@@ -84,6 +80,7 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Any]:
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples")
     parser.add_argument("--seed", type=int, default=0)
     score_llm.add_flags(parser)
+    agreement.add_flags(parser)
     args = parser.parse_args(rest)
     cli.choose("extractor", args.extractor, NAMES)
     score_llm.check_flags(args)
@@ -102,18 +99,6 @@ def _extract(extract: Callable[[str], Extraction], texts: Sequence[str]) -> tupl
     started = time.perf_counter()
     found = [extract(text) for text in tqdm(texts, unit="report", desc="extracting", file=sys.stderr, disable=None)]
     return found, len(texts) / max(time.perf_counter() - started, 1e-9)
-
-
-_grades = np.vectorize(_GRADE.get, otypes=[np.int8])
-
-
-def _grades_from_evidence(extractions: Sequence[Extraction], names: Sequence[str]) -> np.ndarray:
-    """Grades int8 [n, findings]; a label that is UNCERTAIN only through what is merely possible is POSSIBLE."""
-    labels, surer = (np.stack([labels_from_evidence(chosen(e.evidence), e.normal, names) for e in extractions])
-                     for chosen in (tuple, doubt.without_possibilities))
-    grade = _grades(labels)
-    grade[(labels == UNCERTAIN) & (surer != UNCERTAIN)] = scoring.POSSIBLE
-    return grade
 
 
 def _findings(truth: np.ndarray, grade: np.ndarray, scores: np.ndarray | None, names: Sequence[str],
@@ -274,9 +259,9 @@ def main(argv: list[str]) -> int:
         labels = score_llm.label_values(extractions, names, args.label_set)
         if args.probability:
             scores = score_llm.probabilities(extractions, names, args.label_set)
-        grade = _grades(labels)
+        grade = grades.of_labels(labels)
     else:
-        grade = _grades_from_evidence(extractions, names)
+        grade = grades.of_extractions(extractions, names)
     findings, macro = _findings(inputs.truth, grade, scores, names, args)
     result = {
         "extractor": name, "findings": findings, "macro": macro,
@@ -284,8 +269,9 @@ def main(argv: list[str]) -> int:
         "negated_word_specificity": _negated_words(inputs.texts, inputs.truth, grade, names),
         "attributes": _attributes(inputs, extractions, args) if inputs.attributes else {},
         "assertions": _assertions(args.assertions, extractor.assertion, args, rejected) if args.assertions else {},
-        "reports_per_second": round(speed, 1), "cost": cost, "uncertain": args.uncertain, "fold": args.fold,
-        "split": args.split, "where": args.where, "ignored_columns": list(inputs.ignored),
+        "reports_per_second": round(speed, 1), "cost": cost,
+        "agreement": agreement.compare(args, inputs.texts, grade, names), "uncertain": args.uncertain,
+        "fold": args.fold, "split": args.split, "where": args.where, "ignored_columns": list(inputs.ignored),
         "without_report": inputs.without_report, "without_reference": inputs.without_reference, "rejected": rejected,
         "command": ["data_prep.score", *argv], "seed": args.seed,
     }
@@ -296,6 +282,8 @@ def main(argv: list[str]) -> int:
     except (NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError) as error:
         raise UserError(f"cannot write {out}: {error.strerror}") from None
     _print(result, inputs.ignored)
+    for line in agreement.lines(result["agreement"]):
+        print(line)
     for item in rejected[:20]:
         print(f"rejected: {item['file']} row {item['row']}: {item['reason']}", file=sys.stderr)
     for n, what in ((inputs.without_report, "have no report"), (inputs.without_reference, "were labelled by nobody")):

@@ -66,8 +66,8 @@ def _divide(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > 0)
 
 
-def _kappa(tp: np.ndarray, fn: np.ndarray, fp: np.ndarray, tn: np.ndarray) -> np.ndarray:
-    """Cohen's kappa of extractor and reference."""
+def kappa(tp: np.ndarray, fn: np.ndarray, fp: np.ndarray, tn: np.ndarray) -> np.ndarray:
+    """Cohen's kappa of two answers from the four counts of their table; NaN where chance alone explains it."""
     return _divide(2 * (tp * tn - fn * fp), (tp + fp) * (fp + tn) + (tp + fn) * (fn + tn))
 
 
@@ -93,7 +93,7 @@ def measures(counts: np.ndarray, uncertain: str) -> dict[str, np.ndarray]:
         "precision": _divide(hits, hits + alarms),
         "sensitivity": _divide(hits, positives),
         "specificity": _divide(negatives - alarms, negatives),
-        "kappa": _kappa(hits, positives - hits, alarms, negatives - alarms),
+        "kappa": kappa(hits, positives - hits, alarms, negatives - alarms),
     }
 
 

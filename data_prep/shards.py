@@ -12,6 +12,7 @@ import errno
 import hashlib
 import importlib
 import json
+import math
 import os
 import re
 import zipfile
@@ -22,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.extract.extractors import LLM_EXTRACTORS
+from data_prep.extract.extractors import LANGUAGES, LLM_EXTRACTORS, reads
 from data_prep.study import ImageRef, Reject, Rejection, Study
 from lgdea_jax.cli import choose
-from lgdea_jax.io import UnreadableImage, encode_image, read_image_file
+from lgdea_jax.io import ImageInfo, UnreadableImage, encode_image, read_image_file
 from lgdea_jax.preprocess.image import RECORD_TRANSFORM, difference_hash, grey8
 from lgdea_jax.record_codec import encode_record
 from lgdea_jax.record_source import BUILD_FOLDER, INDEX_COLUMNS
@@ -171,7 +172,7 @@ class RecordMaker:
         rows = study.rows or max(1, len(study.images)) + len(rejections)
         report = study.report.strip()
         try:
-            extracted = self._extract(report)
+            extracted = self._extract(report, study.language)
         except NoEvidence as error:
             # Without its evidence a report would look like one that finds nothing: the whole study is refused.
             places = [(ref.image_id, ref.row if ref.row >= 0 else row) for ref in study.images]
@@ -199,25 +200,29 @@ class RecordMaker:
             return records, rejections, converted, rows
         return [self._record(study, report, *extracted, image) for image in images], rejections, converted, rows
 
-    def _extract(self, report: str) -> tuple[tuple[Evidence, ...], bool]:
+    def _extract(self, report: str, language: str) -> tuple[tuple[Evidence, ...], bool]:
         if not report or self._extractor is None:
             return (), False
+        if not reads(self._spec.extractor, language):
+            raise NoEvidence(f"a report in {language!r}: the extractor {self._extractor[0]} reads "
+                             f"{', '.join(LANGUAGES[self._spec.extractor])} only")
         extraction = self._extractor[1](report)
         return tuple(extraction.evidence), bool(extraction.normal)
 
     def _image(self, ref: ImageRef, converted: Counter[str]) -> tuple[Any, ...]:
-        view, modality, spacing, done = ref.view, "", (0.0, 0.0), ()
         if ref.pixels is not None:
-            pixels = ref.pixels
+            pixels, info = ref.pixels, ImageInfo("", "")
         else:
             pixels, info = read_image_file(ref.path)
-            view, modality, spacing, done = view or info.view, info.modality, info.spacing, info.conversions
         if pixels.size == 0:
             raise UnreadableImage("the image has no pixels")
+        if any(ref.size) and pixels.shape[:2] != ref.size:
+            raise UnreadableImage(f"the image is {pixels.shape[0]} x {pixels.shape[1]} pixels, its boxes are for "
+                                  f"{ref.size[0]} x {ref.size[1]}")
         boxes = tuple(self._clip(box, pixels.shape) for box in ref.boxes)
         image, conversions = grey8(pixels, self._spec.image_size)
-        converted.update([*done, *conversions])
-        return difference_hash(image), pixels.shape[:2], image, view, modality, spacing, boxes
+        converted.update([*info.conversions, *conversions])
+        return difference_hash(image), pixels.shape[:2], image, info, boxes
 
     @staticmethod
     def _clip(box: Box, shape: tuple[int, ...]) -> Box:
@@ -235,6 +240,7 @@ class RecordMaker:
             "study_id": study.study_id, "subject_id": study.subject_id, "report": report, "evidence": evidence,
             "normal": normal, "labels": labels, "has_report": bool(report), "sex": study.sex, "age": study.age,
             "source": study.source, "licence": study.licence, "terms": study.terms, "language": study.language,
+            "label_source": study.label_source,
             "extractor": self._extractor[0] if report and self._extractor else "",
         }
         if image is None:
@@ -244,12 +250,14 @@ class RecordMaker:
                 original_shape=zeros, spacing=np.zeros(3, np.float32), boxes=(), has_image=False, transform="",
                 **common)
             return record, np.zeros(4, np.uint64)
-        ref, image_hash, original, pixels, view, modality, spacing, boxes = image
+        ref, image_hash, original, pixels, info, boxes = image
+        common["sex"] = study.sex or info.sex
+        common["age"] = info.age if math.isnan(study.age) else study.age
         record = Record(
-            image_id=ref.image_id, modality=modality or study.modality, view=view,
+            image_id=ref.image_id, modality=info.modality or study.modality, view=ref.view or info.view,
             image=encode_image(pixels, self._spec.image_encoding), image_format=self._spec.image_encoding,
             image_shape=np.array([1, *pixels.shape], np.int32), original_shape=np.array([1, *original], np.int32),
-            spacing=np.array([0.0, *spacing], np.float32), boxes=boxes, has_image=True, transform=RECORD_TRANSFORM,
+            spacing=np.array([0.0, *info.spacing], np.float32), boxes=boxes, has_image=True, transform=RECORD_TRANSFORM,
             **common)
         return record, image_hash
 
@@ -325,6 +333,23 @@ def process_slice(source: Any, part: Slice, spec: ShardSpec, maker: RecordMaker 
         result.file, result.bytes, result.sha256 = writer.path.name, *writer.finish(len(rows))
         _write_side_file(side_file(spec.out, part), result)
     return result
+
+
+class SliceWork:
+    """`process_slice` for the workers of a pipeline: picklable, and makes its `RecordMaker` where it works."""
+
+    def __init__(self, sources: dict[str, Any], spec: ShardSpec) -> None:
+        self._sources, self._spec = sources, spec
+        self._maker: RecordMaker | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_maker": None}
+
+    def __call__(self, part: Slice) -> None:
+        """Writes the slice's shard and side file, unless they are there."""
+        if read_side_file(self._spec.out, part) is None:
+            self._maker = self._maker or RecordMaker(self._spec)
+            process_slice(self._sources[part.split], part, self._spec, self._maker)
 
 
 class _ShardWriter:

@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from lgdea_jax.records import TERMS, Box
+from lgdea_jax.records import LABEL_SOURCES, TERMS, Box
 
 SPLITS = ("train", "validation", "test")
 SEXES = ("", "M", "F")
@@ -60,6 +60,7 @@ class ImageRef:
       pixels: uint8 [h, w] (or [h, w, 3], or uint16) decoded image.
       boxes: where findings are, in pixels of this (original) image.
       row: the image's row number in its source, -1 to use the study's.
+      size: (height, width) that the boxes are for; an image of another size is refused. (0, 0): not stated.
     """
 
     image_id: str
@@ -68,6 +69,7 @@ class ImageRef:
     pixels: np.ndarray | None = None
     boxes: tuple[Box, ...] = ()
     row: int = -1
+    size: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.pixels is None):
@@ -85,8 +87,10 @@ class Study:
       report: whole text, sections with their headers ("FINDINGS: ..."); empty for unpaired images.
       labels: label name -> POSITIVE, NEGATIVE, UNCERTAIN or MISSING of `lgdea_jax.records`; a name that is not in the
         source's `label_names` is an error, one that is absent here is MISSING.
+      label_source: who gave the labels, one of `records.LABEL_SOURCES`.
       source, licence: free text; terms: one of `records.TERMS`; language: ISO 639-1.
-      sex: "M", "F" or ""; age: years, NaN where unknown; modality: "CR", "DX", "CT", ...
+      sex: "M", "F" or ""; age: years, NaN where unknown (then a DICOM file's own are taken);
+      modality: "CR", "DX", "CT", ...
       row: the study's row number in its source, -1 to use its index there.
       rows: input rows that the study stands for, refused ones included; 0 where the source has no rows of its own: then
         one per image, or one for a report alone.
@@ -109,8 +113,11 @@ class Study:
     row: int = -1
     rows: int = 0
     rejections: tuple[Rejection, ...] = ()
+    label_source: str = ""
 
     def __post_init__(self) -> None:
+        if self.label_source not in LABEL_SOURCES:
+            raise ValueError(f"label_source {self.label_source!r} is none of {LABEL_SOURCES}")
         if self.split not in SPLITS:
             raise ValueError(f"split {self.split!r} is none of {SPLITS}")
         if self.terms not in TERMS:

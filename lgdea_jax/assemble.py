@@ -31,12 +31,13 @@ class Method:
 
     Attributes:
       text: which text it reads ("report", "evidence", "phrases", or "" for none); see `input_pipeline.TextView`.
-      scoring: "pair" scores a finding by its positive minus its negative prompts, "positive" by the positive ones:
-        a model that only ever read what is there cannot tell "no effusion" from "effusion".
+      scoring: how findings are asked for, see `evaluators.zero_shot`.
       weights: weight of each loss term.
       losses: (outputs, rows, aux, step) -> {name: scalar}, the terms of weight > 0.
       diagnostics: (outputs, rows) -> {name: scalar}.
       image_embedding, text_embedding: outputs -> {"embedding", "patches" or "query"}; see `predictor`.
+      targets: where the targets of unpaired items come from (`evidence_memory.SOURCES`); "" for methods without memory.
+      memory_image, memory_report: what the memory keeps of an item, see `evidence_memory.make_targets`; or None.
     """
 
     name: str
@@ -47,6 +48,9 @@ class Method:
     diagnostics: Callable[..., dict[str, jax.Array]]
     image_embedding: Callable[..., dict[str, jax.Array]]
     text_embedding: Callable[..., dict[str, jax.Array]]
+    targets: str = ""
+    memory_image: Callable[..., dict[str, jax.Array]] | None = None
+    memory_report: Callable[..., dict[str, jax.Array]] | None = None
 
 
 def method_names() -> list[str]:
@@ -66,7 +70,10 @@ def load_method(config: Any) -> Method:
     weights, text, scoring = options.pop("weights"), options.pop("text"), options.pop("scoring")
     for term in weights:
         choose(f"loss of method {name}", term, module.LOSSES)
-    functions = (module.losses, module.diagnostics, module.image_embedding, module.text_embedding)
+    functions = [module.losses, module.diagnostics, module.image_embedding, module.text_embedding]
+    targets = getattr(module, "TARGETS", "")
+    if targets:
+        functions += [module.memory_image, module.memory_report]
     takes = {parameter.name for function in functions for parameter in inspect.signature(function).parameters.values()
              if parameter.kind == parameter.KEYWORD_ONLY} - {"terms"}
     if unused := sorted(set(options) - takes):
@@ -84,7 +91,9 @@ def load_method(config: Any) -> Method:
     return Method(
         name=name, text=text, scoring=scoring, weights=weights,
         losses=functools.partial(bind(module.losses), terms=terms), diagnostics=bind(module.diagnostics),
-        image_embedding=bind(module.image_embedding), text_embedding=bind(module.text_embedding))
+        image_embedding=bind(module.image_embedding), text_embedding=bind(module.text_embedding), targets=targets,
+        memory_image=bind(module.memory_image) if targets else None,
+        memory_report=bind(module.memory_report) if targets else None)
 
 
 def build_model(config: Any, *, vocab_size: int, num_labels: int, seed: int) -> lgdea.TwoTowers:

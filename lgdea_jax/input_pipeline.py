@@ -116,19 +116,20 @@ class Items:
       image_size, view, tokenizer: how images and text are made into arrays.
       label_names: order of the labels; one that the data set lacks is MISSING.
       cache: decode and tokenise everything now, and keep it in memory (a copy in every worker process).
+      first: `index` of the first row: the row's place in the evidence memory.
       progress: called after each row that is read into the cache.
     """
 
     def __init__(
         self, directory: str, split: str, rows: np.ndarray, studies: np.ndarray, *, with_image: bool, with_text: bool,
         image_size: int, view: TextView, tokenizer: TextTokenizer, label_names: Sequence[str], cache: bool,
-        progress: Callable[[], None] | None = None,
+        first: int = 0, progress: Callable[[], None] | None = None,
     ) -> None:
         self._records = record_source.open_records(directory, split)
         have = record_source.load_metadata(directory).label_names
         columns = [(have.index(name), column) for column, name in enumerate(label_names) if name in have]
         self._label_columns = tuple(np.array(columns, int).reshape(-1, 2).T)
-        self._row = rows
+        self._row, self._first = rows, first
         # 31 bits of the hash do for telling the studies of a batch apart, and fit the device's integers.
         self._study = (studies & np.uint64(0x7FFFFFFF)).astype(np.int32)
         self._with_image, self._with_text = with_image, with_text
@@ -148,7 +149,7 @@ class Items:
 
     def _read(self, index: int) -> dict[str, np.ndarray]:
         record = self._records[int(self._row[index])]
-        item = {"index": np.asarray(index, np.int32), "study": self._study[index]}
+        item = {"index": np.asarray(self._first + index, np.int32), "study": self._study[index]}
         labels = np.full([self._num_labels], records.MISSING, np.int8)
         theirs, ours = self._label_columns
         labels[ours] = record.labels[theirs]

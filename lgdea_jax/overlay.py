@@ -50,7 +50,7 @@ def draw(overlay: Overlay) -> Image.Image:
     """The picture, RGB: title and lines on top, plain image and overlay side by side, legend below."""
     height, width = panel_shape(overlay.frame)
     title, text = _font(20), _font(14)
-    top = _MARGIN + 26 + 19 * len(overlay.lines) + 8
+    top = _top(overlay)
     size = (2 * width + 3 * _MARGIN, top + height + _MARGIN + 46)
     sheet = Image.new("RGB", size, _PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -68,6 +68,16 @@ def draw(overlay: Overlay) -> Image.Image:
         sheet.paste(panel, (left, top))
     _legend(sheet, overlay, (_MARGIN, top + height + 12), size[0] - 2 * _MARGIN, text)
     return sheet
+
+
+def panel_boxes(overlay: Overlay) -> list[list[int]]:
+    """[left, top, width, height] of the plain image and of the one with the heatmap, in the picture of `draw`."""
+    height, width = panel_shape(overlay.frame)
+    return [[left, _top(overlay), width, height] for left in (_MARGIN, 2 * _MARGIN + width)]
+
+
+def _top(overlay: Overlay) -> int:
+    return _MARGIN + 26 + 19 * len(overlay.lines) + 8
 
 
 def panel_shape(frame: tuple[int, int]) -> tuple[int, int]:

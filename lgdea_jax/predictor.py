@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from lgdea_jax import assemble, train_step
 from lgdea_jax.checkpoint import Checkpoints
 from lgdea_jax.cli import UserError
+from lgdea_jax.findings import prompts
 from lgdea_jax.preprocess.text import TextTokenizer
 
 
@@ -42,12 +43,14 @@ class Predictor:
         self.set_params(params)
         method = assemble.load_method(config)
         self._text, self.reads_text, self.scoring = method.text, bool(method.text), method.scoring
+        self.prompt_context = prompts.REPORT if method.text == "report" else prompts.BARE
         common = {"pad_id": tokenizer.pad_id, "mean": config.image.mean, "std": config.image.std,
                   "per_image": config.image.per_image}
 
         def images(params: Any, images: jax.Array) -> dict[str, jax.Array]:
             model = nnx.merge(graphdef, params)
-            return method.image_embedding(train_step.forward(model, {"image": images}, **common))
+            outputs = train_step.forward(model, {"image": images}, **common)
+            return {**method.image_embedding(outputs), "features": outputs["image"]["features"]}
 
         def texts(params: Any, tokens: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:
             model = nnx.merge(graphdef, params)
@@ -62,7 +65,7 @@ class Predictor:
         self._params = jax.device_put(params, jax.local_devices()[0])
 
     def images(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """uint8 [N, S, S] -> embedding float32 [N, E] and, where the method grounds, patches float32 [N, L, Q]."""
+        """uint8 [N, S, S] -> float32 embedding [N, E], tower features [N, W], patches [N, L, Q] where it grounds."""
         if images.shape[1:] != (self.image_size, self.image_size) or images.dtype != np.uint8:
             raise ValueError(f"images are {images.dtype} {list(images.shape)}, not uint8 [N, {self.image_size}, "
                              f"{self.image_size}]")

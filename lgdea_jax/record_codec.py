@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.records import Box, Evidence, Record
+from lgdea_jax.records import ADDED, Box, Evidence, Record
 
 TEXT_KEYS = ("study_id", "image_id", "subject_id", "modality", "view", "image_format", "report", "sex", "source",
-             "licence", "terms", "language", "extractor", "transform")
+             "licence", "terms", "language", "extractor", "transform", "label_source")
 FLAG_KEYS = ("normal", "has_image", "has_report")
 EVIDENCE_TEXT_KEYS = ("finding", "anatomy", "laterality", "severity", "certainty", "temporality", "phrase")
 EVIDENCE_INT_KEYS = ("start", "end")
@@ -122,7 +122,9 @@ def decode_record(data: bytes) -> Record:
     # One pass over the map: looking keys up one by one would create the missing ones silently.
     feature = dict(example.features.feature)
     try:
-        values = {key: feature[key].bytes_list.value[0].decode("utf-8") for key in TEXT_KEYS}
+        values = {key: feature[key].bytes_list.value[0].decode("utf-8") for key in TEXT_KEYS
+                  if key in feature or key not in ADDED}
+        values |= {key: old for key, (_, old) in ADDED.items() if key not in feature}
         values |= {key: bool(feature[key].int64_list.value[0]) for key in FLAG_KEYS}
         texts = [[v.decode("utf-8") for v in feature[f"evidence/{k}"].bytes_list.value] for k in EVIDENCE_TEXT_KEYS]
         spans = [feature[f"evidence/{k}"].int64_list.value for k in EVIDENCE_INT_KEYS]

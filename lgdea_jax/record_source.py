@@ -19,7 +19,7 @@ import numpy as np
 
 from lgdea_jax.cli import UserError, choose
 from lgdea_jax.record_codec import decode_record
-from lgdea_jax.records import SCHEMA_VERSION, Record
+from lgdea_jax.records import READABLE_VERSIONS, SCHEMA_VERSION, Record
 
 METADATA_FILE = "dataset.json"
 BUILD_FOLDER = ".build"
@@ -120,7 +120,7 @@ class DatasetMetadata:
         try:
             values = json.loads(text)
             version = values["schema_version"]
-            if version != SCHEMA_VERSION:
+            if version not in READABLE_VERSIONS:
                 raise UserError(f"{where} has schema version {version}, this code reads version {SCHEMA_VERSION}: "
                                 "build it again with data_prep.build, or use the version of lgdea-jax that wrote it")
             for key in ("modalities", "languages", "label_names"):

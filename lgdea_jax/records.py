@@ -10,13 +10,21 @@ import dataclasses
 
 import numpy as np
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# Fields that later versions added: name -> (the version that has it first, what it is in older data sets). Older data
+# sets are read with these values; a field without a sensible value for them cannot be added this way.
+ADDED = {"label_source": (2, "")}
+READABLE_VERSIONS = (1, 2)
 
 CERTAINTIES = ("present", "uncertain", "absent")
 LATERALITIES = ("", "left", "right", "bilateral", "midline")
 SEVERITIES = ("", "trace", "mild", "moderate", "severe")
 TEMPORALITIES = ("", "new", "unchanged", "improved", "worsened", "historical")
 TERMS = ("open", "credentialed", "own", "unstated")
+
+# Who gave the labels of a record: people who looked at the image, people who read the report, a program that read the
+# report, or (an empty string) nobody said.
+LABEL_SOURCES = ("", "radiologist", "report_human", "report_program")
 
 # Label values, everywhere: in records, in `label:NAME` columns (missing is the empty cell) and in metrics.
 POSITIVE, NEGATIVE, UNCERTAIN, MISSING = 1, 0, -1, -2
@@ -71,6 +79,7 @@ class Record:
       report: the text that evidence spans refer to; empty without a report.
       normal: True where the report states that the study is normal.
       labels: int8 [number of labels] in the order of the data set's `label_names`; POSITIVE, NEGATIVE, ...
+      label_source: who gave the labels: one of LABEL_SOURCES.
       age: years, NaN where unknown; sex: "M", "F" or "".
       terms: one of TERMS; language: ISO 639-1.
     """
@@ -100,3 +109,4 @@ class Record:
     language: str
     extractor: str
     transform: str
+    label_source: str = ""

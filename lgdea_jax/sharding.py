@@ -21,9 +21,12 @@ from lgdea_jax.cli import UserError, choose
 
 BATCH_AXES = ("data", "fsdp")
 
-# First match wins. "largest" splits the largest dimension that the fsdp axis divides; "replicate" splits nothing.
+# First match wins. "rows" splits the first dimension over all devices; "largest" splits the largest dimension that the
+# fsdp axis divides; "replicate" splits nothing.
 # Scalars and the prototypes are read by every row of the batch, so that gathering them would cost more than it saves.
+# The evidence memory has a row an item, split like a batch.
 DEFAULT_RULES = (
+    (r"^aux/", "rows"),
     (r"(^|/)(logit_scale|logit_bias|prototypes)(/|$)", "replicate"),
     (r".*", "largest"),
 )
@@ -92,7 +95,9 @@ def partition_spec(path: str, shape: Sequence[int], fsdp: int, rules: Sequence[t
     """
     for pattern, value in rules:
         if re.search(pattern, path):
-            choose("sharding", value, ("largest", "replicate"))
+            choose("sharding", value, ("largest", "replicate", "rows"))
+            if value == "rows":
+                return PartitionSpec(BATCH_AXES)
             if value == "replicate" or fsdp == 1 or math.prod(shape) < _SMALLEST_SPLIT:
                 return PartitionSpec()
             sizes = [(size, axis) for axis, size in enumerate(shape) if size % fsdp == 0]

@@ -24,8 +24,8 @@ from lgdea_jax.checkpoint import Checkpoints
 from lgdea_jax.cli import UserError
 from lgdea_jax.train_data import Data, device_batches, prepare_data
 from lgdea_jax.train_eval import Evaluation
-from lgdea_jax.train_guards import StopSignals, Watchdog, mean_metrics
-from lgdea_jax.train_log import Clock, Progress, TrainLog, utilisation
+from lgdea_jax.train_guards import StopSignals, Watchdog, check_collapse, mean_metrics
+from lgdea_jax.train_log import MEMORY, Clock, Progress, TrainLog, utilisation
 from lgdea_jax.train_state import (
     Parts,
     check_resume,
@@ -147,6 +147,10 @@ def run(config: Any, workdir: Path, mesh: jax.sharding.Mesh, data: Data, checkpo
             watchdog.restart()
             with clock.data_wait():
                 batch = next(following)
+            if parts.memory and parts.memory.due(step - 1):
+                with clock.pause("refresh"):
+                    state["aux"], extra = jax.block_until_ready(parts.memory.refresh(state, step - 1))
+                journal.write(step, jax.device_get(extra), file=MEMORY)
             state, metrics = step_function(state, batch)
             report.add(step, metrics)
             stopped = stop.agreed(now=step % STOP_CHECK_STEPS == 0)
@@ -227,11 +231,12 @@ class Report:
         """Waits for the steps so far and writes the means of their metrics.
 
         Raises:
-          UserError: one of them is not finite.
+          UserError: one of them is not finite, or the evidence has collapsed.
         """
         step = self._pending[-1][0]
         scalars = mean_metrics(jax.device_get(self._pending), saved=self._checkpoints.steps())
         self._pending.clear()
+        check_collapse(scalars, step - self._config.optim.warmup_steps, **self._config.alarm)
         rates = self._clock.rates(step, self._rows)
         seconds = rates.get("time/step_seconds", 0.0)
         rates |= utilisation(self._flops, seconds, device_kind=jax.local_devices()[0].device_kind,

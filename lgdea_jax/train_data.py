@@ -31,10 +31,14 @@ class Data:
       batches: a `grain.MapDataset` of batches by step number; this process's rows of each.
       tokenizer, label_names, record_transform: of the data sets.
       sizes: stream -> rows of a global batch; `counts`: stream -> items to draw from.
+      items: stream -> its parts as random access to items, without augmentation, with their weights in the mixture.
+      truth: the reports that the unpaired images really have, as items; empty unless `config.memory.truth`.
       names: of the data sets; `digest`: SHA-256 over their shards, so that a resumed run reads the same data.
     """
 
     batches: Any
+    items: Mapping[str, Sequence[tuple[input_pipeline.Items, float]]]
+    truth: Sequence[input_pipeline.Items]
     tokenizer: TextTokenizer
     label_names: tuple[str, ...]
     record_transform: str
@@ -71,12 +75,14 @@ def prepare_data(config: Any, mesh: jax.sharding.Mesh, *, show: bool) -> Data:
     if show:
         log.info("data: %s", ", ".join(f"{count} {stream}" for stream, count in counts.items()))
     items = open_items(config, plan, method, tokenizer, label_names, show=show)
+    truth = open_truth(config, plan, method, tokenizer) if method.targets and config.memory.truth else []
     augment = Augment(**{k: tuple(v) if isinstance(v, (tuple, list)) else v for k, v in config.augment.items()})
     batches = input_pipeline.make_batches(
         items, sizes=sizes, rows_of=lambda rows: sharding.rows_of_process(rows, mesh), augment=augment,
         seed=config.seed)
-    return Data(batches=batches, tokenizer=tokenizer, label_names=label_names, record_transform=transforms[0],
-                sizes=sizes, counts=counts, names=tuple(meta.name for meta in metadata), digest=shards_digest(metadata))
+    return Data(batches=batches, items=items, truth=truth, tokenizer=tokenizer, label_names=label_names,
+                record_transform=transforms[0], sizes=sizes, counts=counts,
+                names=tuple(meta.name for meta in metadata), digest=shards_digest(metadata))
 
 
 def batch_sizes(config: Any, method: assemble.Method, mesh: jax.sharding.Mesh) -> dict[str, int]:
@@ -103,20 +109,48 @@ def open_items(
     *, show: bool,
 ) -> dict[str, list[tuple[input_pipeline.Items, float]]]:
     """The parts of each stream that the batch uses, with their weights in the mixture; read at once if cached."""
-    view = input_pipeline.TextView(
-        kind=method.text or "report", length=config.text.length[method.text or "report"], phrases=config.text.phrases,
-        uncertain_weight=config.text.uncertain_weight, variants=tuple(config.text.variants))
+    view = text_view(config, method)
     used = [stream for stream in STREAMS if config.batch[stream]]
     progress = Progress(sum(plan.count(stream) for stream in used), "reading item", active=show and config.data.cache)
     items: dict[str, list] = {stream: [] for stream in STREAMS}
     for stream in used:
+        # Rows of the evidence memory: pairs first on both sides.
+        first = plan.count("pairs") if stream != "pairs" and config.batch.pairs else 0
         for part, weight in weighted_parts(plan.parts[stream], config.data[f"{stream}_from"]):
             items[stream].append((input_pipeline.Items(
                 part.directory, part.split, part.rows, part.studies, with_image=stream != "reports",
                 with_text=stream != "images" and bool(method.text), image_size=config.image.size, view=view,
-                tokenizer=tokenizer, label_names=label_names, cache=config.data.cache, progress=progress.advance),
-                weight))
+                tokenizer=tokenizer, label_names=label_names, cache=config.data.cache, first=first,
+                progress=progress.advance), weight))
+            first += len(part.rows)
     progress.end()
+    return items
+
+
+def text_view(config: Any, method: assemble.Method) -> input_pipeline.TextView:
+    """The text that the method reads."""
+    kind = method.text or "report"
+    return input_pipeline.TextView(
+        kind=kind, length=config.text.length[kind], phrases=config.text.phrases,
+        uncertain_weight=config.text.uncertain_weight, variants=tuple(config.text.variants))
+
+
+def open_truth(config: Any, plan: data_plan.Plan, method: assemble.Method, tokenizer: TextTokenizer,
+               ) -> list[input_pipeline.Items]:
+    """The hidden reports of the unpaired images: what an upper bound learns from, and diagnostics compare with.
+
+    Raises:
+      UserError: an unpaired image has no report.
+    """
+    items = []
+    for part in plan.parts["images"] if config.batch.images else ():
+        index = record_source.load_index(part.directory, part.split)
+        if not index["has_report"][part.rows].all():
+            raise UserError(f"memory.truth: unpaired images of {part.directory} have no report to compare with")
+        items.append(input_pipeline.Items(
+            part.directory, part.split, part.rows, part.studies, with_image=False, with_text=True,
+            image_size=config.image.size, view=text_view(config, method), tokenizer=tokenizer, label_names=(),
+            cache=config.data.cache))
     return items
 
 

@@ -1,8 +1,9 @@
-"""What stops a run: signals (after saving), losses that are not finite, a step that hangs."""
+"""What stops a run: signals (after saving), losses that are not finite, evidence that collapsed, a step that hangs."""
 
 from __future__ import annotations
 
 import faulthandler
+import math
 import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -107,3 +108,33 @@ def mean_metrics(rows: Sequence[tuple[int, Mapping[str, np.ndarray]]], *, saved:
                             "--config.optim.rate, a smaller --config.optim.clip_norm, or that loss's weight at 0 to "
                             "see if it is the cause")
     return {name: float(np.mean([metrics[name] for _, metrics in rows])) for name in rows[0][1]}
+
+
+def check_collapse(metrics: Mapping[str, float], step: int, *, after: int, information: float) -> None:
+    """Stops a run whose evidence tells items apart no more.
+
+    What an item's evidence says of the item is the mutual information of items and prototypes: the entropy of the mean
+    distribution (the log of the effective number of prototypes) less the mean entropy. It is near 0 when all items have
+    the same evidence, be it on one prototype or spread evenly over all.
+
+    Args:
+      metrics: of some steps; looked at where it has `evidence/SIDE_prototypes` and `evidence/SIDE_entropy`.
+      step: the last of them, counted from the end of the warm-up.
+      after: steps before which nothing is said: untrained towers have no evidence yet.
+      information: the least that either side must have, in nats; 0 switches the alarm off.
+
+    Raises:
+      UserError: names the side, the number, and what to try.
+    """
+    if not information or step < after:
+        return
+    for side in ("report", "image"):
+        if f"evidence/{side}_prototypes" not in metrics:
+            continue
+        have = math.log(metrics[f"evidence/{side}_prototypes"]) - metrics[f"evidence/{side}_entropy"]
+        if have < information:
+            raise UserError(
+                f"the {side} evidence has collapsed {step} steps after the warm-up: it tells {side}s apart by "
+                f"{max(have, 0.0):.3f} nats, less than alarm.information={information:g}. Keep stop_report=True, raise "
+                "the weights rec and anchor, try a lower --config.optim.rate or more pairs; "
+                "--config.alarm.information=0 goes on regardless")

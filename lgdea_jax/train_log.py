@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 METRICS = "metrics.jsonl"
+MEMORY = "memory.jsonl"
 EVALS = "evals.jsonl"
 
 
@@ -81,7 +82,7 @@ class TrainLog:
         self._board = None
         if not active:
             return
-        for name in (METRICS, EVALS):
+        for name in (METRICS, EVALS, MEMORY):
             _keep_rows(self._workdir / name, lambda row: row["step"] <= first_step)
         if tensorboard:
             from tensorboardX import SummaryWriter

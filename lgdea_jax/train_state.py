@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from lgdea_jax import assemble, cli, optim, sharding, train_step
 from lgdea_jax.checkpoint import Checkpoints, check_names, flatten, unflatten
 from lgdea_jax.cli import UserError
+from lgdea_jax.evidence_memory import EvidenceMemory
 from lgdea_jax.findings.vocabulary import FINDINGS
 from lgdea_jax.preprocess.image import MODEL_TRANSFORM
 from lgdea_jax.preprocess.text import TextTokenizer
@@ -25,7 +26,7 @@ from lgdea_jax.train_data import Data
 
 # Parts of the config that must stay when a run goes on: another value would make it another run.
 FIXED_ON_RESUME = ("method", "methods", "seed", "total_steps", "dtype", "data", "batch", "image", "text", "augment",
-                   "model", "optim")
+                   "memory", "model", "optim")
 # These do not change what batch n holds (whether the data are the same is known from their digest).
 FREE_ON_RESUME = ("data.cache", "data.workers", "data.threads", "data.dir", "data.pairs_from", "data.images_from",
                   "data.reports_from", "data.held_out_from", "data.make_from", "text.tokenizer",
@@ -41,6 +42,7 @@ class Parts:
       tx, schedule: optimiser, and learning rate by step.
       rates: tree of rate multipliers like the parameters; 0 is frozen.
       initial: makes the state at step 0, placed as `target` says.
+      memory: refreshes `state["aux"]`; None for methods without an evidence memory.
       target: the state as `jax.ShapeDtypeStruct`s with their shardings.
     """
 
@@ -50,6 +52,17 @@ class Parts:
     rates: Any
     initial: Callable[[], Any]
     target: Any
+    memory: EvidenceMemory | None
+
+
+def make_memory(config: Any, data: Data, graphdef: Any, mesh: Mesh) -> EvidenceMemory | None:
+    """The evidence memory of methods that have one.
+
+    Raises:
+      UserError: sizes or options that do not go together.
+    """
+    method = assemble.load_method(config)
+    return EvidenceMemory(config, data, method, graphdef, mesh) if method.targets else None
 
 
 def prepare_parts(config: Any, data: Data, mesh: Mesh) -> Parts:
@@ -61,17 +74,19 @@ def prepare_parts(config: Any, data: Data, mesh: Mesh) -> Parts:
     sizes = {"vocab_size": data.tokenizer.vocab_size, "num_labels": len(data.label_names)}
     graphdef, shapes = assemble.abstract_model(config, **sizes)
     tx, schedule = assemble.build_optimizer(config, shapes)
+    memory = make_memory(config, data, graphdef, mesh)
 
     def initial() -> Any:
         params = assemble.initial_params(config, seed=config.seed, **sizes)
-        return train_step.new_state(params, tx, ema=config.optim.ema > 0)
+        aux = memory.blank(config.model.prototypes) if memory else None
+        return train_step.new_state(params, tx, ema=config.optim.ema > 0, aux=aux)
 
     state = jax.eval_shape(initial)
     placement = sharding.tree_shardings(state, mesh)
     target = jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, placement)
     rates = optim.rates_by_path(shapes, assemble.rate_rules(config.optim.rates))
-    return Parts(graphdef, tx, schedule, rates, jax.jit(initial, out_shardings=placement), target)
+    return Parts(graphdef, tx, schedule, rates, jax.jit(initial, out_shardings=placement), target, memory)
 
 
 def initialise_from(config: Any, data: Data, state: train_step.State) -> tuple[train_step.State, int]:

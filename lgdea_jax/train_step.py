@@ -52,7 +52,8 @@ def gather_streams(batch: Batch) -> dict[str, Any]:
 
     Returns:
       image [B_pair + B_image, S, S]; tokens, weight, finding, normal [B_pair + B_report, ...]; labels of the images;
-      study [B_pair] (equal numbers: views of one study); num_pairs, a Python int. Without a stream its keys are absent.
+      study [B_pair] (equal numbers: views of one study); image_index, report_index: rows of the evidence memory;
+      num_pairs, a Python int. Without a stream its keys are absent.
     """
     rows: dict[str, Any] = {"num_pairs": batch["pairs"]["index"].shape[0] if "pairs" in batch else 0}
     for name, streams in (("image", ("pairs", "images")), ("labels", ("pairs", "images")),
@@ -61,6 +62,9 @@ def gather_streams(batch: Batch) -> dict[str, Any]:
         parts = [batch[stream][name] for stream in streams if stream in batch and name in batch[stream]]
         if parts:
             rows[name] = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=0)
+    for name, streams in (("image_index", ("pairs", "images")), ("report_index", ("pairs", "reports"))):
+        rows[name] = jnp.concatenate([jnp.zeros([0], jnp.int32),
+                                      *(batch[stream]["index"] for stream in streams if stream in batch)])
     if "pairs" in batch:
         rows["study"] = batch["pairs"]["study"]
     return rows
@@ -80,7 +84,8 @@ def forward(
       rngs: for dropout; None drops nothing.
 
     Returns:
-      `image`, `text` (dicts of the towers' outputs; text outputs keep the leading shape of the tokens) and the model's
+      `image`, `text` (dicts of the towers' outputs; text outputs keep the leading shape of the tokens, `mask` is bool
+      like the tokens) and the model's
       scalars and prototypes.
     """
     outputs: dict[str, Any] = dict(model.shared())
@@ -90,7 +95,7 @@ def forward(
     if "tokens" in rows and model.text_tower is not None:
         tokens = rows["tokens"]
         flat = tokens.reshape(-1, tokens.shape[-1])
-        text = model.encode_text(flat, flat != pad_id, train=train, rngs=rngs)
+        text = {**model.encode_text(flat, flat != pad_id, train=train, rngs=rngs), "mask": flat != pad_id}
         outputs["text"] = {name: value.reshape(*tokens.shape[:-1], *value.shape[1:]) for name, value in text.items()}
     return outputs
 

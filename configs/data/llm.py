@@ -23,5 +23,7 @@ def get_config(arg=None):
     config.max_cost = 0.0  # In the price table's currency, earlier runs included; 0: no limit.
     config.prices = ""  # Your own price table, like data_prep/extract/prices.json.
     config.cache = ""  # File of the replies; "": OUT.replies.sqlite beside the data set.
+    config.batch = False  # The Gemini API's batches: half the price, an answer within a day (genai only).
+    config.batch_poll = 30.0  # Seconds between looks at them.
     config.attest_data_use = ""  # Who permits sending credentialed reports to a remote endpoint; stored with the data.
     return config

@@ -19,7 +19,8 @@ import sqlite3
 import time
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +30,7 @@ from lgdea_jax.cli import UserError
 VERSION = 1
 VALID, INVALID, FAILED = "valid", "invalid", "failed"
 CLAIMED, TAKEN, OVER = "claimed", "taken", "over"
+BATCH_OWNER = "batch-"  # Claims of batches under way (`batch_ledger`) begin so: they outlive their process.
 _BATCH = 500  # Keys per query: SQLite takes at least 999 parameters.
 
 _SCHEMA = """
@@ -59,6 +61,10 @@ class Spent:
     estimated_in: int = 0
     cost: float = 0.0
     lost: float = 0.0
+
+    def plus(self, other: Spent) -> Spent:
+        """The sum."""
+        return Spent(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +177,11 @@ class Cache:
         for key, status, reason, reply in rows:
             yield key, Entry(status, reason, zlib.decompress(reply).decode("utf-8", "surrogatepass"))
 
+    def count(self, scope: bytes) -> Counter[str]:
+        """Status -> number of stored replies."""
+        return Counter(dict(self._db.execute("SELECT status, COUNT(*) FROM replies WHERE scope = ? GROUP BY status",
+                                             (scope,))))
+
     # --- Money ---
 
     def book_lost(self, scope: bytes, cost: float) -> None:
@@ -208,9 +219,7 @@ class Cache:
           CLAIMED; TAKEN, if the key is answered or claimed by another process (a FAILED reply is no answer); or OVER,
           if it might cost more than is left.
         """
-        if self._lock is None:
-            self._lock = open(self._owner_file(self._owner), "w")  # noqa: SIM115 (held until close)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._hold_lock()
         with self._transaction():
             if self._db.execute("SELECT 1 FROM replies WHERE key = ? AND status != ? UNION ALL "
                                 "SELECT 1 FROM claims WHERE key = ?", (key, FAILED, key)).fetchone():
@@ -220,11 +229,29 @@ class Cache:
             self._db.execute("INSERT INTO claims VALUES (?, ?, ?, ?)", (key, scope, self._owner, cost))
             return CLAIMED
 
+    def reserve(self, keys: Sequence[bytes], scope: bytes) -> int:
+        """Claims many keys at no cost, for work whose costs are limited elsewhere; returns how many are ours now."""
+        self._hold_lock()
+        with self._transaction():
+            return self._db.executemany("INSERT OR IGNORE INTO claims VALUES (?, ?, ?, 0)",
+                                        [(key, scope, self._owner) for key in keys]).rowcount
+
+    def _hold_lock(self) -> None:
+        """Shows other processes that this one is alive, for as long as it has the cache open."""
+        if self._lock is None:
+            self._lock = open(self._owner_file(self._owner), "w")  # noqa: SIM115 (held until close)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+
     def _committed(self, scope: bytes) -> float:
         """Spent and claimed, by all processes."""
         row = self._db.execute("SELECT (SELECT COALESCE(SUM(cost), 0) FROM spent WHERE scope = ?) + "
                                "(SELECT COALESCE(SUM(cost), 0) FROM claims WHERE scope = ?)", (scope, scope)).fetchone()
         return float(row[0])
+
+    def batches_under_way(self, scope: bytes) -> bool:
+        """Whether reports of this scope wait for batches."""
+        return bool(self._db.execute("SELECT 1 FROM claims WHERE scope = ? AND owner LIKE ? LIMIT 1",
+                                     (scope, BATCH_OWNER + "%")).fetchone())
 
     def affordable(self, scope: bytes, limit: float) -> bool:
         """Whether every claimed request may be sent once more, after what was booked since they were claimed."""
@@ -237,8 +264,9 @@ class Cache:
     def reap(self) -> int:
         """Voids the claims of processes that are gone and books what they may have cost; returns their number."""
         voided = 0
-        owners = [row[0] for row in self._db.execute("SELECT DISTINCT owner FROM claims WHERE owner != ?",
-                                                     (self._owner,))]
+        owners = [row[0] for row in self._db.execute(
+            "SELECT DISTINCT owner FROM claims WHERE owner != ? AND owner NOT LIKE ?",
+            (self._owner, BATCH_OWNER + "%"))]
         for owner in owners:
             file = self._owner_file(owner)
             with contextlib.ExitStack() as stack:
@@ -258,3 +286,27 @@ class Cache:
                     self._db.execute("DELETE FROM claims WHERE owner = ?", (owner,))
                 file.unlink(missing_ok=True)
         return voided
+
+    def absorb(self, path: Path) -> None:
+        """Takes the replies and costs of another cache file, and removes that file.
+
+        Usable replies of our own stay. Killed in between, it books costs twice rather than not at all.
+
+        Raises:
+          UserError: a process is still asking through that file.
+        """
+        with Cache(path) as other:
+            other.reap()
+            if other._db.execute("SELECT 1 FROM claims").fetchone():
+                raise UserError(f"a worker of an earlier run is still asking ({path.name}): wait until it has ended")
+        self._db.execute("ATTACH ? AS other", (str(path),))
+        try:
+            with self._transaction():
+                self._db.execute("INSERT OR REPLACE INTO main.replies SELECT * FROM other.replies WHERE key NOT IN "
+                                 "(SELECT key FROM main.replies WHERE status = ?)", (VALID,))
+                for scope, *values in self._db.execute("SELECT * FROM other.spent").fetchall():
+                    self._book(scope, tuple(values))
+        finally:
+            self._db.execute("DETACH other")
+        for file in (path, *(path.with_name(path.name + ending) for ending in ("-wal", "-shm"))):
+            file.unlink(missing_ok=True)

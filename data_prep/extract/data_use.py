@@ -93,29 +93,62 @@ def check_terms(terms: Iterable[str], *, local: bool, attestation: str, where: s
 
 # --- De-identification ------------------------------------------------------------------------------------------------
 
-_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|sept|oct|nov|dec)[a-z]*\.?"
 _KINDS = ("dates", "names", "ids")
-# What a kind cannot be without, as a search that is many times quicker than its pattern.
-_HINTS = {
-    "dates": re.compile(r"\d[/.-]\d|\d{4}"),
-    "names": re.compile(r"[DMP]r|Ms|Mrs|M\.?D|DO\b|RN\b|[Pp]atient|PATIENT|[Nn]ame|NAME|[Ss]igned|SIGNED|[Dd]ictated"
-                        r"|DICTATED"),
-    "ids": re.compile(r"@|\d{3}|(?i:mrn|acc|ssn|dob|patient id)"),
-}
-_PATTERNS = {
-    "dates": re.compile(rf"\b\d{{1,2}}[/.-]\d{{1,2}}[/.-](?:19|20)?\d{{2}}\b|\b(?:19|20)\d{{2}}-\d{{2}}-\d{{2}}\b"
-                        rf"|\b{_MONTH}\s+\d{{1,2}}(?:st|nd|rd|th)?,?\s+(?:19|20)\d{{2}}\b"
-                        rf"|\b\d{{1,2}}\s+{_MONTH}\s+(?:19|20)\d{{2}}\b", re.IGNORECASE),
-    "names": re.compile(r"\b(?:Dr|Mr|Mrs|Ms|Prof)\.?\s+[A-Z][a-z]+\b|\b(?i:patient(?: name)?|name|signed by|dictated"
-                        r" by)\s*:\s*[A-Z][a-z]+|\b[A-Z][a-z]+ [A-Z][a-z]+,? (?:MD|M\.D\.|DO|RN)\b"),
-    "ids": re.compile(r"\b(?:MRN|accession|acc|SSN|DOB|patient id)\b\W{0,3}#?\s*\w*\d|\b\d{3}-\d{2}-\d{4}\b|\b\d{7,}\b"
-                      r"|[\w+-]@[\w-]+\.\w+\b|\(\d{3}\)\s*\d{3}-\d{4}|\b\d{3}-\d{3}-\d{4}\b", re.IGNORECASE),
-}
+# 400,000 reports are to be screened in seconds. A search is quick where it begins with a literal or one set of
+# characters, which C looks for, and ten times slower where it begins with \b, an alternation or (?i). So each pattern
+# begins with a character (what stands before it is looked at afterwards), or runs only where a word of its own occurs.
+_NUMERIC_DATE = re.compile(r"\d(?<!\w\d)(?:\d?[/.-]\d{1,2}[/.-](?:19|20)?\d{2}|\d{3}(?<=19\d\d|20\d\d)-\d{2}-\d{2})\b")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_YEAR = re.compile(r"[12][09]\d\d\b")
+_MONTH = rf"(?:{'|'.join(_MONTHS)})[a-z]*\.?"
+_WORDED_DATE = re.compile(rf"\b{_MONTH}\s+\d{{1,2}}(?:st|nd|rd|th)?,?\s+(?:19|20)\d{{2}}\b"
+                          rf"|\b\d{{1,2}}\s+{_MONTH}\s+(?:19|20)\d{{2}}\b", re.IGNORECASE)
+_TITLES, _DEGREES = ("Dr", "Mr", "Ms", "Prof"), ("MD", "M.D.", "DO", "RN")
+_NAME_LABELS = ("patient", "name", "signed by", "dictated by")
+_TITLED_NAME = re.compile(r"\b(?:Dr|Mr|Mrs|Ms|Prof)\.?\s+[A-Z][a-z]+\b")
+_LABELLED_NAME = re.compile(r"\b(?i:patient(?: name)?|name|signed by|dictated by)\s*:\s*[A-Z][a-z]+")
+_NAME_WITH_DEGREE = re.compile(r"[A-Z](?<!\w.)[a-z]+ [A-Z][a-z]+,? (?:MD|M\.D\.|DO|RN)\b")
+_ID_LABELS = {label: re.compile(rf"{label}(?<!\w{label})\b\W{{0,3}}#?\s*\w*\d")
+              for label in ("mrn", "accession", "acc", "ssn", "dob", "patient id")}
+_NUMERIC_ID = re.compile(r"\d(?<!\w\d)(?:\d\d-\d{2,3}-\d{4}|\d{6,})\b")
+_PHONE = re.compile(r"\(\d{3}\)\s*\d{3}-\d{4}")
+_ADDRESS = re.compile(r"[\w+-]@[\w-]+\.\w+\b")
+
+
+def _any(words: Iterable[str], text: str) -> bool:
+    # A generator inside any() would cost more than the searches.
+    for word in words:  # noqa: SIM110
+        if word in text:
+            return True
+    return False
+
+
+def _has_date(report: str, lowered: str) -> bool:
+    return bool(_NUMERIC_DATE.search(report)
+                or (_YEAR.search(report) and _any(_MONTHS, lowered) and _WORDED_DATE.search(report)))
+
+
+def _has_name(report: str, lowered: str) -> bool:
+    return bool((_any(_TITLES, report) and _TITLED_NAME.search(report))
+                or (_any(_DEGREES, report) and _NAME_WITH_DEGREE.search(report))
+                or (_any(_NAME_LABELS, lowered) and _LABELLED_NAME.search(report)))
+
+
+def _has_id(report: str, lowered: str) -> bool:
+    for label, pattern in _ID_LABELS.items():
+        if label in lowered and pattern.search(lowered):
+            return True
+    return bool(_NUMERIC_ID.search(report) or ("(" in report and _PHONE.search(report))
+                or ("@" in report and _ADDRESS.search(report)))
+
+
+_SCREENS = {"dates": _has_date, "names": _has_name, "ids": _has_id}
 
 
 def likely_identifiers(report: str) -> tuple[str, ...]:
     """Kinds of likely identifiers in a report: among "dates", "names" and "ids". A screen, not a guarantee."""
-    return tuple(kind for kind in _KINDS if _HINTS[kind].search(report) and _PATTERNS[kind].search(report))
+    lowered = report.lower()
+    return tuple(kind for kind in _KINDS if _SCREENS[kind](report, lowered))
 
 
 @dataclasses.dataclass

@@ -33,6 +33,9 @@ def _rules() -> Extractor:
 
 LOADERS: Mapping[str, Callable[[], Extractor]] = MappingProxyType({"rules": _rules})
 
+# Languages (ISO 639-1) of those that read some only; a language model is not held to any.
+LANGUAGES: Mapping[str, tuple[str, ...]] = MappingProxyType({"rules": ("en",)})
+
 # Those that ask a language model need settings and a cache: see `jobs`, `stage`.
 LLM_EXTRACTORS = ("gemini", "genai", "openai")
 NAMES = (*LOADERS, *LLM_EXTRACTORS)
@@ -41,3 +44,9 @@ NAMES = (*LOADERS, *LLM_EXTRACTORS)
 def open_extractor(name: str) -> Extractor:
     """The extractor of that name that needs no settings; `UserError` where it is unknown."""
     return LOADERS[choose("extractor", name, LOADERS)]()
+
+
+def reads(name: str, language: str) -> bool:
+    """Whether the extractor called `name` reads reports in a language ("en", also as "en-GB"); "" is not stated."""
+    code = language.replace("_", "-").partition("-")[0].strip().lower()
+    return not code or name not in LANGUAGES or code in LANGUAGES[name]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import httpx2  # What google-genai speaks HTTP with.
@@ -29,7 +31,8 @@ class GenaiClient:
             retry_options=types.HttpRetryOptions(attempts=1), httpx_async_client=self._http))
         self._configs: dict[str, types.GenerateContentConfig] = {}
 
-    def _config(self, request: Request) -> types.GenerateContentConfig:
+    def config(self, request: Request) -> types.GenerateContentConfig:
+        """Everything about a request but the report."""
         if request.schema_name not in self._configs:
             structured: dict[str, Any] = {}
             if self._endpoint.structured != "none":
@@ -52,32 +55,44 @@ class GenaiClient:
             raise ClientError(client.TIMEOUT) from None
 
     async def _send(self, request: Request) -> Reply:
-        try:
+        with translated_errors():
             answer = await self._client.aio.models.generate_content(
-                model=self._endpoint.model, contents=request.report, config=self._config(request))
-        except errors.APIError as error:
-            headers = getattr(error.response, "headers", None) or {}
-            wrong_key = error.code == 400 and "API_KEY_INVALID" in str(error.details)
-            if wrong_key:
-                raise ClientError(client.AUTH, 400) from None
-            raise client.status_error(int(error.code or 0), retry_delay(headers.get("retry-after"), error.details)
-                                      ) from None
-        except (httpx2.ConnectError, httpx2.ConnectTimeout):
-            raise ClientError(client.UNREACHABLE) from None
-        except httpx2.TimeoutException:
-            raise ClientError(client.TIMEOUT) from None
-        except httpx2.TransportError:
-            raise ClientError(client.CONNECTION) from None
-        except ValueError:  # A body that is not JSON, or not the protocol's; its text would show the reply.
-            raise ClientError(client.BAD_REPLY) from None
-        return _reply(answer)
+                model=self._endpoint.model, contents=request.report, config=self.config(request))
+        return read_reply(answer)
+
+    @property
+    def batches(self) -> Any:
+        """The package's own interface to batches."""
+        return self._client.aio.batches
 
     async def close(self) -> None:
         """Closes the connections."""
         await self._http.aclose()
 
 
-def _reply(answer: types.GenerateContentResponse) -> Reply:
+@contextlib.contextmanager
+def translated_errors() -> Iterator[None]:
+    """The package's errors as `ClientError`, without their words: those may hold the report or the key."""
+    try:
+        yield
+    except errors.APIError as error:
+        headers = getattr(error.response, "headers", None) or {}
+        if error.code == 400 and "API_KEY_INVALID" in str(error.details):
+            raise ClientError(client.AUTH, 400) from None
+        wait = retry_delay(headers.get("retry-after"), error.details)
+        raise client.status_error(int(error.code or 0), wait) from None
+    except (httpx2.ConnectError, httpx2.ConnectTimeout):
+        raise ClientError(client.UNREACHABLE) from None
+    except httpx2.TimeoutException:
+        raise ClientError(client.TIMEOUT) from None
+    except httpx2.TransportError:
+        raise ClientError(client.CONNECTION) from None
+    except ValueError:  # A body that is not JSON, or not the protocol's; its text would show the reply.
+        raise ClientError(client.BAD_REPLY) from None
+
+
+def read_reply(answer: types.GenerateContentResponse) -> Reply:
+    """The text and token counts of an answer. Raises `ClientError` where it has none."""
     usage = answer.usage_metadata
     counts = (0, 0)
     if usage:  # Thinking is billed as output.

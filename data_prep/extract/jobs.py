@@ -80,7 +80,7 @@ class Job:
         if price is None and self.settings.max_cost:
             raise UserError(f"--max_cost needs the price of {self.settings.model!r}: write it into a copy of "
                             "data_prep/extract/prices.json and name that with llm.prices")
-        return price
+        return price.in_batches() if price and self.settings.batch else price
 
     def key(self, report: str) -> bytes:
         """The address of the report's reply."""

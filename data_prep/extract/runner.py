@@ -19,14 +19,14 @@ from data_prep.extract.cache import FAILED, INVALID, OVER, TAKEN, VALID, Cache, 
 from data_prep.extract.client import Client, ClientError, Reply, Request
 from data_prep.extract.jobs import Job
 from data_prep.extract.limits import RateLimiter, backoff
-from data_prep.extract.pricing import FREE, most_tokens
+from data_prep.extract.pricing import FREE, Price, most_tokens
 from data_prep.extract.repair import MAX_CHARACTERS, ReplyError
 from data_prep.extract.survey import Survey, question_tokens, survey, unfinished
 from lgdea_jax.cli import UserError
 
 _POLL = 0.2  # Seconds between looks at what another process is asking.
-_KEPT_CHARACTERS = 16 * MAX_CHARACTERS  # Of a raw reply in quarantine.
-_REASK = ("\n\nYour previous reply could not be used ({reason}). Reply again with one JSON object as described, and "
+KEPT_CHARACTERS = 16 * MAX_CHARACTERS  # Of a raw reply in quarantine.
+REASK = ("\n\nYour previous reply could not be used ({reason}). Reply again with one JSON object as described, and "
           "nothing else.")
 
 
@@ -140,8 +140,7 @@ class _Run:
                 return
 
     async def _one(self, key: bytes, text: str) -> None:
-        bound = self._price.cost(most_tokens(self._job.task.prompt) + most_tokens(text) + len(_REASK) + 64,
-                                 self._job.task.max_tokens)
+        bound = cost_bound(self._job, self._price, text)
         while True:
             claimed = self._cache.claim(key, self._job.scope, bound, self._job.settings.max_cost)
             if claimed != OVER:
@@ -194,13 +193,13 @@ class _Run:
                 answer = job.task.read(reply.text, text)
             except ReplyError as error:
                 reason = error.reason
-                suffix = _REASK.format(reason=reason)
+                suffix = REASK.format(reason=reason)
                 continue
             self.dropped.update(answer.dropped)
             self.repairs.update(answer.repairs)
             self.flags.update(answer.flags)
             return Entry(VALID, "", reply.text), used
-        return Entry(INVALID, reason, reply.text[:_KEPT_CHARACTERS]), used
+        return Entry(INVALID, reason, reply.text[:KEPT_CHARACTERS]), used
 
     def _unanswered(self, error: ClientError, reply: str) -> Entry:
         """What a request that finally failed means for its report, or for the whole run."""
@@ -247,16 +246,25 @@ class _Run:
         raise AssertionError("attempts is at least 1")
 
     def _charge(self, used: Spent, request: Request, reply: Reply) -> Spent:
-        """`used` and what this reply took. A server that counts nothing is charged by our estimate."""
-        estimate = question_tokens(self._job, request.report)
-        tokens_in = reply.tokens_in or estimate
-        tokens_out = reply.tokens_out or most_tokens(reply.text[:MAX_CHARACTERS]) // 3
-        cost = self._price.cost(tokens_in, tokens_out)
-        self.tokens_in += tokens_in
-        self.tokens_out += tokens_out
-        self.cost += cost
-        return Spent(used.calls + 1, used.tokens_in + tokens_in, used.tokens_out + tokens_out,
-                     used.estimated_in + estimate, used.cost + cost)
+        """`used` and what this reply took."""
+        took = spent_on(self._job, self._price, request.report, reply)
+        self.tokens_in += took.tokens_in
+        self.tokens_out += took.tokens_out
+        self.cost += took.cost
+        return used.plus(took)
+
+
+def cost_bound(job: Job, price: Price, report: str) -> float:
+    """What one request about a report may cost at most."""
+    return price.cost(most_tokens(job.task.prompt) + most_tokens(report) + len(REASK) + 64, job.task.max_tokens)
+
+
+def spent_on(job: Job, price: Price, question: str, reply: Reply) -> Spent:
+    """What a reply took. A server that counts nothing is charged by our estimate."""
+    estimate = question_tokens(job, question)
+    tokens_in = reply.tokens_in or estimate
+    tokens_out = reply.tokens_out or most_tokens(reply.text[:MAX_CHARACTERS]) // 3
+    return Spent(1, tokens_in, tokens_out, estimate, price.cost(tokens_in, tokens_out))
 
 
 async def _run(reports: Iterable[str], job: Job, cache: Cache, progress: Progress) -> _Run:

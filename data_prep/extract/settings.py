@@ -23,6 +23,7 @@ class Settings:
       max_cost: never spend more than this, earlier runs with the same cache, task and model included; 0 is no limit.
       prices: the user's price table, "" for the package's.
       cache: file of the replies, "" for one beside the output.
+      batch: ask in batches at a lower price (genai only); batch_poll: seconds between looks at them.
       attest_data_use: who permits sending credentialed reports to a remote endpoint.
     """
 
@@ -39,6 +40,8 @@ class Settings:
     max_cost: float = 0.0
     prices: str = ""
     cache: str = ""
+    batch: bool = False
+    batch_poll: float = 30.0
     attest_data_use: str = ""
 
     @classmethod
@@ -65,7 +68,7 @@ class Settings:
         choose("llm.structured", self.structured, STRUCTURED)
         for key, low, high in (("concurrency", 1, 1000), ("attempts", 1, 100), ("asks", 1, 5), ("timeout", 0.1, 86400),
                                ("requests_per_minute", 0, 1e9), ("tokens_per_minute", 0, 1e12), ("max_cost", 0, 1e9),
-                               ("temperature", 0, 2)):
+                               ("temperature", 0, 2), ("batch_poll", 0.01, 3600)):
             if not low <= getattr(self, key) <= high:
                 raise UserError(f"llm.{key} must be {low} to {high:g}, not {getattr(self, key)}")
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from data_prep.extract import data_use
+from data_prep.extract import chunks, data_use
 from data_prep.extract.cache import Cache
 from data_prep.extract.client import read_key
 from data_prep.extract.jobs import Job
@@ -40,6 +40,8 @@ def make_job(backend: str, values: Mapping[str, Any], beside: str | Path, **task
       UserError: a value that makes no sense.
     """
     settings = Settings.read(values)
+    if settings.batch and backend != "genai":
+        raise UserError(f"llm.batch is for the extractor genai: what {backend!r} speaks through knows no batches")
     beside = Path(beside)
     return Job(backend, settings, settings.cache or str(beside.with_name(beside.name + ".replies.sqlite")), **task)
 
@@ -83,13 +85,14 @@ def estimate(reports: Callable[[], Iterable[str]], job: Job, stream: TextIO | No
 
 
 def ask(reports: Callable[[], Iterable[str]], job: Job, *, terms: Callable[[], Iterable[str]], where: str,
-        progress: bool = True) -> Summary:
+        progress: bool = True, pipeline: Sequence[str] | None = None) -> Summary:
     """Surveys, checks, warns, and asks what has no answer yet.
 
     Args:
       reports: gives all texts, each time from the beginning; job: what to ask.
       terms: called after the reports were read once: the terms they are under; where: how the user states them.
       progress: show counts on stderr.
+      pipeline: options of Beam, to ask in a pipeline (`beam_runner`); None asks from this process.
 
     Returns:
       The summary; every report is valid or quarantined.
@@ -98,14 +101,29 @@ def ask(reports: Callable[[], Iterable[str]], job: Job, *, terms: Callable[[], I
       UserError: sending is not allowed, the endpoint fails, money or replies are missing.
     """
     stream = sys.stderr if progress else None
+    chunks.take_over(job)
     with Cache(job.cache) as cache:
         cache.reap()
         ahead = survey(reports(), job, cache)
+        waiting = cache.batches_under_way(job.scope)
     if ahead.pending:
         check(terms(), job, where)
         show(ahead.lines(job), sys.stdout)
         show(filter(None, [ahead.screening.warning()]), sys.stderr)
-    summary = extract(reports, job, surveyed=ahead, stream=stream)
+    if job.settings.batch:
+        from data_prep.extract import batch_runner
+
+        if pipeline is not None:
+            raise UserError("llm.batch asks in batches of the service's own: leave out --runner=beam")
+        summary = batch_runner.extract(reports, job, stream=stream)
+    elif waiting:
+        raise UserError("some of these reports are in batches that are under way: collect them with llm.batch first")
+    elif pipeline is None or not ahead.pending:
+        summary = extract(reports, job, surveyed=ahead, stream=stream)
+    else:
+        from data_prep.extract import beam_runner  # Needs the extra "beam".
+
+        summary = beam_runner.extract(reports, job, pipeline, stream=stream)
     currency = (job.price or FREE).currency
     if summary.asked:
         show(summary.lines(currency), sys.stdout)

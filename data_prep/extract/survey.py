@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from data_prep.extract.cache import FAILED, VALID, Cache, Spent
 from data_prep.extract.data_use import Screening
 from data_prep.extract.jobs import Job
-from data_prep.extract.pricing import ESTIMATE_ERROR, Price, estimate_tokens
+from data_prep.extract.pricing import ESTIMATE_ERROR, Price, estimate_all, estimate_tokens
 
 _CHUNK = 2000
 _MARKS = 12  # Tokens of the chat's own around prompt and report.
@@ -62,10 +62,11 @@ class Survey:
             lines.append(f"cost: unknown, no price for {job.settings.model!r} (see llm.prices)")
         else:
             price = self.price
+            batch = ", batch price" if job.settings.batch else ""
             date = f", list prices of {price.as_of}" if price.as_of else ""
             lines.append(
                 f"cost: {self.tokens_in / 1e6:.3f}M x {price.input:g} + {self.tokens_out / 1e6:.3f}M x "
-                f"{price.output:g} = {self.cost:.2f} {price.currency}{date}; "
+                f"{price.output:g} = {self.cost:.2f} {price.currency}{batch}{date}; "
                 f"spent before {self.spent.cost:.2f}"
                 + (f"; limit {job.settings.max_cost:.2f}" if job.settings.max_cost else ""))
         return lines
@@ -119,7 +120,7 @@ def survey(reports: Iterable[str], job: Job, cache: Cache, *, screen: bool = Tru
     """
     spent = cache.spent(job.scope)
     screening = Screening()
-    count = unique = valid = invalid = pending = tokens = 0
+    count = unique = valid = pending = tokens = 0
 
     def counted() -> Iterator[str]:
         nonlocal count
@@ -129,18 +130,15 @@ def survey(reports: Iterable[str], job: Job, cache: Cache, *, screen: bool = Tru
                 yield report
 
     for part, statuses in _fresh(counted(), job, cache):
+        asked = [(i, text) for i, (key, text) in enumerate(part, unique) if statuses.get(key, FAILED) == FAILED]
         unique += len(part)
-        for i, (key, text) in enumerate(part, unique - len(part)):
-            status = statuses.get(key, FAILED)
-            if status == FAILED:
-                pending += 1
-                tokens += question_tokens(job, text)
-                if screen:
-                    screening.add(text, i)
-            elif status == VALID:
-                valid += 1
-            else:
-                invalid += 1
+        pending += len(asked)
+        tokens += len(asked) * _fixed_tokens(job.task.prompt) + estimate_all([text for _, text in asked])
+        valid += sum(status == VALID for status in statuses.values())
+        if screen:
+            for i, text in asked:
+                screening.add(text, i)
+    invalid = unique - pending - valid
     measured = spent.calls >= _ENOUGH and spent.estimated_in > 0 and spent.tokens_in > 0
     ratio = spent.tokens_in / spent.estimated_in if measured else 1.0
     per_reply = spent.tokens_out / spent.calls if measured else job.task.typical_tokens

@@ -5,7 +5,8 @@
 
 OPENI holds one of the two layouts in which the collection is given away:
 - NLM's archives unpacked: `ecgen-radiology/*.xml` (NLMCXR_reports.tgz) and, if wanted, `NLMCXR_png/*.png`
-  (NLMCXR_png.tgz). The XML does not say which image is the lateral one; `indiana_projections.csv` beside it does.
+  (NLMCXR_png.tgz) or `NLMCXR_dcm/1/*.dcm` (NLMCXR_dcm.tgz; `images` names the folder where both are there). The XML
+  does not say which image is the lateral one; `indiana_projections.csv` beside it does, and some DICOM files do.
 - the CSV pair: `indiana_reports.csv` and `indiana_projections.csv`, with `images/images_normalized/*.png` if wanted.
 
 Reports are findings and impression; labels come from the human MeSH codes (`openi_mesh.py`). There are no patient ids:
@@ -25,12 +26,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_prep.sources.official import check_shares, split_by_share
 from data_prep.sources.openi_mesh import LABEL_NAMES, attributes_from_mesh, labels_from_mesh
 from data_prep.study import SPLITS, ImageRef, Reference, Reject, Study
 from lgdea_jax.cli import UserError, choose
 
 XML_FOLDER, REPORTS_CSV, PROJECTIONS_CSV = "ecgen-radiology", "indiana_reports.csv", "indiana_projections.csv"
-IMAGE_FOLDERS = ("NLMCXR_png", "images/images_normalized", "images_normalized", "images")
+IMAGE_FOLDERS = ("NLMCXR_png", "images/images_normalized", "images_normalized", "images", "NLMCXR_dcm")
 SECTIONS = ("comparison", "indication", "findings", "impression")
 NAME, LICENCE = "Open-I (Indiana University)", "CC BY-NC-ND 4.0"
 
@@ -55,8 +57,7 @@ def open_splits(config: Any) -> dict[str, OpenI]:
         raise UserError("config.openi.path is needed: the folder with ecgen-radiology or indiana_reports.csv")
     folder = Path(config.path)
     sections = tuple(choose("report section", name, SECTIONS) for name in config.report_sections)
-    if not 0 <= config.validation <= 1 or not 0 <= config.test <= 1 or config.validation + config.test > 1:
-        raise UserError("config.openi.validation and config.openi.test are shares that leave room for training")
+    check_shares(config, "openi")
     images = _image_folder(folder, config.images)
     views = _read_projections(folder / PROJECTIONS_CSV) if (folder / PROJECTIONS_CSV).is_file() else {}
     if (folder / XML_FOLDER).is_dir():
@@ -74,7 +75,7 @@ def open_splits(config: Any) -> dict[str, OpenI]:
         raise UserError(f"{folder} holds neither {XML_FOLDER}/ nor {REPORTS_CSV}")
     parts: dict[str, list[str]] = {split: [] for split in SPLITS}
     for number in numbers:
-        parts[_split(number, config.seed, config.validation, config.test)].append(number)
+        parts[split_by_share(number, config)].append(number)
     return {split: OpenI(split, tuple(part), reader) for split, part in parts.items()}
 
 
@@ -127,12 +128,22 @@ class _Reader:
         """The study of that number; raises `Reject`."""
         row = self._read(number)
         report = self._report(row)
-        refs = tuple(ImageRef(name, self._views.get(_key(name), ""), str(self._images / file))
+        refs = tuple(ImageRef(name, self._views.get(_key(name), ""), self._file(number, name, file))
                      for name, file in row.images) if self._images else ()
         if not report and not refs:
             raise Reject(f"no text in {' or '.join(self._sections)} and no image", study_id=f"CXR{number}")
         labels = labels_from_mesh(row.mesh)
-        return Study(f"CXR{number}", f"CXR{number}", split, refs, report, labels, NAME, row.licence, "open")
+        return Study(f"CXR{number}", f"CXR{number}", split, refs, report, labels, NAME, row.licence, "open",
+                     label_source="report_human")
+
+    def _file(self, number: str, image_id: str, png: str) -> str:
+        """The PNG file, or the DICOM file where that alone is there: in a folder of the study, or with all others."""
+        path = self._images / png
+        if not path.is_file():
+            for dicom in (f"{number}/{_key(image_id)}.dcm", f"{_key(image_id)}.dcm"):
+                if (self._images / dicom).is_file():
+                    return str(self._images / dicom)
+        return str(path)
 
     def reference(self, number: str) -> Reference:
         """The report of that number and its codes; raises `Reject`."""
@@ -249,10 +260,3 @@ def _by_number(number: str) -> tuple[bool, int, str]:
 
 def _clean(text: str) -> str:
     return " ".join(text.split())
-
-
-def _split(number: str, seed: int, validation: float, test: float) -> str:
-    """The split of a study: the same for the same number and seed, whatever else is there."""
-    digest = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest()
-    place = int.from_bytes(digest, "little") / 2**64
-    return "test" if place < test else "validation" if place < test + validation else "train"

@@ -2,19 +2,16 @@
 
 OUT/results.json holds values with 95% bootstrap intervals over subjects; OUT/samples.npz the per-sample results for
 paired tests (`evaluators.tasks.load_samples`, `metrics.bootstrap.paired_test`); OUT/overlays the heatmaps of a seeded
-sample. Subjects appear as digests, studies not at all.
+sample. Subjects appear as digests, studies not at all. `python -m lgdea_jax.report OUT` makes a page of it.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
-import json
 import logging
-import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,48 +20,44 @@ from tqdm import tqdm
 
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError
-from lgdea_jax.evaluators import tasks
-from lgdea_jax.evaluators.base import Encoder, EvalData, Samples
-from lgdea_jax.evaluators.grounding import (
-    GroundingSample,
-    box_slices,
-    grounding_samples,
-    sample_heatmap,
-    sample_queries,
+from lgdea_jax.eval import guard, selection, subgroups
+from lgdea_jax.eval.benchmark import Benchmark, evaluator, zero_shot
+from lgdea_jax.eval.output import (
+    OVERLAYS,
+    RESULTS,
+    SAMPLES,
+    ModeResult,
+    as_json,
+    command_line,
+    config_hash,
+    make_folder,
+    table,
+    write_json,
 )
-from lgdea_jax.findings.vocabulary import BY_NAME
-from lgdea_jax.io import decode_image
-from lgdea_jax.metrics import bootstrap, grounding
+from lgdea_jax.eval.pictures import draw_overlays
+from lgdea_jax.eval.selection import Selection
+from lgdea_jax.evaluators import classified, probe, tasks
+from lgdea_jax.evaluators.base import Encoder, EvalData, Samples
+from lgdea_jax.metrics import bootstrap
 from lgdea_jax.metrics.bootstrap import Interval
-from lgdea_jax.overlay import Overlay, draw
 from lgdea_jax.preprocess.image import MODEL_TRANSFORM
 from lgdea_jax.record_source import DatasetMetadata, load_metadata, open_records
-from lgdea_jax.records import POSITIVE, Record
+from lgdea_jax.records import Record
 
-RESULTS, SAMPLES, OVERLAYS = "results.json", "samples.npz", "overlays"
-
-
-@dataclasses.dataclass(frozen=True)
-class ModeResult:
-    """The intervals of one mode, how many samples each metric rests on, and what each task says of itself."""
-
-    mode: str
-    intervals: dict[str, Interval]
-    sizes: dict[str, int]
-    info: dict[str, Any]
-    samples: tuple[Samples, ...]
+# What a binary selects for each mode: (records, label names, progress) -> {mode: selection}; a mode may be missing.
+Select = Callable[[Sequence[Record], DatasetMetadata, Any], Mapping[str, Selection]]
 
 
-def make_parser(benchmark: str, description: str, *, data_dir: str, epilog: str = "") -> cli.Parser:
+def make_parser(benchmark: Benchmark, *, data_dir: str = "required", epilog: str = "") -> cli.Parser:
     """The flags that all eval binaries share.
 
     Args:
-      benchmark: module name, for the usage line.
-      description: shown by --help.
+      benchmark: which.
       data_dir: "required", "optional", or "none".
       epilog: shown at the end of --help.
     """
-    parser = cli.Parser(prog=f"python -m lgdea_jax.eval.{benchmark}", description=description, epilog=epilog)
+    parser = cli.Parser(prog=f"python -m lgdea_jax.eval.{benchmark.name}", description=benchmark.summary,
+                        epilog=epilog)
     parser.add_argument("--checkpoint", required=True, metavar="RUN", help="run directory of lgdea_jax.train")
     if data_dir != "none":
         parser.add_argument("--data_dir", required=data_dir == "required", metavar="DATA",
@@ -73,16 +66,27 @@ def make_parser(benchmark: str, description: str, *, data_dir: str, epilog: str 
     parser.add_argument("--mode", choices=(*tasks.MODES, "both"), default="both",
                         help="clean: what a metric's name says; official: what public scripts compute (default: both)")
     parser.add_argument("--step", default="latest", help="latest, best or a step number (default: latest)")
-    parser.add_argument("--split", default="test", help="train, validation or test (default: test)")
+    parser.add_argument("--split", default=benchmark.split,
+                        help=f"train, validation or test (default: {benchmark.split})")
     parser.add_argument("--seed", type=int, default=0, help="of resampling, balanced draws and overlays (default: 0)")
     parser.add_argument("--bootstrap", type=_count, default=1000, metavar="N",
                         help="resamples of subjects for the 95%% intervals; 0: none (default: 1000)")
     parser.add_argument("--records", type=_count, default=0, metavar="N",
                         help="evaluate a seeded sample of N records; 0: all (default: 0)")
-    parser.add_argument("--tasks", default=",".join(tasks.TASKS),
-                        help=f"comma-separated, of {', '.join(tasks.TASKS)} (default: all)")
+    parser.add_argument("--tasks", default=",".join(benchmark.tasks),
+                        help=f"comma-separated, of {', '.join(tasks.TASKS)} (default: {','.join(benchmark.tasks)})")
     parser.add_argument("--overlays", type=_count, default=12, metavar="N",
                         help="heatmap pictures to draw, a seeded sample (default: 12)")
+    parser.add_argument("--views", choices=selection.VIEWS, default=benchmark.views,
+                        help=f"frontal leaves lateral images out (default: {benchmark.views})")
+    parser.add_argument("--probe", type=_shares, default=(), metavar="SHARES",
+                        help="linear probes on frozen features with these shares of DATA's training subjects, for "
+                             "example 0.01,0.1,1 (default: none)")
+    if benchmark.guard:
+        parser.add_argument("--trained_on", type=_folders, default=(), metavar="DIR,...",
+                            help="where the checkpoint's training data are now, if they have moved")
+        parser.add_argument("--allow_leaks", action="store_true",
+                            help="evaluate although subjects were trained on, or that cannot be checked; recorded")
     return parser
 
 
@@ -93,20 +97,40 @@ def _count(text: str) -> int:
     return value
 
 
-def evaluate_dataset(args: argparse.Namespace, argv: Sequence[str], benchmark: str, data_dir: Path) -> int:
+def _shares(text: str) -> tuple[float, ...]:
+    values = tuple(float(part) for part in text.split(",") if part)
+    if not all(0 < value <= 1 for value in values):
+        raise argparse.ArgumentTypeError("shares lie in (0, 1]")
+    return values
+
+
+def _folders(text: str) -> tuple[str, ...]:
+    return tuple(part for part in text.split(",") if part)
+
+
+def run_benchmark(benchmark: Benchmark, argv: Sequence[str]) -> int:
+    """The whole binary of a benchmark that needs no flags of its own: parses `argv`, evaluates, returns the status."""
+    args = make_parser(benchmark).parse_args(argv)
+    return evaluate(args, argv, benchmark, Path(args.data_dir))
+
+
+def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark, data_dir: Path, *,
+             select: Select | None = None) -> int:
     """Runs the tasks on a split of `data_dir` and writes everything below `args.out`.
 
     Args:
       args: of `make_parser`.
       argv: the command line, for results.json.
-      benchmark: its name in results.json.
+      benchmark: which.
       data_dir: a data set of ours.
+      select: which records with which labels in each mode; by default all that fit the benchmark, in both.
 
     Returns:
       cli.OK, or cli.PARTIAL when images had to be left out.
 
     Raises:
-      UserError: no such checkpoint, data or split, unknown task, or another transform than the checkpoint's.
+      UserError: no such checkpoint, data or split, unknown task, another transform than the checkpoint's, or subjects
+        that it was trained on.
     """
     chosen = [cli.choose("task", name.strip(), tasks.TASKS) for name in args.tasks.split(",") if name.strip()]
     metadata = load_metadata(data_dir)
@@ -119,55 +143,94 @@ def evaluate_dataset(args: argparse.Namespace, argv: Sequence[str], benchmark: s
     predict = load_predictor(args.checkpoint, args.step)
     check_transform(predict.transform, predict.image_size, metadata)
     if not getattr(predict, "reads_text", True):
-        raise UserError("the checkpoint's method has no text tower: there is nothing to ask it in words")
-    rows = sample_rows(len(source), args.records, args.seed)
-    out = make_folder(args.out)
+        if not args.probe:
+            raise UserError("the checkpoint's method has no text tower: there is nothing to ask it in words"
+                            + (" (--probe=1 trains a probe on it)" if "probe" in args else ""))
+        chosen = []
+    modes = tasks.MODES if args.mode == "both" else (args.mode,)
     with _Bar() as bar:
-        data = EvalData.from_records(_Rows(source, rows), metadata, predict.image_size, progress=bar)
-        encoder = Encoder(predict, data, progress=bar)
-        modes = tasks.MODES if args.mode == "both" else (args.mode,)
-        results = measure(encoder, chosen, modes, seed=args.seed, resamples=args.bootstrap, progress=bar)
-        pictures = draw_overlays(encoder, _Rows(source, rows), out / OVERLAYS, args.overlays, args.seed, progress=bar)
+        selected = _selected(args, benchmark, source, metadata, select, modes, bar)
+        rows = np.unique(np.concatenate([part.rows for part in selected.values()]))
+        leaks = guard.check(predict.spec, data_dir, args.split, rows, trained_on=args.trained_on,
+                            allow=args.allow_leaks) if benchmark.guard else None
+        out = make_folder(args.out)
+        worlds = _worlds(benchmark, selected, source, metadata, predict, bar)
+        probes = _probes(args, benchmark, data_dir, metadata, predict, worlds, bar)
+        thresholds = _thresholds(args, benchmark, data_dir, metadata, predict, chosen, bar)
+        results = []
+        done: dict[Any, tuple[Samples, dict[str, Interval]]] = {}
+        for mode, encoder in worlds.items():
+            asked = {task: evaluator(
+                benchmark, task, encoder.data, mode, seed=args.seed, how=tasks.asked_as(predict),
+                thresholds=thresholds, thresholds_from="the validation split" if thresholds else "",
+                candidates=getattr(args, "candidates", "auto")) for task in chosen}
+            asked |= {f"probe@{share:g}": item for share, item in zip(args.probe, probes.get(mode, ()))}
+            results.append(measure(encoder, asked, mode, done, seed=args.seed, resamples=args.bootstrap, progress=bar,
+                                   note=selected[mode].note))
+        shown, first = next(iter(worlds.items()))
+        part = selected[shown]
+        pictures = draw_overlays(first, _Rows(source, part.rows), out / OVERLAYS, args.overlays, args.seed,
+                                 sigma=benchmark.sigma if shown == "official" else 0.0, progress=bar)
+    data = first.data
     tasks.save_samples(out / SAMPLES, {result.mode: result.samples for result in results})
+    rejected = {int(part.rows[row]): reason for mode, part in selected.items()
+                for row, reason in worlds[mode].data.rejected}
     head = {
-        "benchmark": benchmark, "data": metadata.name, "split": args.split, "records": len(rows),
-        "command": command_line(benchmark, argv), "config_hash": config_hash(predict.spec.get("config", {})),
-        "checkpoint": str(args.checkpoint), "step": int(predict.spec["step"]), "transform": predict.transform,
-        "seed": args.seed, "bootstrap": args.bootstrap, "subjects": len(np.unique(data.subjects)),
-        "rejected": [{"record": int(rows[row]), "reason": reason} for row, reason in data.rejected]}
+        "benchmark": benchmark.name, "data": metadata.name, "split": args.split, "records": len(part.rows),
+        "command": command_line(benchmark.name, argv), "config_hash": config_hash(predict.spec.get("config", {})),
+        "checkpoint": str(args.checkpoint), "method": predict.spec.get("config", {}).get("method", ""),
+        "step": int(predict.spec["step"]), "transform": predict.transform, "seed": args.seed,
+        "bootstrap": args.bootstrap, "subjects": len(np.unique(data.subjects)), "images": len(data.images),
+        "views": args.views, "overlays": shown if pictures else "", "leakage": leaks,
+        "report_sections": _report_sections(metadata), "terms": sorted({item.terms for item in metadata.sources}),
+        "rejected": [{"record": row, "reason": reason} for row, reason in sorted(rejected.items())]}
     write_json(out / RESULTS, {**head, "results": [as_json(result) for result in results]})
     print(table(head, results))
     print(f"wrote {out / RESULTS}, {out / SAMPLES}, {pictures} pictures in {out / OVERLAYS}")
-    for row, reason in data.rejected:
-        print(f"record {rows[row]} left out: {reason}", file=sys.stderr)
-    return cli.PARTIAL if data.rejected else cli.OK
+    for row, reason in sorted(rejected.items()):
+        print(f"record {row} left out: {reason}", file=sys.stderr)
+    return cli.PARTIAL if rejected else cli.OK
 
 
-def measure(encoder: Encoder, chosen: Sequence[str], modes: Sequence[str], *, seed: int, resamples: int,
-            progress: Any = None) -> list[ModeResult]:
-    """Runs the tasks in each mode and makes the intervals; a task that is the same in all modes is done once."""
-    results, shared = [], {}
-    for mode in modes:
-        intervals, sizes, info, kept = {}, {}, {}, []
-        for task in chosen:
-            if task not in shared:
-                samples = tasks.evaluator(
-                    task, encoder.data, mode=mode, seed=seed, scoring=getattr(encoder.predict, "scoring", "pair"),
-                ).run(encoder)
-                done = samples, bootstrap.intervals(samples.metrics, samples.subjects, resamples=resamples, seed=seed)
-                if task == "zero_shot":
-                    shared[task] = done
-            else:
-                done = shared[task]
-            samples, found = done
-            intervals |= found
-            sizes |= samples.sizes()
-            info[task] = dict(samples.info)
-            kept.append(samples)
-            if progress is not None:
-                progress(f"{task} ({mode})", 1, 1)
-        results.append(ModeResult(mode, intervals, sizes, info, tuple(kept)))
-    return results
+def _report_sections(metadata: DatasetMetadata) -> list[str]:
+    """The sections that the data set's reports consist of, as its build's config says; [] where it does not."""
+    groups = [group for group in metadata.config.values() if isinstance(group, Mapping)]
+    return next((list(group["report_sections"]) for group in groups if "report_sections" in group), [])
+
+
+def measure(encoder: Encoder, asked: Mapping[str, Any], mode: str, done: dict[Any, tuple[Samples, dict[str, Interval]]],
+            *, seed: int, resamples: int, progress: Any = None, note: str = "") -> ModeResult:
+    """Runs the evaluators of one mode and makes intervals, in all and by subgroup.
+
+    Args:
+      encoder: of the mode's data.
+      asked: {task or probe: evaluator}.
+      done: results of earlier modes: an evaluator that is the same there is not run again.
+    """
+    intervals, sizes, info, kept = {}, {}, {}, []
+    for task, item in asked.items():
+        key = _key(item)
+        if key not in done:
+            samples = item.run(encoder)
+            done[key] = samples, bootstrap.intervals(samples.metrics, samples.subjects, resamples=resamples, seed=seed)
+        samples, found = done[key]
+        intervals |= found
+        sizes |= samples.sizes()
+        info[task] = dict(samples.info)
+        kept.append(samples)
+        if progress is not None:
+            progress(f"{task} ({mode})", 1, 1)
+    if note:
+        info["selection"] = note
+    groups = subgroups.measure(kept, encoder.data, resamples=resamples, seed=seed)
+    return ModeResult(mode, intervals, sizes, info, tuple(kept), groups)
+
+
+def _key(item: Any) -> Any:
+    """Equal for evaluators that give equal results; arrays count by identity."""
+    return type(item), tuple((field.name, repr(value) if isinstance(value, (str, float, int, dict, type(None)))
+                              else id(value))
+                             for field in dataclasses.fields(item) for value in [getattr(item, field.name)])
 
 
 def check_transform(trained_with: str, image_size: int, metadata: DatasetMetadata) -> None:
@@ -182,11 +245,95 @@ def check_transform(trained_with: str, image_size: int, metadata: DatasetMetadat
                         f"with {offered}: build it with the version of lgdea-jax that made the training data")
 
 
-def sample_rows(total: int, wanted: int, seed: int) -> np.ndarray:
-    """Record rows to evaluate, ascending: all, or a seeded sample."""
-    if not wanted or wanted >= total:
-        return np.arange(total)
-    return np.sort(np.random.default_rng(seed).choice(total, wanted, replace=False))
+def _selected(args: argparse.Namespace, benchmark: Benchmark, source: Sequence[Record], metadata: DatasetMetadata,
+              select: Select | None, modes: Sequence[str], bar: _Bar) -> dict[str, Selection]:
+    """{mode: what is evaluated in it}; the same object where modes agree."""
+    if select is not None:
+        found = select(source, metadata, bar)
+        chosen = {mode: found[mode].sample(args.records, args.seed) for mode in modes if mode in found}
+    else:
+        frontal = args.views == "frontal"
+        if frontal or benchmark.keep is not None:
+            part = selection.matching(
+                source, lambda record: (not frontal or selection.is_frontal(record.view))
+                and (benchmark.keep is None or benchmark.keep(record)),
+                ", ".join(filter(None, ("frontal images" if frontal else "", benchmark.keep_note))), bar)
+        else:
+            part = selection.all_rows(len(source))
+        chosen = dict.fromkeys(modes, part.sample(args.records, args.seed))
+    if not all(len(part.rows) for part in chosen.values()):
+        raise UserError(f"no record of the {args.split} split is left to evaluate")
+    return chosen
+
+
+def _worlds(benchmark: Benchmark, selected: Mapping[str, Selection], source: Sequence[Record],
+            metadata: DatasetMetadata, predict: Any, bar: _Bar) -> dict[str, Encoder]:
+    """{mode: encoder of its data}; modes that see the same images the same way share one."""
+    made: dict[tuple[int, str], Encoder] = {}
+    out = {}
+    for mode, part in selected.items():
+        transform = benchmark.transform(mode) or MODEL_TRANSFORM
+        key = id(part), transform
+        if key not in made:
+            data = EvalData.from_records(_Rows(source, part.rows), metadata, predict.image_size, transform=transform,
+                                         progress=bar)
+            made[key] = Encoder(predict, _labelled(benchmark, part.relabel(data)), progress=bar)
+        out[mode] = made[key]
+    return out
+
+
+def _labelled(benchmark: Benchmark, data: EvalData) -> EvalData:
+    """The data with the labels that the benchmark scores."""
+    if benchmark.findings and data.label_names != benchmark.findings:
+        data = data.with_labels(benchmark.findings)
+    return dataclasses.replace(data, labels=benchmark.filled(data.labels)) if benchmark.blank_is_negative else data
+
+
+def _thresholds(args: argparse.Namespace, benchmark: Benchmark, data_dir: Path, metadata: DatasetMetadata, predict: Any,
+                chosen: Sequence[str], bar: _Bar) -> dict[str, dict[str, float]] | None:
+    """Thresholds of F1 and MCC for the clean mode, chosen on the validation split; None where there is none."""
+    if ("zero_shot" not in chosen or args.mode == "official" or not benchmark.public or benchmark.exclusive
+            or args.split == "validation" or "validation" not in metadata.splits):
+        return None
+    source = open_records(data_dir, "validation")
+    # `keep` says whose labels are good enough to be measured against; for a threshold, any will do.
+    rows = (selection.matching(source, lambda record: selection.is_frontal(record.view), "", bar)
+            if args.views == "frontal" else selection.all_rows(len(source)))
+    part = rows.sample(args.records, args.seed)
+    data = _labelled(benchmark, EvalData.from_records(_Rows(source, part.rows), metadata, predict.image_size,
+                                                      progress=bar))
+    scorer = zero_shot(benchmark, data, "clean", how=tasks.asked_as(predict))
+    return classified.thresholds(scorer.run(Encoder(predict, data, progress=bar)))
+
+
+def _probes(args: argparse.Namespace, benchmark: Benchmark, data_dir: Path, metadata: DatasetMetadata, predict: Any,
+            worlds: Mapping[str, Encoder], bar: _Bar) -> dict[str, list[probe.Probe]]:
+    """{mode: probes in the order of --probe}; a mode that sees the images in its own way has none.
+
+    Raises:
+      UserError: DATA has no training split, or no label that is scored here.
+    """
+    if not args.probe:
+        return {}
+    if "train" not in metadata.splits or args.split == "train":
+        raise UserError(f"--probe needs labels to train on that are not evaluated: {data_dir} has the splits "
+                        f"{', '.join(metadata.splits)}")
+    features: dict[str, probe.Features] = {}
+    names = next(iter(worlds.values())).data.label_names
+    columns = np.array([metadata.label_names.index(cli.choose("label of the data set", name, metadata.label_names))
+                        for name in names], np.int64)
+    for split in ("train", "validation"):
+        if split in metadata.splits and split != args.split:
+            found = probe.read_features(predict, open_records(data_dir, split), predict.image_size, columns,
+                                        progress=bar)
+            features[split] = dataclasses.replace(found, labels=benchmark.filled(found.labels))
+    made: dict[int, list[probe.Probe]] = {}
+    for mode, encoder in worlds.items():
+        if benchmark.transform(mode) is None and id(encoder) not in made:
+            groups = benchmark.groups_of(encoder.data)
+            made[id(encoder)] = [probe.Probe(encoder.data, features["train"], features.get("validation"), share,
+                                             args.seed, groups, benchmark.exclusive) for share in args.probe]
+    return {mode: made[id(encoder)] for mode, encoder in worlds.items() if id(encoder) in made}
 
 
 class _Rows(Sequence[Record]):
@@ -225,177 +372,3 @@ class _Bar:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-# --- Pictures ---------------------------------------------------------------------------------------------------------
-
-
-def draw_overlays(encoder: Encoder, records: Sequence[Record], folder: Path, count: int, seed: int, *,
-                  progress: Any = None) -> int:
-    """Draws a seeded sample of grounding samples; without boxes, of positive findings asked for with their prompts.
-
-    File names hold a running number and the finding only. Pictures of an earlier evaluation are removed.
-
-    Returns:
-      Number of pictures.
-    """
-    for old in folder.glob("[0-9][0-9][0-9]_*.png"):
-        old.unlink()
-    data = encoder.data
-    samples = grounding_samples(data) or positive_samples(data)
-    if not count or not samples or not encoder.grounds or len(encoder.grid) != 2:
-        return 0
-    chosen = sorted(np.random.default_rng(seed).permutation(len(samples))[:count].tolist())
-    samples = tuple(samples[i] for i in chosen)
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, (sample, query) in enumerate(zip(samples, sample_queries(encoder, samples))):
-        record = records[int(data.record_rows[sample.image])]
-        heat = sample_heatmap(encoder, sample, query)
-        picture = draw(describe(sample, decode_image(record.image, record.image_format), heat))
-        name = "".join(c if c.isalnum() else "_" for c in sample.finding.lower())
-        picture.save(folder / f"{number:03d}_{name}.png")
-        if progress is not None:
-            progress("overlays", number + 1, len(samples))
-    return len(samples)
-
-
-def positive_samples(data: EvalData) -> tuple[GroundingSample, ...]:
-    """A sample without boxes for every positive label that has prompts."""
-    known = [c for c, name in enumerate(data.label_names) if name in BY_NAME]
-    return tuple(GroundingSample(image, "", data.label_names[c], ())
-                 for image in range(len(data.images)) for c in known if data.labels[image, c] == POSITIVE)
-
-
-def describe(sample: GroundingSample, image: np.ndarray, heat: np.ndarray) -> Overlay:
-    """The picture of a sample: the image as stored, its heatmap in original pixels, and what was measured."""
-    if not sample.boxes:
-        line = "no reference box; asked for with prompts"
-    else:
-        boxes = box_slices(sample.boxes, heat.shape)
-        mask = grounding.union_mask(boxes, heat.shape)
-        hit, contrast = grounding.pointing(heat, mask), grounding.cnr(heat, boxes)[1]
-        if math.isnan(hit):
-            line = "reference box outside the image"
-        else:
-            verdict = "hit" if hit == 1 else "miss" if hit == 0 else f"tie, {hit:.2f} inside"
-            line = f"pointing: {verdict}    CNR {contrast:+.2f}    box {100 * mask.mean():.1f}% of the image"
-    return Overlay(image, heat, heat.shape, sample.boxes, sample.finding, (line,))
-
-
-# --- Output -----------------------------------------------------------------------------------------------------------
-
-
-def make_folder(path: str) -> Path:
-    """The output folder, made.
-
-    Raises:
-      UserError: it cannot be made.
-    """
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"--out={path} is not a folder") from None
-    except PermissionError:
-        raise UserError(f"no permission to write to --out={path}") from None
-    return folder
-
-
-def as_json(result: ModeResult) -> dict[str, Any]:
-    """One entry of `results`: undefined numbers are null."""
-    def number(value: float) -> float | None:
-        return float(value) if math.isfinite(value) else None
-
-    metrics = {name: {"value": number(i.value), "low": number(i.low), "high": number(i.high), "n": result.sizes[name]}
-               for name, i in result.intervals.items()}
-    return {"mode": result.mode, "metrics": metrics, "info": result.info}
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes strict JSON, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
-def config_hash(config: Any) -> str:
-    """12 hex digits of a config's canonical JSON."""
-    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def command_line(benchmark: str, argv: Sequence[str]) -> str:
-    """The command, to be run again."""
-    import shlex
-
-    return shlex.join(["python", "-m", f"lgdea_jax.eval.{benchmark}", *argv])
-
-
-def table(head: dict[str, Any], results: Sequence[ModeResult]) -> str:
-    """The printed tables: metrics with intervals, a column per mode; then the findings, a row each."""
-    # What depends on the mode stands in columns of its own: the two never mix.
-    lines = ["", f"{head['benchmark']}: {head['data']} / {head['split']}, {head['records']} records of "
-             f"{head['subjects']} subjects, checkpoint {head['checkpoint']} step {head['step']}"]
-    if head["bootstrap"]:
-        lines.append(f"95% intervals: {head['bootstrap']} resamples of subjects, seed {head['seed']}")
-    for result in results:
-        lines += _notes(result)
-    overall = [name for name in results[0].intervals if name.count("/") == 1 or name.startswith("retrieval/")]
-    width = max((len(name) for name in overall), default=0)
-    lines += ["", f"{'metric':<{width}}" + "".join(f"  {r.mode:>22}" for r in results) + f"  {'n':>6}"]
-    lines += [f"{name:<{width}}" + "".join(f"  {_cell(r.intervals[name]):>22}" for r in results)
-              + f"  {results[0].sizes[name]:>6}" for name in overall]
-    return "\n".join(lines + _finding_lines(results[0])) + "\n"
-
-
-def _finding_lines(result: ModeResult) -> list[str]:
-    columns = {"zero_shot/auroc": "AUROC", "grounding/cnr": "CNR", "grounding/pointing": "pointing"}
-    per_finding = [name.split("/", 2) for name in result.intervals if name.rsplit("/", 1)[0] in columns]
-    columns = {name: title for name, title in columns.items() if any(name == f"{a}/{b}" for a, b, _ in per_finding)}
-    findings = list(dict.fromkeys(finding for *_, finding in per_finding))
-    if not findings:
-        return []
-    width = max(len(name) for name in (*findings, "finding"))
-    lines = ["", f"{'finding':<{width}}" + "".join(f"  {f'{title} ({result.mode})':>22}  {'n':>6}"
-                                                   for title in columns.values())]
-    for finding in findings:
-        cells = []
-        for name in columns:
-            interval = result.intervals.get(f"{name}/{finding}")
-            size = result.sizes.get(f"{name}/{finding}", 0)
-            cells.append(f"  {_cell(interval) if interval else '':>22}  {size if interval else '':>6}")
-        lines.append(f"{finding:<{width}}" + "".join(cells))
-    return lines
-
-
-def _cell(interval: Interval) -> str:
-    if not math.isfinite(interval.value):
-        return "undefined"
-    if not math.isfinite(interval.low):
-        return f"{interval.value:.3f}"
-    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-
-
-def _notes(result: ModeResult) -> list[str]:
-    """What a reader must know beside the numbers."""
-    lines = []
-    if "zero_shot" in result.info and result.mode == "clean":
-        info = result.info["zero_shot"]
-        lines += [f"  zero-shot leaves out {', '.join(info[key])} ({why})"
-                  for key, why in (("one_class_only", "one class only"), ("no_prompts", "no prompts")) if info[key]]
-    if "retrieval" in result.info:
-        part, recall = result.info["retrieval"]["precision"], result.info["retrieval"]["recall"]
-        own = "the own one among them" if part["own_report_is_a_candidate"] else "the own one left out"
-        chance = "" if part["chance"] is None else f", chance {part['chance']:.3f}"
-        few = f"; too few of {', '.join(part['classes_left_out'])}" if part["classes_left_out"] else ""
-        if part["candidates"] > 0:
-            lines.append(f"  precision@K ({result.mode}): {part['candidates']} reports of single-finding studies, "
-                         f"{own}, {part['per_class']} in each of {len(part['classes'])} classes{chance}{few}")
-        else:
-            lines.append(f"  precision@K ({result.mode}): undefined without two classes of single-finding studies{few}")
-        lines.append(f"  recall@K ({result.mode}): {recall['reports']} reports ({recall['distinct_reports']} "
-                     f"counted as distinct), {recall['images']} images; a hit is {recall['hit']}")
-    if "grounding" in result.info and result.info["grounding"]["samples"]:
-        info = result.info["grounding"]
-        lines.append(f"  grounding ({result.mode}): {info['boxes']} boxes of {info['images']} images, grid "
-                     f"{' x '.join(map(str, info['grid']))}, pointing by chance {info['pointing_by_chance']:.3f}")
-    return lines

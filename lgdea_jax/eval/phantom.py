@@ -14,21 +14,24 @@ from typing import Any
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError
 from lgdea_jax.eval import common
+from lgdea_jax.eval.benchmark import Benchmark
+from lgdea_jax.eval.output import command_line, make_folder
 
+BENCHMARK = Benchmark(
+    "phantom", "Evaluates a checkpoint on the synthetic phantom world: zero-shot classification, image-report "
+    "retrieval, phrase grounding. Needs no data: the world is made on the spot.", public=False, guard=False)
 WORLD_CONFIG = "configs/data/phantom.py"
 SPLITS = ("train", "validation", "test")
 
 
 def main(argv: list[str]) -> int:
     """Parses the flags, builds the world if need be, and evaluates; returns the exit status."""
-    parser = common.make_parser(
-        "phantom", "Evaluates a checkpoint on the synthetic phantom world: zero-shot classification, image-report "
-        "retrieval, phrase grounding. Needs no data: the world is made on the spot.", data_dir="optional")
+    parser = common.make_parser(BENCHMARK, data_dir="optional")
     parser.add_argument("--studies", type=int, default=1000, help="size of the world that is made (default: 1000)")
     parser.add_argument("--world_seed", type=int, default=0, help="seed of the world that is made (default: 0)")
     args = parser.parse_args(argv)
     data_dir = Path(args.data_dir) if args.data_dir else make_world(args)
-    return common.evaluate_dataset(args, argv, "phantom", data_dir)
+    return common.evaluate(args, argv, BENCHMARK, data_dir)
 
 
 def make_world(args: Any) -> Path:
@@ -40,8 +43,8 @@ def make_world(args: Any) -> Path:
         raise UserError("--studies must be at least 1")
     size = min(max(checkpoint_image_size(args.checkpoint, args.step), 64), 512)
     config = world_config(size, args.split, args.studies, args.world_seed)
-    folder = common.make_folder(args.out) / f"world_{args.split}_{args.studies}_{size}px_seed{args.world_seed}"
-    build.build(config, folder, command=common.command_line("phantom", []))
+    folder = make_folder(args.out) / f"world_{args.split}_{args.studies}_{size}px_seed{args.world_seed}"
+    build.build(config, folder, command=command_line("phantom", []))
     return folder
 
 

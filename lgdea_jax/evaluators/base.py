@@ -4,11 +4,13 @@ An evaluator's `run(predict)` returns `Samples`: per-sample arrays with a subjec
 Intervals and paired tests are then made in one place (`metrics/bootstrap.py`) from any of them, live or loaded.
 
 `predict` is any object with
-  images(uint8 [B, S, S]) -> {"embedding": float32 [B, E], "patches": float32 [B, L, Q]}
+  images(uint8 [B, S, S]) -> {"embedding": float32 [B, E], "patches": float32 [B, L, Q], "features": [B, W]}
   texts(texts, phrases)   -> {"embedding": float32 [B, E], "query": float32 [B, Q]}
   grid: (rows, columns), or (depth, rows, columns); their product is L.
-"patches" and "query" are missing in a model that cannot ground; `reads_text` is False in one without a text tower. The
-score of an image and a text is the dot product of their embeddings, whose norms are the model's business.
+  patch_offset: by how many cells the patches lie off the middle of theirs; 0 where it is not given.
+"patches" and "query" are missing in a model that cannot ground, "features" (for a linear probe) may be; `reads_text` is
+False in a model without a text tower. The score of an image and a text is the dot product of their embeddings, whose
+norms are the model's business.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.cli import UserError, choose
 from lgdea_jax.io import decode_image
-from lgdea_jax.preprocess.image import MODEL_TRANSFORM, Letterbox, model_transform
+from lgdea_jax.preprocess import centre_crop
+from lgdea_jax.preprocess.centre_crop import CentreCrop
+from lgdea_jax.preprocess.image import MODEL_TRANSFORM, Letterbox, letterbox
 from lgdea_jax.records import MISSING, Box, Record
 
 
@@ -37,6 +41,11 @@ class Predict(Protocol):
 
     def texts(self, texts: Sequence[str], phrases: Sequence[tuple[str, ...]]) -> Mapping[str, np.ndarray]: ...
 
+
+# Name -> (uint8 [h, w], size -> uint8 [size, size]; original shape, size, stored shape -> geometry). Models are trained
+# with the first; the others are protocols of benchmarks.
+TRANSFORMS: Mapping[str, tuple[Callable[..., np.ndarray], Callable[..., Any]]] = {
+    MODEL_TRANSFORM: (letterbox, Letterbox.of), **centre_crop.TRANSFORMS}
 
 Progress = Callable[[str, int, int], None]
 
@@ -61,6 +70,8 @@ class EvalData:
       report_labels: int8 [R, L]; report_subjects: [R] keys.
       style: of the prompts, "cxr" or "ct".
       rejected: (record row, reason) of images that could not be used.
+      sexes: [N] "M", "F" or ""; ages: float [N] in years, NaN where unknown; views: [N] as the source states them.
+      transform: how the images were brought to the model's square; see TRANSFORMS.
     """
 
     images: np.ndarray
@@ -78,6 +89,10 @@ class EvalData:
     report_subjects: np.ndarray
     style: str = "cxr"
     rejected: tuple[tuple[int, str], ...] = ()
+    sexes: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, "U1"))
+    ages: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
+    views: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, "U1"))
+    transform: str = MODEL_TRANSFORM
 
     @classmethod
     def from_records(cls, records: Iterable[Record], metadata: Any, image_size: int, *,
@@ -95,7 +110,7 @@ class EvalData:
           UserError: unknown transform, or labels that do not fit `label_names`.
         """
         label_names = tuple(metadata.label_names)
-        prepare = model_transform(transform)
+        prepare, _ = TRANSFORMS[choose("transform", transform, TRANSFORMS)]
         total = len(records) if hasattr(records, "__len__") else 0
         images, rows, rejected = [], [], []
         studies: dict[str, int] = {}
@@ -115,7 +130,7 @@ class EvalData:
                     rejected.append((row, str(error)))
                 else:
                     rows.append((row, record.study_id, subject_key(record.subject_id), record.labels, record.boxes,
-                                 record.original_shape, record.image_shape))
+                                 record.original_shape, record.image_shape, record.sex, record.age, record.view))
             progress("reading", row + 1, total)
         none = np.zeros((0, len(label_names)), np.int8)
         return cls(
@@ -131,12 +146,24 @@ class EvalData:
             reports=tuple(r[0] for r in reports), phrases=tuple(r[1] for r in reports),
             report_labels=np.stack([r[2] for r in reports]).astype(np.int8) if reports else none,
             report_subjects=np.array([r[3] for r in reports], "U16"),
-            style="ct" if modalities == {"CT"} else "cxr", rejected=tuple(rejected))
+            style="ct" if modalities == {"CT"} else "cxr", rejected=tuple(rejected),
+            sexes=np.array([r[7] for r in rows], "U1"), ages=np.array([r[8] for r in rows], np.float64),
+            views=np.array([r[9] for r in rows], "U32"), transform=transform)
 
-    def geometry(self, image: int) -> Letterbox:
+    def geometry(self, image: int) -> Letterbox | CentreCrop:
         """Maps between the original pixels of image row `image` and the model's square."""
-        return Letterbox.of(tuple(self.original_shapes[image]), self.images.shape[-1],
-                            tuple(self.stored_shapes[image]))
+        _, geometry = TRANSFORMS[self.transform]
+        return geometry(tuple(self.original_shapes[image]), self.images.shape[-1], tuple(self.stored_shapes[image]))
+
+    def with_labels(self, names: Sequence[str]) -> EvalData:
+        """The same data with the labels `names` only, in that order.
+
+        Raises:
+          UserError: the data set does not label one of them.
+        """
+        columns = [self.label_names.index(choose("label of the data set", name, self.label_names)) for name in names]
+        return dataclasses.replace(self, label_names=tuple(names), labels=self.labels[:, columns],
+                                   report_labels=self.report_labels[:, columns])
 
 
 def subject_key(subject_id: str) -> str:
@@ -157,6 +184,7 @@ class Encoder:
             raise ValueError("batch_size must be at least 1")
         self.predict, self.data, self.batch_size, self.progress = predict, data, batch_size, progress
         self._images: np.ndarray | None = None
+        self._features: np.ndarray | None = None
         self._patches: dict[int, np.ndarray] = {}
         self._grounds = False
         self._texts: dict[tuple[str, tuple[str, ...]], tuple[np.ndarray, np.ndarray]] = {}
@@ -186,19 +214,26 @@ class Encoder:
     def images(self) -> np.ndarray:
         """Image embeddings, float32 [N, E]; the first call also keeps the patches of images with boxes."""
         if self._images is None:
-            parts, total = [], len(self.data.images)
+            parts, features, total = [], [], len(self.data.images)
             for start in range(0, total, self.batch_size):
                 batch = self.data.images[start:start + self.batch_size]
                 n = len(batch)
                 out = self.predict.images(self._padded(batch))
                 self._grounds = "patches" in out
                 parts.append(_finite(out["embedding"][:n], "image embeddings"))
+                features.append(_finite(out.get("features", out["embedding"])[:n], "image features"))
                 for row in range(n):
                     if self.data.boxes[start + row] and "patches" in out:
                         self._patches[start + row] = np.array(out["patches"][row], np.float32)
                 self.progress("images", start + n, total)
             self._images = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+            self._features = np.concatenate(features) if parts else np.zeros((0, 1), np.float32)
         return self._images
+
+    def features(self) -> np.ndarray:
+        """What a linear probe sees, float32 [N, W]: the image tower's pooled output, or else the embeddings."""
+        self.images()
+        return self._features
 
     @property
     def grounds(self) -> bool:
@@ -264,6 +299,11 @@ class Samples(abc.ABC):
     names: Mapping[str, tuple[str, ...]]
     info: Mapping[str, Any]
 
+    @property
+    def key(self) -> str:
+        """What its metrics' names and its entries on disk start with."""
+        return self.task
+
     @abc.abstractmethod
     def metrics(self, weights: np.ndarray | None = None) -> dict[str, Any]:
         """{metric: float}, or {metric: float64 [B]} for weights [B, N]; NaN where undefined."""
@@ -272,11 +312,20 @@ class Samples(abc.ABC):
     def sizes(self) -> dict[str, int]:
         """{metric: number of samples that it rests on}."""
 
+    def image_rows(self) -> np.ndarray:
+        """int64 [N], the row of the image that each sample belongs to, -1 for samples that are reports."""
+        return np.arange(len(self.subjects))
+
+    def only(self, rows: np.ndarray) -> Samples:
+        """The samples in `rows`."""
+        return dataclasses.replace(self, subjects=self.subjects[rows],
+                                   arrays={name: array[rows] for name, array in self.arrays.items()})
+
     def dump(self, prefix: str) -> dict[str, np.ndarray]:
         """Entries for `numpy.savez`, all below `prefix`; `load_samples` reads them."""
         meta = json.dumps({"names": self.names, "info": self.info})
-        return {f"{prefix}{self.task}/meta": np.array(meta), f"{prefix}{self.task}/subjects": self.subjects,
-                **{f"{prefix}{self.task}/array/{name}": array for name, array in self.arrays.items()}}
+        return {f"{prefix}{self.key}/meta": np.array(meta), f"{prefix}{self.key}/subjects": self.subjects,
+                **{f"{prefix}{self.key}/array/{name}": array for name, array in self.arrays.items()}}
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:

@@ -23,13 +23,14 @@ from lgdea_jax.metrics import grounding
 from lgdea_jax.records import Box
 
 MODES = ("clean", "official")
-COLUMNS = ("cnr", "cnr_signed", "pointing", "miou")
+COLUMNS = ("cnr", "cnr_signed", "pointing", "miou", "dice", "dice_best")
 PER_FINDING = ("cnr", "pointing")
+DICE_THRESHOLD = 0.5  # Of the fixed-threshold Dice, on the heatmap that mIoU sees.
 
 
 @dataclasses.dataclass(frozen=True)
 class GroundingSamples(Samples):
-    """`arrays`: values float64 [N, 4] (COLUMNS), category int64 [N] into `names["findings"]`, image int64 [N]."""
+    """`arrays`: values float64 [N, 6] (COLUMNS), category int64 [N] into `names["findings"]`, image int64 [N]."""
 
     task: ClassVar[str] = "grounding"
 
@@ -45,6 +46,10 @@ class GroundingSamples(Samples):
                 out[f"grounding/{name}/{finding}"] = grounding.category_mean(
                     values[rows, COLUMNS.index(name)], category[rows], part)
         return out
+
+    def image_rows(self) -> np.ndarray:
+        """As in `Samples`."""
+        return self.arrays["image"]
 
     def sizes(self) -> dict[str, int]:
         """Number of samples with a defined value."""
@@ -100,13 +105,14 @@ class Grounding(Evaluator):
             chance[row] = mask.mean() if mask.any() else np.nan
             scaled = grounding.rescaled(heat) if self.mode == "clean" else heat
             values[row] = (*grounding.cnr(heat, boxes, mode=self.mode), grounding.pointing(heat, mask),
-                           grounding.miou(scaled, mask))
+                           grounding.miou(scaled, mask), grounding.dice(scaled, mask, DICE_THRESHOLD),
+                           grounding.best_dice(heat, mask))
             self.progress("grounding", row + 1, len(samples))
         category = np.array([findings.index(sample.finding) for sample in samples], np.int64)
         images = np.array([sample.image for sample in samples], np.int64)
         by_chance = grounding.category_mean(chance, category)
         info = {"mode": self.mode, "model_grounds": encoder.grounds, "grid": list(encoder.grid), "sigma": self.sigma,
-                "samples": len(samples), "images": len(set(images.tolist())),
+                "transform": self.data.transform, "samples": len(samples), "images": len(set(images.tolist())),
                 "boxes": sum(len(sample.boxes) for sample in samples),
                 "without_phrase": sum(not sample.phrase for sample in samples),
                 "outside_the_image": int(np.isnan(chance).sum()),

@@ -15,6 +15,7 @@ a hit. In both, ties share their ranks (`metrics/retrieval.py`). Values depend o
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,7 +23,7 @@ import numpy as np
 from lgdea_jax.cli import choose
 from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict, Samples, weighted_mean
 from lgdea_jax.findings.vocabulary import NO_FINDING
-from lgdea_jax.metrics import retrieval
+from lgdea_jax.metrics import recall, retrieval
 from lgdea_jax.records import POSITIVE, UNCERTAIN
 
 MODES = ("clean", "official")
@@ -41,6 +42,11 @@ class RetrievalSamples(Samples):
     """
 
     task: ClassVar[str] = "retrieval"
+
+    def image_rows(self) -> np.ndarray:
+        """As in `Samples`."""
+        images = self.info["images"]
+        return np.where(np.arange(len(self.subjects)) < images, np.arange(len(self.subjects)), -1)
 
     def metrics(self, weights: np.ndarray | None = None) -> dict[str, Any]:
         """Means over the queries."""
@@ -76,7 +82,7 @@ class Retrieval(Evaluator):
         choose("mode", self.mode, MODES)
 
     def run(self, predict: Predict | Encoder) -> RetrievalSamples:
-        """Ranks in blocks of queries: nothing of size images x reports is held."""
+        """Ranks and counts in blocks of queries: nothing of size images x reports is held."""
         data, encoder = self.data, Encoder.of(predict, self.data)
         images, reports = len(data.images), len(data.reports)
         columns: dict[str, np.ndarray] = {}
@@ -93,8 +99,8 @@ class Retrieval(Evaluator):
         return RetrievalSamples(np.concatenate([data.subjects, data.report_subjects]), {"values": values},
                                 {"metrics": names}, info)
 
-    def _column(self) -> np.ndarray:
-        return np.full(len(self.data.images) + len(self.data.reports), np.nan)
+    def _columns(self, ks: Sequence[int]) -> dict[int, np.ndarray]:
+        return {k: np.full(len(self.data.images) + len(self.data.reports), np.nan) for k in ks}
 
     def _precision(self, encoder: Encoder, texts: _Gallery, columns: dict[str, np.ndarray], info: dict[str, Any],
                    ) -> None:
@@ -114,17 +120,12 @@ class Retrieval(Evaluator):
             "chance": (per_class - own) / available if available > 0 else None}
         ks = [k for k in PRECISION_KS if k <= available]
         info["precision"]["ceiling"] = {str(k): min(1.0, (per_class - own) / k) for k in ks}
-        out = {k: self._column() for k in PRECISION_KS}
-        for rows in _blocks(queries, len(chosen)):
-            if not ks:
-                break
-            scores = gallery.scores(encoder.images()[rows])
-            if own:
-                scores = np.where(data.report_of[rows][:, None] == chosen[None, :], -np.inf, scores)
-            relevant = classes[data.report_of[rows]][:, None] == of_candidate[None, :]
-            profile = retrieval.rank_profile(scores, relevant, max(ks))
-            for k in ks:
-                out[k][rows] = retrieval.mean_gain_at_k(profile, k)
+        out = self._columns(PRECISION_KS)
+        excluded = data.report_of[queries] if own else np.full(len(queries), -1)
+        found = class_precision(lambda rows: gallery.scores(encoder.images()[queries[rows]]),
+                                classes[data.report_of[queries]], of_candidate, excluded, chosen, ks)
+        for c, k in enumerate(ks):
+            out[k][queries] = found[:, c]
         columns |= {f"retrieval/precision@{k}": column for k, column in out.items()}
 
     def _single_class_studies(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -156,18 +157,15 @@ class Retrieval(Evaluator):
         of_image = group[np.searchsorted(chosen, data.report_of[queries])]
         info["recall"] = {"reports": len(chosen), "images": len(queries), "distinct_reports": len(set(group.tolist())),
                           "hit": "any report of the same words" if self.mode == "clean" else "the paired index"}
-        gallery = texts.only(chosen)
-        to_text = {k: self._column() for k in RECALL_KS}
-        to_image = {k: self._column() for k in RECALL_KS}
-        for part in _blocks(np.arange(len(queries)), len(chosen)):
-            _hits(to_text, queries[part], gallery.scores(encoder.images()[queries[part]]),
-                  of_image[part][:, None] == group[None, :])
+        to_text, to_image = self._columns(RECALL_KS), self._columns(RECALL_KS)
         pictures = encoder.images()[queries]
-        for part in _blocks(np.arange(len(chosen)), len(queries)):
-            # Transposed from the same product, so that equal texts have equal scores here too.
-            _hits(to_image, n + chosen[part], texts.only(chosen[part]).scores(pictures).T,
-                  group[part][:, None] == of_image[None, :])
-        for k in RECALL_KS:
+        words = texts.embeddings(chosen) if len(chosen) else np.zeros((0, pictures.shape[1]), np.float32)
+        found = recall.recall_both_ways(pictures, words, of_image, group, RECALL_KS)
+        for c, k in enumerate(RECALL_KS):
+            if k <= len(chosen):  # In a smaller gallery everything would be a hit.
+                to_text[k][queries] = found[0][:, c]
+            if k <= len(queries):
+                to_image[k][n + chosen] = found[1][:, c]
             columns[f"retrieval/recall@{k}/image_to_text"] = to_text[k]
             columns[f"retrieval/recall@{k}/text_to_image"] = to_image[k]
 
@@ -181,8 +179,7 @@ class Retrieval(Evaluator):
         own = self.mode == "clean"
         ks = [k for k in PRECISION_KS if k <= len(data.reports) - own]
         info["overlap"] = {"queries": len(queries), "candidates": len(data.reports) - own}
-        gain = {k: self._column() for k in PRECISION_KS}
-        precision = {k: self._column() for k in PRECISION_KS}
+        gain, precision = self._columns(PRECISION_KS), self._columns(PRECISION_KS)
         for rows in _blocks(queries, len(data.reports)):
             if not ks:
                 break
@@ -197,6 +194,26 @@ class Retrieval(Evaluator):
                 precision[k][rows] = retrieval.average_precision_at_k(by_sharing, k)
         columns |= {f"retrieval/map@{k}": column for k, column in precision.items()}
         columns |= {f"retrieval/jaccard@{k}": column for k, column in gain.items()}
+
+
+def class_precision(scores: Callable[[np.ndarray], np.ndarray], of_query: np.ndarray, of_candidate: np.ndarray,
+                    excluded: np.ndarray, candidates: np.ndarray, ks: Sequence[int]) -> np.ndarray:
+    """Share of the query's class among its first K candidates, float64 [Q, len(ks)], in blocks of queries.
+
+    Args:
+      scores: rows of queries -> float [rows, N].
+      of_query: [Q], of_candidate: [N], classes.
+      excluded: [Q], the id of the candidate that a query may not find (its own report), -1 for none.
+      candidates: [N], ids.
+      ks: each at most the number of candidates that a query has.
+    """
+    out = np.full((len(of_query), len(ks)), np.nan)
+    for rows in _blocks(np.arange(len(of_query)), len(candidates)) if ks else ():
+        table = np.where(excluded[rows][:, None] == candidates[None, :], -np.inf, scores(rows))
+        profile = retrieval.rank_profile(table, of_query[rows][:, None] == of_candidate[None, :], max(ks))
+        for c, k in enumerate(ks):
+            out[rows, c] = retrieval.mean_gain_at_k(profile, k)
+    return out
 
 
 class _Gallery:
@@ -217,6 +234,10 @@ class _Gallery:
         used, row = np.unique(self._row[reports], return_inverse=True)
         return _Gallery(None, reports, (self._embeddings[used], row))  # type: ignore[arg-type]
 
+    def embeddings(self, reports: np.ndarray) -> np.ndarray:
+        """float32 [len(reports), E]."""
+        return self._embeddings[self._row[reports]]
+
     def scores(self, images: np.ndarray) -> np.ndarray:
         """float32 [B, reports]."""
         return np.take(images @ self._embeddings.T, self._row, axis=1)
@@ -225,15 +246,6 @@ class _Gallery:
 def _blocks(rows: np.ndarray, width: int) -> list[np.ndarray]:
     step = max(1, _BLOCK // max(1, width))
     return [rows[start:start + step] for start in range(0, len(rows), step)]
-
-
-def _hits(columns: dict[int, np.ndarray], rows: np.ndarray, scores: np.ndarray, relevant: np.ndarray) -> None:
-    """Writes recall@K of the queries `rows` into the columns of each K that the gallery can fill."""
-    ks = [k for k in columns if k <= scores.shape[1]]
-    if ks:
-        profile = retrieval.rank_profile(scores, relevant, max(ks))
-        for k in ks:
-            columns[k][rows] = retrieval.hit_at_k(profile, k)
 
 
 def _same_text(texts: list[str]) -> np.ndarray:

@@ -11,17 +11,21 @@ import numpy as np
 from lgdea_jax.cli import UserError, choose
 from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict, Samples
 from lgdea_jax.evaluators.grounding import Grounding, GroundingSamples
+from lgdea_jax.evaluators.probe import ProbeSamples
 from lgdea_jax.evaluators.retrieval import Retrieval, RetrievalSamples
 from lgdea_jax.evaluators.zero_shot import ZeroShot, ZeroShotSamples
+from lgdea_jax.findings.prompts import BARE
 
 TASKS = ("zero_shot", "retrieval", "grounding")
 MODES = ("clean", "official")
 SAMPLES: Mapping[str, type[Samples]] = {"zero_shot": ZeroShotSamples, "retrieval": RetrievalSamples,
-                                        "grounding": GroundingSamples}
+                                        "grounding": GroundingSamples, "probe": ProbeSamples}
 
 
-def evaluator(task: str, data: EvalData, *, mode: str = "clean", seed: int = 0, scoring: str = "pair") -> Evaluator:
-    """The evaluator of a task. Zero-shot classification is the same in both modes; `scoring` is the model's own.
+def evaluator(task: str, data: EvalData, *, mode: str = "clean", seed: int = 0, scoring: str = "pair",
+              context: str = BARE) -> Evaluator:
+    """The evaluator of a task. Zero-shot classification is the same in both modes; `scoring` and `context` are the
+    model's own, see `asked_as`.
 
     Raises:
       UserError: unknown task or mode.
@@ -29,10 +33,15 @@ def evaluator(task: str, data: EvalData, *, mode: str = "clean", seed: int = 0, 
     choose("task", task, TASKS)
     choose("mode", mode, MODES)
     if task == "zero_shot":
-        return ZeroShot(data, scoring=scoring)
+        return ZeroShot(data, scoring=scoring, context=context)
     if task == "retrieval":
         return Retrieval(data, mode=mode, seed=seed)
     return Grounding(data, mode=mode)
+
+
+def asked_as(predict: Predict) -> dict[str, str]:
+    """How a model is asked for a finding: its `scoring` and the `context` of its prompts, see `zero_shot`."""
+    return {"scoring": getattr(predict, "scoring", "pair"), "context": getattr(predict, "prompt_context", BARE)}
 
 
 def evaluate(predict: Predict | Encoder, data: EvalData, *, tasks: Sequence[str] = TASKS, seed: int = 0,
@@ -59,8 +68,7 @@ def evaluate(predict: Predict | Encoder, data: EvalData, *, tasks: Sequence[str]
     encoder = predict if isinstance(predict, Encoder) else Encoder(predict, data, batch_size=batch_size)
     out: dict[str, float] = {}
     for task in tasks:
-        scoring = getattr(encoder.predict, "scoring", "pair")
-        out |= evaluator(task, data, mode=mode, seed=seed, scoring=scoring).run(encoder).metrics()
+        out |= evaluator(task, data, mode=mode, seed=seed, **asked_as(encoder.predict)).run(encoder).metrics()
     return out
 
 
@@ -77,7 +85,9 @@ def save_samples(path: Path, samples: Mapping[str, Sequence[Samples]]) -> None:
 
 
 def load_samples(path: Path, mode: str = "clean") -> dict[str, Samples]:
-    """{task: samples} of one mode, as `save_samples` wrote them, for intervals and paired tests.
+    """{key: samples} of one mode, as `save_samples` wrote them, for intervals and paired tests.
+
+    A key is the task's name; those of probes name their share too, "probe@0.1".
 
     Raises:
       UserError: no such file or mode.
@@ -90,13 +100,12 @@ def load_samples(path: Path, mode: str = "clean") -> dict[str, Samples]:
         modes = sorted({key.split("/", 1)[0] for key in archive.files})
         choose("mode", mode, modes)
         out: dict[str, Samples] = {}
-        for task, kind in SAMPLES.items():
-            prefix = f"{mode}/{task}/"
-            if f"{prefix}meta" not in archive.files:
-                continue
+        tails = [name.split("/") for name in archive.files if name.startswith(f"{mode}/")]
+        for key in [tail[1] for tail in tails if tail[2] == "meta"]:
+            prefix = f"{mode}/{key}/"
             meta = json.loads(str(archive[f"{prefix}meta"]))
             start = len(f"{prefix}array/")
-            arrays = {key[start:]: archive[key] for key in archive.files if key.startswith(f"{prefix}array/")}
-            names = {key: tuple(value) for key, value in meta["names"].items()}
-            out[task] = kind(archive[f"{prefix}subjects"], arrays, names, meta["info"])
+            arrays = {name[start:]: archive[name] for name in archive.files if name.startswith(f"{prefix}array/")}
+            names = {name: tuple(value) for name, value in meta["names"].items()}
+            out[key] = SAMPLES[key.split("@")[0]](archive[f"{prefix}subjects"], arrays, names, meta["info"])
     return out

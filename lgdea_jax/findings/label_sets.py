@@ -23,6 +23,19 @@ LABEL_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "chestxray14": (
         "Atelectasis", "Cardiomegaly", "Pleural Effusion", "Infiltrate", "Mass", "Nodule", "Pneumonia", "Pneumothorax",
         "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural Thickening", "Hernia"),
+    "chestxdet10": (
+        "Atelectasis", "Calcification", "Consolidation", "Pleural Effusion", "Emphysema", "Fibrosis", "Fracture",
+        "Mass", "Nodule", "Pneumothorax"),
+    "vindr28": (
+        "Aortic Enlargement", "Atelectasis", "Calcification", "Cardiomegaly", "Clavicle Fracture", "Consolidation",
+        "Edema", "Emphysema", "Enlarged Pulmonary Artery", "Interstitial Lung Disease", "Infiltrate", "Lung Opacity",
+        "Cavitation", "Lung Cyst", "Mediastinal Shift", "Nodule Or Mass", "Pleural Effusion", "Pleural Thickening",
+        "Pneumothorax", "Fibrosis", "Rib Fracture", "Other Lesion", "COPD", "Lung Tumor", "Pneumonia", "Tuberculosis",
+        "Other Disease", "No Finding"),
+    "ms_cxr8": (
+        "Cardiomegaly", "Lung Opacity", "Edema", "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax",
+        "Pleural Effusion"),
+    "covidx3": ("No Finding", "Pneumonia", "COVID-19"),
     "ct_rate18": (
         "Medical Material", "Arterial Wall Calcification", "Cardiomegaly", "Pericardial Effusion",
         "Coronary Artery Wall Calcification", "Hernia", "Lymphadenopathy", "Emphysema", "Atelectasis", "Nodule",

@@ -11,9 +11,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from lgdea_jax.cli import UserError
-from lgdea_jax.findings.vocabulary import BY_NAME, NO_FINDING
+from lgdea_jax.findings.vocabulary import LABELLED, NO_FINDING
 
 STYLES = ("cxr", "ct")
+
+BARE = "{}"  # A prompt as it is.
+# A short report around a prompt, in words that say nothing about the findings: for towers that read whole reports.
+REPORT = "FINDINGS: {} The mediastinal contours are normal. The soft tissues are unremarkable.\nIMPRESSION: {}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +169,7 @@ def _places(style: str) -> tuple[str, ...]:
 
 
 def _check(finding: str, style: str) -> None:
-    if finding not in BY_NAME:
+    if finding not in LABELLED:
         raise UserError(f"no prompts for {finding!r}: not a finding of the vocabulary")
     if style not in STYLES:
         raise UserError(f"unknown prompt style {style!r}; known: {', '.join(STYLES)}")
@@ -181,6 +185,11 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
+def in_context(prompt: str, context: str) -> str:
+    """`prompt` in place of every "{}" of `context`, as a sentence with its full stop unless the context is `BARE`."""
+    return prompt if context == BARE else context.replace("{}", prompt.rstrip(".") + ".")
+
+
 def positive_prompts(finding: str, *, style: str = "cxr") -> tuple[str, ...]:
     """Phrases that state the finding, at least four and without repeats.
 
@@ -194,7 +203,7 @@ def positive_prompts(finding: str, *, style: str = "cxr") -> tuple[str, ...]:
     _check(finding, style)
     if finding in _BANKS:
         return _BANKS[finding].positive
-    names = BY_NAME[finding].synonyms[:6]
+    names = LABELLED[finding].synonyms[:6]
     texts = [_sentence(name) for name in names] + [f"There is {names[0]}", f"Findings consistent with {names[0]}",
                                                    f"Mild {names[0]}"]
     if finding in _IN_LUNG:
@@ -207,7 +216,7 @@ def negative_prompts(finding: str, *, style: str = "cxr") -> tuple[str, ...]:
     _check(finding, style)
     if finding in _BANKS:
         return _BANKS[finding].negative
-    name, *others = BY_NAME[finding].synonyms[:3]
+    name, *others = LABELLED[finding].synonyms[:3]
     texts = [f"No {name}", f"There is no {name}", f"No evidence of {name}", f"No {name} is seen",
              *(f"No {other}" for other in others)]
     return tuple(dict.fromkeys(texts))

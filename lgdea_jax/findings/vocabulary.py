@@ -209,6 +209,33 @@ FINDINGS: tuple[Finding, ...] = (
 
 BY_NAME: Mapping[str, Finding] = MappingProxyType({finding.name: finding for finding in FINDINGS})
 
+# What data sets have labels for and reports are not asked about: for prompts and evaluation, never in the evidence.
+LABEL_ONLY: tuple[Finding, ...] = (
+    Finding("COVID-19", ("covid-19 pneumonia", "covid-19", "viral pneumonia due to covid-19",
+                         "peripheral ground-glass opacities typical of covid-19"), aliases=("COVID19",)),
+    Finding("Tuberculosis", ("tuberculosis", "pulmonary tuberculosis", "active tuberculosis")),
+    Finding("Lung Tumor", ("lung tumor", "lung cancer", "pulmonary malignancy", "bronchogenic carcinoma"),
+            aliases=("Lung tumour",)),
+    Finding("Nodule Or Mass", ("nodule or mass", "pulmonary nodule", "lung mass"), aliases=("Nodule/Mass",)),
+    Finding("Lung Cyst", ("lung cyst", "pulmonary cyst", "cystic lesion in the lung")),
+    Finding("Interstitial Lung Disease", ("interstitial lung disease", "diffuse interstitial disease",
+                                          "reticular interstitial opacities"), aliases=("ILD",)),
+    Finding("Aortic Enlargement", ("aortic enlargement", "enlarged aorta", "dilated aorta", "aortic aneurysm")),
+    Finding("Enlarged Pulmonary Artery", ("enlarged pulmonary artery", "dilated pulmonary arteries",
+                                          "prominent pulmonary artery"), aliases=("Enlarged PA",)),
+    Finding("Mediastinal Shift", ("mediastinal shift", "shift of the mediastinum", "tracheal deviation")),
+    Finding("Rib Fracture", ("rib fracture", "rib fractures", "displaced rib fracture"), parents=("Fracture",)),
+    Finding("Clavicle Fracture", ("clavicle fracture", "fracture of the clavicle", "clavicular fracture"),
+            parents=("Fracture",)),
+    Finding("Calcification", ("calcification", "calcifications", "calcified lesion")),
+    Finding("Other Lesion", ("other lesion", "another abnormality")),
+    Finding("Other Disease", ("other disease", "another disease"), aliases=("Other diseases",)),
+)
+LABELLED: Mapping[str, Finding] = MappingProxyType({finding.name: finding for finding in (*FINDINGS, *LABEL_ONLY)})
+# Spellings of label columns that are too broad to be aliases in free text.
+_LABEL_ALIASES = {"pulmonary fibrosis": "Fibrosis", "lung cavity": "Cavitation", "infiltrates": "Infiltrate",
+                  "pulmonary mass": "Mass", "pulmonary edema": "Edema", "copd signs": "COPD"}
+
 
 def _key(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", " ", name.lower()).strip()
@@ -221,6 +248,15 @@ _KEYS: Mapping[str, str] = MappingProxyType(
 def find(name: str) -> str | None:
     """The canonical name for a column or class name (case, `_`, `-` and official aliases ignored), or None."""
     return _KEYS.get(_key(name))
+
+
+_LABEL_KEYS: Mapping[str, str] = MappingProxyType(
+    _LABEL_ALIASES | {_key(alias): f.name for f in LABEL_ONLY for alias in (*f.aliases, f.name)} | dict(_KEYS))
+
+
+def find_label(name: str) -> str | None:
+    """The name in LABELLED for a data set's label column or class name (`find`, and what only data sets label)."""
+    return _LABEL_KEYS.get(_key(name))
 
 
 def canonical(name: str) -> str:

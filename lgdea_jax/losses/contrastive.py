@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from lgdea_jax.models.prototypes import as_float, normalize
 
-__all__ = ["normalize", "phrase_image", "sigmoid_contrastive", "soft_contrastive", "softmax_contrastive"]
+__all__ = ["normalize", "phrase_image", "scored_contrastive", "sigmoid_contrastive", "soft_contrastive",
+           "softmax_contrastive"]
 
 
 def _scores(image: jax.Array, text: jax.Array, scale: jax.Array | float) -> jax.Array:
@@ -95,10 +96,25 @@ def soft_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array | float
         raise ValueError(f"targets_text must be [{texts}, {images}], not {list(targets_text.shape)}")
     if text_mask is None and images == texts:
         text_mask = image_mask
-    scores = _scores(image, text, scale)
     rows, columns = _valid(image_mask, images), _valid(text_mask, texts)
+    return _both_ways(_scores(image, text, scale), targets, targets_text, rows, columns)
+
+
+def _both_ways(scores: jax.Array, targets: jax.Array, targets_text: jax.Array, rows: jax.Array,
+               columns: jax.Array) -> jax.Array:
     return 0.5 * (_soft_cross_entropy(scores, targets, rows, columns)
                   + _soft_cross_entropy(scores.T, targets_text, columns, rows))
+
+
+def scored_contrastive(scores: jax.Array, targets: jax.Array) -> jax.Array:
+    """`soft_contrastive` of scores that are no products of embeddings, such as those of words and regions.
+
+    Args:
+      scores: [B, B], image i against text j, temperature applied.
+      targets: [B, B], of a symmetric similarity, rows sum to 1; both directions use them.
+    """
+    everything = jnp.ones(len(scores), bool)
+    return _both_ways(as_float(scores), targets, targets, everything, everything)
 
 
 def sigmoid_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array | float, bias: jax.Array | float, *,

@@ -7,14 +7,17 @@ targets from the overlap of evidence are ours (the paper gives no formula for it
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from lgdea_jax.losses.contrastive import masked_mean
 from lgdea_jax.models.prototypes import as_float, assign, effective_number, entropy, pool_patches, similarities
 
-__all__ = ["assign", "diagnostics", "distribution_overlap", "finding_overlap", "image_evidence", "pair_loss",
-           "reconstruction_loss", "report_evidence", "similarities", "soft_targets", "state_normal"]
+__all__ = ["align_to_prior", "assign", "diagnostics", "distribution_overlap", "finding_overlap", "image_evidence",
+           "pair_loss", "reconstruction_loss", "report_evidence", "rescale_to_prior", "sharpen", "similarities",
+           "soft_targets", "state_normal", "total_variation"]
 
 
 def reconstruction_loss(z: jax.Array, log_p: jax.Array, mu: jax.Array, mask: jax.Array, *,
@@ -167,6 +170,88 @@ def soft_targets(overlap: jax.Array, mask: jax.Array | None = None, *, temperatu
     weights = jnp.where(eye > 0, 1.0, weights)
     weights = weights / jnp.sum(weights, axis=1, keepdims=True)
     return own_share * eye + (1.0 - own_share) * weights
+
+
+def _normalize_rows(rows: jax.Array) -> jax.Array:
+    """Rows of non-negative entries scaled to sum 1; rows without mass stay zero."""
+    total = jnp.sum(rows, axis=-1, keepdims=True)
+    return jnp.where(total > 0, rows / jnp.where(total > 0, total, 1.0), 0.0)
+
+
+def sharpen(targets: jax.Array, temperature: jax.Array | float) -> jax.Array:
+    """p_k^(1/temperature) / sum_k: below 1 sharper, 1 only scales rows to sum 1, above 1 flatter.
+
+    Args:
+      targets: [..., K], >= 0, of any scale: distributions, or rows of relations; temperature: > 0.
+
+    Returns:
+      [..., K] float32, rows sum to 1, or to 0 where there was no mass. Zeros stay zeros.
+    """
+    targets = as_float(targets)
+    # Relative to the largest, so that small relations do not underflow.
+    top = jnp.max(targets, axis=-1, keepdims=True)
+    return _normalize_rows((targets / jnp.where(top > 0, top, 1.0)) ** (1.0 / temperature))
+
+
+def rescale_to_prior(targets: jax.Array, prior: jax.Array, marginal: jax.Array) -> jax.Array:
+    """Distribution alignment in one step (ReMixMatch, Berthelot et al., ICLR 2020): t_k prior_k / marginal_k, scaled.
+
+    Args:
+      targets: [..., K], rows sum to 1, or to 0; prior: [K], what their mean should be, for example that of the reports.
+      marginal: [K], what their mean is: over the data set, or a running mean over batches. 0 leaves out the prototype.
+
+    Returns:
+      [..., K] float32; rows sum to 1, or to 0 where nothing is left of them.
+    """
+    marginal = as_float(marginal)
+    ratio = jnp.where(marginal > 0, as_float(prior) / jnp.where(marginal > 0, marginal, 1.0), 0.0)
+    return _normalize_rows(as_float(targets) * ratio)
+
+
+@functools.partial(jax.jit, static_argnames="iterations")
+def align_to_prior(targets: jax.Array, prior: jax.Array, *, iterations: int = 1,
+                   weights: jax.Array | None = None) -> jax.Array:
+    """Distribution alignment to a prior by alternate scaling (Sinkhorn & Knopp, 1967): `rescale_to_prior`, repeated.
+
+    One iteration is the plain step with the targets' own mean, and only approaches the prior; with many, the mean is
+    the prior's, where the zeros of the targets allow it. The order of a prototype's targets over the rows may change.
+
+    Args:
+      targets: [N, K], rows sum to 1, or to 0 (no target; stays 0 and does not count).
+      prior: [K], >= 0, sums to 1; iterations: >= 1.
+      weights: [N], >= 0, for example confidences: the *weighted* mean becomes the prior; default 1.
+
+    Returns:
+      [N, K] float32; rows sum to 1, or to 0.
+
+    Raises:
+      ValueError: iterations < 1.
+    """
+    if iterations < 1:
+        raise ValueError(f"iterations must be >= 1, not {iterations}")
+    targets, prior = as_float(targets), as_float(prior)
+    there = targets > 0
+    counts = jnp.any(there, axis=1).astype(targets.dtype) * (1.0 if weights is None else as_float(weights))
+    total = jnp.sum(counts)
+    # In logarithms: a prior that the targets' zeros do not allow drives the scales apart, step by step, without end.
+    logs = jnp.where(there, jnp.log(jnp.where(there, targets, 1.0)), -jnp.inf)
+    wanted = jnp.where(prior > 0, jnp.log(jnp.where(prior > 0, prior, 1.0)), -jnp.inf)
+
+    def rescaled(scale: jax.Array) -> jax.Array:
+        scores = logs + scale
+        top = jnp.max(scores, axis=1, keepdims=True)
+        return _normalize_rows(jnp.exp(scores - jnp.where(jnp.isfinite(top), top, 0.0)))
+
+    def step(_: jax.Array, scale: jax.Array) -> jax.Array:
+        marginal = jnp.sum(counts[:, None] * rescaled(scale), axis=0) / jnp.where(total > 0, total, 1.0)
+        return scale + jnp.where(marginal > 0, wanted - jnp.log(jnp.where(marginal > 0, marginal, 1.0)), 0.0)
+
+    return rescaled(jax.lax.fori_loop(0, iterations, step, jnp.zeros(targets.shape[1], targets.dtype)))
+
+
+def total_variation(p: jax.Array, q: jax.Array) -> jax.Array:
+    """Total variation 1/2 sum_k |p_k - q_k| of distributions [..., K] (shapes that broadcast) -> [...], in [0, 1]."""
+    return 0.5 * jnp.sum(jnp.abs(as_float(p) - as_float(q)), axis=-1)
 
 
 def diagnostics(log_phrases: jax.Array, phrase_mask: jax.Array, log_images: jax.Array,

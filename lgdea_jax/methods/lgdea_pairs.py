@@ -27,7 +27,7 @@ LOSSES = ("rec", "evid_pair", "evid_lesion", "align", "phrase", "anchor", "overa
 def losses(
     outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Any, step: jax.Array, *, terms: tuple[str, ...],
     text_temperature: float, patch_temperature: float, sharpness: float, prototype_decay: float,
-    contrast_temperature: float, own_share: float, target_temperature: float,
+    contrast_temperature: float, own_share: float, target_temperature: float, stop_report: bool,
 ) -> dict[str, jax.Array]:
     """The terms of LGDEA that pairs (and, for `rec` and `anchor`, unpaired reports) give.
 
@@ -46,6 +46,8 @@ def losses(
       prototype_decay: lambda of (5).
       contrast_temperature: of `align`, `phrase` and `anchor`.
       own_share, target_temperature: of the soft targets, see `losses.evidence.soft_targets`.
+      stop_report: no gradient into the reports' evidence from `evid_pair`, `evid_lesion` and `align`; without it
+        everything collapses (`losses.evidence.pair_loss`). False is for studying that.
     """
     count, mu = rows["num_pairs"], outputs["prototypes"]
     z, weight = outputs["text"]["pooled"], rows["weight"]
@@ -63,17 +65,19 @@ def losses(
         logits = evidence.similarities(outputs["image"]["patches"][:count], mu, patch_temperature)
         log_image = evidence.image_evidence(logits, pooling="lse", sharpness=sharpness)
     if "evid_pair" in terms:
-        result["evid_pair"] = evidence.pair_loss(report, log_image, valid)
+        result["evid_pair"] = evidence.pair_loss(report, log_image, valid, stop_report=stop_report)
     if "evid_lesion" in terms:
         lesions = evidence.similarities(outputs["image"]["lesions"][:count], mu, patch_temperature)
-        result["evid_lesion"] = evidence.pair_loss(report, evidence.image_evidence(lesions, pooling="mean"), valid)
+        result["evid_lesion"] = evidence.pair_loss(
+            report, evidence.image_evidence(lesions, pooling="mean"), valid, stop_report=stop_report)
 
     overlap = jnp.maximum(evidence.finding_overlap(_rows.finding_sets(rows)[:count]), _rows.same_study(rows))
     targets = evidence.soft_targets(overlap, valid, temperature=target_temperature, own_share=own_share)
     if "align" in terms:
         # The report's side is a target here too: only the image moves (see `pair_loss`).
         image_vector = contrastive.normalize(jnp.exp(log_image) @ mu)
-        report_vector = contrastive.normalize(jax.lax.stop_gradient(report @ mu))
+        stated = report @ mu
+        report_vector = contrastive.normalize(jax.lax.stop_gradient(stated) if stop_report else stated)
         result["align"] = contrastive.soft_contrastive(
             image_vector, report_vector, 1.0 / contrast_temperature, targets, image_mask=valid)
     if "phrase" in terms:
@@ -119,6 +123,24 @@ def phrase_loss(z: jax.Array, patches: jax.Array, finding: jax.Array, exists: ja
     positives = states.any(axis=-1) & (kind.reshape(-1) != -1)[:, None] | own
     return contrastive.phrase_image(pooled, positives, phrase_mask=exists.reshape(-1),
                                     image_mask=exists.any(axis=1), both_directions=True)
+
+
+def memory_image(outputs: Mapping[str, Any], *, patch_temperature: float, sharpness: float) -> dict[str, jax.Array]:
+    """What an evidence memory keeps of images: evidence Qbar_I [B, K], pooled embedding, features of the tower."""
+    logits = evidence.similarities(outputs["image"]["patches"], outputs["prototypes"], patch_temperature)
+    log_image = evidence.image_evidence(logits, pooling="lse", sharpness=sharpness)
+    return {"evidence": jnp.exp(log_image), "pooled": outputs["image"]["pooled"],
+            "features": outputs["image"]["features"]}
+
+
+def memory_report(outputs: Mapping[str, Any], rows: Mapping[str, Any], *, text_temperature: float,
+                  ) -> dict[str, jax.Array]:
+    """What an evidence memory keeps of reports: evidence Qbar_R [B, K], whether there is any, the mean phrase."""
+    z, weight = outputs["text"]["pooled"], rows["weight"]
+    report, valid = evidence.report_evidence(
+        evidence.assign(z, outputs["prototypes"], text_temperature), weight > 0, weight)
+    mean = _rows.report_vector(z, weight)
+    return {"evidence": report, "valid": valid, "pooled": mean, "features": mean}
 
 
 def diagnostics(outputs: Mapping[str, Any], rows: Mapping[str, Any], *, text_temperature: float,

@@ -102,7 +102,7 @@ def intervals(metrics: MetricFn, subject_ids: np.ndarray, *, resamples: int = 10
     if resamples < 1 or not len(subject_ids):
         return {name: Interval(float(value), np.nan, np.nan) for name, value in point.items()}
     drawn = distribution(metrics, np.asarray(subject_ids), resamples=resamples, seed=seed)
-    return {name: Interval(float(value), *_ends(drawn[name], level), float(np.isnan(drawn[name]).mean()))
+    return {name: Interval(float(value), *percentiles(drawn[name], level), float(np.isnan(drawn[name]).mean()))
             for name, value in point.items()}
 
 
@@ -143,7 +143,7 @@ def paired_test(a: Sequence[MetricFn], b: Sequence[MetricFn], subject_ids: Seque
         difference = np.mean([point[name] for point in points])
         table = np.stack([draw[name] for draw in draws], axis=1)
         deltas = np.take_along_axis(table, runs, 1).mean(1)
-        out[name] = _compare(float(difference), deltas, level)
+        out[name] = comparison(float(difference), deltas, level)
     return out
 
 
@@ -160,19 +160,25 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return out
 
 
-def _ends(values: np.ndarray, level: float) -> tuple[float, float]:
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return float("nan"), float("nan")
-    low, high = np.percentile(values, [50 * (1 - level), 50 * (1 + level)])
-    return float(low), float(high)
+def comparison(difference: float, deltas: np.ndarray, level: float = 0.95) -> Comparison:
+    """Percentile interval and p-values from a difference and its resamples `deltas` [B]; NaN among them is left out.
 
-
-def _compare(difference: float, deltas: np.ndarray, level: float) -> Comparison:
+    The p-value is what the interval says (it is the level whose interval ends at 0), and is right where the resamples
+    spread around the difference as the difference does around the truth.
+    """
     deltas = deltas[~np.isnan(deltas)]
     if np.isnan(difference) or not len(deltas):
         return Comparison(difference, np.nan, np.nan, np.nan, np.nan)
     # The observed data count as one resample, so that no p-value is 0.
     not_above = (1 + np.count_nonzero(deltas <= 0)) / (len(deltas) + 1)
     not_below = (1 + np.count_nonzero(deltas >= 0)) / (len(deltas) + 1)
-    return Comparison(difference, *_ends(deltas, level), min(1.0, 2 * min(not_above, not_below)), not_above)
+    return Comparison(difference, *percentiles(deltas, level), min(1.0, 2 * min(not_above, not_below)), not_above)
+
+
+def percentiles(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The ends of the central `level` of `values` [B], NaN left out; NaN where nothing is left."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return float("nan"), float("nan")
+    low, high = np.percentile(values, [50 * (1 - level), 50 * (1 + level)])
+    return float(low), float(high)

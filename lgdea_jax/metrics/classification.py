@@ -115,6 +115,85 @@ def average_precision(scores: np.ndarray, labels: np.ndarray, weights: np.ndarra
     return _result(out, weights)
 
 
+def roc_curve(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ROC curve at every distinct score: (false positive rate, true positive rate, threshold), from (0, 0) on.
+
+    A point calls everything positive that scores at least its threshold; the first threshold is infinite. Empty arrays
+    where one class is absent. Arguments as of `auroc`.
+    """
+    threshold, hits, taken, positives, total = _cuts(scores, labels)
+    if not 0 < positives < total:
+        return np.zeros(0), np.zeros(0), np.zeros(0)
+    hits, false = np.append(0, hits), np.append(0, taken - hits)
+    return false / (total - positives), hits / positives, np.append(np.inf, threshold)
+
+
+def precision_recall_curve(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(precision, recall, threshold) at every distinct score, thresholds falling; empty without a positive.
+
+    Arguments as of `auroc`.
+    """
+    threshold, hits, taken, positives, _ = _cuts(scores, labels)
+    if not positives:
+        return np.zeros(0), np.zeros(0), np.zeros(0)
+    return hits / taken, hits / positives, threshold
+
+
+def best_threshold(scores: np.ndarray, labels: np.ndarray, criterion: str) -> tuple[float, float]:
+    """The threshold with the greatest F1 or MCC, and that value; "positive" is a score of at least the threshold.
+
+    Chosen on the data that it is then reported for, the value is optimistic, the more so the fewer the positives; F1
+    also grows with the prevalence. Choose on other data, or say so.
+
+    Args:
+      scores, labels: as of `auroc`.
+      criterion: "f1" or "mcc".
+
+    Returns:
+      (threshold, value); of equally good thresholds the lowest. NaN where undefined: no positive, or for MCC one class.
+    """
+    if criterion not in ("f1", "mcc"):
+        raise ValueError(f"criterion must be f1 or mcc, not {criterion!r}")
+    threshold, hits, taken, positives, total = _cuts(scores, labels)
+    if not positives or (criterion == "mcc" and positives == total):
+        return float("nan"), float("nan")
+    matrix = np.stack([total - positives - taken + hits, taken - hits, positives - hits, hits], -1).reshape(-1, 2, 2)
+    # Taking everything (or all of one class by a constant) leaves the MCC undefined: such a cut is never the best.
+    values = binary_f1(matrix) if criterion == "f1" else np.nan_to_num(mcc(matrix), nan=0.0)
+    best = len(values) - 1 - int(np.argmax(values[::-1]))
+    return float(threshold[best]), float(values[best])
+
+
+def binary_f1(matrix: np.ndarray) -> np.ndarray:
+    """F1 of the positive class of confusion matrices [..., 2, 2]; NaN when nothing is or is called positive.
+
+    It ignores true negatives and depends on the prevalence: F1 of sets with other shares of positives do not compare.
+    """
+    return _divide(2 * matrix[..., 1, 1], matrix[..., 1, :].sum(-1) + matrix[..., :, 1].sum(-1))
+
+
+def at_threshold(scores: np.ndarray, labels: np.ndarray, threshold: float,
+                 weights: np.ndarray | None = None) -> np.ndarray:
+    """Confusion matrix [2, 2], or [B, 2, 2] with weights, of calling scores of at least `threshold` positive.
+
+    Arguments as of `auroc`.
+    """
+    scores, labels = _binary(scores, labels)
+    known = np.flatnonzero((labels == POSITIVE) | (labels == NEGATIVE))
+    part = None if weights is None else np.take(_weights(weights, len(labels)), known, axis=1)
+    return confusion(labels[known] == POSITIVE, scores[known] >= threshold, 2, part)
+
+
+def _cuts(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
+    """Distinct scores falling, positives and samples at or above each, positives and samples in all."""
+    scores, labels = _binary(scores, labels)
+    known = np.flatnonzero((labels == POSITIVE) | (labels == NEGATIVE))
+    order = known[np.argsort(-scores[known], kind="stable")]
+    ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True)) if len(order) else np.zeros(0, int)
+    hits = np.cumsum(labels[order] == POSITIVE)
+    return scores[order][ends], hits[ends], ends + 1, int(hits[-1]) if len(order) else 0, len(order)
+
+
 def confusion(truth: np.ndarray, predicted: np.ndarray, n_classes: int,
               weights: np.ndarray | None = None) -> np.ndarray:
     """Confusion matrices [B, C, C] (rows: truth, columns: prediction) of class indices [N]; [C, C] without weights."""
@@ -203,3 +282,14 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, we
     gap = np.zeros((len(known), bins))
     gap[np.arange(len(known)), index] = probabilities[known] - (labels[known] == POSITIVE)
     return _result(_divide(np.abs(rows @ gap).sum(1), rows.sum(1)), weights)
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray, *, bins: int = 15) -> list[tuple[float, float, int]]:
+    """(mean probability, share of positives, samples) of each bin of `expected_calibration_error` that has any."""
+    probabilities, labels = _binary(probabilities, labels)
+    known = np.flatnonzero((labels == POSITIVE) | (labels == NEGATIVE))
+    index = np.minimum((probabilities[known] * bins).astype(int), bins - 1)
+    size = np.bincount(index, minlength=bins)
+    mean = np.bincount(index, probabilities[known], minlength=bins)
+    share = np.bincount(index, labels[known] == POSITIVE, minlength=bins)
+    return [(float(mean[b] / size[b]), float(share[b] / size[b]), int(size[b])) for b in np.flatnonzero(size)]

@@ -5,7 +5,7 @@ answer happens to come first. Here a group of tied candidates shares its ranks, 
 gets, and the result does not depend on the order of the gallery (McSherry and Najork, ECIR 2008).
 
 The functions work on blocks of queries: nothing of size queries x gallery need exist at once. `rank_profile` finds what
-the first K ranks of each query hold; the metrics are functions of that profile.
+the first K ranks of each query hold; the metrics are functions of that profile. Recall@K needs less: `recall.py`.
 """
 
 from __future__ import annotations
@@ -92,21 +92,6 @@ def mean_gain_at_k(profile: RankProfile, k: int) -> np.ndarray:
     return (profile.gain[:, :k] / profile.size[:, :k]).mean(1)
 
 
-def hit_at_k(profile: RankProfile, k: int) -> np.ndarray:
-    """Chance that at least one relevant candidate stands among the first `k`, float64 [Q]; gains must be 0/1.
-
-    This is recall@K when each query has one relevant candidate. With several it is easier than recall (one of five
-    suffices), and it falls as the gallery grows: values from galleries of other sizes do not compare.
-    """
-    first, size, gain = profile.first[:, k - 1], profile.size[:, k - 1], profile.gain[:, k - 1]
-    drawn = k - first
-    missed = np.ones(len(first))
-    for i in range(int(drawn.max(initial=0))):  # Without replacement: none of `drawn` from the group is relevant.
-        factor = np.clip(size - gain - i, 0, None) / np.maximum(size - i, 1)
-        missed = np.where(i < drawn, missed * factor, missed)
-    return np.where(profile.before[:, k - 1] > 0, 1.0, 1 - missed)
-
-
 def average_precision_at_k(profile: RankProfile, k: int) -> np.ndarray:
     """Expected average precision of the first `k` ranks, divided by min(k, relevant): [Q], NaN without a relevant one.
 
@@ -128,12 +113,6 @@ def precision_at_k(scores: np.ndarray, relevant: np.ndarray, ks: Sequence[int]) 
     """Expected precision of the first K, float64 [Q, len(ks)]; `scores`, `relevant` [Q, N]. See `mean_gain_at_k`."""
     profile = rank_profile(scores, relevant, max(ks))
     return np.stack([mean_gain_at_k(profile, k) for k in ks], axis=1)
-
-
-def recall_at_k(scores: np.ndarray, relevant: np.ndarray, ks: Sequence[int]) -> np.ndarray:
-    """Chance of a hit in the first K, float64 [Q, len(ks)]; `scores`, `relevant` [Q, N]. See `hit_at_k`."""
-    profile = rank_profile(scores, relevant, max(ks))
-    return np.stack([hit_at_k(profile, k) for k in ks], axis=1)
 
 
 def map_at_k(scores: np.ndarray, relevant: np.ndarray, ks: Sequence[int]) -> np.ndarray:

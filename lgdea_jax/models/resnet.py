@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 from lgdea_jax.models import layers
 
 VARIANTS: dict[str, dict[str, Any]] = {
+    "resnet6": {"stage_sizes": (1, 1), "bottleneck": False, "width": 32},
     "resnet8": {"stage_sizes": (1, 1, 1), "bottleneck": False, "width": 16},
     "resnet10": {"stage_sizes": (1, 1, 1, 1), "bottleneck": False, "width": 32},
     "resnet18": {"stage_sizes": (2, 2, 2, 2), "bottleneck": False, "width": 64},

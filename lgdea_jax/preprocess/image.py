@@ -7,11 +7,10 @@ right and y down, where pixel i covers the interval [i, i + 1): scaling a box is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 
-from lgdea_jax.cli import choose
 from lgdea_jax.records import Box
 
 RECORD_TRANSFORM = "grey8@1"
@@ -95,18 +94,6 @@ def letterbox(image: np.ndarray, size: int) -> np.ndarray:
     top, left = (size - height) // 2, (size - width) // 2
     out[top:top + height, left:left + width] = resize(image, (height, width))
     return out
-
-
-TRANSFORMS: dict[str, Callable[..., np.ndarray]] = {MODEL_TRANSFORM: letterbox}
-
-
-def model_transform(name: str) -> Callable[[np.ndarray, int], np.ndarray]:
-    """The model transform called `name` ("letterbox@1"): a function (uint8 [h, w], size) -> uint8 [size, size].
-
-    Raises:
-      UserError: there is none of that name and version.
-    """
-    return TRANSFORMS[choose("transform", name, TRANSFORMS)]
 
 
 def scale_boxes(boxes: Iterable[Box], from_shape: tuple[int, int], to_shape: tuple[int, int]) -> tuple[Box, ...]:

@@ -444,7 +444,7 @@ def test_what_readers_refuse(built, tmp_path):
     with pytest.raises(UserError, match="missing or damaged"):
         load_index(folder, "train")
     text = (folder / "dataset.json").read_text()
-    (folder / "dataset.json").write_text(text.replace('"schema_version": 1', '"schema_version": 99'))
+    (folder / "dataset.json").write_text(text.replace('"schema_version": 2', '"schema_version": 99'))
     for read in (load_metadata, lambda f: open_records(f, "test"), lambda f: load_index(f, "test"),
                  lambda f: build(config(), f)):
         with pytest.raises(UserError, match="schema version 99"):

@@ -201,3 +201,29 @@ def test_attributes_from_mesh():
 @pytest.mark.parametrize("codes", [["No Indexing"], [], [""]])
 def test_nobody_coded_it(codes):
     assert set(labels_from_mesh(codes).values()) == {MISSING}
+
+
+def test_dicom_images(tmp_path):
+    from tests.fixtures import openi as fixture
+    from tests.sources import releases
+
+    folder = tmp_path / "openi"
+    fixture.write(folder, studies=6, seed=2, images="dicom")
+    found = build(releases.config("openi", folder, validation=0.0, test=0.0), tmp_path / "out", progress=False)
+    records = list(open_records(tmp_path / "out", "train"))
+    assert found.counts["train"]["images"] == 11 and found.rejected == 1
+    # The XML does not tell the views apart; the DICOM files do.
+    assert [r.view for r in records[:3]] == ["PA", "LL", "PA"] and {r.modality for r in records} == {"DX"}
+    png = tmp_path / "png"
+    fixture.write(png, studies=6, seed=2)
+    build(releases.config("openi", png, validation=0.0, test=0.0), tmp_path / "other", progress=False)
+    others = list(open_records(tmp_path / "other", "train"))
+    assert [(r.study_id, r.image_id, r.report, r.labels.tolist()) for r in others] == [
+        (r.study_id, r.image_id, r.report, r.labels.tolist()) for r in records]
+    # All in one folder is read as well.
+    for path in list((folder / "NLMCXR_dcm").glob("*/*.dcm")):
+        path.rename(folder / "NLMCXR_dcm" / path.name)
+    flat = studies(folder)
+    assert all(image.path.endswith(".dcm") for study in flat.values() if not isinstance(study, str)
+               for image in study.images)
+    assert {r.label_source for r in records} == {"report_human"}

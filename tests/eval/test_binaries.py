@@ -14,7 +14,7 @@ from PIL import Image
 from data_prep import build
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError
-from lgdea_jax.eval import common, phantom, records
+from lgdea_jax.eval import common, phantom, pictures, records
 from lgdea_jax.evaluators import tasks
 from lgdea_jax.metrics import bootstrap
 from lgdea_jax.record_source import open_records
@@ -212,5 +212,5 @@ def test_overlays_without_boxes_ask_with_prompts(data_dir, model, tmp_path):
     metadata = SimpleNamespace(label_names=("Nodule", *[f"unknown {i}" for i in range(len(rows[0].labels) - 1)]))
     data = EvalData.from_records(rows, metadata, 64)
     data.labels[:, 0] = 1
-    count = common.draw_overlays(Encoder(model, data), rows, tmp_path / "pictures", 2, 0)
-    assert count == 2 and {path.name[4:] for path in (tmp_path / "pictures").iterdir()} == {"nodule.png"}
+    count = pictures.draw_overlays(Encoder(model, data), rows, tmp_path / "pictures", 2, 0)
+    assert count == 2 and {path.name[4:] for path in (tmp_path / "pictures").glob("*.png")} == {"nodule.png"}

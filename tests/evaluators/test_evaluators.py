@@ -13,6 +13,7 @@ from lgdea_jax.evaluators.base import Encoder, EvalData, subject_key
 from lgdea_jax.evaluators.grounding import Grounding, grounding_samples
 from lgdea_jax.evaluators.retrieval import Retrieval
 from lgdea_jax.evaluators.zero_shot import ZeroShot
+from lgdea_jax.findings import prompts
 from lgdea_jax.metrics import bootstrap
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN
 from tests.evaluators.world import LABELS, PHRASES, SIZE, Oracle, record, world
@@ -72,7 +73,7 @@ def test_zero_shot_leaves_out_what_it_cannot_know():
 def test_zero_shot_without_labels_is_undefined_not_half():
     rows = [dataclasses.replace(r, labels=np.full(3, MISSING, np.int8)) for r in world(6)]
     values = ZeroShot(EvalData.from_records(rows, METADATA, SIZE)).run(Oracle()).metrics()
-    assert set(values) == {"zero_shot/auroc", "zero_shot/accuracy", "zero_shot/kappa"}
+    assert {"zero_shot/auroc", "zero_shot/accuracy", "zero_shot/kappa", "zero_shot/ece"} <= set(values)
     assert all(np.isnan(value) for value in values.values())
 
 
@@ -85,6 +86,32 @@ def test_scoring_and_ensemble_are_choices():
         assert normalised["zero_shot/auroc"] == 1.0
     with pytest.raises(UserError, match="did you mean 'pair'"):
         ZeroShot(data, scoring="pairs")
+
+
+def test_contrast_takes_out_what_all_findings_share_and_half_of_the_denial():
+    data, model = _data(), Oracle(noise=0.3)
+    scores = {s: ZeroShot(data, scoring=s).run(model).arrays["scores"].astype(np.float64)
+              for s in ("pair", "positive", "contrast")}
+    negative = scores["positive"] - scores["pair"]
+    common = scores["positive"].mean(1, keepdims=True)
+    np.testing.assert_allclose(scores["contrast"], scores["positive"] - (negative + common) / 2, atol=1e-5)
+
+
+def test_prompts_stand_in_their_context():
+    class Heard(Oracle):
+        def texts(self, texts, phrases):
+            self.heard = [*getattr(self, "heard", []), *texts]
+            assert all(parts == (text,) for text, parts in zip(texts, phrases))
+            return super().texts(texts, phrases)
+
+    model = Heard()
+    ZeroShot(_data(), context=prompts.REPORT).run(model)
+    assert all(text.startswith("FINDINGS: ") and "IMPRESSION: " in text for text in model.heard)
+    assert prompts.in_context("No nodule", prompts.REPORT) in model.heard
+    assert prompts.in_context("Small nodule.", "A {} B {}") == "A Small nodule. B Small nodule."
+    assert prompts.in_context("Nodule", prompts.BARE) == "Nodule"
+    samples = tasks.evaluator("zero_shot", _data(), context=prompts.REPORT).run(Oracle())
+    assert samples.info["context"] == prompts.REPORT
 
 
 def test_every_call_of_the_model_has_the_same_size():

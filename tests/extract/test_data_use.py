@@ -1,11 +1,16 @@
 """Where reports may go, what they may hold, and what they cost."""
 
+import io
 import json
+import random
+import re
 import socket
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from data_prep.extract import data_use, pricing
+from data_prep.extract import data_use, pricing, stage
 from data_prep.extract.data_use import check_terms, check_url, is_local, likely_identifiers
 from data_prep.extract.limits import backoff
 from data_prep.extract.settings import Settings
@@ -72,6 +77,28 @@ def test_likely_identifiers(text, kinds):
     assert likely_identifiers(text) == kinds
 
 
+MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+PLAIN = {  # What the screen means, said plainly; the quick one begins its patterns with literals.
+    "dates": re.compile(rf"(?i)\b\d{{1,2}}[/.-]\d{{1,2}}[/.-](?:19|20)?\d{{2}}\b|\b(?:19|20)\d{{2}}-\d{{2}}-\d{{2}}\b"
+                        rf"|\b{MONTH}\s+\d{{1,2}}(?:st|nd|rd|th)?,?\s+(?:19|20)\d{{2}}\b"
+                        rf"|\b\d{{1,2}}\s+{MONTH}\s+(?:19|20)\d{{2}}\b"),
+    "names": re.compile(r"\b(?:Dr|Mr|Mrs|Ms|Prof)\.?\s+[A-Z][a-z]+\b|\b(?i:patient(?: name)?|name|signed by|dictated"
+                        r" by)\s*:\s*[A-Z][a-z]+|\b[A-Z][a-z]+ [A-Z][a-z]+,? (?:MD|M\.D\.|DO|RN)\b"),
+    "ids": re.compile(r"(?i)\b(?:MRN|accession|acc|SSN|DOB|patient id)\b\W{0,3}#?\s*\w*\d|\b\d{3}-\d{2}-\d{4}\b"
+                      r"|\b\d{7,}\b|[\w+-]@[\w-]+\.\w+\b|\(\d{3}\)\s*\d{3}-\d{4}|\b\d{3}-\d{3}-\d{4}\b"),
+}
+PIECES = ("03", "12", "2019", "1999", "/", "-", ".", " ", "March ", "5", "5th", ", ", "may", "Dr", "Dr. ", "Mrs ",
+          "Miller", "Jane Roe", "MD", "M.D.", "Patient", ":", " name: ", "John", "MRN", "#", "acc ", "accession",
+          "accentuate", "123", "4567", "a@b.org", "(555)", "555-123-4567", "12345678", "XXXX", "___", "dob", "\n", "é",
+          "Name", "PATIENT ID", "signed by", "2", "x")
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
+def test_the_quick_screen_finds_what_the_plain_patterns_find(text):
+    assert likely_identifiers(text) == tuple(kind for kind, pattern in PLAIN.items() if pattern.search(text))
+
+
 def test_the_warning_counts_and_shows_nothing():
     screening = data_use.Screening()
     for i, text in enumerate(("Dr. Miller", "clear", "Mr. Miller on 1/2/2019")):
@@ -104,6 +131,29 @@ def test_token_counts_are_bounded():
     # About 4 characters or 0.75 words a token, as vendors say of English.
     text = "The cardiomediastinal silhouette is within normal limits. There is no pleural effusion. " * 20
     assert 0.8 < pricing.estimate_tokens(text) / (len(text.split()) / 0.75) < 1.25
+
+
+@given(st.lists(st.text(st.sampled_from("ab 12_.\n\t-\x1cé漢"), max_size=30) | st.text(max_size=10), max_size=5))
+def test_many_texts_are_counted_as_each_of_them_is(texts):
+    assert pricing.estimate_all(texts) == sum(map(pricing.estimate_tokens, texts))
+
+
+CT_WORDS = ("the", "lungs", "pleural", "effusion", "is", "not", "observed", "bilateral", "thoracic", "aorta", "mm",
+            "nodule", "of", "segment", "lower", "lobe", "heart", "pericardial", "mediastinal", "lymph", "nodes")
+
+
+def test_fifty_thousand_ct_reports_cost_less_than_three_dollars(tmp_path):
+    rng = random.Random(0)
+    # CT-RATE's volumes share their reports in pairs, of some 230 words; a tenth of them here.
+    reports = [f"Findings: {i} {' '.join(rng.choices(CT_WORDS, k=max(40, round(rng.gauss(230, 70)))))}."
+               for i in range(2500)] * 2
+    job = stage.make_job("openai", {"model": "gpt-5-nano"}, tmp_path / "d", kind="ct_rate18")
+    stream = io.StringIO()
+    found = stage.estimate(lambda: reports, job, stream)
+    assert (found.reports, found.unique) == (5000, 2500)
+    by_hand = (found.tokens_in * 0.05 + found.tokens_out * 0.40) / 1e6  # The list price.
+    assert f"x 0.05 + {found.tokens_out / 1e6:.3f}M x 0.4 = {by_hand:.2f} USD" in stream.getvalue()
+    assert 1 < 10 * by_hand < 3
 
 
 def test_waiting_doubles_and_keeps_to_what_is_asked():

@@ -8,17 +8,28 @@ import subprocess
 import sys
 import time
 import traceback
+import zlib
 
 import pytest
 
-from data_prep.extract.cache import FAILED, INVALID, Cache, Spent
+from data_prep.extract import stage
+from data_prep.extract.cache import FAILED, INVALID, VALID, Cache, Spent
 from data_prep.extract.jobs import Job, Quarantined, Replies
 from data_prep.extract.runner import extract
 from data_prep.extract.settings import Settings
 from data_prep.extract.survey import survey
 from lgdea_jax.cli import UserError
 from tests.build.run import ROOT, environment
-from tests.extract.server import FAULTS, KEY, Server, make_report, truth
+from tests.extract.server import (
+    FAULTS,
+    KEY,
+    Server,
+    evidence_reply,
+    make_report,
+    number_of_words,
+    report_of_real_length,
+    truth,
+)
 
 BACKENDS = ("openai", "genai", "gemini")
 
@@ -198,54 +209,61 @@ import sys, time
 from data_prep.extract.jobs import Job
 from data_prep.extract.runner import extract
 from data_prep.extract.settings import Settings
-from tests.extract.server import make_report
-url, cache, n = sys.argv[1:]
-job = Job("openai", Settings(model="m", base_url=url, concurrency=8, timeout=5.0), cache, base_wait=0.02)
-print(extract(lambda: (make_report(i) for i in range(int(n))), job).valid)
+from tests.extract import server
+backend, url, cache, n, make, timeout = sys.argv[1:]
+settings = Settings(model="m", base_url=url, concurrency=8, timeout=float(timeout))
+job = Job(backend, settings, cache, base_wait=0.02)
+print(extract(lambda: (getattr(server, make)(i) for i in range(int(n))), job).asked)
 """
 
 
-def start_child(server, folder, n):
-    return subprocess.Popen([sys.executable, "-c", CHILD, server.base_url("openai"), folder / "c.sqlite", str(n)],
-                            cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
+def start_child(server, folder, n, *, backend="openai", make=make_report, timeout=5.0):
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, backend, server.base_url(backend), folder / "c.sqlite", str(n), make.__name__,
+         str(timeout)], cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
 
 
 def finished_in(path):
     if not path.exists():
         return set()
     with Cache(path) as cache:
-        return {row[0] for row in cache._db.execute("SELECT key FROM replies")}
+        return {row[0] for row in cache._db.execute("SELECT key FROM replies WHERE status != ?", (FAILED,))}
 
 
-def survive(folder, n, kills, seed):
-    """Kills a run at random moments; returns how many questions were asked more than once."""
-    rng = random.Random(seed)
-    with Server(delay=0.01) as server:
-        job = make_job("openai", server, folder)
-        keys = {job.key(make_report(i)): make_report(i) for i in range(n)}
+def survive(folder, n, kills, seed, *, fault=None, **child):
+    """Kills a run at random moments; returns how many questions were asked again without a fault, and the answers."""
+    rng, fault = random.Random(seed), fault or (lambda report, nth: None)
+    reports = [child.get("make", make_report)(i) for i in range(n)]
+    assert len(set(reports)) == n
+    with Server(fault, delay=0.01, hang=3.0) as server:
+        job = make_job(child.get("backend", "openai"), server, folder)
+        keys = {job.key(report): report for report in reports}
+        asked = {}
         for _ in range(kills):
-            process = start_child(server, folder, n)
+            process = start_child(server, folder, n, **child)
             goal = len(server.answered) + rng.randrange(n // (2 * kills) or 1)
             while len(server.answered) <= goal and process.poll() is None:
                 time.sleep(0.005)
+            assert process.poll() is None
             process.send_signal(signal.SIGKILL)
             process.wait()
             time.sleep(0.1)  # What is on its way at the server ends.
-            # All that was answered and stored is never asked again; at most one request per slot was lost.
             done = finished_in(folder / "c.sqlite")
-            assert len(server.answered) - len(done) <= 8 * (kills + 1)
+            # What was stored has not been asked again since.
+            assert all(server.calls[report] == calls for report, calls in asked.items())
             asked = {keys[key]: server.calls[keys[key]] for key in done}
-        process = start_child(server, folder, n)
-        out, _ = process.communicate(timeout=300)
+        process = start_child(server, folder, n, **child)
+        out, _ = process.communicate(timeout=550)
         assert process.returncode == 0 and int(out) == n - len(done)
         assert all(server.calls[report] == calls for report, calls in asked.items())
-        assert set(server.calls) == set(keys.values()) and finished_in(folder / "c.sqlite") == set(keys)
-        assert check_answers(job, keys.values()) == (n, 0)
-        return sum(server.calls.values()) - n
+        assert set(server.calls) == set(reports)
+        again = sum(fault(report, nth) is None for report in reports for nth in range(1, server.calls[report]))
+        return again, check_answers(job, reports)
 
 
 def test_kill_9_loses_nothing_and_repeats_nothing(tmp_path):
-    assert survive(tmp_path, n=120, kills=2, seed=0) <= 2 * 8
+    again, answers = survive(tmp_path, n=120, kills=2, seed=0)
+    assert again <= 2 * 8 and answers == (120, 0)
 
 
 def test_two_processes_share_the_work(tmp_path):
@@ -291,36 +309,44 @@ def test_spent_is_what_the_calls_cost(tmp_path):
 # --- The whole thing, slow --------------------------------------------------------------------------------------------
 
 
+def some(report, nth):
+    """One call in ten goes wrong, in every way in turn."""
+    rng = random.Random(f"{report}{nth}")
+    return rng.choice(FAULTS) if rng.random() < 0.1 else None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_five_thousand_reports(backend, tmp_path):
-    reports = [make_report(i) for i in range(5000)]
-    with Server(lambda report, nth: misbehave(report, nth) if hash(report) % 5 == 0 else None, hang=0.7) as server:
-        job = make_job(backend, server, tmp_path, timeout=0.5, concurrency=16)
-        summary = extract(lambda: reports, job)
-        assert summary.asked == 5000 == summary.valid + summary.quarantined + summary.failed
-        assert sum(server.calls.values()) <= summary.calls
-        assert check_answers(job, reports) == (summary.valid, summary.quarantined + summary.failed)
+def test_five_thousand_reports_and_five_kills(backend, tmp_path):
+    n, kills = 5000, 5
+    again, (valid, quarantined) = survive(tmp_path, n, kills, seed=1, fault=some, backend=backend, timeout=2.0,
+                                          make=report_of_real_length)
+    print(f"\n{backend}: {valid} valid, {quarantined} quarantined, {again} asked again after kills", end=" ")
+    # At each kill eight requests were under way; their answers had nobody to come to.
+    assert valid + quarantined == n and valid > 0.99 * n and again <= kills * 8
 
 
-@pytest.mark.slow
-def test_five_kills(tmp_path):
-    assert survive(tmp_path, n=2000, kills=5, seed=1) <= 5 * 8
+def test_the_reports_are_as_long_as_those_of_open_i():
+    words = sorted(len(report_of_real_length(i).split()) for i in range(5000))
+    assert words == sorted(number_of_words(i) for i in range(5000))
+    assert (words[0], words[-1]) >= (3, 120) and len({report_of_real_length(i) for i in range(5000)}) == 5000
+    assert words[250] == pytest.approx(15, abs=1) and words[2500] == pytest.approx(34, abs=1)
+    assert words[4750] == pytest.approx(77, abs=4)
 
 
 @pytest.mark.slow
 def test_resuming_fifty_thousand_finished_reports_is_quick(tmp_path):
-    from data_prep.extract.cache import VALID
-
-    reports = [f"{make_report(i)}{' x' * 60}" for i in range(50_000)]
+    reports = [report_of_real_length(i) for i in range(50_000)]
     with Server() as server:
         job = make_job("openai", server, tmp_path)
-        with Cache(job.cache) as cache:
-            cache._db.execute("BEGIN")
+        with Cache(job.cache) as cache, cache._transaction():
             for report in reports:
-                cache._db.execute("INSERT INTO replies VALUES (?, ?, ?, '', x'', 0, 0, 0)",
-                                  (job.key(report), job.scope, VALID))
-            cache._db.execute("COMMIT")
+                reply = zlib.compress(json.dumps(evidence_reply(report)).encode(), 1)
+                cache._db.execute("INSERT INTO replies VALUES (?, ?, ?, '', ?, 650, 200, 0)",
+                                  (job.key(report), job.scope, VALID, reply))
         started = time.monotonic()
-        assert extract(lambda: reports, job).asked == 0
-        assert time.monotonic() - started < 5 and not server.calls
+        summary = stage.ask(lambda: reports, job, terms=lambda: ("open",), where="", progress=False)
+        seconds = time.monotonic() - started
+        print(f"\nresumed in {seconds:.2f} s", end=" ")
+        assert summary.asked == 0 and seconds <= 5 and not server.calls
+        assert Replies(job).extract(reports[-1]).evidence

@@ -1,6 +1,8 @@
 """Request rate against a bare loop over the same package: same requests, same concurrency, in turns."""
 
 import asyncio
+import csv
+import random
 import subprocess
 import sys
 import time
@@ -81,19 +83,50 @@ def test_keeps_up_with_a_bare_loop(backend, bare, tmp_path, monkeypatch):
     try:
         url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
         bare(url, load_task("evidence"))  # Imports and warms up.
-        rates = {"bare": 0.0, "ours": 0.0}
+        rates, spent = {"bare": 0.0, "ours": 0.0}, {"bare": float("inf"), "ours": float("inf")}
         for turn in range(3):
             job = Job(backend, Settings(model="m", base_url=url + ("/v1" if backend == "openai" else ""),
                                         concurrency=CONCURRENCY), str(tmp_path / f"{turn}.sqlite"))
             for name, run in (("bare", lambda: bare(url, load_task("evidence"))),
                               ("ours", lambda job=job: extract(lambda: REPORTS, job))):
-                started = time.perf_counter()
+                started, cpu = time.perf_counter(), time.process_time()
                 run()
                 rates[name] = max(rates[name], len(REPORTS) / (time.perf_counter() - started))
+                spent[name] = min(spent[name], time.process_time() - cpu)
     finally:
         process.stdin.close()
         process.wait(10)
-    print(f"\n{backend}: bare {rates['bare']:.0f}/s, ours {rates['ours']:.0f}/s, "
-          f"{rates['ours'] / rates['bare']:.2f}", end=" ")
-    # 0.77 to 0.83 on a quiet machine with two cores; on a busy one the server and both loops fight for them.
-    assert rates["ours"] >= 0.5 * rates["bare"]
+    by_clock, by_cpu = rates["ours"] / rates["bare"], spent["bare"] / spent["ours"]
+    print(f"\n{backend}: bare {rates['bare']:.0f}/s, ours {rates['ours']:.0f}/s, ratio {by_clock:.2f}, of requests per "
+          f"second of CPU {by_cpu:.2f}", end=" ")
+    # Where others use the machine the clock tells about them; the time on the CPU (without the server) does not.
+    assert max(by_clock, by_cpu) >= 0.7
+
+
+WORDS = ("there", "is", "a", "small", "left", "pleural", "effusion", "and", "no", "pneumothorax", "compared", "with",
+         "___", "heart", "size", "normal", "2.5", "cm", "nodule", "patient", "accentuates", "lower", "lobes", "same")
+
+
+@pytest.mark.slow
+def test_the_dry_run_of_a_data_set_as_large_as_mimic_cxr(tmp_path):
+    rng = random.Random(0)
+    path, n, texts = tmp_path / "studies.csv", 227_835, []
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("study_id", "subject_id", "split", "report"))
+        for i in range(n):
+            # Findings and impression have some 60 words there, 90 here. One report in twenty is an equal one.
+            words = rng.choices(WORDS, k=round(rng.lognormvariate(4.4, 0.45)))
+            texts.append(texts[-1] if i % 20 == 19 else f"FINDINGS: Case {i}. {' '.join(words)}.")
+            writer.writerow((f"s{i}", f"p{i}", "train", texts[-1]))
+    started = time.monotonic()
+    process = subprocess.run(
+        [sys.executable, "-m", "data_prep.build", "--config=configs/data/table.py", f"--config.table.path={path}",
+         "--config.extractor=openai", "--config.llm.model=gpt-4o-mini", "--dry_run"],
+        cwd=ROOT, env=environment(), text=True, capture_output=True, check=False)
+    seconds = time.monotonic() - started
+    print(f"\ndry run of {n} reports: {seconds:.1f} s", end=" ")
+    assert process.returncode == 0, process.stderr
+    assert f"reports {n}, different {len(set(texts))} ({n // 20} duplicates)" in process.stdout
+    assert "offline estimate, error about 20%" in process.stdout and " USD, list prices of " in process.stdout
+    assert seconds <= 60

@@ -6,7 +6,7 @@ import pytest
 from lgdea_jax.cli import UserError
 from lgdea_jax.findings.label_sets import LABEL_SETS, labels_from_evidence
 from lgdea_jax.findings.prompts import STYLES, negative_prompts, positive_prompts
-from lgdea_jax.findings.vocabulary import BY_NAME, FINDINGS, canonical, find
+from lgdea_jax.findings.vocabulary import BY_NAME, FINDINGS, LABEL_ONLY, LABELLED, canonical, find, find_label
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN, Evidence
 
 
@@ -27,10 +27,11 @@ def test_the_vocabulary_refers_to_itself_only():
 
 
 def test_label_sets_have_the_official_sizes_and_known_names():
-    sizes = {"chexpert14": 14, "chexpert5": 5, "chestxray14": 14, "ct_rate18": 18, "openi33": 33, "phantom": 12}
+    sizes = {"chexpert14": 14, "chexpert5": 5, "chestxray14": 14, "ct_rate18": 18, "openi33": 33, "phantom": 12,
+             "chestxdet10": 10, "vindr28": 28, "ms_cxr8": 8, "covidx3": 3}
     assert {name: len(names) for name, names in LABEL_SETS.items()} == sizes
     for names in LABEL_SETS.values():
-        assert len(set(names)) == len(names) and set(names) <= set(BY_NAME)
+        assert len(set(names)) == len(names) and set(names) <= set(LABELLED)
 
 
 @pytest.mark.parametrize(("column", "name"), [
@@ -105,3 +106,15 @@ def test_prompts_name_sides_and_refuse_the_unknown():
         positive_prompts("Effusions")
     with pytest.raises(UserError, match="style"):
         negative_prompts("Mass", style="mri")
+
+
+def test_labels_that_reports_are_not_asked_about_stay_apart():
+    assert not {finding.name for finding in LABEL_ONLY} & set(BY_NAME)
+    assert len(LABELLED) == len(FINDINGS) + len(LABEL_ONLY)
+    assert find("COVID-19") is None and find_label("covid_19") == "COVID-19"
+    # VinDr-CXR's spellings, and one that everybody shares.
+    names = {"Nodule/Mass": "Nodule Or Mass", "ILD": "Interstitial Lung Disease", "Lung cavity": "Cavitation",
+             "Pulmonary fibrosis": "Fibrosis", "Other diseases": "Other Disease", "Effusion": "Pleural Effusion"}
+    assert {name: find_label(name) for name in names} == names
+    assert find_label("patient_id") is None
+    assert len(positive_prompts("COVID-19")) >= 4 and "No tuberculosis" in negative_prompts("Tuberculosis")

@@ -1,5 +1,7 @@
 """Writes small DICOM files for tests."""
 
+import warnings
+
 import numpy as np
 import pydicom
 from pydicom.dataset import FileMetaDataset
@@ -18,8 +20,10 @@ def write_dicom(path, pixels, **elements):
     dataset.SamplesPerPixel, dataset.PixelRepresentation = 1, 0
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
-    for name, value in elements.items():
-        setattr(dataset, name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Values that real files have and the standard forbids, like an age of "51".
+        for name, value in elements.items():
+            setattr(dataset, name, value)
     dataset.PixelData = pixels.astype(np.uint8 if dataset.BitsAllocated == 8 else "<u2").tobytes()
     dataset.save_as(path, enforce_file_format=True)
     return path

@@ -104,3 +104,63 @@ def test_calibration_error_by_hand():
     assert weighted == pytest.approx([0.8, 0.2])
     with pytest.raises(ValueError, match="probabilities"):
         c.expected_calibration_error(np.array([1.2]), np.array([1]))
+
+
+@pytest.mark.parametrize("levels", [0, 20])
+def test_curves_equal_scikit_learn(levels):
+    _, scores, labels = _case(1, levels=levels)
+    theirs = sk.roc_curve(labels, scores, drop_intermediate=False)
+    for ours, wanted in zip(c.roc_curve(scores, labels), theirs, strict=True):
+        assert np.allclose(ours, wanted, atol=1e-12, rtol=0)
+    precision, recall, threshold = sk.precision_recall_curve(labels, scores)
+    ours = c.precision_recall_curve(scores, labels)
+    assert np.allclose(ours[0], precision[:-1][::-1], atol=1e-12) and np.allclose(ours[1], recall[:-1][::-1])
+    assert np.array_equal(ours[2], threshold[::-1])
+    assert all(len(part) == 0 for part in c.roc_curve(scores, np.ones(len(scores))))
+    assert all(len(part) == 0 for part in c.precision_recall_curve(scores, np.zeros(len(scores))))
+
+
+@pytest.mark.parametrize("criterion,theirs", [("f1", sk.f1_score), ("mcc", sk.matthews_corrcoef)])
+def test_best_thresholds_equal_a_search_with_scikit_learn(criterion, theirs):
+    for seed in range(5):
+        _, scores, labels = _case(seed, n=80)
+        values = {t: theirs(labels, scores >= t) for t in np.unique(scores)}
+        threshold, value = c.best_threshold(scores, labels, criterion)
+        assert value == pytest.approx(max(values.values()), abs=1e-12)
+        assert threshold == min(t for t, v in values.items() if v == pytest.approx(value, abs=1e-12))
+
+
+def test_official_f1_is_the_public_scripts():
+    """The argmax of 2PR / (P + R) over scikit-learn's curve, thresholds rising: the first, so the lowest, of equals."""
+    scores, labels = np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.array([1, 0, 1, 0, 0])
+    precision, recall, threshold = sk.precision_recall_curve(labels, scores)
+    f1 = 2 * precision * recall / (precision + recall)
+    assert c.best_threshold(scores, labels, "f1") == (threshold[np.argmax(f1)], pytest.approx(f1.max()))
+    # By hand: 0.9 gives 2/3, 0.7 gives 4/5; with a tie between two thresholds the lower one is taken.
+    assert c.best_threshold(scores, labels, "f1") == (0.7, pytest.approx(0.8))
+    tied = c.best_threshold(np.array([4.0, 3, 2, 1]), np.array([1, 0, 0, 1]), "f1")
+    assert tied == (1.0, pytest.approx(2 / 3))  # 4 gives 2 / (1 + 2) as well.
+
+
+def test_threshold_metrics_by_hand():
+    scores, labels = np.array([0.9, 0.8, 0.3, 0.2, 0.1]), np.array([1, 0, 1, 0, UNCERTAIN])
+    matrix = c.at_threshold(scores, labels, 0.8)
+    assert matrix.tolist() == [[1, 1], [1, 1]] and float(c.binary_f1(matrix)) == 0.5
+    weights = np.array([[1, 1, 1, 1, 1], [2, 0, 1, 1, 5]])
+    assert c.at_threshold(scores, labels, 0.8, weights)[1].tolist() == [[1, 0], [1, 2]]
+    assert c.binary_f1(c.at_threshold(scores, labels, 0.8, weights)) == pytest.approx([0.5, 0.8])
+    assert np.isnan(c.binary_f1(np.array([[5, 0], [0, 0]])))
+    for criterion in ("f1", "mcc"):
+        assert np.isnan(c.best_threshold(scores, np.zeros(5), criterion)).all()
+    assert np.isnan(c.best_threshold(scores, np.ones(5), "mcc")).all()
+    assert c.best_threshold(scores, np.ones(5), "f1") == (0.1, 1.0)
+    with pytest.raises(ValueError, match="f1 or mcc"):
+        c.best_threshold(scores, labels, "recall")
+
+
+def test_reliability_by_hand():
+    rows = c.reliability(np.array([0.2, 0.4, 0.9, 1.0, 0.3]), np.array([1, 0, 1, 1, MISSING]), bins=2)
+    assert rows == [(pytest.approx(0.3), 0.5, 2), (pytest.approx(0.95), 1.0, 2)]
+    gaps = sum(size * abs(mean - share) for mean, share, size in rows) / 4
+    assert gaps == pytest.approx(c.expected_calibration_error(np.array([0.2, 0.4, 0.9, 1.0]), np.array([1, 0, 1, 1]),
+                                                              bins=2))

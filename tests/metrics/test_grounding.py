@@ -94,6 +94,15 @@ def test_dice():
     assert g.best_dice(ties, np.array([True, False, False])) == pytest.approx(2 / 3)
 
 
+def test_best_dice_is_the_best_of_all_thresholds():
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        heat, mask = rng.integers(0, 6, (5, 7)).astype(float), rng.random((5, 7)) < 0.3
+        heat[rng.random((5, 7)) < 0.2] = np.nan
+        expected = max(g.dice(heat, mask, t) for t in np.arange(-0.5, 6))
+        assert g.best_dice(heat, mask) == pytest.approx(expected)
+
+
 def test_category_mean():
     values = np.array([1.0, 3.0, np.nan, 10.0])
     categories = np.array(["a", "a", "a", "b"])
@@ -101,3 +110,31 @@ def test_category_mean():
     weights = np.array([[1, 1, 1, 1], [3, 1, 5, 0], [0, 0, 2, 0]])
     out = g.category_mean(values, categories, weights)
     assert out[:2] == pytest.approx([6, 1.5]) and np.isnan(out[2])
+
+
+def test_margins_of_nan_do_not_count():
+    """A map that is defined in the middle only, as after a crop: every metric sees the middle, boxes may reach out."""
+    middle = np.array([[1.0, 5.0, 2.0], [0.0, 4.0, 1.0]])
+    heat = np.pad(middle, ((1, 1), (2, 2)), constant_values=np.nan)
+    inside, outside = np.array([5.0, 4.0]), np.array([1.0, 2.0, 0.0, 1.0])
+    value = (4.5 - 1.0) / np.sqrt(inside.var() + outside.var())
+    reaching = [g.box_slices((0, 3), (4, 1), heat.shape)]  # Through the middle column and both margins.
+    for mode in ("clean", "official"):
+        assert g.cnr(heat, reaching, mode=mode) == pytest.approx((value, value))
+    mask = g.union_mask(reaching, heat.shape)
+    assert g.pointing(heat, mask) == 1.0
+    # Of four pixels in the box two are undefined, and false: 2 predicted inside, 3 to 5 outside or none.
+    assert g.miou(heat, mask, (0.5, 3.0)) == pytest.approx(np.mean([2 / (5 + 4 - 2), 2 / 4]))
+    assert g.dice(heat, mask, 3.0) == pytest.approx(2 * 2 / (2 + 4)) == pytest.approx(g.best_dice(heat, mask))
+    margin = [g.box_slices((0, 0), (4, 2), heat.shape)]  # Nothing of it was seen.
+    assert all(np.isnan(g.cnr(heat, margin, mode=mode)[0]) for mode in ("clean", "official"))
+    assert g.pointing(heat, g.union_mask(margin, heat.shape)) == 0.0
+
+
+def test_empty_boxes_are_left_out():
+    heat = np.arange(6.0)
+    real, empty = (slice(4, 6),), g.box_slices((9,), (3,), heat.shape)
+    assert g.cnr(heat, [empty, real], mode="official") == g.cnr(heat, [real], mode="official")
+    assert g.cnr(heat, [empty, real]) == g.cnr(heat, [real])
+    for mode in ("clean", "official"):
+        assert np.isnan(g.cnr(heat, [empty], mode=mode)[0]) and np.isnan(g.cnr(heat, [], mode=mode)[0])

@@ -35,7 +35,6 @@ def test_metrics_are_the_mean_over_all_orders_of_ties(items, data):
     relevant = np.array([[flag for _, flag in items]])
     ranked = [relevant[0][order] for order in _orders(scores[0])]
     assert r.precision_at_k(scores, relevant, [k])[0, 0] == pytest.approx(np.mean([x[:k].mean() for x in ranked]))
-    assert r.recall_at_k(scores, relevant, [k])[0, 0] == pytest.approx(np.mean([x[:k].any() for x in ranked]))
     expected = np.mean([_average_precision(x, k, relevant.sum()) for x in ranked])
     assert r.map_at_k(scores, relevant, [k])[0, 0] == pytest.approx(expected, nan_ok=True)
 
@@ -63,7 +62,7 @@ def test_order_of_the_gallery_does_not_matter():
     rng = np.random.default_rng(2)
     scores, relevant = rng.integers(0, 5, (20, 60)).astype(float), rng.random((20, 60)) < 0.3
     shuffle = rng.permutation(60)
-    for metric in (r.precision_at_k, r.recall_at_k, r.map_at_k):
+    for metric in (r.precision_at_k, r.map_at_k):
         shuffled = metric(scores[:, shuffle], relevant[:, shuffle], [1, 5, 10])
         assert np.allclose(metric(scores, relevant, [1, 5, 10]), shuffled)
 
@@ -71,7 +70,6 @@ def test_order_of_the_gallery_does_not_matter():
 def test_constant_scores_get_chance():
     relevant = np.zeros((1, 100), bool)
     relevant[0, 0] = True  # An argsort would put it first.
-    assert r.recall_at_k(np.zeros((1, 100)), relevant, [1, 5])[0] == pytest.approx([0.01, 0.05])
     assert r.precision_at_k(np.zeros((1, 100)), relevant, [5])[0, 0] == pytest.approx(0.01)
 
 

@@ -5,14 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lgdea_jax.cli import UserError
 from lgdea_jax.preprocess.image import (
     Letterbox,
     difference_hash,
     fit_shape,
     grey8,
     letterbox,
-    model_transform,
     resize,
     scale_boxes,
     to_grey8,
@@ -152,12 +150,6 @@ def test_heatmap_is_linear_between_centres():
     np.testing.assert_allclose(out, np.tile(expected, (8, 1)), atol=1e-6)
     np.testing.assert_allclose(Letterbox.of((8, 8), 4).heatmap(ramp.T), out.T)
     np.testing.assert_allclose(Letterbox.of((5, 9), 16).heatmap(np.full((1, 1), 3.0)), 3.0)
-
-
-def test_transforms_go_by_name_and_version():
-    assert model_transform("letterbox@1") is letterbox
-    with pytest.raises(UserError, match="letterbox@1"):
-        model_transform("letterbox@2")
 
 
 def test_difference_hash():

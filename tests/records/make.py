@@ -36,7 +36,8 @@ def records(n_labels=3):
             lambda v: np.array(v, np.int8)),
         boxes=st.lists(BOX, max_size=3).map(tuple), has_image=st.booleans(), has_report=st.booleans(),
         sex=st.sampled_from(("", "M", "F")), age=st.floats(0, 120, width=32) | st.just(float("nan")), source=TEXT,
-        licence=TEXT, terms=st.sampled_from(TERMS), language=TEXT, extractor=TEXT, transform=TEXT)
+        licence=TEXT, terms=st.sampled_from(TERMS), language=TEXT, extractor=TEXT, transform=TEXT,
+        label_source=TEXT)
 
 
 def assert_equal(a, b):

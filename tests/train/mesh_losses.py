@@ -27,9 +27,13 @@ def losses(config):
     step = compile_step(config, data, parts, first, mesh)
     out = []
     for number in range(STEPS):
+        if parts.memory and parts.memory.due(number):
+            state["aux"], _ = parts.memory.refresh(state, number)
         state, metrics = step(state, first if number == 0 else next(batches))
         out.append(float(metrics["loss"]))
     batches.close()
+    for leaf in jax.tree.leaves(state["aux"]):
+        assert len(leaf.sharding.device_set) == mesh.size and (mesh.size == 1 or not leaf.sharding.is_fully_replicated)
     split = any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state["params"]))
     assert split == (config.mesh.fsdp > 1), "fsdp must split parameters, and nothing else may"
     return out
@@ -50,6 +54,8 @@ def main(argv):
             config.batch.reports = 0 if method == "supervised" else 8
             config.mesh.data, config.mesh.fsdp = map(int, mesh.split("x"))
             config.optim.warmup_steps, config.optim.rate = 0, 1e-3
+            config.memory.start, config.memory.refresh, config.memory.truth = 0.3, 1, True  # At steps 2 and 3.
+            config.memory.block, config.memory.landmarks = 16, 4
             table[method][mesh] = losses(config)
     print(json.dumps(table))
 

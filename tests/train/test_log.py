@@ -13,7 +13,7 @@ import pytest
 
 from lgdea_jax import cli, train_guards, train_log
 from lgdea_jax.cli import UserError
-from lgdea_jax.train_guards import StopSignals, Watchdog, mean_metrics
+from lgdea_jax.train_guards import StopSignals, Watchdog, check_collapse, mean_metrics
 from lgdea_jax.train_log import Clock, Progress, TrainLog, clock_text, read_rows, utilisation
 from tests.train import runs
 
@@ -196,3 +196,24 @@ def test_no_patient_in_the_log(phantom_data, compile_cache, tmp_path, caplog):
                   cache=compile_cache)
     for record in open_records(phantom_data, "train"):
         assert record.subject_id not in caplog.text and record.study_id not in caplog.text
+
+
+def evidence_metrics(side, table):
+    """Diagnostics of a [items, prototypes] table of evidence, computed apart."""
+    mean = table.mean(0)
+    entropy = -(mean * np.log(np.maximum(mean, 1e-30))).sum()
+    rows = -(table * np.log(np.maximum(table, 1e-30))).sum(1).mean()
+    return {f"evidence/{side}_prototypes": float(np.exp(entropy)), f"evidence/{side}_entropy": float(rows)}
+
+
+@pytest.mark.parametrize("side", ["report", "image"])
+def test_collapsed_evidence_stops_the_run(side):
+    apart = evidence_metrics("report", np.eye(4)) | evidence_metrics("image", np.eye(4))
+    check_collapse(apart, 500, after=100, information=0.1)
+    check_collapse({"loss": 1.0}, 500, after=100, information=0.1)  # Methods without evidence.
+    for table in (np.full((4, 4), 0.25), np.tile([0.97, 0.01, 0.01, 0.01], (4, 1))):  # Even, and all on one prototype.
+        collapsed = apart | evidence_metrics(side, table)
+        with pytest.raises(UserError, match=rf"the {side} evidence has collapsed .* stop_report=True"):
+            check_collapse(collapsed, 100, after=100, information=0.1)
+        check_collapse(collapsed, 99, after=100, information=0.1)
+        check_collapse(collapsed, 500, after=100, information=0.0)

@@ -92,8 +92,8 @@ def test_another_transform_or_schema_version(phantom_data, tmp_path):
     other = copy_of(phantom_data, tmp_path / "a", lambda text: text.replace('"grey8@1"', '"grey8@2"'))
     with pytest.raises(UserError, match="made with the transform grey8@2; this code trains on grey8@1"):
         runs.here(tmp_path / "run", other)
-    newer = copy_of(phantom_data, tmp_path / "b", lambda text: text.replace('schema_version": 1', 'schema_version": 9'))
-    with pytest.raises(UserError, match="schema version 9, this code reads version 1"):
+    newer = copy_of(phantom_data, tmp_path / "b", lambda text: text.replace('schema_version": 2', 'schema_version": 9'))
+    with pytest.raises(UserError, match="schema version 9, this code reads version 2"):
         runs.here(tmp_path / "run", newer)
 
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from lgdea_jax import cli
+from lgdea_jax import cli, train
 from lgdea_jax.cli import UserError
 from lgdea_jax.predictor import load_predictor
 from tests.train import runs
@@ -135,3 +135,20 @@ def test_the_phantom_data_set_is_made_on_the_spot(compile_cache, tmp_path):
     assert runs.here(tmp_path / "run", tmp_path / "made", *flags, cache=compile_cache) == 0
     assert (tmp_path / "made" / "dataset.json").is_file()
     assert cli.read_config("configs/phantom.py").data.make_from == "configs/data/phantom.py"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [True, False])
+def test_without_the_stop_gradient_the_alarm_stops_the_run_within_200_steps(stop, phantom_data, compile_cache,
+                                                                            tmp_path):
+    config = cli.read_config("configs/phantom.py")
+    config.method, config.methods.lgdea_pairs.stop_report = "lgdea_pairs", stop
+    config.data.dir, config.compile_cache = str(phantom_data), str(compile_cache)
+    config.model.image.resnet.sizes.width = 8
+    config.total_steps, config.optim.warmup_steps, config.eval.every, config.batch.pairs = 200, 50, 0, 16
+    config.checkpoint.every, config.log.tensorboard, config.eval.records = 200, False, 8
+    if stop:
+        assert train.train(config, tmp_path) == cli.OK
+    else:
+        with pytest.raises(UserError, match=r"evidence has collapsed .* stop_report=True"):
+            train.train(config, tmp_path)

@@ -1,0 +1,27 @@
+"""What the configs of official releases share; no data set by itself."""
+
+from ml_collections import ConfigDict
+
+from . import llm
+
+
+def dataset(name, group, *, extractor="rules"):
+    """The config of the data set `name`, whose reader is the source of the same name.
+
+    Args:
+      name: of data set, source and group; names the files.
+      group: the group's keys, those of the source.
+      extractor: of evidence from the reports.
+    """
+    config = ConfigDict()
+    config.name = name
+    config.source = name
+    config[name] = ConfigDict(group)
+    config.image_size = 512  # The longer side; smaller images are not enlarged.
+    config.image_encoding = "png"  # png, jpeg or raw.
+    config.extractor = extractor  # rules, none, or a language model: openai, genai, gemini.
+    config.llm = llm.get_config()
+    config.tokenizer = ConfigDict({"vocab_size": 16000})
+    config.shard_studies = 1000
+    config.workers = 0  # 0: all cores. Does not change the result.
+    return config

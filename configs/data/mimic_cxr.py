@@ -1,0 +1,22 @@
+"""MIMIC-CXR with MIMIC-CXR-JPG or with DICOM (see data_prep/sources/mimic_cxr.py for the layouts).
+
+    python -m data_prep.build --config=configs/data/mimic_cxr.py --config.mimic_cxr.path=MIMIC --out=DATA
+"""
+
+from .common import dataset
+
+
+def get_config(arg=None):
+    """`arg` is not used."""
+    del arg
+    return dataset("mimic_cxr", {
+        "path": "",  # The folder with mimic-cxr-2.0.0-split.csv.gz and the other tables.
+        "images": "auto",  # The folder with p10/, p11/, ...; auto: files/ in `path`; none: reports only.
+        "image_format": "auto",  # jpg, dicom, or auto: what there is.
+        "reports": "auto",  # The folder with p10/p10000032/s50414267.txt; none: images only.
+        "report_sections": ("findings", "impression", "last_paragraph"),
+        "labels": "chexpert",  # chexpert, negbio or none.
+        "patients": "",  # MIMIC-IV's patients.csv.gz, for sex and age.
+        "views": "all",  # all, or frontal: PA and AP only.
+        "verify": "tables",  # SHA-256 of the tables, of all files, or none.
+    })

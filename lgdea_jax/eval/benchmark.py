@@ -1,0 +1,108 @@
+"""What sets one benchmark apart from another, and the evaluators that follow from it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from lgdea_jax.evaluators import tasks
+from lgdea_jax.evaluators.base import EvalData, Evaluator
+from lgdea_jax.evaluators.class_retrieval import ClassRetrieval
+from lgdea_jax.evaluators.grounding import Grounding
+from lgdea_jax.evaluators.retrieval import Retrieval
+from lgdea_jax.evaluators.zero_shot import ON_ITSELF, Prompts, ZeroShot
+from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, Record
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """One benchmark.
+
+    Attributes:
+      name: of its module; summary: for --help.
+      tasks: what is measured unless --tasks says otherwise.
+      findings: the labels that are scored, in order; () for all that the data set has.
+      groups: {name: findings} to be averaged besides.
+      rare_below: findings with fewer positives among the evaluated images are averaged as "tail", the others as "head";
+        0 for no such split.
+      prompts: the benchmark's own, by finding.
+      exclusive: an image has exactly one of the labels.
+      scoring, ensemble: of the official zero-shot protocol.
+      public: whether public scripts have a protocol of their own; without one both modes classify alike.
+      crop: the official geometry's crop (BioViL's 480 or 448), 0 for the checkpoint's own transform.
+      sigma: of the official smoothing of heatmaps, in patches.
+      views: "frontal" leaves laterals out.
+      blank_is_negative: a label that is not given counts as negative (CheXpert's program leaves out what a report
+        does not mention).
+      keep: which records count; None for all. `keep_note` says it in words.
+      split: what is evaluated unless --split says otherwise.
+      guard: refuse checkpoints that were trained on the evaluated subjects.
+    """
+
+    name: str
+    summary: str
+    tasks: tuple[str, ...] = tasks.TASKS
+    findings: tuple[str, ...] = ()
+    groups: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    rare_below: int = 0
+    prompts: Mapping[str, Prompts] = dataclasses.field(default_factory=dict)
+    exclusive: bool = False
+    scoring: str = "pair"
+    ensemble: str = "normalised"
+    public: bool = True
+    crop: int = 0
+    sigma: float = 0.0
+    views: str = "all"
+    blank_is_negative: bool = False
+    keep: Callable[[Record], bool] | None = None
+    keep_note: str = ""
+    split: str = "test"
+    guard: bool = True
+
+    def filled(self, labels: np.ndarray) -> np.ndarray:
+        """int8 labels with blanks as the benchmark takes them."""
+        return np.where(labels == MISSING, NEGATIVE, labels).astype(np.int8) if self.blank_is_negative else labels
+
+    def groups_of(self, data: EvalData) -> dict[str, tuple[str, ...]]:
+        """`groups`, and head and tail by the number of positives."""
+        if not self.rare_below:
+            return dict(self.groups)
+        count = dict(zip(data.label_names, (data.labels == POSITIVE).sum(0).tolist()))
+        return {**self.groups, "head": tuple(name for name, n in count.items() if n >= self.rare_below),
+                "tail": tuple(name for name, n in count.items() if n < self.rare_below)}
+
+    def transform(self, mode: str) -> str | None:
+        """How images are seen in a mode: None for the checkpoint's own transform."""
+        return f"biovil{self.crop}@1" if self.crop and mode == "official" else None
+
+
+def zero_shot(benchmark: Benchmark, data: EvalData, mode: str, *, how: Mapping[str, str], thresholds: Any = None,
+              thresholds_from: str = "") -> ZeroShot:
+    """The zero-shot evaluator of a mode: official scripts' cosines and thresholds, or the model's own way of being
+    asked, `how` (`evaluators.tasks.asked_as`)."""
+    common: dict[str, Any] = {"prompts": benchmark.prompts, "exclusive": benchmark.exclusive,
+                              "groups": benchmark.groups_of(data)}
+    if mode == "official" and benchmark.public:
+        exclusive = benchmark.exclusive
+        return ZeroShot(data, scoring="positive" if exclusive else benchmark.scoring, ensemble=benchmark.ensemble,
+                        thresholds=None if exclusive else ON_ITSELF, **common)
+    ensemble = benchmark.ensemble if benchmark.exclusive else "mean"
+    if benchmark.exclusive:  # The class that fits best: denials of the others say nothing.
+        how = {**how, "scoring": "positive"}
+    return ZeroShot(data, **how, ensemble=ensemble, thresholds=thresholds, thresholds_from=thresholds_from,
+                    **common)
+
+
+def evaluator(benchmark: Benchmark, task: str, data: EvalData, mode: str, *, seed: int, how: Mapping[str, str],
+              thresholds: Any = None, thresholds_from: str = "", candidates: str = "auto") -> Evaluator:
+    """The evaluator of a task in a mode."""
+    if task == "zero_shot":
+        return zero_shot(benchmark, data, mode, how=how, thresholds=thresholds, thresholds_from=thresholds_from)
+    if task == "grounding":
+        return Grounding(data, mode=mode, sigma=benchmark.sigma if mode == "official" else 0.0)
+    if benchmark.exclusive:
+        return ClassRetrieval(data, mode=mode, candidates=candidates, prompts=benchmark.prompts)
+    return Retrieval(data, mode=mode, seed=seed)

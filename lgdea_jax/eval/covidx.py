@@ -1,0 +1,28 @@
+"""COVIDx CXR (Wang et al., 2020): normal, pneumonia and COVID-19 as exclusive classes.
+
+    python -m lgdea_jax.eval.covidx --checkpoint=RUN --data_dir=DATA --out=OUT
+
+Read: DATA built with configs/data/covidx.py; the version of COVIDx is in its name and must be stated with the numbers,
+as its test sets differ. Prompts: of `findings/prompts.py`, positive ones only; the highest class wins. Accuracy, macro
+precision, recall and F1, kappa, and the AUROC of each class against the others. Both modes are alike.
+"""
+
+from __future__ import annotations
+
+from lgdea_jax import cli
+from lgdea_jax.eval import common
+from lgdea_jax.eval.benchmark import Benchmark
+from lgdea_jax.findings.label_sets import LABEL_SETS
+
+BENCHMARK = Benchmark(
+    "covidx", "Zero-shot COVID-19 on COVIDx: accuracy and AUROC over exclusive classes.",
+    tasks=("zero_shot",), findings=LABEL_SETS["covidx3"], exclusive=True)
+
+
+def main(argv: list[str]) -> int:
+    """Parses the flags and evaluates; returns the exit status."""
+    return common.run_benchmark(BENCHMARK, argv)
+
+
+if __name__ == "__main__":
+    cli.run(main)

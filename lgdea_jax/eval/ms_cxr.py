@@ -1,0 +1,40 @@
+"""MS-CXR (Boecking et al., ECCV 2022): phrase grounding with boxes on MIMIC-CXR images.
+
+    python -m lgdea_jax.eval.ms_cxr --checkpoint=RUN --data_dir=DATA --out=OUT
+
+Read: DATA built with configs/data/ms_cxr.py, boxes with their phrase and category. Prompts: the phrases themselves. A
+sample is an image with a phrase and all boxes of that phrase; values are means inside a category, then over categories.
+- official: BioViL's geometry (shorter side 512, centre crop 480, --crop=448 for BioViL-T's; NaN outside the crop), a
+  Gaussian of 1.5 patches, nearest upsampling; CNR box after box; mIoU on the raw similarities. The crop is the
+  protocol's, not the checkpoint's transform.
+- clean: the checkpoint's own transform, no smoothing, CNR of the union of the boxes, mIoU on the rescaled heatmap.
+Subjects of MS-CXR in the checkpoint's training data are refused: all of them are MIMIC-CXR subjects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from lgdea_jax import cli
+from lgdea_jax.eval import common
+from lgdea_jax.eval.benchmark import Benchmark
+from lgdea_jax.preprocess.centre_crop import CROPS
+
+BENCHMARK = Benchmark(
+    "ms_cxr", "Phrase grounding on MS-CXR: CNR, mIoU, pointing game and Dice, in BioViL's protocol and in a clean one.",
+    tasks=("grounding",), crop=480, sigma=1.5)
+
+
+def main(argv: list[str]) -> int:
+    """Parses the flags and evaluates; returns the exit status."""
+    parser = common.make_parser(BENCHMARK)
+    parser.add_argument("--crop", type=int, choices=(*CROPS, 0), default=BENCHMARK.crop,
+                        help="of the official geometry: 480 (BioViL), 448 (BioViL-T), or 0 for the checkpoint's own "
+                             "transform (default: 480)")
+    args = parser.parse_args(argv)
+    return common.evaluate(args, argv, dataclasses.replace(BENCHMARK, crop=args.crop), Path(args.data_dir))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,76 @@
+"""What a reader must know beside the numbers of a mode, in sentences, from the `info` in results.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def notes(infos: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The remarks on some modes, each once; what is not true of all modes says of which.
+
+    Args:
+      infos: {mode: `info` of its entry in `results`}.
+    """
+    modes: dict[str, list[str]] = {}
+    for mode, info in infos.items():
+        for line in _of_mode(info):
+            modes.setdefault(line, []).append(mode)
+    return [line if len(said) == len(infos) else f"{', '.join(said)}: {line}" for line, said in modes.items()]
+
+
+def _of_mode(info: Mapping[str, Any]) -> list[str]:
+    lines = [str(info["selection"])] if info.get("selection") else []
+    if "zero_shot" in info:
+        lines += _zero_shot(info["zero_shot"])
+    if "retrieval" in info:
+        lines += _retrieval(info["retrieval"])
+    if info.get("grounding", {}).get("samples"):
+        part = info["grounding"]
+        smooth = f", smoothed by {part['sigma']:g} patches" if part["sigma"] else ""
+        lines.append(f"grounding: {part['boxes']} boxes of {part['images']} images, seen through {part['transform']}, "
+                     f"grid {' x '.join(map(str, part['grid']))}{smooth}, pointing by chance "
+                     f"{part['pointing_by_chance']:.3f}")
+    for name, part in info.items():
+        if name.startswith("probe@"):
+            lines.append(f"{name}: logistic regression on {part['width']} frozen features of {part['train_images']} "
+                         f"images ({part['train_subjects']} subjects), C = {part['penalty']} ({part['penalty_from']})"
+                         + (f"; leaves out {', '.join(part['left_out'])}" if part["left_out"] else ""))
+    return lines
+
+
+def _zero_shot(info: Mapping[str, Any]) -> list[str]:
+    by = {"mean": "mean of the prompts' embeddings", "normalised": "cosine to the mean of the normalised prompts",
+          "max": "cosine to the nearest prompt"}[info["ensemble"]]
+    against = ", against the negative prompts" if info["scoring"] == "pair" else ", positive prompts only"
+    lines = [f"zero-shot: {by}{against}"]
+    if info.get("own_prompts"):
+        lines.append(f"zero-shot: the benchmark's own prompts for {', '.join(info['own_prompts'])}")
+    if "thresholds" in info:
+        lines.append(f"zero-shot: thresholds of F1 and MCC chosen on {info['thresholds_from']}")
+    lines.append("accuracy, kappa and the macro values: over images of exactly one class")
+    return lines + [f"zero-shot leaves out {', '.join(info[key])} ({why})"
+                    for key, why in (("one_class_only", "one class only"), ("no_prompts", "no prompts")) if info[key]]
+
+
+def _retrieval(info: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if "class_candidates" in info:
+        part = info["class_candidates"]
+        own = ", the own report left out" if info["mode"] == "clean" and "report" in part["kind"] else ""
+        lines.append(f"precision@K: {part['queries']} images, {part['candidates']} candidates ({part['kind']}){own}")
+    if "precision" in info:
+        part = info["precision"]
+        own = "the own one among them" if part["own_report_is_a_candidate"] else "the own one left out"
+        chance = "" if part["chance"] is None else f", chance {part['chance']:.3f}"
+        few = f"; too few of {', '.join(part['classes_left_out'])}" if part["classes_left_out"] else ""
+        if part["candidates"] > 0:
+            lines.append(f"precision@K: {part['candidates']} reports of single-finding studies, {own}, "
+                         f"{part['per_class']} in each of {len(part['classes'])} classes{chance}{few}")
+        else:
+            lines.append(f"precision@K: undefined without two classes of single-finding studies{few}")
+    if "recall" in info:
+        part = info["recall"]
+        lines.append(f"recall@K: {part['reports']} reports, one per study ({part['distinct_reports']} counted as "
+                     f"distinct), {part['images']} images; a hit is {part['hit']}")
+    return lines

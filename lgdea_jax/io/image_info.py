@@ -1,0 +1,40 @@
+"""What the readers of image files give besides the pixels, and what they raise when a file cannot be used."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+# More pixels than any radiograph has: a damaged or hostile header could ask for any amount of memory otherwise.
+MAX_PIXELS = 1 << 27
+
+
+class UnreadableImage(Exception):
+    """An image file that cannot be used; the message is a short reason without a path."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageInfo:
+    """What a file says about its image.
+
+    Attributes:
+      file_format: "png", "jpeg" or "dicom".
+      mode: the file's pixels: "grey8", "grey16", "rgb", "rgba", "palette" or "grey1".
+      spacing: mm per pixel (row, column); 0 where the file does not say.
+      conversions: what had to be converted to get the array, for counting ("palette", "monochrome1", "window", ...).
+      view, modality: from DICOM, "" otherwise.
+      sex: of the subject, from DICOM: "M", "F" or ""; age: years, NaN where the file does not say.
+    """
+
+    file_format: str
+    mode: str
+    spacing: tuple[float, float] = (0.0, 0.0)
+    conversions: tuple[str, ...] = ()
+    view: str = ""
+    modality: str = ""
+    sex: str = ""
+    age: float = math.nan

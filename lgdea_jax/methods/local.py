@@ -1,0 +1,83 @@
+"""Word-region alignment (GLoRIA, Huang et al., ICCV 2021): every word of a report attends to the patches it is about.
+
+    python -m lgdea_jax.train --config=configs/phantom.py --workdir=RUN --config.method=local
+
+Beside CLIP's global loss, a report and an image match as well as the report's words match the regions that they attend
+to. Zero-shot scores and retrieval use the global embeddings (the word-region score is no product of two vectors, and
+costs a pass over words and patches for every couple); grounding uses the patches that the words are aligned with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lgdea_jax.losses import contrastive
+from lgdea_jax.methods import _rows
+from lgdea_jax.methods.clip import diagnostics
+
+__all__ = ["LOSSES", "NEEDS", "diagnostics", "image_embedding", "losses", "text_embedding"]
+
+NEEDS = ("image", "text")
+LOSSES = ("contrastive", "local")
+
+
+def losses(outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Any, step: jax.Array, *, terms: tuple[str, ...],
+           attention_temperature: float, word_temperature: float, local_temperature: float) -> dict[str, jax.Array]:
+    """`contrastive`: as `clip`. `local`: the same over word-region scores.
+
+    Args:
+      attention_temperature: of a word's attention over patches (GLoRIA's 1 / tau_1).
+      word_temperature: of the log-sum-exp over words (1 / tau_2): small is the best word, large their mean.
+      local_temperature: of the contrast (1 / tau_3).
+    """
+    targets = _rows.row_targets(_rows.same_study(rows))
+    result = {}
+    if "contrastive" in terms:
+        result["contrastive"] = contrastive.soft_contrastive(
+            *_rows.paired(outputs, rows), outputs["logit_scale"], targets)
+    if "local" in terms:
+        count = rows["num_pairs"]
+        scores = word_region_scores(
+            outputs["text"]["tokens"][:count], outputs["text"]["mask"][:count], outputs["image"]["patches"][:count],
+            attention_temperature=attention_temperature, word_temperature=word_temperature)
+        result["local"] = contrastive.scored_contrastive(scores / local_temperature, targets)
+    return result
+
+
+def word_region_scores(words: jax.Array, mask: jax.Array, patches: jax.Array, *, attention_temperature: float,
+                       word_temperature: float) -> jax.Array:
+    """How well each report's words match each image's regions (GLoRIA, equations 3-6).
+
+    A word w attends to the patches, a_l = softmax_l(w . v_l / attention_temperature); its match is the cosine of w and
+    sum_l a_l v_l; a report's score is word_temperature log mean_w exp(match / word_temperature).
+
+    Args:
+      words: [R, T, D] unit vectors; mask: bool [R, T], words that exist; patches: [I, L, D] unit vectors.
+
+    Returns:
+      float32 [I, R], in [-1, 1]; one image at a time, so that nothing of size I x R x T x L is held.
+    """
+
+    def one(image: jax.Array) -> jax.Array:
+        similarity = jnp.einsum("rtd,ld->rtl", words, image)
+        context = contrastive.normalize(jax.nn.softmax(similarity / attention_temperature, axis=-1) @ image)
+        match = jnp.sum(words * context, axis=-1) / word_temperature
+        pooled = jax.nn.logsumexp(match, axis=-1, where=mask) - jnp.log(jnp.maximum(mask.sum(axis=-1), 1))
+        return word_temperature * jnp.where(mask.any(axis=-1), pooled, 0.0)
+
+    return jax.lax.map(jax.checkpoint(one), patches)
+
+
+def image_embedding(outputs: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Pooled image; the patches that words attend to."""
+    return {"embedding": outputs["image"]["pooled"], "patches": outputs["image"]["patches"]}
+
+
+def text_embedding(outputs: Mapping[str, Any], weight: jax.Array) -> dict[str, jax.Array]:
+    """Pooled text for scores; the mean word for grounding."""
+    total = jnp.einsum("rtd,rt->rd", outputs["text"]["tokens"], outputs["text"]["mask"].astype(jnp.float32))
+    return {"embedding": outputs["text"]["pooled"], "query": contrastive.normalize(total)}

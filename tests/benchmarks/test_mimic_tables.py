@@ -1,0 +1,20 @@
+"""The measurement of MIMIC-sized tables, on small ones."""
+
+import json
+
+from benchmarks import mimic_tables
+from lgdea_jax import cli
+
+
+def test_every_study_is_read_and_split(capfd):
+    assert mimic_tables.main(["--images=3000", "--studies=1800"]) == cli.OK
+    found = json.loads(capfd.readouterr().out.splitlines()[-1])
+    assert found["images"] == 3000 and sum(found["studies"].values()) == 1800
+    assert found["studies"]["train"] > 1600 and set(found["studies"]) == {"train", "validation", "test"}
+    assert found["megabytes"] < 1000 and found["sent_megabytes"] <= 1
+
+
+def test_too_slow_or_too_large_fails(monkeypatch, capfd):
+    monkeypatch.setattr(mimic_tables, "MEGABYTES", 1)
+    assert mimic_tables.main(["--images=30", "--studies=20"]) == cli.FAULT
+    capfd.readouterr()

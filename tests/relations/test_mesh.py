@@ -1,0 +1,23 @@
+"""Arrays split by rows over eight devices: the same numbers, and with a shard a device no row travels."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.train import runs
+
+
+@pytest.mark.slow
+def test_eight_devices():
+    done = subprocess.run([sys.executable, "tests/relations/mesh_relations.py", "8x1,4x2"], cwd=runs.ROOT,
+                          env=runs.environment(devices=8), capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    table = json.loads(done.stdout.strip().splitlines()[-1])
+    for mesh in ("8x1", "4x2"):
+        assert set(table[mesh]) == {"anchors", "sparse", "knn"} and max(table[mesh].values()) < 1e-5
+        gathered = table["gathered"][mesh]
+        assert gathered["8"] == 0
+        # One shard for eight devices is right, and slow: this is what the argument is for.
+        assert gathered["1"] >= table["elements"]
