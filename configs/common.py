@@ -28,6 +28,7 @@ def get_config(arg=None):
     config.seed = 0
     config.total_steps = 1000
     config.dtype = "float32"  # Of matrix products: float32 or bfloat16. Parameters and losses stay float32.
+    config.dry_run = False  # Say what a step would cost on the devices at hand, without data, and stop.
     config.init_from = ""  # A run whose parameters to start from ...
     config.init_parts = ()  # ... all of them, or these modules, e.g. image_tower.
 

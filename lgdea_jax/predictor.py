@@ -114,7 +114,7 @@ class Predictor:
 
 
 def patch_grid(graphdef: Any, params: Any, image_size: int) -> tuple[tuple[int, ...], float]:
-    """((rows, columns) of the image tower's patches, their `offset` in pixels); ((), 0) without an image tower.
+    """((rows, columns) of the image tower's patches, the tower's `offset` in cells); ((), 0) without an image tower.
 
     Nothing is computed.
     """
@@ -124,7 +124,7 @@ def patch_grid(graphdef: Any, params: Any, image_size: int) -> tuple[tuple[int, 
         tower = nnx.merge(graphdef, params).image_tower
         if tower is not None:
             pooled, out = tower(image)
-            found[0] = tuple(out["grid"]), tower.offset
+            found[0] = tuple(out["grid"]), tower.offset * out["grid"][0] / image_size
             return pooled
         return image
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 
-from lgdea_jax import assemble, cli, sharding
+from lgdea_jax import assemble, cli, dry_run, sharding
 from lgdea_jax.checkpoint import Checkpoints
 from lgdea_jax.cli import UserError
 from lgdea_jax.train_data import Data, device_batches, prepare_data
@@ -80,6 +80,10 @@ def train(config: Any, workdir: str | Path) -> int:
         log.setLevel(logging.WARNING)  # Process 0 tells.
     if config.compile_cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.compile_cache).expanduser()))
+    if config.dry_run:
+        for line in dry_run.dry_run(config, sharding.make_mesh(**config.mesh)):
+            log.info(line)
+        return cli.OK
     workdir = Path(workdir)
     try:
         workdir.mkdir(parents=True, exist_ok=True)

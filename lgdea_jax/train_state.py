@@ -219,7 +219,7 @@ def check_resume(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
                 yield f"{prefix}{key}", value
 
     # A key that the earlier run did not know yet: what is now its default is what that run did.
-    defaults = dict(leaves(cli.read_config("configs/common.py").to_dict()))
+    defaults = dict(leaves(json.loads(cli.read_config("configs/common.py").to_json_best_effort())))
     old, new = {**defaults, **dict(leaves(then["config"]))}, dict(leaves(now["config"]))
     changed = [key for key in sorted(set(old) | set(new))
                if key.split(".")[0] in FIXED_ON_RESUME and key not in FREE_ON_RESUME and old.get(key) != new.get(key)]

@@ -152,8 +152,8 @@ class Letterbox:
 
         Args:
           grid: [gh, gw], one value per patch; patch (0, 0) is the square's top left corner.
-          patch_offset: pixels of the square by which what a patch looks at lies right of and below the middle of its
-            cell (negative: left and above); see the image towers' `offset`.
+          patch_offset: by how many cells what a patch looks at lies right of and below the middle of its cell
+            (negative: left and above); see the image towers' `offset`.
 
         Returns:
           float32 [H, W]: bilinear between the patches' centres, constant outside the outermost ones; what lies on the
@@ -170,7 +170,7 @@ class Letterbox:
     def _positions(self, axis: int, cells: int, patch_offset: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For every original pixel along `axis`: the two patches around its centre and the second one's share."""
         centre = (np.arange(self.original[axis]) + 0.5) * (self.content[axis] / self.original[axis])
-        place = (centre + self.offset[axis] - patch_offset) * (cells / self.size) - 0.5
+        place = (centre + self.offset[axis]) * (cells / self.size) - 0.5 - patch_offset
         place = np.clip(place, 0, cells - 1)
         low = np.minimum(place.astype(np.int64), max(cells - 2, 0))
         high = np.minimum(low + 1, cells - 1)

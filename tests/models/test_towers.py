@@ -67,8 +67,10 @@ def test_parameters_are_float32_and_not_weakly_typed(make):
 
 
 def test_vit_gap_is_the_mean_of_the_patches():
-    pooled, out = apply(tiny_vit(), images())
-    np.testing.assert_allclose(pooled, np.mean(out["patches"], axis=1), rtol=1e-4, atol=1e-6)
+    for family in ("plain", "dinov2_registers"):  # Tokens before the patches do not count.
+        pooled, out = apply(tiny_vit(family=family), images())
+        assert out["patches"].shape == (2, 16, 16)
+        np.testing.assert_allclose(pooled, np.mean(out["patches"], axis=1), rtol=1e-4, atol=1e-6)
 
 
 def test_linear_stem_is_a_strided_convolution():
@@ -91,6 +93,7 @@ def test_receptive_fields():
     np.testing.assert_array_equal(changed_patches(hybrid), two)
     np.testing.assert_array_equal(changed_patches(hybrid, row=3, column=3), three)
     np.testing.assert_array_equal(changed_patches(tiny_vit(attention_window=1)), two)
+    np.testing.assert_array_equal(changed_patches(tiny_vit(attention_window=1, family="dinov2_registers")), two)
     # The class token sees everything but does not leak it to the patches.
     model = tiny_vit(attention_window=1, depth=2, pool="cls")
     np.testing.assert_array_equal(changed_patches(model), three)
@@ -307,7 +310,7 @@ def test_a_dot_is_found_where_it_is_through_the_imagenet_stem():
         patches = np.asarray(tower(state, images))
         for heat, dot in zip(np.square(patches[1:] - patches[0]).sum(-1).reshape(-1, 8, 8), dots, strict=True):
             for offset, found in errors.items():
-                pixels = geometry.heatmap(heat, patch_offset=offset)
+                pixels = geometry.heatmap(heat, patch_offset=offset / stride)
                 centre = [(pixels.sum(1 - axis) * np.arange(size)).sum() / pixels.sum() for axis in (0, 1)]
                 found.append(np.subtract(centre, dot))
     assert list(errors) == [0.0, -7.5]

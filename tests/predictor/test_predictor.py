@@ -1,19 +1,27 @@
 """The predictor: shapes, padding that nobody sees, checkpoints that need nothing else, one compilation."""
 
+import types
+
 import numpy as np
 import pytest
 
 from lgdea_jax import assemble, cli
 from lgdea_jax.cli import UserError
+from lgdea_jax.evaluators.base import Encoder, EvalData
+from lgdea_jax.evaluators.grounding import grounding_samples, sample_heatmap
 from lgdea_jax.predictor import Predictor, load_predictor
 from lgdea_jax.preprocess.text import TextTokenizer
+from tests.evaluators import world
 from tests.train import runs
 
 SIZE = 32
 
 
-def make(phantom_data, method, *, batch_size=4, seed=0):
+def make(phantom_data, method, *, batch_size=4, seed=0, imagenet=False):
     config = cli.read_config(f"tests/train/tiny.py:{method}")
+    if imagenet:
+        config.model.image.name, config.model.image.resnet.variant = "resnet", "resnet8"
+        config.model.image.resnet.sizes.width = 4
     tokenizer = TextTokenizer.load(phantom_data / "tokenizer.json")
     sizes = {"vocab_size": tokenizer.vocab_size, "num_labels": 3}
     graphdef, _ = assemble.abstract_model(config, **sizes)
@@ -108,3 +116,19 @@ def test_a_checkpoint_is_enough(phantom_data, compile_cache, tmp_path):
         load_predictor(tmp_path / "run", "best")
     with pytest.raises(UserError, match="no checkpoints in"):
         load_predictor(tmp_path)
+
+
+def test_heatmaps_of_the_imagenet_stem_are_moved_to_where_it_looks(phantom_data):
+    predict = make(phantom_data, "clip", imagenet=True)
+    assert predict.grid == (2, 2) and predict.patch_offset == -7.5 / 16
+    assert make(phantom_data, "clip").patch_offset == 0.0
+    data = EvalData.from_records([world.record(0, ("Nodule",), shape=(SIZE, SIZE))],
+                                 types.SimpleNamespace(label_names=world.LABELS), SIZE)
+    encoder = Encoder.of(predict, data)
+    sample = grounding_samples(data)[0]
+    query = np.ones(encoder.patches(0).shape[1], np.float32)
+    grid = (encoder.patches(0) @ query).reshape(2, 2)
+    expected = data.geometry(0).heatmap(grid, patch_offset=-7.5 / 16)
+    np.testing.assert_array_equal(sample_heatmap(encoder, sample, query), expected)
+    # The patches look at the pixels 0 and 16 of either axis: there the heatmap has their values.
+    np.testing.assert_allclose(expected[::16, ::16], grid, rtol=1e-5)

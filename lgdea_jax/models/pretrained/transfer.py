@@ -23,6 +23,8 @@ LAYOUTS: tuple[layout.Layout, ...] = (BertNames(), HuggingFaceVit(), HuggingFace
                                       HuggingFaceResNet(), TorchvisionResNet())
 NAMES = ("hf", "openclip", "timm", "torchvision")
 _SHOWN = 3
+# Not worth telling: counters that torch keeps, no weights.
+_COUNTERS = ("num_batches_tracked", "position_ids")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +111,7 @@ def load_tower(tower: nnx.Module, path: str | Path) -> Loaded:
             continue
         params[path_of_ours] = np.ascontiguousarray(value)
     known = {name: bool(re.match(scheme.unused, name.lstrip("/"))) for name in tensors}
-    unused = sorted(source(name) for name in tensors if known[name])
+    unused = sorted(source(name) for name in tensors if known[name] and not name.endswith(_COUNTERS))
     problems += sorted(f"left over {source(name)}" for name in tensors if not known[name])
     if problems:
         more = f" (+{len(problems) - _SHOWN} more)" if len(problems) > _SHOWN else ""
