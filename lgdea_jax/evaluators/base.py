@@ -7,7 +7,7 @@ Intervals and paired tests are then made in one place (`metrics/bootstrap.py`) f
   images(uint8 [B, S, S]) -> {"embedding": float32 [B, E], "patches": float32 [B, L, Q], "features": [B, W]}
   texts(texts, phrases)   -> {"embedding": float32 [B, E], "query": float32 [B, Q]}
   grid: (rows, columns), or (depth, rows, columns); their product is L.
-  patch_offset: by how many cells the patches lie off the middle of theirs; 0 where it is not given.
+  patch_offset: by how much the patches lie off the middle of their cells, in cells; 0 where it is not given.
 "patches" and "query" are missing in a model that cannot ground, "features" (for a linear probe) may be; `reads_text` is
 False in a model without a text tower. The score of an image and a text is the dot product of their embeddings, whose
 norms are the model's business.
