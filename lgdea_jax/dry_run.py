@@ -54,8 +54,8 @@ def batch_shapes(config: Any, sizes: dict[str, int], *, text: str, num_labels: i
     return shapes
 
 
-def aux_shapes(config: Any, sizes: dict[str, int]) -> dict[str, Any]:
-    """What the method keeps beside the parameters (`state["aux"]`), as shapes; nothing for most methods."""
+def aux_shapes(config: Any) -> dict[str, Any]:
+    """What the method keeps beside the parameters (`state["aux"]`); nothing for most methods."""
     if not assemble.load_method(config).targets:
         return {}
     # As if every stream held one block: the memory is small beside the rest.
@@ -85,7 +85,7 @@ def dry_run(config: Any, mesh: Mesh) -> list[str]:
     graphdef, params = assemble.abstract_model(config, **made)
     tx, schedule = assemble.build_optimizer(config, params)
     state = jax.eval_shape(lambda params, aux: train_step.new_state(params, tx, ema=config.optim.ema > 0, aux=aux),
-                           params, aux_shapes(config, sizes))
+                           params, aux_shapes(config))
     rates = optim.rates_by_path(params, assemble.rate_rules(config.optim.rates))
 
     def placed(tree: Any, shardings: Any) -> Any:
