@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lgdea_jax import assemble, optim, sharding, train_data, train_state, train_step
+from lgdea_jax import assemble, evidence_memory, optim, sharding, train_data, train_state, train_step
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.train_log import PEAK_TFLOPS
 
@@ -54,10 +54,13 @@ def batch_shapes(config: Any, sizes: dict[str, int], *, text: str, num_labels: i
     return shapes
 
 
-def aux_shapes(config: Any, sizes: dict[str, int]) -> dict[str, Any]:
-    """What the method keeps beside the parameters (`state["aux"]`), as shapes; nothing for most methods."""
-    del config, sizes
-    return {}
+def aux_shapes(config: Any) -> dict[str, Any]:
+    """What the method keeps beside the parameters (`state["aux"]`); nothing for most methods."""
+    if not assemble.load_method(config).targets:
+        return {}
+    # As if every stream held one block: the memory is small beside the rest.
+    rows = config.memory.block
+    return evidence_memory.blank(rows, rows, config.model.prototypes)
 
 
 def dry_run(config: Any, mesh: Mesh) -> list[str]:
@@ -82,7 +85,7 @@ def dry_run(config: Any, mesh: Mesh) -> list[str]:
     graphdef, params = assemble.abstract_model(config, **made)
     tx, schedule = assemble.build_optimizer(config, params)
     state = jax.eval_shape(lambda params, aux: train_step.new_state(params, tx, ema=config.optim.ema > 0, aux=aux),
-                           params, aux_shapes(config, sizes))
+                           params, aux_shapes(config))
     rates = optim.rates_by_path(params, assemble.rate_rules(config.optim.rates))
 
     def placed(tree: Any, shardings: Any) -> Any:

@@ -22,8 +22,9 @@ def test_batch_is_that_of_the_data(method, phantom_data):
         lambda leaf: (leaf.shape, leaf.dtype), theirs)
 
 
-def test_says_what_a_step_costs_and_writes_nothing(tmp_path, capsys):
-    flags = ("method=clip", "dry_run=true", "log.peak_tflops=1.0", "total_steps=3600")
+@pytest.mark.parametrize("method", ["clip", "lgdea"])  # Without and with an evidence memory.
+def test_says_what_a_step_costs_and_writes_nothing(method, tmp_path, capsys):
+    flags = (f"method={method}", "dry_run=true", "log.peak_tflops=1.0", "total_steps=3600")
     assert runs.here(tmp_path / "run", "nowhere", *flags) == cli.OK
     text = capsys.readouterr().err
     assert not (tmp_path / "run").exists()
