@@ -274,13 +274,15 @@ def goals(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         if top:
             goal(f"{name}: GB in all", last["peak_bytes"] / 1e9, 1.5)
         else:
-            above = last["peak_bytes"] - last["input_bytes"] - last["start_bytes"]
-            goal(f"{name}: GB above the inputs and the started process", above / 1e9, 0.5)
+            above = last["peak_bytes"] - last["input_bytes"]
+            goal(f"{name}: GB above the inputs", above / 1e9, 0.5)
+            # Easier, and no substitute: without what Python and JAX hold before anything is computed.
+            goal(f"{name}: GB above the inputs and the started process", (above - last["start_bytes"]) / 1e9, 0.5)
         goal(f"{name}: largest array made / (images x reports)", last["largest_array"] / last["rows"]**2, 0.1)
         if len(series) > 1:
-            # Processor time: on a shared machine the wall clock tells how much of it the others took.
-            goal(f"{name}: exponent of processor time over {len(series) - 1} doublings",
-                 exponent(series, "process_seconds"), 1.05)
+            # Beside the clock, processor time: on a shared machine the clock tells how much of it the others took.
+            for key, what in (("seconds", "time"), ("process_seconds", "processor time")):
+                goal(f"{name}: exponent of {what} over {len(series) - 1} doublings", exponent(series, key), 1.05)
     for row in rows:
         if row["dense"]:
             ratio = statistics.median(row["dense_seconds"]) / statistics.median(row["seconds"])

@@ -82,4 +82,5 @@ def test_the_command_prints_a_table_and_goals(tmp_path, capsys):
     written = benchmark.json.loads((tmp_path / "relations.json").read_text())
     assert [row["rows"] for row in written["measurements"]] == [2000, 500]
     assert written["goals"]["arrays: GB above the inputs and the started process"]["limit"] == 0.5
+    assert written["goals"]["arrays: GB above the inputs"]["limit"] == 0.5
     assert (tmp_path / "table.md").read_text() == printed

@@ -100,6 +100,6 @@ def test_a_run_moves_between_meshes_and_hosts(phantom_data, compile_cache, tmp_p
     for name in expected:
         if name.endswith("key/bias"):  # The softmax does not see it: its gradient is noise, which Adam makes large.
             continue
-        # The memory is softmaxes at low temperatures of what the parameters make, and confidences scaled to their median.
+        # The memory: softmaxes at low temperatures of what the parameters make, confidences scaled to their median.
         atol = 5e-2 if name.startswith("aux/") else 2e-4
         np.testing.assert_allclose(got[name], expected[name], rtol=2e-3, atol=atol, err_msg=name)
