@@ -12,6 +12,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from lgdea_jax.sharding import path_string
 
 SPEC_VERSION = 1
 BEST = "best.json"
+OVERHEAD = 2**20  # Bytes of a checkpoint's own files (manifests, metadata, spec) beside the arrays.
 
 
 def flatten(tree: Any) -> dict[str, Any]:
@@ -113,11 +115,18 @@ class Checkpoints:
         if step in self.steps():
             return
         spec = {**spec, "spec_version": SPEC_VERSION, "step": step, "data_step": step}
+        params, train = flatten(state["ema"] or state["params"]), flatten(dict(state))
+        self._check_space(sum(leaf.nbytes for leaf in [*params.values(), *train.values()]))
         with self._disk_errors():
             self._manager.save(step, args=ocp.args.Composite(
-                params=ocp.args.StandardSave(flatten(state["ema"] or state["params"])),
-                train=ocp.args.StandardSave(flatten(dict(state))),
-                spec=ocp.args.JsonSave(spec)))
+                params=ocp.args.StandardSave(params), train=ocp.args.StandardSave(train), spec=ocp.args.JsonSave(spec)))
+
+    def _check_space(self, size: int) -> None:
+        # Before anything is written: a disk that fills half-way leaves an unfinished checkpoint and makes it fuller.
+        free = shutil.disk_usage(self.directory).free
+        if free < size + OVERHEAD:
+            raise UserError(f"no space left on the disk for a checkpoint in {self.directory}: it takes "
+                            f"{(size + OVERHEAD) / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free")
 
     def score(self, step: int, metric: str, value: float) -> None:
         """Remembers the checkpoint at `step` as the best if its `value` is the highest so far; NaN never is.

@@ -46,7 +46,8 @@ def main(argv: list[str]) -> int:
     """The command line; returns the exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     # Orbax's threads log every error that they also raise, with tracebacks: a full disk is to be one line.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     log.setLevel(logging.INFO)
     parser = cli.Parser(
         prog="python -m lgdea_jax.train",

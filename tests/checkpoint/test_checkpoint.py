@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -181,6 +182,21 @@ def test_a_full_disk_is_one_line(store, tmp_path, monkeypatch):
         patch.setattr(store._manager, "wait_until_finished", lambda: 1 // 0)
         with pytest.raises(ZeroDivisionError):
             store.wait()
+
+
+def test_nothing_is_written_where_it_does_not_fit(store, tmp_path, monkeypatch):
+    store.save(state(1), SPEC)
+    store.wait()
+    need = sum(leaf.nbytes for tree in (state(2), state(2)["ema"]) for leaf in jax.tree.leaves(tree)) + 2**20
+    full = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full._replace(free=need - 1))
+    with pytest.raises(UserError, match=r"no space left on the disk for a checkpoint in .*takes 1\.0 MB, 1\.0 MB are"):
+        store.save(state(2), SPEC)
+    assert store.steps() == [1] and not list((tmp_path / "checkpoints").glob("2*"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full._replace(free=need))
+    store.save(state(2), SPEC)
+    store.wait()
+    assert store.steps() == [1, 2]
 
 
 def test_which_errors_are_a_full_disk():

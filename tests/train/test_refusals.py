@@ -193,10 +193,10 @@ def test_the_command_line(tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of one megabyte."""
+    """A file system of two megabytes."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]).returncode:
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder]).returncode:
         pytest.skip("needs the right to mount")
     yield folder
     subprocess.run(["umount", folder], check=True)
@@ -207,7 +207,7 @@ def test_a_full_disk_ends_the_run_with_one_line(phantom_data, compile_cache, sma
     flags = ("method=clip", "checkpoint.every=1", "checkpoint.keep=100", "total_steps=50", "eval.split=none")
     errors = runs.run(small_disk / "run", phantom_data, *flags, status=2, cache=compile_cache)
     assert "Traceback" not in errors
-    assert errors.splitlines()[-1].startswith("error: no space left on the disk while saving a checkpoint")
+    assert errors.splitlines()[-1].startswith("error: no space left on the disk for a checkpoint in")
     whole = [path.name for path in (small_disk / "run/checkpoints").iterdir() if path.name.isdigit()]
     assert 1 <= len(whole) < 50
     assert runs.state(small_disk / "run", max(map(int, whole)))["step"] == max(map(int, whole))
