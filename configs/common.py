@@ -43,6 +43,9 @@ def get_config(arg=None):
     config.data.pairs = 1.0  # Studies that stay paired: a share (<= 1) or a number (> 1); the rest is unpaired.
     # Templated normal reports are equal in good faith in many hospitals: refuse, drop (from training) or allow.
     config.data.equal_reports = "refuse"
+    # Labels to learn from, where a data set has several sets of them: reference, silver (the extractor's) or weak
+    # (keywords); "" takes the plain ones, which are the reference. Evaluation always uses the plain ones.
+    config.data.labels = ""
     config.data.cache = False  # Keep decoded, tokenised items in memory: for data sets of up to some GB.
     config.data.workers = 0  # Processes that read ahead; 0 reads in threads of this process.
     config.data.threads = 2
@@ -53,10 +56,20 @@ def get_config(arg=None):
     config.batch.reports = 0
 
     config.image = ConfigDict()
+    config.image.modality = "xray"  # xray (2D images) or ct (volumes: the keys of config.volume).
     config.image.size = 224
     config.image.mean = 0.5  # Of grey levels in [0, 1].
     config.image.std = 0.25
     config.image.per_image = False  # Normalise each image by its own mean and deviation instead.
+
+    # Volumes (image.modality=ct); lgdea_jax/preprocess/volume.py has the geometries.
+    config.volume = ConfigDict()
+    config.volume.geometry = ""  # ct_clip, fvlm, phantom_ct: the data set must have been built with the same.
+    config.volume.shape = ()  # (depth, height, width) that the model sees; () takes the geometry's.
+    config.volume.window = ()  # (low, high) in HU; () takes the geometry's.
+    config.volume.random_crop = False  # Where the shape is smaller than the stored volume: crops anywhere in it.
+    config.volume.shift = 0.05  # Largest random shift, a share of each side of the shape (augment.enabled).
+    config.volume.noise = 0.0  # Largest standard deviation of random noise, in HU (augment.enabled).
 
     config.text = ConfigDict()
     config.text.tokenizer = ""  # A tokenizer.json or Hugging Face directory; "" takes the data set's own.

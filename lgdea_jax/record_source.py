@@ -19,7 +19,13 @@ import numpy as np
 
 from lgdea_jax.cli import UserError, choose
 from lgdea_jax.record_codec import decode_record
-from lgdea_jax.records import READABLE_VERSIONS, SCHEMA_VERSION, Record
+from lgdea_jax.records import (
+    LABEL_SETS_OF_RECORDS,
+    MODALITIES,
+    READABLE_VERSIONS,
+    SCHEMA_VERSION,
+    Record,
+)
 
 METADATA_FILE = "dataset.json"
 BUILD_FOLDER = ".build"
@@ -75,6 +81,8 @@ class DatasetMetadata:
       counts: split -> {"rows", "read", "rejected", "studies", "records", "images", "reports", "normal", "evidence"}.
       converted: conversion -> number of images ("16 bit", "alpha", ...).
       config, command, seed: how it was built; `input` is split -> [number of studies, fingerprint of the files].
+      modality: "xray" (2D images) or "ct" (volumes); `volume` is the name of the volumes' geometry
+        (`preprocess.volume.GEOMETRIES`), "" in 2D.
     """
 
     schema_version: int
@@ -95,6 +103,8 @@ class DatasetMetadata:
     input: dict[str, list[Any]]
     command: str
     seed: int
+    modality: str = "xray"
+    volume: str = ""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -108,7 +118,10 @@ class DatasetMetadata:
 
     def to_json(self) -> str:
         """The text of `dataset.json`; equal metadata gives equal text."""
-        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        values = dataclasses.asdict(self)
+        if self.modality == "xray":  # Data sets of 2D images are what they were before there were volumes.
+            del values["modality"], values["volume"]
+        return json.dumps(values, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, where: str) -> DatasetMetadata:
@@ -130,6 +143,8 @@ class DatasetMetadata:
             splits = sorted(values["shards"], key=lambda name: (SPLIT_ORDER.get(name, len(SPLIT_ORDER)), name))
             values["shards"] = {k: tuple(Shard(**shard) for shard in values["shards"][k]) for k in splits}
             values["counts"] = {k: values["counts"][k] for k in splits}
+            if values.get("modality", "xray") not in MODALITIES:
+                raise UserError(f"{where} is of the unknown modality {values['modality']!r}")
             return cls(**values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{where} is damaged ({type(error).__name__}): build the data set again") from None
@@ -194,6 +209,30 @@ def load_index(data_dir: str | Path, split: str) -> dict[str, np.ndarray]:
     if any(len(column) != rows for column in index.values()):
         raise UserError(f"the index {file} does not belong to its shards: build the data set again")
     return index
+
+
+def label_columns(label_names: Sequence[str], labels: str = "") -> dict[str, int]:
+    """Where the labels of one set stand in `Record.labels`.
+
+    Args:
+      label_names: of the data set; those of a further set have its name before a colon ("silver:Nodule").
+      labels: one of `records.LABEL_SETS_OF_RECORDS`; "" and "reference" are the plain names.
+
+    Returns:
+      finding -> place.
+
+    Raises:
+      UserError: no such set, or the data set has none of it.
+    """
+    if labels:
+        choose("data.labels", labels, LABEL_SETS_OF_RECORDS)
+    prefix = "" if labels in ("", "reference") else f"{labels}:"
+    found = {name.removeprefix(prefix): place for place, name in enumerate(label_names)
+             if (name.startswith(prefix) if prefix else name.partition(":")[0] not in LABEL_SETS_OF_RECORDS)}
+    if prefix and not found:
+        raise UserError(f"data.labels={labels}: the data set has no such labels; build it with "
+                        f"--config.derived_labels={labels}")
+    return found
 
 
 class RecordSource(Sequence[Record]):

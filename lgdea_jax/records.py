@@ -10,11 +10,14 @@ import dataclasses
 
 import numpy as np
 
-SCHEMA_VERSION = 2
+# Data sets of 2D images are written as version 2, those of volumes as version 3: the fields are the same, but a reader
+# of version 2 would not know how to decode a volume.
+IMAGE_SCHEMA_VERSION = 2
+SCHEMA_VERSION = VOLUME_SCHEMA_VERSION = 3
 # Fields that later versions added: name -> (the version that has it first, what it is in older data sets). Older data
 # sets are read with these values; a field without a sensible value for them cannot be added this way.
 ADDED = {"label_source": (2, "")}
-READABLE_VERSIONS = (1, 2)
+READABLE_VERSIONS = (1, 2, 3)
 
 CERTAINTIES = ("present", "uncertain", "absent")
 LATERALITIES = ("", "left", "right", "bilateral", "midline")
@@ -28,6 +31,14 @@ LABEL_SOURCES = ("", "radiologist", "report_human", "report_program")
 
 # Label values, everywhere: in records, in `label:NAME` columns (missing is the empty cell) and in metrics.
 POSITIVE, NEGATIVE, UNCERTAIN, MISSING = 1, 0, -1, -2
+
+# A data set's kinds of pictures: 2D images, or volumes.
+MODALITIES = ("xray", "ct")
+
+# Sets of labels that a data set may have beside its own: those that the extractor reads from the report ("silver"), and
+# those of bare keywords ("weak"). Their names in `label_names` have the set before a colon ("silver:Nodule"); the plain
+# names ("Nodule") are the reference.
+LABEL_SETS_OF_RECORDS = ("reference", "silver", "weak")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +66,10 @@ class Evidence:
 
 @dataclasses.dataclass(frozen=True)
 class Box:
-    """Where a finding is, in pixels (voxels) of the original image; x to the right, y down, z and d for volumes."""
+    """Where a finding is, in pixels (voxels) of the original image; x to the right, y down, z and d for volumes.
+
+    In volumes x runs to the patient's left, y to the back, z to the head: see `lgdea_jax.io.volumes`.
+    """
 
     finding: str
     phrase: str
@@ -74,7 +88,8 @@ class Record:
     Attributes:
       image: encoded bytes, empty without an image; `image_format` is "png", "jpeg", "raw" or "blosc2".
       image_shape: int32 [3], (depth, height, width) as stored; depth 1 in 2D; zeros without an image.
-      original_shape: int32 [3], the same before the build's resizing: the frame in which boxes are given.
+      original_shape: int32 [3], the same before the build's resizing: the frame in which boxes are given. Of a volume,
+        the canonical frame of `lgdea_jax.io.volumes`.
       spacing: float32 [3], mm per original voxel (depth, height, width); 0 where unknown.
       report: the text that evidence spans refer to; empty without a report.
       normal: True where the report states that the study is normal.
