@@ -109,6 +109,9 @@ def get_config(arg=None):
     config.model.image.resnet = ConfigDict({
         "variant": "resnet50", "sizes": {"width": 0}, "stem": "imagenet", "conv": "native",
         "norm": "batch", "pool": "mean", "zero_init": True})
+    config.model.image.resnet3d = ConfigDict({  # Of volumes; `conv` is slices (fast on CPU) or native.
+        "variant": "resnet18", "sizes": {"width": 0}, "stem": "kinetics", "conv": "native",
+        "norm": "instance", "pool": "mean", "zero_init": True})
     config.model.text = ConfigDict()
     config.model.text.name = "bert"
     config.model.text.weights = ""  # The same for text; text.tokenizer is then the tokeniser of those weights.
@@ -186,7 +189,9 @@ def get_config(arg=None):
         # GLoRIA's 1 / tau_1, 1 / tau_2, 1 / tau_3.
         "attention_temperature": 0.25, "word_temperature": 0.2, "local_temperature": 0.1})
     config.methods.supervised = ConfigDict({
-        "text": "", "scoring": "positive", "weights": {"labels": 1.0}, "uncertain": "ignore"})
+        "text": "", "scoring": "positive", "weights": {"labels": 1.0}, "uncertain": "ignore",
+        # Weights of the labels and of their positive cases (pos_weight), in the data set's order; () is 1 each.
+        "class_weights": (), "positive_weights": ()})
     lgdea = {
         "text": "phrases", "scoring": "positive",
         "weights": {

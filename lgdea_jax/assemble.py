@@ -18,9 +18,10 @@ from flax import nnx
 from lgdea_jax import methods, optim
 from lgdea_jax.checkpoint import flatten
 from lgdea_jax.cli import UserError, choose, nearest
-from lgdea_jax.models import bert, lgdea, resnet, vit
+from lgdea_jax.models import bert, lgdea, resnet, resnet3d, vit
 
-IMAGE_TOWERS = {"vit": (vit.sizes, vit.ViT), "resnet": (resnet.sizes, resnet.ResNet)}
+IMAGE_TOWERS = {"vit": (vit.sizes, vit.ViT), "resnet": (resnet.sizes, resnet.ResNet),
+                "resnet3d": (resnet3d.sizes, resnet3d.ResNet3D)}
 TEXT_TOWERS = {"bert": (bert.sizes, bert.Bert)}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -131,6 +132,11 @@ def build_model(config: Any, *, vocab_size: int, num_labels: int, seed: int) -> 
 
     image = None
     if "image" in needs:
+        volumes = config.image.get("modality", "xray") == "ct"
+        if volumes != (model.image.name == "resnet3d"):
+            modality = "ct" if volumes else "xray"
+            raise UserError(f"image.modality={modality} does not go with the tower {model.image.name}: volumes need "
+                            "resnet3d, and it takes nothing else")
         extra = {"image_size": config.image.size} if model.image.name == "vit" else {}
         image = tower(model.image, IMAGE_TOWERS, channels=1, **extra)
     text = None

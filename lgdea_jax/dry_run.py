@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lgdea_jax import assemble, evidence_memory, optim, sharding, train_data, train_state, train_step
+from lgdea_jax.preprocess.frame import frame_of, input_dtype, input_shape
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.train_log import PEAK_TFLOPS
 
@@ -36,7 +37,7 @@ def batch_shapes(config: Any, sizes: dict[str, int], *, text: str, num_labels: i
       text: what the method reads, "" for none.
       num_labels: of the data sets.
     """
-    side, phrases = config.image.size, config.text.phrases
+    frame, phrases = frame_of(config), config.text.phrases
     shapes: dict[str, dict[str, Any]] = {}
     for stream, rows in sizes.items():
         if not rows:
@@ -44,7 +45,7 @@ def batch_shapes(config: Any, sizes: dict[str, int], *, text: str, num_labels: i
         fields: dict[str, tuple[tuple[int, ...], Any]] = {
             "index": ((), jnp.int32), "study": ((), jnp.int32), "labels": ((num_labels,), jnp.int8)}
         if stream != "reports":
-            fields["image"] = ((side, side), jnp.uint8)
+            fields["image"] = (input_shape(frame), input_dtype(frame))
         if stream != "images" and text:
             length = config.text.length[text]
             fields |= {"tokens": ((phrases, length) if text == "phrases" else (length,), jnp.int32),

@@ -7,6 +7,7 @@ product of the image's patches with the text's query. How a method makes both is
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from lgdea_jax import assemble, train_step
 from lgdea_jax.checkpoint import Checkpoints
 from lgdea_jax.cli import UserError
 from lgdea_jax.findings import prompts
+from lgdea_jax.preprocess.frame import Frame, frame_of, input_dtype, input_shape
 from lgdea_jax.preprocess.text import TextTokenizer
 
 
@@ -32,13 +34,17 @@ class Predictor:
       graphdef: static part of the model.
       tokenizer: the run's.
       spec: the checkpoint's spec (or what will be one), for its transforms and names.
-      batch_size: rows of a call; the last one is padded, so that there is one compilation.
+      batch_size: rows of a call; the last one is padded, so that there is one compilation. None: 64 images, or as many
+        volumes as hold 4 million voxels.
     """
 
     def __init__(self, *, config: Any, params: Any, graphdef: Any, tokenizer: TextTokenizer, spec: dict[str, Any],
-                 batch_size: int = 64) -> None:
-        self.config, self.spec, self.tokenizer, self.batch_size = config, spec, tokenizer, batch_size
-        self.image_size: int = config.image.size
+                 batch_size: int | None = None) -> None:
+        self.config, self.spec, self.tokenizer = config, spec, tokenizer
+        self.frame = frame_of(config)
+        self.image_shape = input_shape(self.frame)
+        # Activations of a volume are as many as those of hundreds of images.
+        self.batch_size = batch_size or max(1, min(64, 2**22 // math.prod(self.image_shape)))
         self.transform: str = spec["transform"]
         self.set_params(params)
         method = assemble.load_method(config)
@@ -58,17 +64,24 @@ class Predictor:
             return method.text_embedding(outputs, weight)
 
         self._images, self._texts = jax.jit(images), jax.jit(texts)
-        self.grid, self.patch_offset = patch_grid(graphdef, params, self.image_size)
+        self.grid, self.patch_offset = patch_grid(graphdef, params, self.frame)
 
     def set_params(self, params: Any) -> None:
         """Goes on with other parameters of the same shapes; nothing is compiled again."""
         self._params = jax.device_put(params, jax.local_devices()[0])
 
     def images(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """uint8 [N, S, S] -> float32 embedding [N, E], tower features [N, W], patches [N, L, Q] where it grounds."""
-        if images.shape[1:] != (self.image_size, self.image_size) or images.dtype != np.uint8:
-            raise ValueError(f"images are {images.dtype} {list(images.shape)}, not uint8 [N, {self.image_size}, "
-                             f"{self.image_size}]")
+        """Images, or windowed volumes, as a model sees them -> what it makes of them.
+
+        Args:
+          images: uint8 [N, S, S], or float32 [N, D, H, W, 1] (`VolumeView.prepare`).
+
+        Returns:
+          float32 embedding [N, E], tower features [N, W], patches [N, L, Q] where it grounds.
+        """
+        if tuple(images.shape[1:]) != self.image_shape or images.dtype != input_dtype(self.frame):
+            raise ValueError(f"images are {images.dtype} {list(images.shape)}, not {input_dtype(self.frame)} [N, "
+                             f"{', '.join(map(str, self.image_shape))}]")
         return self._batched(self._images, images)
 
     def texts(self, texts: Sequence[str], phrases: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
@@ -113,22 +126,29 @@ class Predictor:
                 for name in results[0][1]}
 
 
-def patch_grid(graphdef: Any, params: Any, image_size: int) -> tuple[tuple[int, ...], float]:
-    """((rows, columns) of the image tower's patches, the tower's `offset` in cells); ((), 0) without an image tower.
+def patch_grid(graphdef: Any, params: Any, frame: Frame) -> tuple[tuple[int, ...], float | tuple[float, ...]]:
+    """(grid of the image tower's patches, the tower's `offset` in cells); ((), 0) without an image tower.
 
+    The grid is (rows, columns), or (depth, rows, columns) of volumes, for which there is an offset for each axis.
     Nothing is computed.
     """
-    found: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
+    found: list[tuple[tuple[int, ...], Any]] = [((), 0.0)]
+    shape = input_shape(frame)
 
     def probe(params: Any, image: jax.Array) -> jax.Array:
         tower = nnx.merge(graphdef, params).image_tower
         if tower is not None:
             pooled, out = tower(image)
-            found[0] = tuple(out["grid"]), tower.offset * out["grid"][0] / image_size
+            if isinstance(frame, int):
+                found[0] = tuple(out["grid"]), tower.offset * out["grid"][0] / frame
+            else:
+                found[0] = tuple(out["grid"]), tuple(
+                    offset * cells / side for offset, cells, side in zip(tower.offset, out["grid"], shape))
             return pooled
         return image
 
-    jax.eval_shape(probe, params, jax.ShapeDtypeStruct((1, image_size, image_size, 1), np.float32))
+    image = (1, *shape, 1) if isinstance(frame, int) else (1, *shape)
+    jax.eval_shape(probe, params, jax.ShapeDtypeStruct(image, np.float32))
     return found[0]
 
 
@@ -167,7 +187,7 @@ def restore(checkpoint: str | Path, step: str | int = "latest") -> Restored:
     return Restored(config, params, graphdef, tokenizer, {**spec, "step": number})
 
 
-def load_predictor(checkpoint: str | Path, step: str | int = "latest", *, batch_size: int = 64) -> Predictor:
+def load_predictor(checkpoint: str | Path, step: str | int = "latest", *, batch_size: int | None = None) -> Predictor:
     """The predictor of a run; arguments and errors as in `restore`."""
     run = restore(checkpoint, step)
     return Predictor(config=run.config, params=run.params, graphdef=run.graphdef, tokenizer=run.tokenizer,

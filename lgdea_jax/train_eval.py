@@ -16,6 +16,7 @@ from lgdea_jax.evaluators.base import EvalData
 from lgdea_jax.evaluators.tasks import evaluate
 from lgdea_jax.metrics.classification import auroc
 from lgdea_jax.predictor import Predictor
+from lgdea_jax.preprocess.frame import frame_of
 from lgdea_jax.records import NEGATIVE, POSITIVE
 from lgdea_jax.train_data import Data
 from lgdea_jax.train_guards import StopSignals
@@ -109,7 +110,8 @@ class Evaluation:
         records = record_source.open_records(directory, part.split)
         count = min(part.records or len(records), len(records))
         chosen = np.sort(np.random.default_rng(0).permutation(len(records))[:count])
-        return EvalData.from_records([records[int(row)] for row in chosen], metadata, self._config.image.size)
+        return EvalData.from_records([records[int(row)] for row in chosen], metadata,
+                                     frame_of(self._config))
 
 
 class _Stoppable:

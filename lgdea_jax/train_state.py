@@ -20,7 +20,7 @@ from lgdea_jax.checkpoint import Checkpoints, check_names, flatten, unflatten
 from lgdea_jax.cli import UserError
 from lgdea_jax.evidence_memory import EvidenceMemory
 from lgdea_jax.findings.vocabulary import FINDINGS
-from lgdea_jax.preprocess.image import MODEL_TRANSFORM
+from lgdea_jax.preprocess.frame import frame_of, transform_name
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.train_data import Data
 
@@ -189,7 +189,7 @@ def make_spec(config: Any, data: Data) -> dict[str, Any]:
     """What a checkpoint says of itself."""
     return {
         "config": json.loads(config.to_json_best_effort()),
-        "transform": f"{data.record_transform}+{MODEL_TRANSFORM}:{config.image.size}",
+        "transform": f"{data.record_transform}+{transform_name(frame_of(config))}",
         "record_transform": data.record_transform,
         "tokenizer": data.tokenizer.serialised,
         "tokenizer_digest": data.tokenizer.digest,

@@ -33,13 +33,15 @@ def new_state(params: Any, tx: optax.GradientTransformation, *, ema: bool, aux: 
 
 
 def normalise_images(images: jax.Array, *, mean: float, std: float, per_image: bool) -> jax.Array:
-    """uint8 [B, H, W] to float32 [B, H, W, 1].
+    """uint8 [B, H, W] to float32 [B, H, W, 1]; volumes, float32 [B, D, H, W, 1] that are windowed, stay as they are.
 
     Args:
       mean, std: of grey levels in [0, 1]: (x / 255 - mean) / std.
       per_image: each image by its own mean and standard deviation instead: exposure carries no diagnosis. A flat image
         is left near zero.
     """
+    if images.ndim == 5:
+        return images
     x = images.astype(jnp.float32) / 255.0
     if not per_image:
         return ((x - mean) / std)[..., None]
@@ -51,7 +53,7 @@ def gather_streams(batch: Batch) -> dict[str, Any]:
     """The streams of a batch as one set of rows: pairs first, then the unpaired.
 
     Returns:
-      image [B_pair + B_image, S, S]; tokens, weight, finding, normal [B_pair + B_report, ...]; labels of the images;
+      image [B_pair + B_image, S, S] (or D, H, W, 1); tokens, weight, finding, normal [B_pair + B_report, ...]; labels of the images;
       study [B_pair] (equal numbers: views of one study); image_index, report_index: rows of the evidence memory;
       num_pairs, a Python int. Without a stream its keys are absent.
     """

@@ -40,6 +40,7 @@ from lgdea_jax.evaluators import classified, probe, tasks
 from lgdea_jax.evaluators.base import Encoder, EvalData, Samples
 from lgdea_jax.metrics import bootstrap
 from lgdea_jax.metrics.bootstrap import Interval
+from lgdea_jax.preprocess.frame import Frame, transform_name
 from lgdea_jax.preprocess.image import MODEL_TRANSFORM
 from lgdea_jax.record_source import DatasetMetadata, load_metadata, open_records
 from lgdea_jax.records import Record
@@ -141,7 +142,7 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
     for noisy in ("absl", "orbax", "jax"):  # Their warnings about reading a checkpoint tell a user nothing.
         logging.getLogger(noisy).setLevel(logging.ERROR)
     predict = load_predictor(args.checkpoint, args.step)
-    check_transform(predict.transform, predict.image_size, metadata)
+    check_transform(predict.transform, predict.frame, metadata)
     if not getattr(predict, "reads_text", True):
         if not args.probe:
             raise UserError("the checkpoint's method has no text tower: there is nothing to ask it in words"
@@ -233,13 +234,13 @@ def _key(item: Any) -> Any:
                              for field in dataclasses.fields(item) for value in [getattr(item, field.name)])
 
 
-def check_transform(trained_with: str, image_size: int, metadata: DatasetMetadata) -> None:
+def check_transform(trained_with: str, frame: Frame, metadata: DatasetMetadata) -> None:
     """Refuses data that the model would see through another transform than in training.
 
     Raises:
       UserError: names both.
     """
-    offered = f"{metadata.transform}+{MODEL_TRANSFORM}:{image_size}"
+    offered = f"{metadata.transform}+{transform_name(frame)}"
     if trained_with != offered:
         raise UserError(f"the checkpoint was trained with the transform {trained_with}, this data set would be seen "
                         f"with {offered}: build it with the version of lgdea-jax that made the training data")
@@ -275,7 +276,7 @@ def _worlds(benchmark: Benchmark, selected: Mapping[str, Selection], source: Seq
         transform = benchmark.transform(mode) or MODEL_TRANSFORM
         key = id(part), transform
         if key not in made:
-            data = EvalData.from_records(_Rows(source, part.rows), metadata, predict.image_size, transform=transform,
+            data = EvalData.from_records(_Rows(source, part.rows), metadata, predict.frame, transform=transform,
                                          progress=bar)
             made[key] = Encoder(predict, _labelled(benchmark, part.relabel(data)), progress=bar)
         out[mode] = made[key]
@@ -300,7 +301,7 @@ def _thresholds(args: argparse.Namespace, benchmark: Benchmark, data_dir: Path, 
     rows = (selection.matching(source, lambda record: selection.is_frontal(record.view), "", bar)
             if args.views == "frontal" else selection.all_rows(len(source)))
     part = rows.sample(args.records, args.seed)
-    data = _labelled(benchmark, EvalData.from_records(_Rows(source, part.rows), metadata, predict.image_size,
+    data = _labelled(benchmark, EvalData.from_records(_Rows(source, part.rows), metadata, predict.frame,
                                                       progress=bar))
     scorer = zero_shot(benchmark, data, "clean", how=tasks.asked_as(predict))
     return classified.thresholds(scorer.run(Encoder(predict, data, progress=bar)))
@@ -324,7 +325,7 @@ def _probes(args: argparse.Namespace, benchmark: Benchmark, data_dir: Path, meta
                         for name in names], np.int64)
     for split in ("train", "validation"):
         if split in metadata.splits and split != args.split:
-            found = probe.read_features(predict, open_records(data_dir, split), predict.image_size, columns,
+            found = probe.read_features(predict, open_records(data_dir, split), predict.frame, columns,
                                         progress=bar)
             features[split] = dataclasses.replace(found, labels=benchmark.filled(found.labels))
     made: dict[int, list[probe.Probe]] = {}

@@ -4,10 +4,12 @@ An evaluator's `run(predict)` returns `Samples`: per-sample arrays with a subjec
 Intervals and paired tests are then made in one place (`metrics/bootstrap.py`) from any of them, live or loaded.
 
 `predict` is any object with
-  images(uint8 [B, S, S]) -> {"embedding": float32 [B, E], "patches": float32 [B, L, Q], "features": [B, W]}
+  images(uint8 [B, S, S], or float32 [B, D, H, W, 1] of volumes)
+                          -> {"embedding": float32 [B, E], "patches": float32 [B, L, Q], "features": [B, W]}
   texts(texts, phrases)   -> {"embedding": float32 [B, E], "query": float32 [B, Q]}
   grid: (rows, columns), or (depth, rows, columns); their product is L.
-  patch_offset: by how much the patches lie off the middle of their cells, in cells; 0 where it is not given.
+  patch_offset: by how much the patches lie off the middle of their cells, in cells (of each axis, in volumes); 0 where
+    it is not given.
 "patches" and "query" are missing in a model that cannot ground, "features" (for a linear probe) may be; `reads_text` is
 False in a model without a text tower. The score of an image and a text is the dot product of their embeddings, whose
 norms are the model's business.
@@ -25,10 +27,14 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from lgdea_jax.cli import UserError, choose
+from lgdea_jax.evaluators.volumes import VolumeGeometry, Volumes
 from lgdea_jax.io import decode_image
+from lgdea_jax.io.encoded_volume import volume_shape
 from lgdea_jax.preprocess import centre_crop
 from lgdea_jax.preprocess.centre_crop import CentreCrop
+from lgdea_jax.preprocess.frame import Frame
 from lgdea_jax.preprocess.image import MODEL_TRANSFORM, Letterbox, letterbox
+from lgdea_jax.record_source import label_columns
 from lgdea_jax.records import MISSING, Box, Record
 
 
@@ -59,22 +65,24 @@ class EvalData:
     """A split in memory: N images, and R reports (one per study).
 
     Attributes:
-      images: uint8 [N, S, S], as the model sees them.
+      images: uint8 [N, S, S], as the model sees them; of volumes, `Volumes` that are read when they are indexed.
       labels: int8 [N, L] of POSITIVE, NEGATIVE, UNCERTAIN, MISSING, in the order of `label_names`.
       subjects: [N] keys, digests of the subject ids: results may be handed on without patient identifiers.
       report_of: int64 [N], the row of the image's report, or -1.
       boxes: [N] tuples of boxes in original pixels.
       original_shapes, stored_shapes: int32 [N, 3], (depth, height, width) before and after the record transform.
+      spacings: float32 [N, 3], mm per original voxel; zeros in 2D.
       record_rows: int64 [N], which record of the split the image came from.
       reports, phrases: [R] texts, and the phrases that state present or uncertain findings.
       report_labels: int8 [R, L]; report_subjects: [R] keys.
       style: of the prompts, "cxr" or "ct".
       rejected: (record row, reason) of images that could not be used.
       sexes: [N] "M", "F" or ""; ages: float [N] in years, NaN where unknown; views: [N] as the source states them.
-      transform: how the images were brought to the model's square; see TRANSFORMS.
+      transform: how the images were brought to the model's square; see TRANSFORMS. Of volumes, the view's name.
+      scans: [N] keys of the examinations: reconstructions of one scan share it.
     """
 
-    images: np.ndarray
+    images: np.ndarray | Volumes
     labels: np.ndarray
     label_names: tuple[str, ...]
     subjects: np.ndarray
@@ -93,48 +101,65 @@ class EvalData:
     ages: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))
     views: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, "U1"))
     transform: str = MODEL_TRANSFORM
+    spacings: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 3), np.float32))
+    scans: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, "U1"))
 
     @classmethod
-    def from_records(cls, records: Iterable[Record], metadata: Any, image_size: int, *,
+    def from_records(cls, records: Iterable[Record], metadata: Any, frame: Frame, *,
                      transform: str = MODEL_TRANSFORM, progress: Progress = silent) -> EvalData:
-        """Decodes the images of `records` and collects their reports.
+        """Decodes the images of `records` and collects their reports; volumes are decoded later, when they are seen.
+
+        Labels are the data set's own; sets that were derived from reports are left out.
 
         Args:
           records: of one split.
           metadata: `record_source.DatasetMetadata`, or anything with `label_names`.
-          image_size: side of the model's square.
+          frame: side of the model's square, or its view of volumes.
           transform: the model's transform.
           progress: called with ("reading", done, total).
 
         Raises:
           UserError: unknown transform, or labels that do not fit `label_names`.
         """
-        label_names = tuple(metadata.label_names)
+        columns = label_columns(metadata.label_names)
+        label_names, places = tuple(columns), np.array(list(columns.values()), np.int64)
+        flat = isinstance(frame, int)
         prepare, _ = TRANSFORMS[choose("transform", transform, TRANSFORMS)]
+        if not flat and not hasattr(records, "__getitem__"):
+            records = list(records)
         total = len(records) if hasattr(records, "__len__") else 0
         images, rows, rejected = [], [], []
         studies: dict[str, int] = {}
         reports, modalities = [], set()
         for row, record in enumerate(records):
-            if len(record.labels) != len(label_names):
-                raise UserError(f"record {row} has {len(record.labels)} labels, the data set names {len(label_names)}")
+            if len(record.labels) != len(metadata.label_names):
+                raise UserError(f"record {row} has {len(record.labels)} labels, the data set names "
+                                f"{len(metadata.label_names)}")
             modalities.add(record.modality)
             if record.has_report and record.study_id not in studies:
                 studies[record.study_id] = len(reports)
                 phrases = tuple(dict.fromkeys(e.phrase for e in record.evidence if e.certainty != "absent"))
-                reports.append((record.report, phrases, record.labels, subject_key(record.subject_id)))
+                reports.append((record.report, phrases, record.labels[places], subject_key(record.subject_id)))
             if record.has_image:
                 try:
-                    images.append(prepare(decode_image(record.image, record.image_format), image_size))
+                    if flat:
+                        images.append(prepare(decode_image(record.image, record.image_format), frame))
+                    else:
+                        volume_shape(record.image)
                 except ValueError as error:
                     rejected.append((row, str(error)))
                 else:
-                    rows.append((row, record.study_id, subject_key(record.subject_id), record.labels, record.boxes,
-                                 record.original_shape, record.image_shape, record.sex, record.age, record.view))
+                    rows.append((row, record.study_id, subject_key(record.subject_id), record.labels[places],
+                                 record.boxes, record.original_shape, record.image_shape, record.sex, record.age,
+                                 record.view, record.spacing))
             progress("reading", row + 1, total)
         none = np.zeros((0, len(label_names)), np.int8)
+        if not flat:
+            pictures: Any = Volumes(records, np.array([r[0] for r in rows], np.int64), frame)  # type: ignore[arg-type]
+        else:
+            pictures = np.stack(images) if images else np.zeros((0, frame, frame), np.uint8)
         return cls(
-            images=np.stack(images) if images else np.zeros((0, image_size, image_size), np.uint8),
+            images=pictures,
             labels=np.stack([r[3] for r in rows]).astype(np.int8) if rows else none,
             label_names=label_names,
             subjects=np.array([r[2] for r in rows], "U16"),
@@ -148,10 +173,14 @@ class EvalData:
             report_subjects=np.array([r[3] for r in reports], "U16"),
             style="ct" if modalities == {"CT"} else "cxr", rejected=tuple(rejected),
             sexes=np.array([r[7] for r in rows], "U1"), ages=np.array([r[8] for r in rows], np.float64),
-            views=np.array([r[9] for r in rows], "U32"), transform=transform)
+            views=np.array([r[9] for r in rows], "U32"), transform=transform if flat else frame.name,
+            spacings=np.array([r[10] for r in rows], np.float32).reshape(-1, 3),
+            scans=np.array([subject_key(r[1]) for r in rows], "U16"))
 
-    def geometry(self, image: int) -> Letterbox | CentreCrop:
-        """Maps between the original pixels of image row `image` and the model's square."""
+    def geometry(self, image: int) -> Letterbox | CentreCrop | VolumeGeometry:
+        """Maps between the original pixels (voxels) of image row `image` and what the model sees."""
+        if isinstance(self.images, Volumes):
+            return VolumeGeometry(self.images.view.map(self.original_shapes[image], self.spacings[image]))
         _, geometry = TRANSFORMS[self.transform]
         return geometry(tuple(self.original_shapes[image]), self.images.shape[-1], tuple(self.stored_shapes[image]))
 
@@ -204,12 +233,12 @@ class Encoder:
         return tuple(self.predict.grid)
 
     @property
-    def patch_offset(self) -> float:
-        """By how many cells what the patches look at lies right of and below the middle of their cells.
+    def patch_offset(self) -> float | tuple[float, ...]:
+        """By how many cells what the patches look at lies after the middle of their cells: of all axes, or of each.
 
         An attribute of `predict`; 0 where it has none.
         """
-        return float(getattr(self.predict, "patch_offset", 0.0))
+        return getattr(self.predict, "patch_offset", 0.0)
 
     def images(self) -> np.ndarray:
         """Image embeddings, float32 [N, E]; the first call also keeps the patches of images with boxes."""

@@ -24,6 +24,7 @@ from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict, Pro
 from lgdea_jax.evaluators.classified import ClassifierSamples
 from lgdea_jax.io import decode_image
 from lgdea_jax.metrics import classification
+from lgdea_jax.preprocess.frame import Frame, input_dtype, input_shape
 from lgdea_jax.preprocess.image import letterbox
 from lgdea_jax.records import NEGATIVE, POSITIVE, Record
 
@@ -170,21 +171,21 @@ def share_rows(subjects: np.ndarray, share: float, seed: int) -> np.ndarray:
     return np.flatnonzero(np.isin(subjects, drawn))
 
 
-def read_features(predict: Predict, records: Iterable[Record], image_size: int, labels: np.ndarray, *,
+def read_features(predict: Predict, records: Iterable[Record], frame: Frame, labels: np.ndarray, *,
                   progress: Progress = silent) -> Features:
     """Features of the images of `records`, a batch at a time: no more than a batch of images is in memory.
 
     Args:
       predict: the model.
       records: of one split; records without an image, or with one that cannot be read, are left out.
-      image_size: side of the model's square.
+      frame: side of the model's square, or its view of volumes.
       labels: int64, which of the records' labels to keep, in order.
       progress: called with ("features", done, total).
     """
     size, rows, batch, parts = getattr(predict, "batch_size", 64), [], [], []
 
     def flush() -> None:
-        padded = np.concatenate([batch, np.zeros((size - len(batch), image_size, image_size), np.uint8)])
+        padded = np.concatenate([batch, np.zeros((size - len(batch), *input_shape(frame)), input_dtype(frame))])
         out = predict.images(padded)
         parts.append(np.asarray(out.get("features", out["embedding"]), np.float32)[:len(batch)])
         batch.clear()
@@ -193,7 +194,8 @@ def read_features(predict: Predict, records: Iterable[Record], image_size: int, 
     for done, record in enumerate(records, start=1):
         if record.has_image:
             try:
-                batch.append(letterbox(decode_image(record.image, record.image_format), image_size))
+                batch.append(letterbox(decode_image(record.image, record.image_format), frame)
+                             if isinstance(frame, int) else frame.prepare(record.image))
             except ValueError:
                 continue
             rows.append((record.labels[labels], subject_key(record.subject_id)))

@@ -26,7 +26,7 @@ class Model:
     """Deterministic nonsense with the interface of a predictor."""
 
     def __init__(self, size=64, transform=None):
-        self.image_size, self.grid, self.batch_size = size, (4, 4), 32
+        self.frame, self.grid, self.batch_size = size, (4, 4), 32
         self.transform = transform or f"grey8@1+letterbox@1:{size}"
         self.spec = {"step": 7, "config": {"method": "stand-in"}}
 

@@ -44,7 +44,7 @@ PHRASES = [("small left effusion",), (), ("the heart", "is enlarged", "very", "m
 def test_shapes_scores_and_heatmaps(predictors, method):
     predict = predictors[method]
     images, texts = predict.images(IMAGES), predict.texts(TEXTS, PHRASES)
-    assert predict.grid == (4, 4) and predict.image_size == SIZE and predict.reads_text
+    assert predict.grid == (4, 4) and predict.frame == SIZE and predict.reads_text
     assert images["patches"].shape[:2] == (6, 16) and texts["query"].shape == (5, images["patches"].shape[2])
     assert texts["embedding"].shape == (5, images["embedding"].shape[1])
     for array in (*images.values(), *texts.values()):
