@@ -57,10 +57,11 @@ from data_prep.shards import (
 from data_prep.study import SPLITS, Rejection
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError, choose
+from lgdea_jax.findings.vocabulary import BY_NAME
 from lgdea_jax.io import ENCODINGS
-from lgdea_jax.preprocess.image import RECORD_TRANSFORM
+from lgdea_jax.preprocess.volume import find_geometry
 from lgdea_jax.record_source import BUILD_FOLDER, METADATA_FILE, load_metadata
-from lgdea_jax.records import SCHEMA_VERSION
+from lgdea_jax.records import IMAGE_SCHEMA_VERSION, VOLUME_SCHEMA_VERSION
 
 SOURCES = {
     "phantom": "data_prep.sources.phantom",
@@ -76,8 +77,12 @@ SOURCES = {
     "siim_acr": "data_prep.sources.siim_acr",
     "covidx": "data_prep.sources.covidx",
     "vindr_cxr": "data_prep.sources.vindr_cxr",
+    "phantom_ct": "data_prep.sources.phantom_ct",
+    "ct_rate": "data_prep.sources.ct_rate",
+    "rad_chestct": "data_prep.sources.rad_chestct",
 }
 
+DERIVED = ("silver", "weak")  # Sets of labels that are made from the reports.
 RUNNERS = ("local", "beam")
 FINGERPRINT_FILE = "build.json"
 
@@ -148,16 +153,26 @@ def make_plan(config: Any, out: Path | None) -> Plan:
     label_names = {tuple(source.label_names) for source in sources.values()}
     if len(label_names) != 1:
         raise ValueError("the source's splits have different label_names")
+    names, derived = label_names.pop(), tuple(config.get("derived_labels", ()))
+    for kind in derived:
+        choose("config.derived_labels", kind, DERIVED)
+    if "silver" in derived and not extractor:
+        raise UserError("config.derived_labels: silver labels come from the evidence, and config.extractor is none")
+    names += tuple(f"{kind}:{name}" for kind in derived for name in names if name in BY_NAME)
     slices = []
     for split, source in sources.items():
         starts = range(0, len(source), config.shard_studies)
         slices += [Slice(split, i, len(starts), start, min(start + config.shard_studies, len(source)))
                    for i, start in enumerate(starts)]
-    spec = ShardSpec(out, config.name, label_names.pop(), config.image_size, config.image_encoding, config.extractor,
-                     job)
+    volume = config.volume.geometry if "volume" in config else ""
+    if volume:
+        find_geometry(volume)
+    spec = ShardSpec(out, config.name, names, config.image_size, config.image_encoding, config.extractor, job, volume,
+                     derived)
     values = json.loads(json.dumps(config.to_dict()))
     fingerprint = {
-        "schema_version": SCHEMA_VERSION, "transform": RECORD_TRANSFORM, "extractor": extractor,
+        "schema_version": VOLUME_SCHEMA_VERSION if volume else IMAGE_SCHEMA_VERSION, "transform": spec.transform,
+        "extractor": extractor,
         "config": {key: value for key, value in values.items() if key not in ("workers", "llm")},
         "input": {split: [len(source), getattr(source, "fingerprint", "")] for split, source in sources.items()},
     }

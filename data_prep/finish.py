@@ -21,7 +21,6 @@ import numpy as np
 from data_prep.shards import COUNTS, ShardSpec, Slice, read_side_file, write_atomically
 from data_prep.study import Rejection
 from lgdea_jax.cli import UserError
-from lgdea_jax.preprocess.image import RECORD_TRANSFORM
 from lgdea_jax.preprocess.text import train_tokenizer
 from lgdea_jax.record_source import (
     BUILD_FOLDER,
@@ -33,7 +32,6 @@ from lgdea_jax.record_source import (
     Shard,
     SourceTerms,
 )
-from lgdea_jax.records import SCHEMA_VERSION
 
 REJECTED_FILE = "rejected.csv"
 SUMS_FILE = "SHA256SUMS"
@@ -79,14 +77,14 @@ def finish(folder: Path, slices: Sequence[Slice], spec: ShardSpec, config: Any, 
             write_atomically(folder / f"index_{split}.npz", lambda f, parts=parts: _write_index(f, folder, parts))
     tokenizer = _write_tokenizer(folder, shards.get("train", []), config.tokenizer.vocab_size)
     metadata = DatasetMetadata(
-        schema_version=SCHEMA_VERSION, name=spec.name, modalities=tuple(sorted(modalities)),
-        languages=tuple(sorted(languages)), label_names=spec.label_names, transform=RECORD_TRANSFORM,
+        schema_version=fingerprint["schema_version"], name=spec.name, modalities=tuple(sorted(modalities)),
+        languages=tuple(sorted(languages)), label_names=spec.label_names, transform=spec.transform,
         image_size=spec.image_size, image_encoding=spec.image_encoding,
         sources=tuple(SourceTerms(*source) for source in sorted(sources)), extractor=fingerprint["extractor"],
         tokenizer=tokenizer, shards={split: tuple(files) for split, files in shards.items()}, counts=counts,
         converted=dict(sorted(converted.items())), config=fingerprint["config"],
         input=fingerprint["input"], command=command,
-        seed=int(config[config.source].get("seed", 0)))
+        seed=int(config[config.source].get("seed", 0)), modality="ct" if spec.volume else "xray", volume=spec.volume)
     _write_tfds(folder, metadata)
     text = metadata.to_json().encode("utf-8")
     _write_sums(folder, metadata, text)

@@ -23,14 +23,26 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.extract import keywords
 from data_prep.extract.extractors import LANGUAGES, LLM_EXTRACTORS, reads
 from data_prep.study import ImageRef, Reject, Rejection, Study
 from lgdea_jax.cli import choose
-from lgdea_jax.io import ImageInfo, UnreadableImage, encode_image, read_image_file
+from lgdea_jax.findings.label_sets import labels_from_evidence
+from lgdea_jax.io import (
+    ImageInfo,
+    UnreadableImage,
+    VolumeInfo,
+    encode_image,
+    encode_volume,
+    read_image_file,
+    read_volume,
+)
+from lgdea_jax.io.encoded_volume import FORMAT as VOLUME_FORMAT
 from lgdea_jax.preprocess.image import RECORD_TRANSFORM, difference_hash, grey8
+from lgdea_jax.preprocess.volume import find_geometry, projection, to_record
 from lgdea_jax.record_codec import encode_record
 from lgdea_jax.record_source import BUILD_FOLDER, INDEX_COLUMNS
-from lgdea_jax.records import MISSING, Box, Evidence, Record
+from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, Box, Evidence, Record
 
 EXTRACTORS = {"rules": "data_prep.extract.rules"}
 COUNTS = ("rows", "read", "rejected", "studies", "records", "images", "reports", "normal", "evidence")
@@ -47,6 +59,8 @@ class ShardSpec:
       image_size: longest side of stored images, in pixels; image_encoding: one of `io.ENCODINGS`.
       extractor: a key of EXTRACTORS, one of LLM_EXTRACTORS, or "none".
       job: for LLM_EXTRACTORS, where the answers lie (`extract.jobs.Job`).
+      volume: name of the geometry (`preprocess.volume.GEOMETRIES`) of a data set of volumes, "" for 2D images.
+      derived: sets of labels that are made from the reports: "silver" (from the evidence), "weak" (from keywords).
     """
 
     out: Path | None
@@ -56,6 +70,13 @@ class ShardSpec:
     image_encoding: str
     extractor: str
     job: Any = None
+    volume: str = ""
+    derived: tuple[str, ...] = ()
+
+    @property
+    def transform(self) -> str:
+        """What the build does to images, as records and metadata state it."""
+        return find_geometry(self.volume).name if self.volume else RECORD_TRANSFORM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,6 +231,8 @@ class RecordMaker:
         return tuple(extraction.evidence), bool(extraction.normal)
 
     def _image(self, ref: ImageRef, converted: Counter[str]) -> tuple[Any, ...]:
+        if self._spec.volume:
+            return self._volume(ref, converted)
         if ref.pixels is not None:
             pixels, info = ref.pixels, ImageInfo("", "")
         else:
@@ -224,18 +247,57 @@ class RecordMaker:
         converted.update([*info.conversions, *conversions])
         return difference_hash(image), pixels.shape[:2], image, info, boxes
 
+    def _volume(self, ref: ImageRef, converted: Counter[str]) -> tuple[Any, ...]:
+        """As `_image`, for a volume; what is compared for duplicates is its projection from the front."""
+        if ref.pixels is not None:
+            volume, info = ref.pixels, VolumeInfo("", ref.header.spacing, np.eye(4))
+            if volume.dtype != np.int16 or volume.ndim != 3 or not volume.size:
+                raise ValueError(f"a volume is int16 [z, y, x], not {volume.dtype} {list(volume.shape)}")
+        else:
+            volume, info = read_volume(ref.path, ref.header)
+        if any(ref.size):
+            raise UnreadableImage("boxes with the size of a 2D image at a volume")
+        boxes = tuple(self._clip(box, volume.shape) for box in ref.boxes)
+        stored = to_record(volume, info.spacing, find_geometry(self._spec.volume))
+        converted.update(info.conversions)
+        return difference_hash(projection(stored)), volume.shape, stored, info, boxes
+
     @staticmethod
     def _clip(box: Box, shape: tuple[int, ...]) -> Box:
         """The part of the box on the image; boxes drawn a little over the edge are common."""
         left, top = max(0.0, box.x), max(0.0, box.y)
         width, height = min(shape[1], box.x + box.w) - left, min(shape[0], box.y + box.h) - top
-        if width <= 0 or height <= 0:
+        low, depth = box.z, box.d
+        if len(shape) == 3 and shape[-1] > 4:
+            left, top, low = max(0.0, box.x), max(0.0, box.y), max(0.0, box.z)
+            depth, height, width = (min(size, start + extent) - max(0.0, start) for size, start, extent in zip(
+                shape, (box.z, box.y, box.x), (box.d, box.h, box.w), strict=True))
+        if width <= 0 or height <= 0 or depth <= 0:
             raise UnreadableImage("a box lies outside the image")
-        return dataclasses.replace(box, x=left, y=top, w=width, h=height)
+        return dataclasses.replace(box, x=left, y=top, z=low, w=width, h=height, d=depth)
+
+    def _derived(self, report: str, evidence: tuple[Evidence, ...], normal: bool) -> dict[str, int]:
+        """Labels of the sets that are made from the report: what it does not mention is negative there.
+
+        The label sets of CT-RATE and their imitations have no third value for what a report passes over.
+        """
+        labels: dict[str, int] = {}
+        if not report:
+            return labels
+        for kind in self._spec.derived:
+            names = [name.partition(":")[2] for name in self._spec.label_names if name.startswith(f"{kind}:")]
+            if kind == "silver":
+                values = labels_from_evidence(evidence, normal, names, unmentioned=NEGATIVE).tolist()
+            else:
+                found = keywords.findings(report)
+                values = [POSITIVE if name in found else NEGATIVE for name in names]
+            labels |= {f"{kind}:{name}": value for name, value in zip(names, values, strict=True)}
+        return labels
 
     def _record(self, study: Study, report: str, evidence: tuple[Evidence, ...], normal: bool,
                 image: tuple[Any, ...] | None) -> Made:
-        labels = np.array([study.labels.get(name, MISSING) for name in self._spec.label_names], np.int8)
+        given = study.labels | self._derived(report, evidence, normal)
+        labels = np.array([given.get(name, MISSING) for name in self._spec.label_names], np.int8)
         common = {
             "study_id": study.study_id, "subject_id": study.subject_id, "report": report, "evidence": evidence,
             "normal": normal, "labels": labels, "has_report": bool(report), "sex": study.sex, "age": study.age,
@@ -253,6 +315,13 @@ class RecordMaker:
         ref, image_hash, original, pixels, info, boxes = image
         common["sex"] = study.sex or info.sex
         common["age"] = info.age if math.isnan(study.age) else study.age
+        if self._spec.volume:
+            record = Record(
+                image_id=ref.image_id, modality=info.modality, view=ref.view, image=encode_volume(pixels),
+                image_format=VOLUME_FORMAT, image_shape=np.array(pixels.shape, np.int32),
+                original_shape=np.array(original, np.int32), spacing=np.array(info.spacing, np.float32), boxes=boxes,
+                has_image=True, transform=self._spec.transform, **common)
+            return record, image_hash
         record = Record(
             image_id=ref.image_id, modality=info.modality or study.modality, view=ref.view or info.view,
             image=encode_image(pixels, self._spec.image_encoding), image_format=self._spec.image_encoding,
@@ -293,7 +362,8 @@ def process_slice(source: Any, part: Slice, spec: ShardSpec, maker: RecordMaker 
     rejections: list[Rejection] = []
     sources, languages, modalities = set(), set(), set()
     rows: list[tuple[Any, ...]] = []
-    writer = _ShardWriter(spec.out / shard_name(spec.name, part)) if spec.out else None
+    writer = _ShardWriter(
+        spec.out / shard_name(spec.name, part), compress=not spec.volume) if spec.out else None
     try:
         for index in range(part.start, part.stop):
             try:
@@ -355,14 +425,16 @@ class SliceWork:
 class _ShardWriter:
     """An ArrayRecord file under a temporary name until `finish`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, compress: bool) -> None:
         from array_record.python.array_record_module import ArrayRecordWriter
 
         self.path = path
         # The name has the process in it: a worker that outlives a killed build never writes to the same file.
         self._temporary = path.parent / BUILD_FOLDER / f"{path.name}.{os.getpid()}.tmp"
         # One record per group: records are read in random order.
-        self._writer = self._guard(lambda: ArrayRecordWriter(str(self._temporary), "group_size:1"))
+        # Volumes are compressed in chunks already: a crop must not have to undo another compression first.
+        options = "group_size:1" if compress else "group_size:1,uncompressed"
+        self._writer = self._guard(lambda: ArrayRecordWriter(str(self._temporary), options))
 
     def write(self, data: bytes) -> None:
         self._guard(lambda: self._writer.write(data))

@@ -10,6 +10,7 @@ import dataclasses
 
 import numpy as np
 
+from lgdea_jax.io.volumes import VolumeHeader
 from lgdea_jax.records import LABEL_SOURCES, TERMS, Box
 
 SPLITS = ("train", "validation", "test")
@@ -56,11 +57,13 @@ class ImageRef:
     Attributes:
       image_id: unique within the study.
       view: "PA", "AP", "LATERAL", ... as the source states it, "" where unknown.
-      path: file with the image (PNG, JPEG, DICOM, NIfTI).
-      pixels: uint8 [h, w] (or [h, w, 3], or uint16) decoded image.
+      path: file with the image (PNG, JPEG, DICOM, NIfTI, .npz; a folder for a DICOM series).
+      pixels: uint8 [h, w] (or [h, w, 3], or uint16) decoded image; int16 [z, y, x] in HU and in the canonical frame of
+        `lgdea_jax.io.volumes` for a volume.
       boxes: where findings are, in pixels of this (original) image.
       row: the image's row number in its source, -1 to use the study's.
       size: (height, width) that the boxes are for; an image of another size is refused. (0, 0): not stated.
+      header: of a volume, what is known of it besides its file; with `pixels`, its spacing.
     """
 
     image_id: str
@@ -70,6 +73,7 @@ class ImageRef:
     boxes: tuple[Box, ...] = ()
     row: int = -1
     size: tuple[int, int] = (0, 0)
+    header: VolumeHeader = VolumeHeader()
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.pixels is None):

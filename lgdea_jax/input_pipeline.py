@@ -5,7 +5,7 @@ Everything random (shuffle, mixture, augmentation) and the batching happen at th
 processes, every process of a run takes its own rows of each global batch, and the whole state is one step number.
 
 A batch is a dict of streams, each a dict of arrays with the stream's rows first:
-  pairs    image [B, S, S] uint8, text (see `TextView`), labels [B, n] int8, index [B] int32, study [B] int32
+  pairs    image [B, S, S] uint8 (of volumes [B, D, H, W, 1] float32, windowed), text (see `TextView`), labels [B, n] int8, index [B] int32, study [B] int32
   images   the same without text
   reports  the same without image
 """
@@ -31,10 +31,11 @@ from lgdea_jax.cli import UserError, choose
 from lgdea_jax.data_plan import STREAMS
 from lgdea_jax.findings.vocabulary import FINDINGS
 from lgdea_jax.io import decode_image
-from lgdea_jax.preprocess.augment import Augment
+from lgdea_jax.preprocess.augment import Augment, VolumeAugment
 from lgdea_jax.preprocess.evidence_text import NO_FINDING, canonical_phrase, usable_evidence
 from lgdea_jax.preprocess.image import letterbox
 from lgdea_jax.preprocess.text import TextTokenizer
+from lgdea_jax.preprocess.volume import VolumeView
 
 _STEPS = 2**31  # The step number is an int32.
 
@@ -118,16 +119,19 @@ class Items:
       cache: decode and tokenise everything now, and keep it in memory (a copy in every worker process).
       first: `index` of the first row: the row's place in the evidence memory.
       progress: called after each row that is read into the cache.
+      volume: what the model sees of a data set of volumes; they are cached compressed, as they are stored.
+      labels: which set of labels `label_names` are taken from (`record_source.label_columns`).
     """
 
     def __init__(
         self, directory: str, split: str, rows: np.ndarray, studies: np.ndarray, *, with_image: bool, with_text: bool,
         image_size: int, view: TextView, tokenizer: TextTokenizer, label_names: Sequence[str], cache: bool,
-        first: int = 0, progress: Callable[[], None] | None = None,
+        first: int = 0, progress: Callable[[], None] | None = None, volume: VolumeView | None = None, labels: str = "",
     ) -> None:
         self._records = record_source.open_records(directory, split)
-        have = record_source.load_metadata(directory).label_names
-        columns = [(have.index(name), column) for column, name in enumerate(label_names) if name in have]
+        have = record_source.label_columns(
+            record_source.load_metadata(directory).label_names, labels) if label_names else {}
+        columns = [(have[name], column) for column, name in enumerate(label_names) if name in have]
         self._label_columns = tuple(np.array(columns, int).reshape(-1, 2).T)
         self._row, self._first = rows, first
         # 31 bits of the hash do for telling the studies of a batch apart, and fit the device's integers.
@@ -135,6 +139,7 @@ class Items:
         self._with_image, self._with_text = with_image, with_text
         self._image_size, self._view, self._tokenizer = image_size, view, tokenizer
         self._num_labels = len(label_names)
+        self.volume = volume
         self._cache: dict[str, np.ndarray] | None = None
         if cache and len(self):
             self._cache = self._read_all(progress)
@@ -143,18 +148,27 @@ class Items:
         return len(self._row)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        item = self.stored(index)
+        if "volume" in item:
+            item["image"] = self.volume.prepare(item.pop("volume"))
+        return item
+
+    def stored(self, index: int) -> dict[str, Any]:
+        """The item with its volume, if it has one, as it is stored: `volume` (bytes) in the place of `image`."""
         if self._cache is not None:
             return {name: values[index] for name, values in self._cache.items()}
         return self._read(index)
 
-    def _read(self, index: int) -> dict[str, np.ndarray]:
+    def _read(self, index: int) -> dict[str, Any]:
         record = self._records[int(self._row[index])]
         item = {"index": np.asarray(self._first + index, np.int32), "study": self._study[index]}
         labels = np.full([self._num_labels], records.MISSING, np.int8)
         theirs, ours = self._label_columns
         labels[ours] = record.labels[theirs]
         item["labels"] = labels
-        if self._with_image:
+        if self._with_image and self.volume is not None:
+            item["volume"] = record.image
+        elif self._with_image:
             image = decode_image(record.image, record.image_format)
             item["image"] = letterbox(image, self._image_size)
         if self._with_text:
@@ -163,13 +177,27 @@ class Items:
 
     def _read_all(self, progress: Callable[[], None] | None) -> dict[str, np.ndarray]:
         first = self._read(0)
-        arrays = {name: np.empty([len(self), *value.shape], value.dtype) for name, value in first.items()}
+        arrays = {name: np.empty(len(self), object) if isinstance(value, bytes) else
+                  np.empty([len(self), *value.shape], value.dtype) for name, value in first.items()}
         for index in range(len(self)):
             for name, value in (first if index == 0 else self._read(index)).items():
                 arrays[name][index] = value
             if progress:
                 progress()
         return arrays
+
+
+class _Stored(Sequence[dict[str, Any]]):
+    """`Items` with their volumes still compressed: a random crop decodes only what it sees."""
+
+    def __init__(self, items: Items) -> None:
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]
+        return self._items.stored(index)
 
 
 class _ProcessRows(grain.MapDataset):
@@ -190,7 +218,7 @@ class _ProcessRows(grain.MapDataset):
 
 def make_batches(
     items: Mapping[str, Sequence[tuple[Items, float]]], *, sizes: Mapping[str, int],
-    rows_of: Callable[[int], slice], augment: Augment, seed: int,
+    rows_of: Callable[[int], slice], augment: Augment | VolumeAugment, seed: int,
 ) -> grain.MapDataset:
     """Batches by step number, without end.
 
@@ -209,7 +237,7 @@ def make_batches(
         if not parts:
             raise UserError(f"batch.{stream} is {sizes[stream]} but there are no {stream} to train on")
         first_seed = seed * 1009 + number * 101
-        datasets = [grain.MapDataset.source(part).seed((first_seed + i) % 2**32).shuffle().repeat()
+        datasets = [grain.MapDataset.source(_Stored(part) if part.volume is not None else part).seed((first_seed + i) % 2**32).shuffle().repeat()
                     for i, (part, _) in enumerate(parts)]
         dataset = datasets[0]
         if len(datasets) > 1:

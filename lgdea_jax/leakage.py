@@ -10,8 +10,11 @@ import numpy as np
 
 from lgdea_jax import record_source
 from lgdea_jax.cli import UserError, choose
-from lgdea_jax.io import decode_image
+from lgdea_jax.io import decode_image, decode_volume
+from lgdea_jax.io.encoded_volume import FORMAT as VOLUME_FORMAT
 from lgdea_jax.preprocess.image import resize
+from lgdea_jax.preprocess.volume import projection
+from lgdea_jax.records import Record
 
 # Of the 256 bits of the difference hash. Copies that were encoded again or rescaled differ in 0 to 7 bits (99% of them,
 # radiographs of 512 px). Two different radiographs differ in 31 or more, but two smooth 64 px phantoms may differ in 8:
@@ -68,13 +71,20 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
     return small / max(float(np.sqrt(small @ small)), 1e-9)
 
 
+def _picture(record: Record) -> np.ndarray:
+    """uint8 [h, w]: the image, or a volume's projection from the front, which its hash was made of."""
+    if record.image_format == VOLUME_FORMAT:
+        return projection(decode_volume(record.image))
+    return decode_image(record.image, record.image_format)
+
+
 def _confirmed(candidates: np.ndarray, one: Any, other: Any, *, enough: int = 1000) -> list[tuple[int, int]]:
     """Candidates (rows of the record sources `one` and `other`) that are one picture; stops at `enough`."""
     found = []
     for row, twin in candidates.tolist():
         records = one[row], other[twin]
         try:
-            images = [decode_image(record.image, record.image_format) for record in records]
+            images = [_picture(record) for record in records]
         except ValueError:  # Not to be read: neither trained nor evaluated on.
             continue
         if same_picture(*images):

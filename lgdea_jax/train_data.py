@@ -14,10 +14,12 @@ import jax
 from lgdea_jax import assemble, cli, data_plan, input_pipeline, record_source, sharding
 from lgdea_jax.cli import UserError
 from lgdea_jax.data_plan import STREAMS
-from lgdea_jax.preprocess.augment import Augment
+from lgdea_jax.preprocess.augment import Augment, VolumeAugment
 from lgdea_jax.preprocess.image import RECORD_TRANSFORM
 from lgdea_jax.preprocess.text import TextTokenizer
-from lgdea_jax.record_source import DatasetMetadata
+from lgdea_jax.preprocess.volume import VolumeView
+from lgdea_jax.record_source import DatasetMetadata, label_columns
+from lgdea_jax.records import MODALITIES
 from lgdea_jax.train_log import Progress
 
 log = logging.getLogger("lgdea_jax")
@@ -29,7 +31,7 @@ class Data:
 
     Attributes:
       batches: a `grain.MapDataset` of batches by step number; this process's rows of each.
-      tokenizer, label_names, record_transform: of the data sets.
+      tokenizer, label_names, record_transform: of the data sets; labels without the name of their set.
       sizes: stream -> rows of a global batch; `counts`: stream -> items to draw from.
       items: stream -> its parts as random access to items, without augmentation, with their weights in the mixture.
       truth: the reports that the unpaired images really have, as items; empty unless `config.memory.truth`.
@@ -65,24 +67,50 @@ def prepare_data(config: Any, mesh: jax.sharding.Mesh, *, show: bool) -> Data:
     plan = data_plan.make_plan(config.data, seed=config.seed, held_out=[config.eval.dir] if config.eval.dir else [])
     directories = list(dict.fromkeys(part.directory for parts in plan.parts.values() for part in parts))
     metadata = [record_source.load_metadata(directory) for directory in directories]
+    volume = volume_view(config)
     transforms = sorted({meta.transform for meta in metadata})
-    if transforms != [RECORD_TRANSFORM]:
+    wanted = volume.geometry.name if volume else RECORD_TRANSFORM
+    if transforms != [wanted]:
+        of_volumes = {meta.volume for meta in metadata if meta.modality == "ct"}
+        hint = "build the data set again"
+        if of_volumes and not volume:
+            hint = f"--config.image.modality=ct --config.volume.geometry={sorted(of_volumes)[0]} trains on volumes"
         raise UserError(f"the records were made with the transform {', '.join(transforms)}; this code trains on "
-                        f"{RECORD_TRANSFORM}: build the data set again")
+                        f"{wanted}: {hint}")
     tokenizer = load_tokenizer(config, directories, metadata)
-    label_names = tuple(dict.fromkeys(name for meta in metadata for name in meta.label_names))
+    label_names = tuple(dict.fromkeys(
+        name for meta in metadata for name in label_columns(meta.label_names, config.data.labels)))
     counts = {stream: plan.count(stream) for stream in STREAMS}
     if show:
         log.info("data: %s", ", ".join(f"{count} {stream}" for stream, count in counts.items()))
     items = open_items(config, plan, method, tokenizer, label_names, show=show)
     truth = open_truth(config, plan, method, tokenizer) if method.targets and config.memory.truth else []
-    augment = Augment(**{k: tuple(v) if isinstance(v, (tuple, list)) else v for k, v in config.augment.items()})
+    if volume:
+        augment = VolumeAugment(volume, random_crop=config.volume.random_crop, shift=config.volume.shift,
+                                noise=config.volume.noise, enabled=config.augment.enabled)
+    else:
+        augment = Augment(**{k: tuple(v) if isinstance(v, (tuple, list)) else v for k, v in config.augment.items()})
     batches = input_pipeline.make_batches(
         items, sizes=sizes, rows_of=lambda rows: sharding.rows_of_process(rows, mesh), augment=augment,
         seed=config.seed)
     return Data(batches=batches, items=items, truth=truth, tokenizer=tokenizer, label_names=label_names,
                 record_transform=transforms[0], sizes=sizes, counts=counts,
                 names=tuple(meta.name for meta in metadata), digest=shards_digest(metadata))
+
+
+def volume_view(config: Any) -> VolumeView | None:
+    """What the model sees of volumes, None for 2D images.
+
+    Raises:
+      UserError: unknown modality or geometry, or keys that do not fit together.
+    """
+    if cli.choose("image.modality", config.image.modality, MODALITIES) == "xray":
+        if config.volume.geometry:
+            raise UserError("volume.geometry is for image.modality=ct")
+        return None
+    if not config.volume.geometry:
+        raise UserError("image.modality=ct needs volume.geometry: that of the data set")
+    return VolumeView.of(config.volume.geometry, config.volume.shape, config.volume.window)
 
 
 def batch_sizes(config: Any, method: assemble.Method, mesh: jax.sharding.Mesh) -> dict[str, int]:
@@ -121,7 +149,7 @@ def open_items(
                 part.directory, part.split, part.rows, part.studies, with_image=stream != "reports",
                 with_text=stream != "images" and bool(method.text), image_size=config.image.size, view=view,
                 tokenizer=tokenizer, label_names=label_names, cache=config.data.cache, first=first,
-                progress=progress.advance), weight))
+                progress=progress.advance, volume=volume_view(config), labels=config.data.labels), weight))
             first += len(part.rows)
     progress.end()
     return items

@@ -15,8 +15,8 @@ from lgdea_jax.cli import require
 
 FORMAT = "blosc2"
 # Voxels of a chunk (what is located) and of a block (what is decompressed): blocks fit a core's cache.
-CHUNK = (32, 96, 96)
-BLOCK = (16, 32, 32)
+CHUNK = (64, 96, 96)
+BLOCK = (16, 48, 48)
 
 
 def _blosc2() -> Any:
@@ -41,7 +41,7 @@ def encode_volume(volume: np.ndarray) -> bytes:
     chunk = tuple(min(a, b) for a, b in zip(CHUNK, volume.shape, strict=True))
     block = tuple(min(a, b) for a, b in zip(BLOCK, chunk, strict=True))
     # One thread: how many there are must not decide about the bytes.
-    parameters = {"codec": blosc2.Codec.ZSTD, "clevel": 3, "filters": [blosc2.Filter.BITSHUFFLE], "nthreads": 1}
+    parameters = {"codec": blosc2.Codec.LZ4, "clevel": 5, "filters": [blosc2.Filter.BITSHUFFLE], "nthreads": 1}
     array = blosc2.asarray(np.ascontiguousarray(volume), chunks=chunk, blocks=block, cparams=parameters)
     return array.to_cframe()
 

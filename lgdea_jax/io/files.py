@@ -58,7 +58,7 @@ def read_image_bytes(data: bytes) -> tuple[np.ndarray, ImageInfo]:
     if data[128:132] == b"DICM" or data[:4] in _BARE_DICOM:
         return read_dicom(data)
     if data[:2] == b"\x1f\x8b" or data[344:348] in (b"n+1\0", b"ni1\0"):
-        raise UnreadableImage("a volume (NIfTI) where a 2D image is expected")
+        raise UnreadableImage("a volume (NIfTI) where a 2D image is expected (config.volume.geometry is for those)")
     raise UnreadableImage("not a PNG, JPEG or DICOM file")
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image
 
 from lgdea_jax.cli import UserError
+from lgdea_jax.io.encoded_volume import volume_shape
+from lgdea_jax.preprocess.volume import VolumeView
 
 # A crop that keeps less than this share of the area can cut away what the report describes.
 SMALLEST_CROP = 0.6
@@ -49,9 +51,7 @@ class Augment(grain.transforms.RandomMap):
         element = dict(element)
         if "image" in element and self.enabled:
             element["image"] = self.image(element["image"], rng)
-        if "tokens" in element:
-            element["tokens"] = element["tokens"][rng.integers(len(element["tokens"]))]
-        return element
+        return _one_text(element, rng)
 
     def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Transforms a uint8 [S, S] image; the result has its shape and dtype."""
@@ -81,3 +81,64 @@ class Augment(grain.transforms.RandomMap):
             top, left = rng.integers(size - high), rng.integers(size - wide)
             result[top:top + high, left:left + wide] = result.mean()
         return np.clip(result + 0.5, 0, 255).astype(np.uint8)
+
+
+def _one_text(element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    """`element` with one row of its `tokens` chosen."""
+    if "tokens" in element:
+        element["tokens"] = element["tokens"][rng.integers(len(element["tokens"]))]
+    return element
+
+
+# Three sides shifted by this share keep 0.61 of the volume.
+LARGEST_SHIFT = 0.15
+
+
+@dataclasses.dataclass(frozen=True)
+class VolumeAugment(grain.transforms.RandomMap):
+    """A random place of the model's shape in the stored volume, of which only the chunks that are seen are decoded.
+
+    Attributes:
+      view: what the model sees.
+      random_crop: where the stored volume is larger than the shape, any crop of it (else the middle, shifted). A small
+        crop can lack what the report describes: that is the caller's choice.
+      shift: largest shift of what is not cropped at random, a share of each side, at most LARGEST_SHIFT.
+      noise: largest standard deviation of the noise in HU, drawn per volume.
+      enabled: False shows the middle of the volume (text variants are still drawn).
+    """
+
+    view: VolumeView
+    random_crop: bool = False
+    shift: float = 0.0
+    noise: float = 0.0
+    enabled: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.shift <= LARGEST_SHIFT:
+            raise UserError(f"volume.shift={self.shift}: a share of each side within [0, {LARGEST_SHIFT}]")
+        if self.noise < 0:
+            raise UserError(f"volume.noise={self.noise}: HU, not negative")
+
+    def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """`element` with `volume` (stored bytes) made into `image`, float32 [D, H, W, 1]."""
+        element = dict(element)
+        if "volume" in element:
+            element["image"] = self.image(element.pop("volume"), rng)
+        return _one_text(element, rng)
+
+    def image(self, data: bytes, rng: np.random.Generator) -> np.ndarray:
+        """The stored volume as the model sees it, at a random place; float32 [D, H, W, 1]."""
+        stored = volume_shape(data)
+        offset = list(self.view.offset(stored))
+        if self.enabled:
+            for axis, (have, want) in enumerate(zip(stored, self.view.shape, strict=True)):
+                if self.random_crop and have > want:
+                    offset[axis] = -int(rng.integers(have - want + 1))
+                else:
+                    most = int(self.shift * want)
+                    offset[axis] += int(rng.integers(-most, most + 1))
+        volume = self.view.place(data, offset)
+        if self.enabled and self.noise:
+            deviation = np.float32(self.noise * rng.uniform())
+            volume = volume + rng.standard_normal(volume.shape, np.float32) * deviation
+        return self.view.windowed(volume)

@@ -93,7 +93,7 @@ def test_another_transform_or_schema_version(phantom_data, tmp_path):
     with pytest.raises(UserError, match="made with the transform grey8@2; this code trains on grey8@1"):
         runs.here(tmp_path / "run", other)
     newer = copy_of(phantom_data, tmp_path / "b", lambda text: text.replace('schema_version": 2', 'schema_version": 9'))
-    with pytest.raises(UserError, match="schema version 9, this code reads version 2"):
+    with pytest.raises(UserError, match="schema version 9, this code reads version 3"):
         runs.here(tmp_path / "run", newer)
 
 

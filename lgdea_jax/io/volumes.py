@@ -1,0 +1,357 @@
+"""Reading CT volumes as they come (NIfTI, a DICOM series, .npz) to Hounsfield units in one frame.
+
+The canonical frame is DICOM's LPS: arrays are [z, y, x] with x growing to the patient's left, y to the back, z to the
+head. So image-left is patient-right in every axial slice, as radiologists look at it, and slices go from the abdomen
+up. Files in another order are flipped and transposed into it, which loses nothing; nothing is mirrored.
+
+What a file does not say, or says implausibly, is refused with one reason, or taken from what the caller knows
+(`VolumeHeader`: a table of the release) and counted among the conversions. The most common fault of all is to apply
+slope and intercept to values that are in Hounsfield units already: it is looked for, and refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lgdea_jax.cli import UserError, require
+from lgdea_jax.io.image_info import UnreadableImage
+
+MAX_VOXELS = 1 << 29  # A gigabyte of int16: more than any chest CT has.
+AXES = ("L", "P", "S")  # Where x, y and z of the canonical frame grow to.
+AIR = -1024
+# Degrees by which an axis may lie off the patient's: below the first it is rounding, above the second the volume would
+# have to be resampled to show slices.
+STRAIGHT, OBLIQUE = 0.5, 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class VolumeHeader:
+    """What is known of a file from elsewhere, such as the release's table of metadata.
+
+    Attributes:
+      slope, intercept: make stored values Hounsfield units. NaN: the file says so itself. Given, they replace the
+        file's own, and are refused where the file's values are Hounsfield units already.
+      spacing: mm (z, y, x) in the canonical frame, zeros where unknown; replaces what the file says.
+      axes: for .npz, which has no orientation: where the array's axes grow to, three of the letters L R A P S I.
+    """
+
+    slope: float = math.nan
+    intercept: float = math.nan
+    spacing: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    axes: str = "SPL"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VolumeInfo:
+    """What is known of a volume besides its voxels.
+
+    Attributes:
+      file_format: "nifti", "dicom" or "npz".
+      spacing: mm per voxel (z, y, x).
+      affine: float64 [4, 4]: indices (z, y, x, 1) -> the scanner's millimetres, x to the right, y to the front, z to
+        the head (RAS+, as nibabel's); of a file without a place, that of an array around 0.
+      conversions: what had to be repaired, for counting.
+      modality: "CT"; sex, age: as `ImageInfo`, from DICOM.
+    """
+
+    file_format: str
+    spacing: tuple[float, float, float]
+    affine: np.ndarray
+    conversions: tuple[str, ...] = ()
+    modality: str = "CT"
+    view: str = ""
+    sex: str = ""
+    age: float = math.nan
+
+
+def read_volume(path: str | Path, header: VolumeHeader = VolumeHeader(), *,
+                hounsfield: bool = True) -> tuple[np.ndarray, VolumeInfo]:
+    """Reads one volume; memory is a few times that of the int16 result.
+
+    Args:
+      path: a NIfTI file (.nii, .nii.gz), a folder with one DICOM series, or an .npz file with one array [z, y, x] (or
+        one called "ct").
+      header: what is known from elsewhere.
+      hounsfield: False reads a mask or the like: values are not checked, and only the file's own scaling is applied.
+
+    Returns:
+      (int16 [z, y, x] in the canonical frame, VolumeInfo).
+
+    Raises:
+      UnreadableImage: missing, damaged, not one CT volume, or values that cannot be Hounsfield units.
+      UserError: the extra that reads such files is not installed.
+    """
+    path = Path(path)
+    if path.is_dir():
+        from lgdea_jax.io.dicom_series import read_series
+
+        values, affine, info = read_series(path)
+    else:
+        try:
+            with open(path, "rb") as file:
+                start = file.read(352)
+        except FileNotFoundError:
+            raise UnreadableImage("the volume's file is missing") from None
+        except PermissionError:
+            raise UnreadableImage("no permission to read the volume's file") from None
+        if not start:
+            raise UnreadableImage("the volume's file is empty")
+        if start[:4] == b"PK\x03\x04":
+            values, affine, info = _read_npz(path, header)
+        elif start[128:132] == b"DICM":
+            raise UnreadableImage("one DICOM file where a volume is expected: name the folder of its series")
+        elif start[:2] == b"\x1f\x8b" or start[344:348] in (b"n+1\0", b"ni1\0") or start[4:8] == b"n+2\0":
+            values, affine, info = _read_nifti(path)
+        else:
+            raise UnreadableImage("not a NIfTI file, a DICOM folder or an .npz file")
+    return _finish(values, affine, info, header, hounsfield)
+
+
+@dataclasses.dataclass
+class Stored:
+    """Between reading and finishing: the file's own scaling, not yet applied, and what is known.
+
+    Attributes:
+      slope, intercept: of the file; spacing_known: whether the affine's lengths are millimetres.
+      axial: whether the file's slices were axial.
+    """
+
+    file_format: str
+    slope: float = 1.0
+    intercept: float = 0.0
+    spacing_known: bool = True
+    axial: bool = True
+    conversions: list[str] = dataclasses.field(default_factory=list)
+    sex: str = ""
+    age: float = math.nan
+
+
+def _finish(values: np.ndarray, affine: np.ndarray, stored: Stored, header: VolumeHeader,
+            hounsfield: bool) -> tuple[np.ndarray, VolumeInfo]:
+    """Orients, scales and checks; `values` [i, j, k] with its RAS+ `affine` over (i, j, k, 1)."""
+    if values.size > MAX_VOXELS:
+        raise UnreadableImage("the volume has more voxels than can be trusted")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise UnreadableImage("the volume has voxels that are not numbers (NaN or infinite)")
+    done = stored.conversions
+    values, affine = _orient(values, affine, done)
+    if not stored.axial:
+        done.append("not axial")
+    known = all(mm > 0 and math.isfinite(mm) for mm in header.spacing)
+    spacing = np.sqrt((affine[:3, :3] ** 2).sum(0))
+    if known and not (stored.spacing_known and np.allclose(spacing, header.spacing, rtol=0.01)):
+        done.append("spacing from the table")
+    if known:
+        affine = affine.copy()
+        affine[:3, :3] *= np.array(header.spacing) / spacing
+        spacing = np.array(header.spacing)
+    elif not stored.spacing_known:
+        raise UnreadableImage("the volume has no voxel spacing")
+    if spacing.max() > 20 or spacing.min() < 0.05:
+        raise UnreadableImage(f"a voxel spacing of {' x '.join(f'{mm:.3g}' for mm in spacing)} mm is not a chest CT's")
+    volume = _hounsfield(values, stored, header, done) if hounsfield else _integers(
+        values, stored.slope, stored.intercept)
+    return np.ascontiguousarray(volume), VolumeInfo(
+        stored.file_format, tuple(spacing.tolist()), affine, tuple(dict.fromkeys(done)), sex=stored.sex, age=stored.age)
+
+
+def _orient(values: np.ndarray, affine: np.ndarray, done: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """[i, j, k] -> [z, y, x] of the canonical frame, with the affine over (z, y, x, 1)."""
+    directions = affine[:3, :3] / np.sqrt((affine[:3, :3] ** 2).sum(0))
+    axis = np.abs(directions).argmax(0)  # Of the patient, for every one of the array.
+    if sorted(axis) != [0, 1, 2]:
+        raise UnreadableImage("the volume's axes are not at right angles to each other")
+    skew = np.abs(directions.T @ directions - np.eye(3)).max()
+    if skew > math.sin(math.radians(1)):
+        raise UnreadableImage("the volume is sheared (a tilted gantry)")
+    angle = math.degrees(math.acos(min(1.0, float(np.abs(directions).max(0).min()))))
+    if angle > OBLIQUE:
+        raise UnreadableImage(f"the volume is oblique: {angle:.0f} degrees off the patient's axes")
+    if angle > STRAIGHT:
+        done.append("oblique")
+    order = [int(np.flatnonzero(axis == wanted)[0]) for wanted in (2, 1, 0)]
+    grows = (1, -1, -1)  # z to the head (+S), y to the back (-A), x to the left (-R).
+    turn, flips = np.zeros((4, 4)), []
+    turn[3, 3] = 1
+    for new, (old, sign) in enumerate(zip(order, grows, strict=True)):
+        flip = np.sign(directions[axis[old], old]) != sign
+        flips.append(slice(None, None, -1) if flip else slice(None))
+        turn[old, new], turn[old, 3] = (-1, values.shape[old] - 1) if flip else (1, 0)
+    return values.transpose(order)[tuple(flips)], affine @ turn
+
+
+def _hounsfield(values: np.ndarray, stored: Stored, header: VolumeHeader, done: list[str]) -> np.ndarray:
+    """int16 Hounsfield units, checked."""
+    slope, intercept = stored.slope, stored.intercept
+    if math.isfinite(header.slope) or math.isfinite(header.intercept):
+        slope = header.slope if math.isfinite(header.slope) else 1.0
+        intercept = header.intercept if math.isfinite(header.intercept) else 0.0
+        if (slope, intercept) != (1.0, 0.0) and is_hounsfield(_integers(values, stored.slope, stored.intercept)):
+            raise UnreadableImage("rescaled twice: the file's values are Hounsfield units already, the table's slope "
+                                  "and intercept must not be applied to them")
+        if (slope, intercept) != (stored.slope, stored.intercept):
+            done.append("slope from the table")
+    if slope == 0 or not math.isfinite(slope) or not math.isfinite(intercept):
+        raise UnreadableImage(f"a slope of {slope:g} and an intercept of {intercept:g} make no Hounsfield units")
+    volume = _integers(values, slope, intercept)
+    below = volume < -1200
+    share = float(below.mean())
+    if share > 0:
+        # Scanners fill what lies outside the field of view with one number; doubly rescaled air has many.
+        common = np.bincount((volume[below].astype(np.int32) + 32768), minlength=1)
+        if share > 0.01 and common.max() < 0.9 * below.sum():
+            raise UnreadableImage("values far below air: rescaled twice, or not Hounsfield units")
+        done.append("padding")
+    np.maximum(volume, AIR, out=volume)
+    if not is_hounsfield(volume):
+        raise UnreadableImage(f"values from {volume.min()} to {volume.max()} without air and soft tissue: a wrong slope "
+                              "or intercept, or not a chest CT")
+    return volume
+
+
+def is_hounsfield(volume: np.ndarray) -> bool:
+    """Whether the values look like the Hounsfield units of a chest: both air or lung, and soft tissue."""
+    air = ((volume >= -1100) & (volume <= -500)).mean()
+    tissue = ((volume >= -200) & (volume <= 300)).mean()
+    return bool(air >= 0.001 and tissue >= 0.01)
+
+
+def _integers(values: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    """int16 of values * slope + intercept, rounded; a copy."""
+    if (slope, intercept) == (1.0, 0.0) and values.dtype.kind in "iu":
+        scaled = values
+    elif values.dtype.kind in "iu" and slope == 1 and intercept == round(intercept):
+        scaled = values.astype(np.int32) + int(intercept)
+    else:
+        scaled = np.rint(values.astype(np.float32) * np.float32(slope) + np.float32(intercept))
+    low, high = scaled.min(), scaled.max()
+    if not (np.isfinite(low) and np.isfinite(high)) or low < -32768 or high > 32767:
+        raise UnreadableImage(f"values from {low:g} to {high:g} are no Hounsfield units")
+    return scaled.astype(np.int16)
+
+
+def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, Stored]:
+    nibabel = require("nibabel", "ct", "reading NIfTI")
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+
+    stored = Stored("nifti")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = nibabel.load(path) if path.name.endswith((".nii", ".nii.gz")) else nibabel.Nifti1Image.from_bytes(
+                _plain(path))
+            head = image.header
+            shape = image.shape
+            if len(shape) > 3 and all(n == 1 for n in shape[3:]):
+                stored.conversions.append("one frame of 4D")
+            elif len(shape) != 3:
+                raise UnreadableImage(f"a {len(shape)}D NIfTI file of shape {list(shape)} where one volume is expected")
+            if min(shape[:3]) < 2:
+                raise UnreadableImage(f"a NIfTI file of shape {list(shape)} is no volume")
+            if math.prod(shape) > MAX_VOXELS:
+                raise UnreadableImage("the volume has more voxels than can be trusted")
+            if head.get_data_dtype().kind not in "iuf":
+                raise UnreadableImage("a NIfTI file of colours or complex numbers")
+            slope, intercept = _scaling(head)
+            values = np.asanyarray(image.dataobj.get_unscaled()).reshape(shape[:3])
+    except UnreadableImage:
+        raise
+    except (EOFError, zlib.error, OSError, ValueError, ImageFileError, HeaderDataError) as error:
+        # OSError covers a gzip stream that ends early or whose checksum differs.
+        raise UnreadableImage(f"the NIfTI file is truncated or damaged ({type(error).__name__})") from None
+    stored.slope, stored.intercept = slope, intercept
+    if int(head["sform_code"]) == 0 and int(head["qform_code"]) == 0:
+        raise UnreadableImage("a NIfTI file without an orientation (neither sform nor qform): its sides are unknown")
+    affine = np.array(image.affine, np.float64)
+    pixdim = np.abs(np.array(head["pixdim"][1:4], np.float64))
+    lengths = np.sqrt((affine[:3, :3] ** 2).sum(0))
+    if not np.isfinite(affine).all() or not np.isfinite(pixdim).all():
+        raise UnreadableImage("the NIfTI file's affine is not finite")
+    unit = {1: 1000.0, 3: 0.001}.get(int(head["xyzt_units"]) & 7, 1.0)
+    if unit != 1:
+        affine[:3] *= unit
+        stored.conversions.append("units")
+    if (lengths <= 0).any():
+        # The directions are still known where a quaternion states them; the spacing may be known from elsewhere.
+        if int(head["sform_code"]) > 0 or int(head["qform_code"]) == 0:
+            raise UnreadableImage("the volume has no voxel spacing")
+        affine[:3, :3] = nibabel.quaternions.quat2mat(head.get_qform_quaternion())
+        affine[:3, 2] *= -1 if head["pixdim"][0] < 0 else 1
+        stored.spacing_known = False
+    elif not np.allclose(pixdim * unit, lengths * unit, rtol=0.01):
+        stored.conversions.append("pixdim differs from the affine")
+    stored.axial = int(np.abs(affine[:3, 2]).argmax()) == 2
+    return values, affine, stored
+
+
+def _plain(path: Path) -> bytes:
+    """The content of a NIfTI file whatever its name, unzipped."""
+    import gzip
+
+    data = path.read_bytes()
+    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+
+
+def _scaling(head: Any) -> tuple[float, float]:
+    """The header's slope and intercept; (1, 0) where it has none (a slope of 0 means that in NIfTI)."""
+    slope, intercept = float(head["scl_slope"]), float(head["scl_inter"])
+    if slope == 0 or math.isnan(slope):
+        return 1.0, 0.0
+    return slope, 0.0 if math.isnan(intercept) else intercept
+
+
+def _read_npz(path: Path, header: VolumeHeader) -> tuple[np.ndarray, np.ndarray, Stored]:
+    axes = header.axes.upper()
+    kinds = ["LR", "AP", "IS"]
+    if len(axes) != 3 or sorted(next((i for i, kind in enumerate(kinds) if letter in kind), 9) for letter in axes
+                                ) != [0, 1, 2]:
+        raise UserError(f"axes {header.axes!r}: three of L R, A P, S I, one of each pair, such as SPL")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names = [name for name in archive.files if name == "ct"] or archive.files
+            if len(names) != 1:
+                raise UnreadableImage(f"an .npz file with {len(names)} arrays and none called ct")
+            values = archive[names[0]]
+    except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile) as error:
+        raise UnreadableImage(f"the .npz file is truncated or damaged ({type(error).__name__})") from None
+    if values.ndim == 4 and 1 in (values.shape[0], values.shape[3]):
+        values = values[0] if values.shape[0] == 1 else values[..., 0]
+    if values.ndim != 3 or min(values.shape) < 2 or values.dtype.kind not in "iuf":
+        raise UnreadableImage(f"an array of {values.dtype} {list(values.shape)} where one volume is expected")
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for i, letter in enumerate(axes):
+        affine[next(k for k, kind in enumerate(kinds) if letter in kind), i] = 1 if letter in "RAS" else -1
+    axial = axes[0] in "SI"
+    return values, affine, Stored("npz", spacing_known=False, axial=axial)
+
+
+def direction_letters(affine: np.ndarray) -> str:
+    """Where the axes of an array grow to in the patient, such as "SPL" for the canonical frame."""
+    letters = []
+    for column in np.asarray(affine)[:3, :3].T:
+        axis = int(np.abs(column).argmax())
+        letters.append(("RL", "AP", "SI")[axis][column[axis] < 0])
+    return "".join(letters)
+
+
+def centroid_mm(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """The centre of a mask [z, y, x] in the affine's millimetres; float64 [3].
+
+    Raises:
+      ValueError: an empty mask.
+    """
+    places: Sequence[np.ndarray] = np.nonzero(mask)
+    if not len(places[0]):
+        raise ValueError("an empty mask has no centroid")
+    return (affine @ np.array([*(float(p.mean()) for p in places), 1.0]))[:3]
