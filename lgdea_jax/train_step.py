@@ -33,7 +33,7 @@ def new_state(params: Any, tx: optax.GradientTransformation, *, ema: bool, aux: 
 
 
 def normalise_images(images: jax.Array, *, mean: float, std: float, per_image: bool) -> jax.Array:
-    """uint8 [B, H, W] to float32 [B, H, W, 1]; volumes, float32 [B, D, H, W, 1] that are windowed, stay as they are.
+    """uint8 [B, H, W] to float32 [B, H, W, 1]; windowed volumes, float32 [B, D, H, W, 1], stay as they are.
 
     Args:
       mean, std: of grey levels in [0, 1]: (x / 255 - mean) / std.

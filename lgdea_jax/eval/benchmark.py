@@ -12,7 +12,9 @@ from lgdea_jax.evaluators import tasks
 from lgdea_jax.evaluators.base import EvalData, Evaluator
 from lgdea_jax.evaluators.class_retrieval import ClassRetrieval
 from lgdea_jax.evaluators.grounding import Grounding
+from lgdea_jax.evaluators.operating_point import OperatingPoint
 from lgdea_jax.evaluators.retrieval import Retrieval
+from lgdea_jax.evaluators.volume_retrieval import VolumeRetrieval
 from lgdea_jax.evaluators.zero_shot import ON_ITSELF, Prompts, ZeroShot
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, Record
 
@@ -29,6 +31,9 @@ class Benchmark:
       rare_below: findings with fewer positives among the evaluated images are averaged as "tail", the others as "head";
         0 for no such split.
       prompts: the benchmark's own, by finding.
+      official_prompts: the same, in the official mode only.
+      merged: {label: findings whose highest score it has}, see `evaluators.zero_shot`.
+      volumes: of CT: retrieval is that of `evaluators.volume_retrieval`, and the official mode has an operating point.
       exclusive: an image has exactly one of the labels.
       scoring, ensemble: of the official zero-shot protocol.
       public: whether public scripts have a protocol of their own; without one both modes classify alike.
@@ -49,6 +54,9 @@ class Benchmark:
     groups: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     rare_below: int = 0
     prompts: Mapping[str, Prompts] = dataclasses.field(default_factory=dict)
+    official_prompts: Mapping[str, Prompts] = dataclasses.field(default_factory=dict)
+    merged: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    volumes: bool = False
     exclusive: bool = False
     scoring: str = "pair"
     ensemble: str = "normalised"
@@ -84,9 +92,10 @@ def zero_shot(benchmark: Benchmark, data: EvalData, mode: str, *, how: Mapping[s
     """The zero-shot evaluator of a mode: official scripts' cosines and thresholds, or the model's own way of being
     asked, `how` (`evaluators.tasks.asked_as`)."""
     common: dict[str, Any] = {"prompts": benchmark.prompts, "exclusive": benchmark.exclusive,
-                              "groups": benchmark.groups_of(data)}
+                              "groups": benchmark.groups_of(data), "merged": benchmark.merged}
     if mode == "official" and benchmark.public:
         exclusive = benchmark.exclusive
+        common["prompts"] = benchmark.official_prompts or benchmark.prompts
         return ZeroShot(data, scoring="positive" if exclusive else benchmark.scoring, ensemble=benchmark.ensemble,
                         thresholds=None if exclusive else ON_ITSELF, **common)
     ensemble = benchmark.ensemble if benchmark.exclusive else "mean"
@@ -103,6 +112,10 @@ def evaluator(benchmark: Benchmark, task: str, data: EvalData, mode: str, *, see
         return zero_shot(benchmark, data, mode, how=how, thresholds=thresholds, thresholds_from=thresholds_from)
     if task == "grounding":
         return Grounding(data, mode=mode, sigma=benchmark.sigma if mode == "official" else 0.0)
+    if task == "operating_point":
+        return OperatingPoint(zero_shot(benchmark, data, mode, how=how))
+    if benchmark.volumes:
+        return VolumeRetrieval(data, mode=mode)
     if benchmark.exclusive:
         return ClassRetrieval(data, mode=mode, candidates=candidates, prompts=benchmark.prompts)
     return Retrieval(data, mode=mode, seed=seed)

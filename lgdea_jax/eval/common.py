@@ -164,7 +164,8 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
             asked = {task: evaluator(
                 benchmark, task, encoder.data, mode, seed=args.seed, how=tasks.asked_as(predict),
                 thresholds=thresholds, thresholds_from="the validation split" if thresholds else "",
-                candidates=getattr(args, "candidates", "auto")) for task in chosen}
+                candidates=getattr(args, "candidates", "auto"))
+                     for task in _tasks_of(benchmark, mode, chosen)}
             asked |= {f"probe@{share:g}": item for share, item in zip(args.probe, probes.get(mode, ()))}
             results.append(measure(encoder, asked, mode, done, seed=args.seed, resamples=args.bootstrap, progress=bar,
                                    note=selected[mode].note))
@@ -191,6 +192,12 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
     for row, reason in sorted(rejected.items()):
         print(f"record {row} left out: {reason}", file=sys.stderr)
     return cli.PARTIAL if rejected else cli.OK
+
+
+def _tasks_of(benchmark: Benchmark, mode: str, chosen: Sequence[str]) -> list[str]:
+    """The chosen tasks, and in the official mode of CT the operating point of the zero-shot classification."""
+    point = benchmark.volumes and mode == "official" and "zero_shot" in chosen
+    return [*chosen, "operating_point"] if point else list(chosen)
 
 
 def _report_sections(metadata: DatasetMetadata) -> list[str]:

@@ -69,6 +69,13 @@ def _retrieval(info: Mapping[str, Any]) -> list[str]:
                          f"{part['per_class']} in each of {len(part['classes'])} classes{chance}{few}")
         else:
             lines.append(f"precision@K: undefined without two classes of single-finding studies{few}")
+    if "volumes" in info:
+        part = info["volumes"]
+        own = "the own scan left out" if info["mode"] == "clean" else \
+            "the query and its scan among them, and each K averages the smaller ones too"
+        lines.append(f"jaccard@K (printed as MAP@K in the literature): {part['queries']} volumes as queries, "
+                     f"{part['gallery']} with a positive label as candidates, {own}")
+        lines.append(f"recall@K: {part['reports']} reports of {part['scans']} scans")
     if "recall" in info:
         part = info["recall"]
         lines.append(f"recall@K: {part['reports']} reports, one per study ({part['distinct_reports']} counted as "

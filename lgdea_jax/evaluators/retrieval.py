@@ -153,7 +153,7 @@ class Retrieval(Evaluator):
         data, n = self.data, len(self.data.images)
         queries = np.flatnonzero(data.report_of >= 0)
         chosen = np.unique(data.report_of[queries])  # Reports with an image, in order.
-        group = _same_text([data.reports[r] for r in chosen]) if self.mode == "clean" else np.arange(len(chosen))
+        group = same_text([data.reports[r] for r in chosen]) if self.mode == "clean" else np.arange(len(chosen))
         of_image = group[np.searchsorted(chosen, data.report_of[queries])]
         info["recall"] = {"reports": len(chosen), "images": len(queries), "distinct_reports": len(set(group.tolist())),
                           "hit": "any report of the same words" if self.mode == "clean" else "the paired index"}
@@ -248,7 +248,7 @@ def _blocks(rows: np.ndarray, width: int) -> list[np.ndarray]:
     return [rows[start:start + step] for start in range(0, len(rows), step)]
 
 
-def _same_text(texts: list[str]) -> np.ndarray:
+def same_text(texts: list[str]) -> np.ndarray:
     """Group numbers: equal for texts with the same words, whatever the white space."""
     groups: dict[str, int] = {}
     return np.array([groups.setdefault(" ".join(text.split()), len(groups)) for text in texts], np.int64)

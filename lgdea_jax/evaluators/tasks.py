@@ -11,6 +11,7 @@ import numpy as np
 from lgdea_jax.cli import UserError, choose
 from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict, Samples
 from lgdea_jax.evaluators.grounding import Grounding, GroundingSamples
+from lgdea_jax.evaluators.operating_point import OperatingPointSamples
 from lgdea_jax.evaluators.probe import ProbeSamples
 from lgdea_jax.evaluators.retrieval import Retrieval, RetrievalSamples
 from lgdea_jax.evaluators.zero_shot import ZeroShot, ZeroShotSamples
@@ -19,7 +20,8 @@ from lgdea_jax.findings.prompts import BARE
 TASKS = ("zero_shot", "retrieval", "grounding")
 MODES = ("clean", "official")
 SAMPLES: Mapping[str, type[Samples]] = {"zero_shot": ZeroShotSamples, "retrieval": RetrievalSamples,
-                                        "grounding": GroundingSamples, "probe": ProbeSamples}
+                                        "grounding": GroundingSamples, "probe": ProbeSamples,
+                                        "operating_point": OperatingPointSamples}
 
 
 def evaluator(task: str, data: EvalData, *, mode: str = "clean", seed: int = 0, scoring: str = "pair",

@@ -58,6 +58,8 @@ class ZeroShot(Evaluator):
       data: the images.
       scoring: one of SCORINGS; ensemble: one of ENSEMBLES. See the module's docstring.
       prompts: of findings that are not asked for with those of `findings/prompts.py`.
+      merged: {label: findings}: a label that stands for several findings is asked for as each of them, and has their
+        highest score.
       exclusive: the labels are classes of which an image has one.
       groups: {name: findings} to be averaged besides, for example a competition's five.
       thresholds: {criterion: {finding: threshold}} of F1 and MCC, chosen on other data; ON_ITSELF chooses them on these
@@ -70,6 +72,7 @@ class ZeroShot(Evaluator):
     scoring: str = "pair"
     ensemble: str = "mean"
     prompts: Mapping[str, Prompts] = dataclasses.field(default_factory=dict)
+    merged: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     exclusive: bool = False
     groups: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     thresholds: Mapping[str, Mapping[str, float]] | str | None = None
@@ -84,12 +87,17 @@ class ZeroShot(Evaluator):
         """Scores every image for every finding of which the data hold both classes."""
         encoder, data = Encoder.of(predict, self.data), self.data
         both = (data.labels == POSITIVE).any(0) & (data.labels == NEGATIVE).any(0)
-        known = np.array([name in LABELLED or name in self.prompts for name in data.label_names], bool)
+        known = np.array([all(part in LABELLED or part in self.prompts for part in self.merged.get(name, (name,)))
+                          for name in data.label_names], bool)
         columns = np.flatnonzero(both & known)
         findings = tuple(data.label_names[c] for c in columns)
         images = encoder.images() if self.ensemble == "mean" else _unit(encoder.images())
         # Column by column: one matrix product over another number of findings may round differently.
-        scores = self._scores(encoder, images, findings)
+        parts = {name: self.merged.get(name, (name,)) for name in findings}
+        asked = tuple(dict.fromkeys(part for group in parts.values() for part in group))
+        scores = self._scores(encoder, images, asked)
+        if asked != findings:
+            scores = np.stack([scores[:, [asked.index(part) for part in group]].max(1) for group in parts.values()], 1)
         truth, predicted, classes = classified.single_class(data, columns, scores, exclusive=self.exclusive)
         info = {"scoring": self.scoring, "ensemble": self.ensemble, "context": self.context, "images": len(data.images),
                 "probabilities": self.scoring != "positive", "own_prompts": [f for f in findings if f in self.prompts],
