@@ -25,3 +25,18 @@ def dataset(name, group, *, extractor="rules"):
     config.shard_studies = 1000
     config.workers = 0  # 0: all cores. Does not change the result.
     return config
+
+
+def volumes(name, group, *, geometry, extractor="rules"):
+    """The same for a data set of CT volumes.
+
+    Args:
+      geometry: how they are stored (lgdea_jax/preprocess/volume.py): ct_clip, fvlm, phantom_ct, native. Models see them
+        in the same.
+    """
+    config = dataset(name, group, extractor=extractor)
+    config.volume = ConfigDict({"geometry": geometry})
+    # Further sets of labels, made from the reports: silver (the extractor's) and weak (keywords).
+    config.derived_labels = ()
+    config.shard_studies = 50  # A volume takes tens of megabytes.
+    return config
