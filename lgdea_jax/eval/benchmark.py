@@ -34,6 +34,7 @@ class Benchmark:
       official_prompts: the same, in the official mode only.
       merged: {label: findings whose highest score it has}, see `evaluators.zero_shot`.
       volumes: of CT: retrieval is that of `evaluators.volume_retrieval`, and the official mode has an operating point.
+      partial: of `findings`, those that the data set does not label are left out instead of refused.
       exclusive: an image has exactly one of the labels.
       scoring, ensemble: of the official zero-shot protocol.
       public: whether public scripts have a protocol of their own; without one both modes classify alike.
@@ -57,6 +58,7 @@ class Benchmark:
     official_prompts: Mapping[str, Prompts] = dataclasses.field(default_factory=dict)
     merged: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     volumes: bool = False
+    partial: bool = False
     exclusive: bool = False
     scoring: str = "pair"
     ensemble: str = "normalised"

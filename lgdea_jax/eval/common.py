@@ -293,7 +293,10 @@ def _worlds(benchmark: Benchmark, selected: Mapping[str, Selection], source: Seq
 def _labelled(benchmark: Benchmark, data: EvalData) -> EvalData:
     """The data with the labels that the benchmark scores."""
     if benchmark.findings and data.label_names != benchmark.findings:
-        data = data.with_labels(benchmark.findings)
+        names = benchmark.findings
+        if benchmark.partial and set(names) & set(data.label_names):
+            names = tuple(name for name in names if name in data.label_names)
+        data = data.with_labels(names)
     return dataclasses.replace(data, labels=benchmark.filled(data.labels)) if benchmark.blank_is_negative else data
 
 

@@ -18,6 +18,7 @@ from lgdea_jax.evaluators.grounding import (
     sample_heatmap,
     sample_queries,
 )
+from lgdea_jax.evaluators.volumes import Volumes
 from lgdea_jax.findings.vocabulary import LABELLED
 from lgdea_jax.io import decode_image
 from lgdea_jax.metrics import grounding
@@ -41,7 +42,7 @@ def draw_overlays(encoder: Encoder, records: Sequence[Record], folder: Path, cou
         old.unlink()
     data = encoder.data
     samples = grounding_samples(data) or positive_samples(data)
-    if not count or not samples or not encoder.grounds or len(encoder.grid) != 2:
+    if not count or not samples or not encoder.grounds:
         return 0
     chosen = sorted(np.random.default_rng(seed).permutation(len(samples))[:count].tolist())
     samples = tuple(samples[i] for i in chosen)
@@ -50,7 +51,10 @@ def draw_overlays(encoder: Encoder, records: Sequence[Record], folder: Path, cou
     for number, (sample, query) in enumerate(zip(samples, sample_queries(encoder, samples))):
         record = records[int(data.record_rows[sample.image])]
         heat = sample_heatmap(encoder, sample, query, sigma=sigma)
-        shown = describe(sample, decode_image(record.image, record.image_format), heat)
+        if isinstance(data.images, Volumes):
+            shown = in_slice(encoder, sample, query, heat)
+        else:
+            shown = describe(sample, decode_image(record.image, record.image_format), heat)
         picture = draw(shown)
         name = "".join(c if c.isalnum() else "_" for c in sample.finding.lower())
         file = f"{number:03d}_{name}.png"
@@ -67,6 +71,29 @@ def positive_samples(data: EvalData) -> tuple[GroundingSample, ...]:
     known = [c for c, name in enumerate(data.label_names) if name in LABELLED]
     return tuple(GroundingSample(image, "", data.label_names[c], ())
                  for image in range(len(data.images)) for c in known if data.labels[image, c] == POSITIVE)
+
+
+def in_slice(encoder: Encoder, sample: GroundingSample, query: np.ndarray, heat: np.ndarray) -> Overlay:
+    """The picture of a sample of a volume: the slice through its first box's middle, or through the heatmap's maximum.
+
+    The slice is shown as the model saw it, windowed; what is said below it was measured in original voxels.
+
+    Args:
+      heat: float32 [D, H, W] in original voxels.
+    """
+    data = encoder.data
+    geometry = data.geometry(sample.image)
+    volume = data.images[sample.image][..., 0]
+    grid = (encoder.patches(sample.image) @ query).reshape(encoder.grid)
+    seen = geometry.of_model().heatmap(grid, patch_offset=encoder.patch_offset)
+    boxes = tuple(geometry.map.box(box) for box in sample.boxes)
+    middle = boxes[0].z + boxes[0].d / 2 if boxes else np.unravel_index(seen.argmax(), seen.shape)[0]
+    z = int(np.clip(middle, 0, len(volume) - 1))
+    low, high = data.images.view.geometry.output
+    plane = np.rint(np.clip((volume[z] - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    cut = tuple(box for box in boxes if box.z < z + 1 and box.z + box.d > z)
+    line = describe(sample, plane, heat).lines[0].replace("of the image", "of the volume")
+    return Overlay(plane, seen[z], plane.shape, cut, sample.finding, (line, f"slice {z} of {len(volume)} that the model sees"))
 
 
 def describe(sample: GroundingSample, image: np.ndarray, heat: np.ndarray) -> Overlay:

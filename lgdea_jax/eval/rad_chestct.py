@@ -1,0 +1,38 @@
+"""RAD-ChestCT (Draelos et al., 2021): zero-shot diagnosis on chest CT from another hospital.
+
+    python -m lgdea_jax.eval.rad_chestct --checkpoint=RUN --data_dir=DATA --out=OUT
+
+Read: DATA built with configs/data/rad_chestct.py (or the phantom CT world of configs/data/phantom_ct.py). Its labels are
+asked for as those of CT-RATE that they correspond to: fibrosis as Pulmonary Fibrotic Sequela, bronchial wall thickening
+as Peribronchial Thickening, hernia as Hiatal hernia; "calcification" does not say of what, and has the higher score of the
+arterial and the coronary one. Mosaic attenuation, medical material and lymphadenopathy are not asked for.
+- official: "X is present." against "X is not present."; `operating_point/*` at thresholds chosen on these volumes.
+- clean: the checkpoint's own scoring and prompts; F1 and MCC at thresholds of the validation split, where there is one.
+There are no reports: retrieval is not measured.
+"""
+
+from __future__ import annotations
+
+from lgdea_jax import cli
+from lgdea_jax.eval import common
+from lgdea_jax.eval.benchmark import Benchmark
+from lgdea_jax.eval.ct_rate import PROMPTS
+from lgdea_jax.findings.label_sets import LABEL_SETS
+
+CALCIFICATION = "Calcification Other"
+MERGED = {CALCIFICATION: ("Arterial Wall Calcification", "Coronary Artery Wall Calcification")}
+FINDINGS = (*(name for name in LABEL_SETS["ct_rate18"] if name not in (
+    *MERGED[CALCIFICATION], "Mosaic Attenuation Pattern", "Medical Material", "Lymphadenopathy")), CALCIFICATION)
+
+BENCHMARK = Benchmark(
+    "rad_chestct", "Zero-shot diagnosis of chest CT volumes on RAD-ChestCT.",
+    tasks=("zero_shot",), findings=FINDINGS, official_prompts=PROMPTS, merged=MERGED, volumes=True, partial=True)
+
+
+def main(argv: list[str]) -> int:
+    """Parses the flags and evaluates; returns the exit status."""
+    return common.run_benchmark(BENCHMARK, argv)
+
+
+if __name__ == "__main__":
+    cli.run(main)
