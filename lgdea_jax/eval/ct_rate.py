@@ -2,12 +2,12 @@
 
     python -m lgdea_jax.eval.ct_rate --checkpoint=RUN --data_dir=DATA --out=OUT
 
-Read: DATA built with configs/data/ct_rate.py (or the phantom CT world of configs/data/phantom_ct.py). `zero_shot/auroc` is
-the mean over the 18 labels, `zero_shot/auroc@16` that without Medical Material and Lymphadenopathy: both are in the
+Read: DATA built with configs/data/ct_rate.py (or the phantom CT world of configs/data/phantom_ct.py). `zero_shot/auroc`
+is the mean over the 18 labels, `zero_shot/auroc@16` that without Medical Material and Lymphadenopathy: both are in the
 literature. Labels that the data set lacks are left out of either.
-- official: "X is present." against "X is not present.", cosines, softmax over the pair without a temperature (AUROC does
-  not depend on it); `operating_point/*` at thresholds chosen on these volumes; "MAP@K" is `retrieval/jaccard@K` with the
-  quirks of the public script (`metrics/volume_retrieval.py`); recall@K hits at the same index only.
+- official: "X is present." against "X is not present.", cosines, softmax over the pair without a temperature (AUROC
+  does not depend on it); `operating_point/*` at thresholds chosen on these volumes; "MAP@K" is `retrieval/jaccard@K`
+  with the quirks of the public script (`metrics/volume_retrieval.py`); recall@K hits at the same index only.
 - clean: the checkpoint's own scoring and prompts; F1 and MCC at thresholds of the validation split, where there is one;
   no volume finds its own scan; `retrieval/map@K` is a true mean average precision; any volume whose report has the same
   words is a hit.

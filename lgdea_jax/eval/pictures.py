@@ -93,7 +93,8 @@ def in_slice(encoder: Encoder, sample: GroundingSample, query: np.ndarray, heat:
     plane = np.rint(np.clip((volume[z] - low) / (high - low), 0, 1) * 255).astype(np.uint8)
     cut = tuple(box for box in boxes if box.z < z + 1 and box.z + box.d > z)
     line = describe(sample, plane, heat).lines[0].replace("of the image", "of the volume")
-    return Overlay(plane, seen[z], plane.shape, cut, sample.finding, (line, f"slice {z} of {len(volume)} that the model sees"))
+    lines = (line, f"slice {z} of the {len(volume)} that the model sees")
+    return Overlay(plane, seen[z], plane.shape, cut, sample.finding, lines)
 
 
 def describe(sample: GroundingSample, image: np.ndarray, heat: np.ndarray) -> Overlay:

@@ -87,7 +87,7 @@ class OperatingPoint(Evaluator):
 
 
 def operating_point(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(weighted F1, accuracy, precision) of confusion matrices [..., 2, 2]; undefined parts count 0, as scikit-learn."""
+    """(weighted F1, accuracy, precision) of confusion matrices [..., 2, 2]; undefined parts count 0."""
     matrix = np.asarray(matrix, np.float64)
     total, hit = matrix.sum((-2, -1)), np.diagonal(matrix, axis1=-2, axis2=-1)
     actual, called = matrix.sum(-1), matrix.sum(-2)
