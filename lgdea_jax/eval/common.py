@@ -292,6 +292,9 @@ def _worlds(benchmark: Benchmark, selected: Mapping[str, Selection], source: Seq
 
 def _labelled(benchmark: Benchmark, data: EvalData) -> EvalData:
     """The data with the labels that the benchmark scores."""
+    for label, parts in benchmark.merged.items():
+        if label not in data.label_names and set(parts) <= set(data.label_names):
+            data = data.with_merged(label, parts)
     if benchmark.findings and data.label_names != benchmark.findings:
         names = benchmark.findings
         if benchmark.partial and set(names) & set(data.label_names):

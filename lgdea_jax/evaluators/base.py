@@ -35,7 +35,7 @@ from lgdea_jax.preprocess.centre_crop import CentreCrop
 from lgdea_jax.preprocess.frame import Frame
 from lgdea_jax.preprocess.image import MODEL_TRANSFORM, Letterbox, letterbox
 from lgdea_jax.record_source import label_columns
-from lgdea_jax.records import MISSING, Box, Record
+from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN, Box, Record
 
 
 class Predict(Protocol):
@@ -183,6 +183,22 @@ class EvalData:
             return VolumeGeometry(self.images.view.map(self.original_shapes[image], self.spacings[image]))
         _, geometry = TRANSFORMS[self.transform]
         return geometry(tuple(self.original_shapes[image]), self.images.shape[-1], tuple(self.stored_shapes[image]))
+
+    def with_merged(self, name: str, parts: Sequence[str]) -> EvalData:
+        """The same data with one more label, last: positive where one of `parts` is, negative where all of them are.
+
+        Otherwise it is uncertain where one of them is, else missing.
+        """
+        columns = [self.label_names.index(choose("label of the data set", part, self.label_names)) for part in parts]
+
+        def merged(labels: np.ndarray) -> np.ndarray:
+            own = labels[:, columns]
+            value = np.select([(own == POSITIVE).any(1), (own == NEGATIVE).all(1), (own == UNCERTAIN).any(1)],
+                              [POSITIVE, NEGATIVE, UNCERTAIN], MISSING)
+            return np.concatenate([labels, value[:, None].astype(np.int8)], axis=1)
+
+        return dataclasses.replace(self, label_names=(*self.label_names, name), labels=merged(self.labels),
+                                   report_labels=merged(self.report_labels))
 
     def with_labels(self, names: Sequence[str]) -> EvalData:
         """The same data with the labels `names` only, in that order.
