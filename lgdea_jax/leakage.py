@@ -13,7 +13,6 @@ from lgdea_jax.cli import UserError, choose
 from lgdea_jax.io import decode_image, decode_volume
 from lgdea_jax.io.encoded_volume import FORMAT as VOLUME_FORMAT
 from lgdea_jax.preprocess.image import resize
-from lgdea_jax.preprocess.volume import projection
 from lgdea_jax.records import Record
 
 # Of the 256 bits of the difference hash. Copies that were encoded again or rescaled differ in 0 to 7 bits (99% of them,
@@ -24,6 +23,10 @@ NEAR_BITS = 7
 # nearest of 6 million pairs of different 64 px phantoms 0.979 and less.
 SAME_CORRELATION = 0.995
 _THUMBNAIL = 32
+# Volumes of one geometry: copies that were compressed or resampled on the way differ by some HU from voxel to voxel,
+# two scans by tens (noise and vessels), although their projections may be alike (two smooth phantoms).
+SAME_HU = 5.0
+_VOXELS = 20_000  # Of each volume, evenly spread, that are compared.
 _BLOCK = 2**22  # Candidates that are compared at a time.
 
 
@@ -71,23 +74,43 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
     return small / max(float(np.sqrt(small @ small)), 1e-9)
 
 
+def same_volume(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two stored volumes, int16 [z, y, x] or some voxels of them at the same places, are one scan."""
+    if one.shape != other.shape:
+        return False
+    return float(np.abs(one.astype(np.float32) - other).mean()) <= SAME_HU
+
+
 def _picture(record: Record) -> np.ndarray:
-    """uint8 [h, w]: the image, or a volume's projection from the front, which its hash was made of."""
+    """uint8 [h, w], or int16 [n], some voxels of a volume: few enough to be kept for thousands of candidates."""
     if record.image_format == VOLUME_FORMAT:
-        return projection(decode_volume(record.image))
+        volume = decode_volume(record.image)
+        return volume.ravel()[::max(1, volume.size // _VOXELS)]
     return decode_image(record.image, record.image_format)
 
 
 def _confirmed(candidates: np.ndarray, one: Any, other: Any, *, enough: int = 1000) -> list[tuple[int, int]]:
     """Candidates (rows of the record sources `one` and `other`) that are one picture; stops at `enough`."""
-    found = []
-    for row, twin in candidates.tolist():
-        records = one[row], other[twin]
+    found: list[tuple[int, int]] = []
+    kept: dict[tuple[int, int], np.ndarray | None] = {}
+
+    def picture(side: int, row: int) -> np.ndarray | None:
+        if (side, row) in kept:
+            return kept[side, row]
+        record = (one, other)[side][row]
         try:
-            images = [_picture(record) for record in records]
+            image = _picture(record)
         except ValueError:  # Not to be read: neither trained nor evaluated on.
+            image = None
+        if record.image_format == VOLUME_FORMAT:
+            kept[side, row] = image
+        return image
+
+    for row, twin in candidates.tolist():
+        images = picture(0, row), picture(1, twin)
+        if images[0] is None or images[1] is None:
             continue
-        if same_picture(*images):
+        if (same_picture if images[0].ndim == 2 else same_volume)(*images):
             found.append((row, twin))
             if len(found) == enough:
                 break
