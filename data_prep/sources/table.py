@@ -8,6 +8,9 @@ empty), `label:NAME` (1, 0, -1 for uncertain, empty for missing), `sex`, `age`, 
 `licence`, `terms`. `boxes.csv` has `study_id, image_id, finding, phrase, x, y, w, h` in pixels of the original image.
 Text is UTF-8.
 
+With `configs/data/table_ct.py` images are volumes: NIfTI files, folders with a DICOM series, .npz files. Their boxes
+have `z` and `d` too, all in voxels of the canonical frame (x to the patient's left, y to the back, z to the head).
+
 The table is read once, row by row, into a few numbers per row; reports and images are read when a study is asked for.
 Row numbers are a spreadsheet's: the header is row 1.
 """

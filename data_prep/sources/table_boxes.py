@@ -15,6 +15,7 @@ from lgdea_jax.cli import UserError
 from lgdea_jax.records import Box
 
 COLUMNS = ("study_id", "image_id", "finding", "phrase", "x", "y", "w", "h")
+VOLUME_COLUMNS = ("z", "d")  # Of boxes in volumes; both or neither.
 
 
 class Boxes:
@@ -55,7 +56,10 @@ def read_boxes(path: Path, single_image: Mapping[int, int], keys: np.ndarray) ->
         missing = [name for name in COLUMNS if name not in header]
         if missing:
             raise UserError(f"{path.name} has no column {missing[0]!r} (it needs: {', '.join(COLUMNS)})")
-        places = [header.index(name) for name in COLUMNS]
+        flat = [name for name in VOLUME_COLUMNS if name not in header]
+        if len(flat) == 1:
+            raise UserError(f"{path.name} has no column {flat[0]!r}: boxes in volumes need z and d")
+        places = [header.index(name) for name in (*COLUMNS, *(() if flat else VOLUME_COLUMNS))]
         for number, _, cells in rows:
             where = f"{path.name} row {number}"
             if len(cells) != len(header):
@@ -71,7 +75,7 @@ def read_boxes(path: Path, single_image: Mapping[int, int], keys: np.ndarray) ->
             names.extend((texts.setdefault(finding, len(texts)), texts.setdefault(phrase, len(texts))))
             numbers.extend(_numbers(place, where))
     return Boxes(np.array(found, np.uint64), np.array(names, np.int32).reshape(-1, 2),
-                 np.array(numbers, np.float64).reshape(-1, 4), list(texts), digest.hexdigest())
+                 np.array(numbers, np.float64).reshape(-1, 6), list(texts), digest.hexdigest())
 
 
 def _numbers(cells: list[str], where: str) -> list[float]:
@@ -79,6 +83,6 @@ def _numbers(cells: list[str], where: str) -> list[float]:
         values = [float(cell) for cell in cells]
     except ValueError:
         values = [math.nan]
-    if not all(map(math.isfinite, values)) or values[2] <= 0 or values[3] <= 0:
-        raise UserError(f"{where}: x, y, w and h must be numbers, w and h above 0")
-    return values
+    if not all(map(math.isfinite, values)) or min(values[2], values[3], *values[5:]) <= 0:
+        raise UserError(f"{where}: x, y, w and h (z and d in volumes) must be numbers, w, h and d above 0")
+    return values if len(values) == 6 else [*values, 0.0, 1.0]

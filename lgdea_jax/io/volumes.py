@@ -204,15 +204,16 @@ def _hounsfield(values: np.ndarray, stored: Stored, header: VolumeHeader, done: 
         raise UnreadableImage(f"a slope of {slope:g} and an intercept of {intercept:g} make no Hounsfield units")
     volume = _integers(values, slope, intercept)
     below = volume < -1200
-    share = float(below.mean())
-    if share > 0:
+    seen = volume
+    if below.any():
         # Scanners fill what lies outside the field of view with one number; doubly rescaled air has many.
-        common = np.bincount((volume[below].astype(np.int32) + 32768), minlength=1)
-        if share > 0.01 and common.max() < 0.9 * below.sum():
+        common = np.bincount(volume[below].astype(np.int32) + 32768)
+        if below.sum() - common.max() > 0.01 * volume.size:
             raise UnreadableImage("values far below air: rescaled twice, or not Hounsfield units")
         done.append("padding")
+        seen = volume[~below]
     np.maximum(volume, AIR, out=volume)
-    if not is_hounsfield(volume):
+    if not is_hounsfield(seen):
         raise UnreadableImage(f"values from {volume.min()} to {volume.max()} without air and soft tissue: a wrong slope "
                               "or intercept, or not a chest CT")
     return volume
@@ -220,6 +221,8 @@ def _hounsfield(values: np.ndarray, stored: Stored, header: VolumeHeader, done: 
 
 def is_hounsfield(volume: np.ndarray) -> bool:
     """Whether the values look like the Hounsfield units of a chest: both air or lung, and soft tissue."""
+    if not volume.size:
+        return False
     air = ((volume >= -1100) & (volume <= -500)).mean()
     tissue = ((volume >= -200) & (volume <= 300)).mean()
     return bool(air >= 0.001 and tissue >= 0.01)
@@ -248,9 +251,11 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, Stored]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = nibabel.load(path) if path.name.endswith((".nii", ".nii.gz")) else nibabel.Nifti1Image.from_bytes(
-                _plain(path))
-            head = image.header
+            data = _plain(path)
+            kind = nibabel.Nifti2Image if data[4:8] == b"n+2\0" else nibabel.Nifti1Image
+            image = kind.from_bytes(data)
+            # nibabel mends voxel sizes of 0 silently when it checks a header: what the file says is in this one.
+            head = kind.header_class(data[:kind.header_class.template_dtype.itemsize], check=False)
             shape = image.shape
             if len(shape) > 3 and all(n == 1 for n in shape[3:]):
                 stored.conversions.append("one frame of 4D")
@@ -262,7 +267,7 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, Stored]:
                 raise UnreadableImage("the volume has more voxels than can be trusted")
             if head.get_data_dtype().kind not in "iuf":
                 raise UnreadableImage("a NIfTI file of colours or complex numbers")
-            slope, intercept = _scaling(head)
+            slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)  # 1 and 0 where it has none.
             values = np.asanyarray(image.dataobj.get_unscaled()).reshape(shape[:3])
     except UnreadableImage:
         raise
@@ -282,12 +287,9 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, Stored]:
         affine[:3] *= unit
         stored.conversions.append("units")
     if (lengths <= 0).any():
-        # The directions are still known where a quaternion states them; the spacing may be known from elsewhere.
-        if int(head["sform_code"]) > 0 or int(head["qform_code"]) == 0:
-            raise UnreadableImage("the volume has no voxel spacing")
-        affine[:3, :3] = nibabel.quaternions.quat2mat(head.get_qform_quaternion())
-        affine[:3, 2] *= -1 if head["pixdim"][0] < 0 else 1
-        stored.spacing_known = False
+        raise UnreadableImage("the volume has no voxel spacing")
+    if (pixdim <= 0).any() and int(head["sform_code"]) == 0:
+        stored.spacing_known = False  # The directions are known: the spacing may come from elsewhere.
     elif not np.allclose(pixdim * unit, lengths * unit, rtol=0.01):
         stored.conversions.append("pixdim differs from the affine")
     stored.axial = int(np.abs(affine[:3, 2]).argmax()) == 2
@@ -295,19 +297,17 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, Stored]:
 
 
 def _plain(path: Path) -> bytes:
-    """The content of a NIfTI file whatever its name, unzipped."""
+    """The content of a NIfTI file, unzipped to the end of the stream: its checksum is at the end."""
     import gzip
 
-    data = path.read_bytes()
-    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-
-
-def _scaling(head: Any) -> tuple[float, float]:
-    """The header's slope and intercept; (1, 0) where it has none (a slope of 0 means that in NIfTI)."""
-    slope, intercept = float(head["scl_slope"]), float(head["scl_inter"])
-    if slope == 0 or math.isnan(slope):
-        return 1.0, 0.0
-    return slope, 0.0 if math.isnan(intercept) else intercept
+    with open(path, "rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    most = 4 * MAX_VOXELS
+    with gzip.open(path) if zipped else open(path, "rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise UnreadableImage("the volume has more voxels than can be trusted")
+    return data
 
 
 def _read_npz(path: Path, header: VolumeHeader) -> tuple[np.ndarray, np.ndarray, Stored]:
@@ -341,7 +341,7 @@ def direction_letters(affine: np.ndarray) -> str:
     letters = []
     for column in np.asarray(affine)[:3, :3].T:
         axis = int(np.abs(column).argmax())
-        letters.append(("RL", "AP", "SI")[axis][column[axis] < 0])
+        letters.append(("RL", "AP", "SI")[axis][int(column[axis] < 0)])
     return "".join(letters)
 
 

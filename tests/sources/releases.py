@@ -43,6 +43,8 @@ def config(name, folder, **changes):
     out = cli.read_config(f"configs/data/{name}.py")
     out.workers, out.image_size, out.shard_studies, out.tokenizer.vocab_size = 1, 64, 5, 300
     out[name].path = str(folder)
+    if "volume" in out:
+        out.volume.geometry = "phantom_ct"  # Real ones have fifty million voxels.
     for key, value in changes.items():
         out[name][key] = value
     return out

@@ -9,9 +9,10 @@ import pytest
 
 from data_prep.build import SOURCES, build, open_sources
 from lgdea_jax.cli import UserError
-from lgdea_jax.io import decode_image
+from lgdea_jax.io import decode_image, decode_volume
 from lgdea_jax.record_source import load_index, load_metadata, open_records
 from tests.build.run import build as run_build
+from tests.fixtures import ct
 from tests.sources import releases
 
 # name -> (input rows of 12 studies and the odd rows, refused ones, terms, more keys of the config).
@@ -20,8 +21,9 @@ RELEASES = {
     "chexpert": (20, 5, "credentialed", {}), "padchest": (20, 3, "credentialed", {}),
     "chestxray14": (15, 2, "open", {}), "chestx_det10": (14, 2, "open", {}), "rsna_pneumonia": (14, 2, "open", {}),
     "siim_acr": (15, 3, "open", {}), "covidx": (15, 4, "open", {"version": "8A"}),
-    "vindr_cxr": (14, 2, "credentialed", {}), "openi": (21, 1, "open", {})}
-BY_CONFIG = {"phantom", "table"}
+    "vindr_cxr": (14, 2, "credentialed", {}), "openi": (21, 1, "open", {}),
+    "ct_rate": (20, 4, "credentialed", {}), "rad_chestct": (15, 3, "open", {"spacing": ct.SPACING})}
+BY_CONFIG = {"phantom", "phantom_ct", "table"}
 
 
 @pytest.fixture(scope="module", params=RELEASES)
@@ -57,8 +59,13 @@ def test_records(release):
             assert len(record.labels) == len(data.metadata.label_names)
             assert set(record.labels.tolist()) <= {1, 0, -1, -2}
             if record.has_image:
-                image = decode_image(record.image, record.image_format)
-                assert image.dtype == np.uint8 and max(image.shape) <= 64 and image.max() > image.min()
+                if data.metadata.modality == "ct":
+                    image = decode_volume(record.image)
+                    assert image.dtype == np.int16 and image.shape == (32, 48, 48) and image.max() > 100 > -900 > image.min()
+                    assert image.shape == tuple(record.image_shape) and (record.spacing > 0).all()
+                else:
+                    image = decode_image(record.image, record.image_format)
+                    assert image.dtype == np.uint8 and max(image.shape) <= 64 and image.max() > image.min()
                 _, height, width = record.original_shape
                 for box in record.boxes:
                     assert 0 <= box.x < box.x + box.w <= width and 0 <= box.y < box.y + box.h <= height
