@@ -27,6 +27,21 @@ def phantom_data(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def phantom_ct_data(tmp_path_factory):
+    """A data set of 48 phantom CT studies with three sets of labels; read it only."""
+    from data_prep import build
+    from lgdea_jax import cli
+
+    folder = tmp_path_factory.mktemp("phantom_ct") / "data"
+    config = cli.read_config("configs/data/phantom_ct.py")
+    for split, studies in {"train": 24, "validation": 12, "test": 12}.items():
+        config.phantom_ct[split] = studies
+    config.workers, config.shard_studies, config.tokenizer.vocab_size = 1, 24, 400
+    build.build(config, folder, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def compile_cache(tmp_path_factory):
     """A folder for JAX's compilation cache that the tests' processes share."""
     import jax

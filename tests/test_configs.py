@@ -10,7 +10,9 @@ from tests.shrink import shrink
 
 FILES = sorted(path for path in Path("configs").glob("*.py") if path.stem not in ("__init__", "common"))
 # With the other towers that an experiment has an argument for.
-CONFIGS = [*(str(path) for path in FILES), "configs/clip_mimic.py:resnet50"]
+CONFIGS = [*(str(path) for path in FILES), "configs/clip_mimic.py:resnet50",
+           *(pytest.param(f"configs/{name}_ct.py:phantom", marks=pytest.mark.slow)
+             for name in ("supervised", "clip", "lgdea"))]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.removeprefix("configs/"))
@@ -23,9 +25,11 @@ def test_config_is_whole(path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.removeprefix("configs/"))
-def test_config_trains(path, phantom_data, compile_cache, tmp_path):
+def test_config_trains(path, request, compile_cache, tmp_path):
     config = shrink(cli.read_config(path))
-    config.data.dir, config.compile_cache = str(phantom_data), str(compile_cache)
+    volumes = config.image.modality == "ct"
+    config.data.dir = str(request.getfixturevalue("phantom_ct_data" if volumes else "phantom_data"))
+    config.compile_cache = str(compile_cache)
     assert train.train(config, tmp_path) == cli.OK
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2]
