@@ -63,7 +63,7 @@ def phantom(config):
     config.batch.pairs = 16
     config.total_steps = 250
     tower = config.model.image.resnet3d
-    tower.variant, tower.sizes.width, tower.stem, tower.norm, tower.conv = "resnet6", 32, "patch4", "batch", "slices"
+    tower.variant, tower.sizes.width, tower.stem, tower.norm, tower.conv = "resnet6", 16, "patch4", "batch", "slices"
     tower.pool, tower.zero_init = "lse", False
     config.model.width = 64
     config.model.prototypes = 48
