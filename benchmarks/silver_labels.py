@@ -1,4 +1,4 @@
-"""The silver-label study (arXiv 2509.13175) on the phantom CT world: does pretraining on labels lift CLIP, and on whose?
+"""The silver-label study (arXiv 2509.13175) on the phantom CT world: does pretraining on labels lift CLIP, and whose?
 
     python -m benchmarks.silver_labels --out=runs/silver_labels
     python -m benchmarks.silver_labels --out=runs/silver_labels --plan          # what that would run

@@ -61,7 +61,7 @@ class VolumeGeometry:
     map: VolumeMap
 
     def heatmap(self, grid: np.ndarray, *, patch_offset: float | Sequence[float] = 0.0) -> np.ndarray:
-        """float32 [D, H, W] in original voxels.
+        """float32 [D, H, W] in original voxels; NaN where the model saw nothing, because its shape is smaller.
 
         Args:
           grid: [gd, gh, gw], one value per patch.
@@ -71,7 +71,13 @@ class VolumeGeometry:
         cells = np.broadcast_to(np.asarray(patch_offset, np.float64), 3) * np.array(self.map.shape) / grid.shape
         # What lies further on is found by looking for it further back.
         moved = tuple((np.array(self.map.offset) - cells).tolist())
-        return dataclasses.replace(self.map, offset=moved).heatmap(grid)
+        out = dataclasses.replace(self.map, offset=moved).heatmap(grid)
+        for axis in range(3):
+            centre = (np.arange(self.map.original[axis]) + 0.5) * self.map.scale[axis] + self.map.offset[axis]
+            unseen = (centre < 0) | (centre > self.map.shape[axis])
+            if unseen.any():
+                out[(slice(None),) * axis + (unseen,)] = np.nan
+        return out
 
     def of_model(self) -> VolumeGeometry:
         """The same with the model's own voxels for original ones: for pictures of what the model saw."""
