@@ -36,6 +36,7 @@ from lgdea_jax.preprocess.evidence_text import NO_FINDING, canonical_phrase, usa
 from lgdea_jax.preprocess.image import letterbox
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.preprocess.volume import VolumeView
+from lgdea_jax.record_places import StoredImage
 
 _STEPS = 2**31  # The step number is an int32.
 
@@ -160,14 +161,14 @@ class Items:
         return self._read(index)
 
     def _read(self, index: int) -> dict[str, Any]:
-        record = self._records[int(self._row[index])]
+        record, stored = self._records.parts(int(self._row[index]))
         item = {"index": np.asarray(self._first + index, np.int32), "study": self._study[index]}
         labels = np.full([self._num_labels], records.MISSING, np.int8)
         theirs, ours = self._label_columns
         labels[ours] = record.labels[theirs]
         item["labels"] = labels
         if self._with_image and self.volume is not None:
-            item["volume"] = record.image
+            item["volume"] = record.image if stored is None else stored
         elif self._with_image:
             image = decode_image(record.image, record.image_format)
             item["image"] = letterbox(image, self._image_size)
@@ -177,10 +178,12 @@ class Items:
 
     def _read_all(self, progress: Callable[[], None] | None) -> dict[str, np.ndarray]:
         first = self._read(0)
-        arrays = {name: np.empty(len(self), object) if isinstance(value, bytes) else
+        arrays = {name: np.empty(len(self), object) if isinstance(value, bytes | StoredImage) else
                   np.empty([len(self), *value.shape], value.dtype) for name, value in first.items()}
         for index in range(len(self)):
             for name, value in (first if index == 0 else self._read(index)).items():
+                if isinstance(value, StoredImage):
+                    value = value.read(0, len(value))
                 arrays[name][index] = value
             if progress:
                 progress()

@@ -18,7 +18,7 @@ from types import MappingProxyType
 import numpy as np
 
 from lgdea_jax.cli import UserError, choose
-from lgdea_jax.io.encoded_volume import decode_volume, volume_shape
+from lgdea_jax.io.encoded_volume import Stored, decode_volume, volume_shape
 from lgdea_jax.records import Box
 
 Triple = tuple[int, int, int]
@@ -161,11 +161,11 @@ class VolumeView:
         return tuple(-((have - want) // 2) if have > want else (want - have) // 2
                      for want, have in zip(self.shape, stored, strict=True))
 
-    def place(self, data: bytes, offset: Sequence[int]) -> np.ndarray:
+    def place(self, data: bytes | Stored, offset: Sequence[int]) -> np.ndarray:
         """The stored volume in the model's shape, still in HU; only the chunks that are seen are decoded.
 
         Args:
-          data: `Record.image` in the format "blosc2".
+          data: `Record.image` in the format "blosc2", or where it is stored.
           offset: of the stored volume's first voxel.
 
         Returns:
@@ -195,7 +195,7 @@ class VolumeView:
         out += np.float32(first)
         return out[..., None]
 
-    def prepare(self, data: bytes) -> np.ndarray:
+    def prepare(self, data: bytes | Stored) -> np.ndarray:
         """A record's volume as the model sees it without augmentation: centred, float32 [D, H, W, 1].
 
         Raises:
