@@ -4,8 +4,8 @@
 
 A made-up int16 chest with noise is written as .nii.gz (int16) and, through the build, as a record. Timed are the whole
 volume and a 96^3 crop at a random place: nibabel's `get_fdata()` (and, for the crop, the same by slicing `dataobj`,
-whichever is quicker), and ours from the shard: read the record, decode it (of the crop, only its chunks). Values must be
-equal. Fails unless the whole volume is read at least 8 times and the crop at least 20 times as fast.
+whichever is quicker), and ours from the shard: read the record, decode it (of the crop, only its chunks). Values must
+be equal. Fails unless the whole volume is read at least 8 times and the crop at least 20 times as fast.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 from scipy import ndimage
 
 from data_prep import build as build_module
-from data_prep.sources.phantom_ct_world import FINDINGS, Dice, Lesion, Scene, render, sample_anatomy
+from data_prep.sources.phantom_ct_world import Dice, Lesion, Scene, render, sample_anatomy
 from data_prep.study import ImageRef, Study
 from lgdea_jax.io import decode_volume
 from lgdea_jax.io.volumes import VolumeHeader
@@ -40,7 +40,7 @@ SPACING = (1.5, 0.75, 0.75)
 def chest(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
     """A phantom chest at `shape` with the noise of a real scanner: int16 [z, y, x]."""
     coarse = tuple(max(16, n // 4) for n in shape)
-    lesions = tuple(Lesion(name, ("right upper lobe",), 1, 1) for name in FINDINGS if name in ("Nodule", "Lung Opacity"))
+    lesions = tuple(Lesion(name, ("right upper lobe",), 1, 1) for name in ("Nodule", "Lung Opacity"))
     drawn, _ = render(Scene(sample_anatomy(Dice(seed)), lesions, 0.0), coarse, Dice(seed))
     factors = [new / old for new, old in zip(shape, coarse)]
     volume = ndimage.zoom(drawn.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True)

@@ -5,7 +5,8 @@ Everything random (shuffle, mixture, augmentation) and the batching happen at th
 processes, every process of a run takes its own rows of each global batch, and the whole state is one step number.
 
 A batch is a dict of streams, each a dict of arrays with the stream's rows first:
-  pairs    image [B, S, S] uint8 (of volumes [B, D, H, W, 1] float32, windowed), text (see `TextView`), labels [B, n] int8, index [B] int32, study [B] int32
+  pairs    image [B, S, S] uint8 (volumes: [B, D, H, W, 1] float32, windowed),
+           text (see `TextView`), labels [B, n] int8, index [B] int32, study [B] int32
   images   the same without text
   reports  the same without image
 """
@@ -240,8 +241,9 @@ def make_batches(
         if not parts:
             raise UserError(f"batch.{stream} is {sizes[stream]} but there are no {stream} to train on")
         first_seed = seed * 1009 + number * 101
-        datasets = [grain.MapDataset.source(_Stored(part) if part.volume is not None else part).seed((first_seed + i) % 2**32).shuffle().repeat()
-                    for i, (part, _) in enumerate(parts)]
+        sources = [_Stored(part) if part.volume is not None else part for part, _ in parts]
+        datasets = [grain.MapDataset.source(source).seed((first_seed + i) % 2**32).shuffle().repeat()
+                    for i, source in enumerate(sources)]
         dataset = datasets[0]
         if len(datasets) > 1:
             total = sum(weight for _, weight in parts)

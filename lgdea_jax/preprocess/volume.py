@@ -65,7 +65,7 @@ def find_geometry(name: str) -> Geometry:
 
 
 def resampled_shape(shape: Sequence[int], spacing: Sequence[float], geometry: Geometry) -> Triple:
-    """Voxels (z, y, x) after resampling a volume of `shape` and `spacing`: the whole extent, rounded down as CT-CLIP."""
+    """Voxels (z, y, x) of the whole extent of a volume at the geometry's spacing; rounded down, as CT-CLIP does."""
     if geometry.spacing is None:
         return tuple(int(n) for n in shape)
     # 0.001: a quotient that is whole must not be rounded down because its spacing was stored in single precision.
@@ -279,7 +279,7 @@ class VolumeMap:
         return out.astype(mask.dtype)
 
     def mask_back(self, mask: np.ndarray) -> np.ndarray:
-        """A mask (or map of numbers) over the model's voxels, in original ones (nearest); 0 where the model saw none."""
+        """A mask (or map of numbers) over the model's voxels, in original ones (nearest); 0 where it saw none."""
         places, inside = [], []
         for axis in range(3):
             centre = (np.arange(self.original[axis]) + 0.5) * self.scale[axis] + self.offset[axis]
@@ -312,6 +312,6 @@ class VolumeMap:
 
 
 def projection(volume: np.ndarray) -> np.ndarray:
-    """uint8 [z, x], head up: the mean along the rays from front to back, from -1000 to 200 HU; to compare volumes by."""
+    """uint8 [z, x], head up: the mean from front to back, from -1000 to 200 HU; to compare volumes by."""
     mean = volume.mean(axis=1, dtype=np.float32)[::-1]
     return np.rint(np.clip((mean + 1000) / 1200, 0, 1) * 255).astype(np.uint8)

@@ -41,7 +41,8 @@ def test_the_published_numbers():
     np.testing.assert_allclose(view.windowed(np.array([-1024, -1000, 0, 500, 3000], np.int16))[:, 0],
                                [-1, -1, 0, 0.5, 1], atol=1e-6)
     # The outside is -1, as CT-CLIP pads.
-    assert VolumeView.of("ct_clip", shape=(3, 3, 3)).prepare(encode_volume(np.zeros((1, 1, 1), np.int16)))[0, 0, 0] == -1
+    point = encode_volume(np.zeros((1, 1, 1), np.int16))
+    assert VolumeView.of("ct_clip", shape=(3, 3, 3)).prepare(point)[0, 0, 0] == -1
     assert resampled_shape((300, 512, 512), (1.0, 0.7, 0.7), clip) == (200, 477, 477)
     assert resampled_shape((240, 480, 480), np.array(clip.spacing, np.float32), clip) == (240, 480, 480)
 
@@ -110,7 +111,7 @@ def test_a_box_follows_the_voxels(original, spacing, limit, data):
         middle <= np.array(there.offset) + np.array(there.resampled) - 0.5), -1)
     inside = np.all((middle > edge_low + slack) & (middle < edge_high - slack), -1)
     outside = np.any((middle < edge_low - slack) | (middle > edge_high + slack), -1)
-    cut = [max(0, (r - l) // 2) for r, l in zip(there.resampled, limit)]
+    cut = [max(0, (have - most) // 2) for have, most in zip(there.resampled, limit)]
     kept_low = np.array(there.offset) + cut
     kept_high = kept_low + np.minimum(there.resampled, limit)
     kept = np.all((middle > kept_low) & (middle < kept_high), -1)

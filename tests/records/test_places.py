@@ -29,8 +29,8 @@ def write(path, made, options="group_size:1,uncompressed"):
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.lists(st.tuples(records(), st.integers(1, 300_000)), min_size=1, max_size=4, unique_by=lambda r: r[0].study_id),
-       st.integers(0, 9))
+@given(st.lists(st.tuples(records(), st.integers(1, 300_000)), min_size=1, max_size=4,
+                unique_by=lambda pair: pair[0].study_id), st.integers(0, 9))
 def test_places(tmp_path_factory, made, seed):
     """Images of any size, over any number of blocks."""
     path = tmp_path_factory.mktemp("p") / "shard"
@@ -72,7 +72,7 @@ def test_with_and_without_the_places(tmp_path):
     quick = open_records(folder, "train")
     parts = [quick.parts(i) for i in range(5)]
     assert all(image is not None for _, image in parts)
-    slow = RecordSource(folder, quick._shards)  # noqa: SLF001 (as an old copy without the file would be)
+    slow = RecordSource(folder, quick._shards)
     for i in range(5):
         assert_equal(quick[i], slow[i])
         assert_equal(quick[i - 5], slow[i])

@@ -62,7 +62,7 @@ def test_a_finding_changes_the_picture_where_its_box_is(finding):
         clean, _ = render(Scene(anatomy, (), 0.0), shape, Dice(1))
         drawn, (extents,) = render(Scene(anatomy, (lesion,), 0.0), shape, Dice(1))
         changed = np.abs(drawn.astype(int) - clean) > 60
-        assert changed.any() and len(extents) == max(1, len(lesion.places)) or finding == "Emphysema"
+        assert (changed.any() and len(extents) == max(1, len(lesion.places))) or finding == "Emphysema"
         inside = np.zeros(shape, bool)
         for extent in extents:
             low, size = np.array(extent[:3]).astype(int), np.array(extent[3:]).astype(int)
