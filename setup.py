@@ -47,7 +47,7 @@ EXTRAS = {
 EXTRAS["test"] = [
     *EXTRAS["data"], *EXTRAS["dicom"], *EXTRAS["ct"], *EXTRAS["gemini"], *EXTRAS["genai"], *EXTRAS["openai"],
     *EXTRAS["beam"], "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "scikit-learn>=1.4", "ruff>=0.8",
-    "matplotlib>=3.8", "torch==2.13.0",
+    "matplotlib>=3.8", "torch==2.13.0", "SimpleITK>=2.4",
 ]
 
 PACKAGES = [

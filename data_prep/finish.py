@@ -31,6 +31,7 @@ from lgdea_jax.record_source import (
     RecordSource,
     Shard,
     SourceTerms,
+    places_file,
 )
 
 REJECTED_FILE = "rejected.csv"
@@ -75,6 +76,9 @@ def finish(folder: Path, slices: Sequence[Slice], spec: ShardSpec, config: Any, 
     for split, parts in splits.items():
         if shards[split]:
             write_atomically(folder / f"index_{split}.npz", lambda f, parts=parts: _write_index(f, folder, parts))
+            if spec.volume:
+                places = np.concatenate([_finished(folder, part, "place").columns["place"] for part in parts])
+                write_atomically(places_file(folder, split), lambda f, places=places: np.save(f, places))
     tokenizer = _write_tokenizer(folder, shards.get("train", []), config.tokenizer.vocab_size)
     metadata = DatasetMetadata(
         schema_version=fingerprint["schema_version"], name=spec.name, modalities=tuple(sorted(modalities)),
@@ -198,6 +202,8 @@ def _write_sums(folder: Path, metadata: DatasetMetadata, dataset_json: bytes) ->
     sums[METADATA_FILE] = hashlib.sha256(dataset_json).hexdigest()
     others = [REJECTED_FILE, "LICENSE", "dataset_info.json", "features.json", metadata.tokenizer,
               *(f"index_{split}.npz" for split in metadata.splits)]
+    if metadata.modality == "ct":
+        others += [places_file(folder, split).name for split in metadata.splits]
     for name in filter(None, others):
         with open(folder / name, "rb") as file:
             sums[name] = hashlib.file_digest(file, "sha256").hexdigest()

@@ -41,6 +41,7 @@ from lgdea_jax.io.encoded_volume import FORMAT as VOLUME_FORMAT
 from lgdea_jax.preprocess.image import RECORD_TRANSFORM, difference_hash, grey8
 from lgdea_jax.preprocess.volume import find_geometry, projection, to_record
 from lgdea_jax.record_codec import encode_record
+from lgdea_jax.record_places import find_places, summary
 from lgdea_jax.record_source import BUILD_FOLDER, INDEX_COLUMNS
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, Box, Evidence, Record
 
@@ -362,6 +363,7 @@ def process_slice(source: Any, part: Slice, spec: ShardSpec, maker: RecordMaker 
     rejections: list[Rejection] = []
     sources, languages, modalities = set(), set(), set()
     rows: list[tuple[Any, ...]] = []
+    written: list[tuple[bytes, int, int, int]] = []
     writer = _ShardWriter(
         spec.out / shard_name(spec.name, part), compress=not spec.volume) if spec.out else None
     try:
@@ -388,7 +390,10 @@ def process_slice(source: Any, part: Slice, spec: ShardSpec, maker: RecordMaker 
                 modalities.add(record.modality)
                 rows.append(index_row(record, image_hash))
                 if writer:
-                    writer.write(encode_record(record))
+                    data = encode_record(record)
+                    writer.write(data)
+                    if spec.volume:
+                        written.append(summary(record, data))
     except BaseException:
         if writer:
             writer.abort()
@@ -401,6 +406,8 @@ def process_slice(source: Any, part: Slice, spec: ShardSpec, maker: RecordMaker 
                          sorted(modalities), records=len(rows), columns=columns)
     if writer:
         result.file, result.bytes, result.sha256 = writer.path.name, *writer.finish(len(rows))
+        if spec.volume:
+            result.columns["place"] = find_places(writer.path, written)
         _write_side_file(side_file(spec.out, part), result)
     return result
 

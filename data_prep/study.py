@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from lgdea_jax.io.volumes import VolumeHeader
+from lgdea_jax.io.volumes import NO_HEADER, VolumeHeader
 from lgdea_jax.records import LABEL_SOURCES, TERMS, Box
 
 SPLITS = ("train", "validation", "test")
@@ -73,7 +73,7 @@ class ImageRef:
     boxes: tuple[Box, ...] = ()
     row: int = -1
     size: tuple[int, int] = (0, 0)
-    header: VolumeHeader = VolumeHeader()
+    header: VolumeHeader = NO_HEADER
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.pixels is None):

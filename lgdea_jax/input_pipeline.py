@@ -5,7 +5,8 @@ Everything random (shuffle, mixture, augmentation) and the batching happen at th
 processes, every process of a run takes its own rows of each global batch, and the whole state is one step number.
 
 A batch is a dict of streams, each a dict of arrays with the stream's rows first:
-  pairs    image [B, S, S] uint8 (of volumes [B, D, H, W, 1] float32, windowed), text (see `TextView`), labels [B, n] int8, index [B] int32, study [B] int32
+  pairs    image [B, S, S] uint8 (volumes: [B, D, H, W, 1] float32, windowed),
+           text (see `TextView`), labels [B, n] int8, index [B] int32, study [B] int32
   images   the same without text
   reports  the same without image
 """
@@ -36,6 +37,7 @@ from lgdea_jax.preprocess.evidence_text import NO_FINDING, canonical_phrase, usa
 from lgdea_jax.preprocess.image import letterbox
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.preprocess.volume import VolumeView
+from lgdea_jax.record_places import StoredImage
 
 _STEPS = 2**31  # The step number is an int32.
 
@@ -160,14 +162,14 @@ class Items:
         return self._read(index)
 
     def _read(self, index: int) -> dict[str, Any]:
-        record = self._records[int(self._row[index])]
+        record, stored = self._records.parts(int(self._row[index]))
         item = {"index": np.asarray(self._first + index, np.int32), "study": self._study[index]}
         labels = np.full([self._num_labels], records.MISSING, np.int8)
         theirs, ours = self._label_columns
         labels[ours] = record.labels[theirs]
         item["labels"] = labels
         if self._with_image and self.volume is not None:
-            item["volume"] = record.image
+            item["volume"] = record.image if stored is None else stored
         elif self._with_image:
             image = decode_image(record.image, record.image_format)
             item["image"] = letterbox(image, self._image_size)
@@ -177,10 +179,12 @@ class Items:
 
     def _read_all(self, progress: Callable[[], None] | None) -> dict[str, np.ndarray]:
         first = self._read(0)
-        arrays = {name: np.empty(len(self), object) if isinstance(value, bytes) else
+        arrays = {name: np.empty(len(self), object) if isinstance(value, bytes | StoredImage) else
                   np.empty([len(self), *value.shape], value.dtype) for name, value in first.items()}
         for index in range(len(self)):
             for name, value in (first if index == 0 else self._read(index)).items():
+                if isinstance(value, StoredImage):
+                    value = value.read(0, len(value))
                 arrays[name][index] = value
             if progress:
                 progress()
@@ -237,8 +241,9 @@ def make_batches(
         if not parts:
             raise UserError(f"batch.{stream} is {sizes[stream]} but there are no {stream} to train on")
         first_seed = seed * 1009 + number * 101
-        datasets = [grain.MapDataset.source(_Stored(part) if part.volume is not None else part).seed((first_seed + i) % 2**32).shuffle().repeat()
-                    for i, (part, _) in enumerate(parts)]
+        sources = [_Stored(part) if part.volume is not None else part for part, _ in parts]
+        datasets = [grain.MapDataset.source(source).seed((first_seed + i) % 2**32).shuffle().repeat()
+                    for i, source in enumerate(sources)]
         dataset = datasets[0]
         if len(datasets) > 1:
             total = sum(weight for _, weight in parts)

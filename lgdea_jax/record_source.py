@@ -19,6 +19,8 @@ import numpy as np
 
 from lgdea_jax.cli import UserError, choose
 from lgdea_jax.record_codec import decode_record
+from lgdea_jax.record_places import COLUMNS as PLACE_COLUMNS
+from lgdea_jax.record_places import ShardFile, StoredImage, without_image
 from lgdea_jax.records import (
     LABEL_SETS_OF_RECORDS,
     MODALITIES,
@@ -187,7 +189,27 @@ def open_records(data_dir: str | Path, split: str) -> RecordSource:
         if file.stat().st_size != shard.bytes:
             raise UserError(f"the shard {file} has {file.stat().st_size} bytes instead of {shard.bytes}: copy the data "
                             "set again, or build it again")
-    return RecordSource(folder, metadata.shards[split])
+    return RecordSource(folder, metadata.shards[split], _load_places(folder, split, metadata))
+
+
+def places_file(folder: Path, split: str) -> Path:
+    """Where the places of a split's records stand (`record_places`), for data sets of volumes."""
+    return folder / f"volumes_{split}.npy"
+
+
+def _load_places(folder: Path, split: str, metadata: DatasetMetadata) -> np.ndarray | None:
+    """The places of a split's records; None without (2D, or the file was not copied: records are read whole then)."""
+    if metadata.modality != "ct" or not places_file(folder, split).is_file():
+        return None
+    rows = sum(shard.records for shard in metadata.shards[split])
+    try:
+        places = np.load(places_file(folder, split), allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        places = np.zeros(0)
+    if places.shape != (rows, len(PLACE_COLUMNS)):
+        raise UserError(f"{places_file(folder, split)} is damaged: build the data set again, or delete the file (crops "
+                        "are slower without it)")
+    return places
 
 
 def load_index(data_dir: str | Path, split: str) -> dict[str, np.ndarray]:
@@ -238,22 +260,39 @@ def label_columns(label_names: Sequence[str], labels: str = "") -> dict[str, int
 class RecordSource(Sequence[Record]):
     """The records of one split, by index. Picklable; readers open on first use, in whichever process uses it."""
 
-    def __init__(self, folder: Path, shards: Sequence[Shard]) -> None:
+    def __init__(self, folder: Path, shards: Sequence[Shard], places: np.ndarray | None = None) -> None:
         self._folder = folder
+        self._places = places
+        self._files: dict[int, ShardFile] = {}
         self._shards = tuple(shards)
         self._ends = np.cumsum([shard.records for shard in shards])
         self._readers: dict[int, Any] = {}
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
-        return RecordSource, (self._folder, self._shards)
+        return RecordSource, (self._folder, self._shards, self._places)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> Record:  # type: ignore[override]
         """The record at `index` (negative counts from the end), its image still encoded."""
-        return decode_record(self.read_bytes(index))
+        record, image = self.parts(index)
+        return dataclasses.replace(record, image=image.read(0, len(image))) if image is not None else record
+
+    def parts(self, index: int) -> tuple[Record, StoredImage | None]:
+        """(the record without its image, where the image is stored); (the whole record, None) if that is not known.
+
+        Of a volume only what is needed can be read then: see `io.decode_volume`.
+        """
+        shard, row = self._locate(index)
+        place = self._places[index] if self._places is not None else None
+        if place is None or place[0] < 0:
+            return decode_record(self._reader(shard).read([row])[0]), None
+        with self._lock:
+            if shard not in self._files:
+                self._files[shard] = ShardFile(self._folder / self._shards[shard].file)
+        return without_image(self._files[shard], place), StoredImage(self._files[shard], place)
 
     def __iter__(self) -> Iterator[Record]:
         for index in range(len(self)):
@@ -268,6 +307,11 @@ class RecordSource(Sequence[Record]):
         Raises:
           IndexError: out of range.
         """
+        shard, row = self._locate(index)
+        return self._reader(shard).read([row])[0]
+
+    def _locate(self, index: int) -> tuple[int, int]:
+        """(shard, row in it) of a record."""
         index = index.__index__()
         if index < 0:
             index += len(self)
@@ -275,7 +319,7 @@ class RecordSource(Sequence[Record]):
             raise IndexError(f"record {index} of {len(self)}")
         shard = int(np.searchsorted(self._ends, index, side="right"))
         start = int(self._ends[shard]) - self._shards[shard].records
-        return self._reader(shard).read([index - start])[0]
+        return shard, index - start
 
     def _reader(self, shard: int) -> Any:
         with self._lock:  # grain reads from several threads.

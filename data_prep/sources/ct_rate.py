@@ -1,16 +1,17 @@
-"""CT-RATE: 25,692 chest CT scans of 21,304 patients with reports and 18 labels (Hamamci et al., 2024, arXiv 2403.17834).
+"""CT-RATE: 25,692 chest CT scans of 21,304 patients, reports and 18 labels (Hamamci et al., 2024, arXiv 2403.17834).
 
     python -m data_prep.build --config=configs/data/ct_rate.py --config.ct_rate.path=CT_RATE --out=DATA
 
 CT_RATE is the release of huggingface.co/datasets/ibrahimhamamci/CT-RATE (its `dataset` folder, or the folder above):
 - `radiology_text_reports/{train,validation}_reports.csv`: VolumeName, Findings_EN, Impressions_EN;
 - `multi_abnormality_labels/{train,valid}_predicted_labels.csv`: VolumeName and 18 columns;
-- `metadata/{train,validation}_metadata.csv`: RescaleSlope, RescaleIntercept, XYSpacing, ZSpacing, PatientSex, PatientAge;
+- `metadata/{train,validation}_metadata.csv`: RescaleSlope, RescaleIntercept, XYSpacing, ZSpacing, PatientSex,
+  PatientAge;
 - `{train,valid}_fixed/valid_53/valid_53_a/valid_53_a_1.nii.gz`: patient 53, its scan a, reconstruction 1.
 
-Volumes of the `_fixed` folders are in Hounsfield units with the right spacing in their headers: `headers=file`. Those of
-`train` and `valid`, the first release, need slope, intercept and spacing from the metadata: `headers=metadata`. Applying
-these to the fixed ones would rescale them twice, which is noticed and refused.
+Volumes of the `_fixed` folders are in Hounsfield units with the right spacing in their headers: `headers=file`. Those
+of `train` and `valid`, the first release, need slope, intercept and spacing from the metadata: `headers=metadata`.
+Applying these to the fixed ones would rescale them twice, which is noticed and refused.
 
 The official validation part is the test split here; a share of the training patients by hash (`validation`) is the
 validation split. A scan is a study, its reconstructions are the study's images and share report and labels. Labels are

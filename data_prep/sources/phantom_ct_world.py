@@ -121,8 +121,7 @@ def _lesion(finding: str, dice: Dice) -> Lesion:
         if finding == "Pleural Effusion":
             places = ("right", "left") if count > 1 else (dice.pick(("right", "left")),)
         else:
-            lobes = [lobe for lobe in LOBES if finding != "Atelectasis" or lobe.split()[-1] != "upper lobe"
-                     and "upper" not in lobe]
+            lobes = [lobe for lobe in LOBES if finding != "Atelectasis" or "upper" not in lobe]
             chosen = dice.shuffled(lobes)[:count]
             places = tuple(lobe for lobe in LOBES if lobe in chosen)
     return Lesion(finding, places, dice.weighted((0.35, 0.4, 0.25)), dice.integer(0, 2**31 - 2))
@@ -279,14 +278,14 @@ def _blob(canvas: _Canvas, middle: tuple[float, float, float], half: tuple[float
     return _extent(weight / strength, part)
 
 
-def _nodule(canvas, scene, lesion, lungs, dice):  # noqa: ANN001, ANN202 (as _DRAW)
+def _nodule(canvas, scene, lesion, lungs, dice):  # noqa: ANN001 (as _DRAW)
     radius = (9.0, 11.5, 14.5)[lesion.size]
     return [_blob(canvas, _in_lobe(scene, lobe, dice), (radius,) * 3, 60.0, lungs[_lung_of(lobe)])
             for lobe in lesion.places]
 
 
-def _cloud(value: float, strength: float, low: float, high: float):  # noqa: ANN202 (as _DRAW)
-    def draw(canvas, scene, lesion, lungs, dice):  # noqa: ANN001, ANN202
+def _cloud(value: float, strength: float, low: float, high: float):
+    def draw(canvas, scene, lesion, lungs, dice):  # noqa: ANN001
         size = 1 + 0.3 * (lesion.size - 1)
         return [_blob(canvas, _in_lobe(scene, lobe, dice), tuple(dice.uniform(low, high) * size for _ in range(3)),
                       value, lungs[_lung_of(lobe)], strength) for lobe in lesion.places]
@@ -294,7 +293,7 @@ def _cloud(value: float, strength: float, low: float, high: float):  # noqa: ANN
     return draw
 
 
-def _atelectasis(canvas, scene, lesion, lungs, dice):  # noqa: ANN001, ANN202
+def _atelectasis(canvas, scene, lesion, lungs, dice):  # noqa: ANN001
     found = []
     for lobe in lesion.places:
         z, y, x = _in_lobe(scene, lobe, dice, 0.08)
@@ -308,7 +307,7 @@ def _atelectasis(canvas, scene, lesion, lungs, dice):  # noqa: ANN001, ANN202
     return found
 
 
-def _effusion(canvas, scene, lesion, lungs, dice):  # noqa: ANN001, ANN202
+def _effusion(canvas, scene, lesion, lungs, dice):  # noqa: ANN001
     found = []
     for side in lesion.places:
         level = scene.anatomy.lung[1] * (0.62 - 0.22 * lesion.size) + dice.uniform(-5, 5)
@@ -318,7 +317,7 @@ def _effusion(canvas, scene, lesion, lungs, dice):  # noqa: ANN001, ANN202
     return found
 
 
-def _emphysema(canvas, scene, lesion, lungs, dice):  # noqa: ANN001, ANN202
+def _emphysema(canvas, scene, lesion, lungs, dice):  # noqa: ANN001
     found = []
     for side, sign in (("right", -1), ("left", 1)):
         top = lungs[side] * np.clip((canvas.z - 15 + 12 * lesion.size) / 15, 0, 1)
@@ -333,13 +332,13 @@ def _emphysema(canvas, scene, lesion, lungs, dice):  # noqa: ANN001, ANN202
     return found
 
 
-def _cardiomegaly(canvas, scene, lesion, lungs, dice):  # noqa: ANN001, ANN202 (drawn with the anatomy)
+def _cardiomegaly(canvas, scene, lesion, lungs, dice):  # noqa: ANN001 (drawn with the anatomy)
     half = _heart_half(scene)
     part = canvas.near(scene.anatomy.heart, half)
     return [_extent(canvas.ellipsoid(scene.anatomy.heart, half, part=part), part)]
 
 
-def _pericardial(canvas, scene, lesion, lungs, dice):  # noqa: ANN001, ANN202
+def _pericardial(canvas, scene, lesion, lungs, dice):  # noqa: ANN001
     half = _heart_half(scene)
     thick = 13.0 + 5 * lesion.size
     heart, fat = canvas.ellipsoid(scene.anatomy.heart, half), tuple(h + 5 for h in half)
@@ -352,7 +351,7 @@ def _pericardial(canvas, scene, lesion, lungs, dice):  # noqa: ANN001, ANN202
     return [_extent(sac * above, (slice(None),) * 3)]
 
 
-def _arterial(canvas, scene, lesion, lungs, dice):  # noqa: ANN001, ANN202
+def _arterial(canvas, scene, lesion, lungs, dice):  # noqa: ANN001
     extents = []
     for _ in range(2 + 2 * lesion.size):
         z, y, x = _arch(dice.uniform(0, 1))
@@ -362,7 +361,7 @@ def _arterial(canvas, scene, lesion, lungs, dice):  # noqa: ANN001, ANN202
     return [_union(extents)]
 
 
-def _coronary(canvas, scene, lesion, lungs, dice):  # noqa: ANN001, ANN202
+def _coronary(canvas, scene, lesion, lungs, dice):  # noqa: ANN001
     (z, y, x), half = scene.anatomy.heart, _heart_half(scene)
     extents = []
     for _ in range(2 + lesion.size):
@@ -372,7 +371,7 @@ def _coronary(canvas, scene, lesion, lungs, dice):  # noqa: ANN001, ANN202
     return [_union(extents)]
 
 
-def _hernia(canvas, scene, lesion, lungs, dice):  # noqa: ANN001, ANN202
+def _hernia(canvas, scene, lesion, lungs, dice):  # noqa: ANN001
     radius = 19.0 + 4 * lesion.size
     at = (dice.uniform(-66, -56), 44.0, dice.uniform(-6, 10))
     extent = _blob(canvas, at, (radius,) * 3, 35.0)
@@ -382,7 +381,7 @@ def _hernia(canvas, scene, lesion, lungs, dice):  # noqa: ANN001, ANN202
     return [extent]
 
 
-def _nodes(canvas, scene, lesion, lungs, dice):  # noqa: ANN001, ANN202
+def _nodes(canvas, scene, lesion, lungs, dice):  # noqa: ANN001
     extents = []
     for _ in range(2 + lesion.size):
         at = (dice.uniform(15, 60), dice.uniform(-45, 25), dice.uniform(-26, -10))
@@ -391,7 +390,7 @@ def _nodes(canvas, scene, lesion, lungs, dice):  # noqa: ANN001, ANN202
     return [_union(extents)]
 
 
-def _device(canvas, scene, lesion, lungs, dice):  # noqa: ANN001, ANN202
+def _device(canvas, scene, lesion, lungs, dice):  # noqa: ANN001
     a = scene.anatomy
     at = (dice.uniform(72, 92), -a.body[0] * 0.74 + 4, dice.uniform(62, 78))
     extents = [_blob(canvas, at, (17.0, 6.5, 20.0), 2600.0)]

@@ -1,4 +1,4 @@
-"""RAD-ChestCT: 3,630 chest CT volumes with abnormality x location labels (Draelos et al., Med Image Anal 2021;67:101857).
+"""RAD-ChestCT: 3,630 chest CT volumes, abnormality x location labels (Draelos et al., Med Image Anal 2021;67:101857).
 
     python -m data_prep.build --config=configs/data/rad_chestct.py --config.rad_chestct.path=RAD --out=DATA
 
@@ -115,7 +115,8 @@ def _read_labels(path: Path) -> list[Row]:
                 fault = "a label is neither 0 nor 1"
             elif POSITIVE in given:
                 values |= dict.fromkeys(MAPPING[kind], POSITIVE)
-        rows.append(Row(row.number, {_ID: row.cells.get(_ID, ""), "labels": ",".join(map(str, values.values()))}, fault))
+        cells = {_ID: row.cells.get(_ID, ""), "labels": ",".join(map(str, values.values()))}
+        rows.append(Row(row.number, cells, fault))
     return rows
 
 

@@ -6,8 +6,9 @@ compression, which would have to be undone as a whole first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,6 +18,15 @@ FORMAT = "blosc2"
 # Voxels of a chunk (what is located) and of a block (what is decompressed): blocks fit a core's cache.
 CHUNK = (64, 96, 96)
 BLOCK = (16, 48, 48)
+
+
+class Stored(Protocol):
+    """A stored volume somewhere else, of which any bytes can be read (`record_places.StoredImage`)."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Bytes `start` to `stop`."""
 
 
 def _blosc2() -> Any:
@@ -46,30 +56,73 @@ def encode_volume(volume: np.ndarray) -> bytes:
     return array.to_cframe()
 
 
-def _open(data: bytes) -> Any:
+def _open(data: bytes | Stored, region: Sequence[slice] | None = None) -> tuple[Any, Any]:
+    """(the array of a stored volume, what must be kept while it is used: the array does not own its bytes).
+
+    Of a volume that lies elsewhere only `region` may be read then.
+    """
+    if not isinstance(data, bytes):
+        data = _part(data, region)
     try:
         array = _blosc2().ndarray_from_cframe(data)
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"not a stored volume: {error}") from None
     if array.dtype != np.int16 or array.ndim != 3:
         raise ValueError(f"a stored volume of {array.dtype} {list(array.shape)}")
-    return array
+    return array, data
 
 
-def volume_shape(data: bytes) -> tuple[int, int, int]:
+def _part(stored: Stored, region: Sequence[slice] | None) -> bytes | bytearray:
+    """The frame of a stored volume in which only the index and the chunks of `region` are filled in.
+
+    The layout is that of C-Blosc2's contiguous frame: header, chunks, index of chunks (compressed itself), trailer. The
+    rest of the buffer is never touched, so it takes neither time nor memory.
+    """
+    if region is not None and all(part.start is None and part.stop is None for part in region):
+        return stored.read(0, len(stored))
+    head = stored.read(0, min(1 << 14, len(stored)))
+    if head[2:9] != b"b2frame" or len(head) < 64:
+        raise ValueError("not a stored volume: no frame")
+    header, chunks = int.from_bytes(head[11:15], "big"), int.from_bytes(head[39:47], "big")
+    if header + chunks > len(stored):
+        raise ValueError("not a stored volume: damaged header")
+    buffer = np.zeros(len(stored), np.uint8)
+
+    def fill(start: int, stop: int) -> None:
+        buffer[start:stop] = np.frombuffer(stored.read(start, stop), np.uint8)
+
+    fill(0, header)
+    fill(header + chunks, len(stored))
+    if region is None:  # Of the array only its shape is wanted.
+        return memoryview(buffer)
+    tail = buffer[header + chunks:].tobytes()
+    index = np.frombuffer(_blosc2().decompress2(tail[:int.from_bytes(tail[12:16], "little")]), np.int64)
+    array = _blosc2().ndarray_from_cframe(memoryview(buffer))
+    grid = [math.ceil(size / chunk) for size, chunk in zip(array.shape, array.chunks, strict=True)]
+    touched = [np.arange(part.start // chunk, (part.stop - 1) // chunk + 1)
+               for part, chunk in zip(region, array.chunks, strict=True)]
+    for place in np.ravel_multi_index(np.ix_(*touched), grid).ravel():
+        if index[place] >= 0:  # Chunks of one value have no bytes, and are marked in the sign.
+            start = header + int(index[place])
+            fill(start, start + int.from_bytes(stored.read(start + 12, start + 16), "little"))
+    return memoryview(buffer)
+
+
+def volume_shape(data: bytes | Stored) -> tuple[int, int, int]:
     """(z, y, x) of a stored volume, without decompressing it.
 
     Raises:
       ValueError: the bytes are no stored volume.
     """
-    return tuple(_open(data).shape)
+    array, _keep = _open(data)
+    return tuple(array.shape)  # Of one that lies elsewhere, header and index are read.
 
 
-def decode_volume(data: bytes, region: Sequence[slice] | None = None) -> np.ndarray:
+def decode_volume(data: bytes | Stored, region: Sequence[slice] | None = None) -> np.ndarray:
     """A stored volume, or a part of it.
 
     Args:
-      data: of `encode_volume`.
+      data: of `encode_volume`; of one that lies elsewhere only the chunks of `region` are read.
       region: a slice (start, stop) per axis; None is all.
 
     Returns:
@@ -78,7 +131,9 @@ def decode_volume(data: bytes, region: Sequence[slice] | None = None) -> np.ndar
     Raises:
       ValueError: the bytes are no stored volume, or damaged.
     """
-    array = _open(data)
+    if region is None and not isinstance(data, bytes):
+        data = data.read(0, len(data))
+    array, _keep = _open(data, region)
     try:
         return array[...] if region is None else array[tuple(region)]
     except (RuntimeError, ValueError) as error:

@@ -18,7 +18,6 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -50,6 +49,9 @@ class VolumeHeader:
     axes: str = "SPL"
 
 
+NO_HEADER = VolumeHeader()
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class VolumeInfo:
     """What is known of a volume besides its voxels.
@@ -73,7 +75,7 @@ class VolumeInfo:
     age: float = math.nan
 
 
-def read_volume(path: str | Path, header: VolumeHeader = VolumeHeader(), *,
+def read_volume(path: str | Path, header: VolumeHeader = NO_HEADER, *,
                 hounsfield: bool = True) -> tuple[np.ndarray, VolumeInfo]:
     """Reads one volume; memory is a few times that of the int16 result.
 
@@ -214,8 +216,8 @@ def _hounsfield(values: np.ndarray, stored: Stored, header: VolumeHeader, done: 
         seen = volume[~below]
     np.maximum(volume, AIR, out=volume)
     if not is_hounsfield(seen):
-        raise UnreadableImage(f"values from {volume.min()} to {volume.max()} without air and soft tissue: a wrong slope "
-                              "or intercept, or not a chest CT")
+        raise UnreadableImage(f"values from {volume.min()} to {volume.max()} without air and soft tissue: a wrong "
+                              "slope or intercept, or not a chest CT")
     return volume
 
 

@@ -18,7 +18,7 @@ from types import MappingProxyType
 import numpy as np
 
 from lgdea_jax.cli import UserError, choose
-from lgdea_jax.io.encoded_volume import decode_volume, volume_shape
+from lgdea_jax.io.encoded_volume import Stored, decode_volume, volume_shape
 from lgdea_jax.records import Box
 
 Triple = tuple[int, int, int]
@@ -65,7 +65,7 @@ def find_geometry(name: str) -> Geometry:
 
 
 def resampled_shape(shape: Sequence[int], spacing: Sequence[float], geometry: Geometry) -> Triple:
-    """Voxels (z, y, x) after resampling a volume of `shape` and `spacing`: the whole extent, rounded down as CT-CLIP."""
+    """Voxels (z, y, x) of the whole extent of a volume at the geometry's spacing; rounded down, as CT-CLIP does."""
     if geometry.spacing is None:
         return tuple(int(n) for n in shape)
     # 0.001: a quotient that is whole must not be rounded down because its spacing was stored in single precision.
@@ -161,11 +161,11 @@ class VolumeView:
         return tuple(-((have - want) // 2) if have > want else (want - have) // 2
                      for want, have in zip(self.shape, stored, strict=True))
 
-    def place(self, data: bytes, offset: Sequence[int]) -> np.ndarray:
+    def place(self, data: bytes | Stored, offset: Sequence[int]) -> np.ndarray:
         """The stored volume in the model's shape, still in HU; only the chunks that are seen are decoded.
 
         Args:
-          data: `Record.image` in the format "blosc2".
+          data: `Record.image` in the format "blosc2", or where it is stored.
           offset: of the stored volume's first voxel.
 
         Returns:
@@ -195,7 +195,7 @@ class VolumeView:
         out += np.float32(first)
         return out[..., None]
 
-    def prepare(self, data: bytes) -> np.ndarray:
+    def prepare(self, data: bytes | Stored) -> np.ndarray:
         """A record's volume as the model sees it without augmentation: centred, float32 [D, H, W, 1].
 
         Raises:
@@ -279,7 +279,7 @@ class VolumeMap:
         return out.astype(mask.dtype)
 
     def mask_back(self, mask: np.ndarray) -> np.ndarray:
-        """A mask (or map of numbers) over the model's voxels, in original ones (nearest); 0 where the model saw none."""
+        """A mask (or map of numbers) over the model's voxels, in original ones (nearest); 0 where it saw none."""
         places, inside = [], []
         for axis in range(3):
             centre = (np.arange(self.original[axis]) + 0.5) * self.scale[axis] + self.offset[axis]
@@ -312,6 +312,6 @@ class VolumeMap:
 
 
 def projection(volume: np.ndarray) -> np.ndarray:
-    """uint8 [z, x], head up: the mean along the rays from front to back, from -1000 to 200 HU; to compare volumes by."""
+    """uint8 [z, x], head up: the mean from front to back, from -1000 to 200 HU; to compare volumes by."""
     mean = volume.mean(axis=1, dtype=np.float32)[::-1]
     return np.rint(np.clip((mean + 1000) / 1200, 0, 1) * 255).astype(np.uint8)

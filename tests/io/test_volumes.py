@@ -17,7 +17,8 @@ from lgdea_jax.io.volumes import VolumeHeader, centroid_mm, direction_letters
 from tests.fixtures.ct import write_nifti
 
 SPACING = (5.0, 3.0, 2.0)
-CODES = ["".join(letters) for axes in itertools.permutations(("LR", "AP", "SI")) for letters in itertools.product(*axes)]
+CODES = ["".join(letters) for axes in itertools.permutations(("LR", "AP", "SI"))
+         for letters in itertools.product(*axes)]
 
 
 def chest(shape=(8, 10, 12), seed=0):
@@ -88,7 +89,7 @@ def test_the_tables_slope(tmp_path):
     assert info.conversions == ("slope from the table",)
     for how in ({}, {"slope": 1, "intercept": -1024, "dtype": np.uint16}):  # As values, or by the file's own slope.
         write_nifti(tmp_path / "hu.nii", chest(), SPACING, **how)
-        with pytest.raises(UnreadableImage, match="^rescaled twice"):
+        with pytest.raises(UnreadableImage, match=r"^rescaled twice"):
             read_volume(tmp_path / "hu.nii", header)
     np.testing.assert_array_equal(read_volume(tmp_path / "raw.nii", VolumeHeader(1, -1024))[0], chest())
     write_nifti(tmp_path / "hu.nii", chest(), SPACING)
@@ -193,7 +194,7 @@ def test_spacing_from_the_table(tmp_path):
     np.zeros((8, 10, 12), np.int16), chest() * 30, chest() // 20, np.full((8, 10, 12), -1000, np.int16)])
 def test_values_that_are_no_chest(tmp_path, volume):
     write_nifti(tmp_path / "v.nii", volume, SPACING)
-    with pytest.raises(UnreadableImage, match="wrong slope|rescaled twice|no Hounsfield units"):
+    with pytest.raises(UnreadableImage, match=r"wrong slope|rescaled twice|no Hounsfield units"):
         read_volume(tmp_path / "v.nii")
 
 
@@ -203,7 +204,8 @@ def test_damaged_files(tmp_path):
     whole = path.read_bytes()
     plain = gzip.decompress(whole)
     cases = [whole[:cut] for cut in (0, 1, 9, 60, len(whole) // 2, len(whole) - 1)]
-    cases += [whole[:-4] + bytes(4), whole[:-30] + bytes(30), b"\x1f\x8b" + bytes(40), b"hello", gzip.compress(b"hello" * 100)]
+    cases += [whole[:-4] + bytes(4), whole[:-30] + bytes(30), b"\x1f\x8b" + bytes(40), b"hello",
+              gzip.compress(b"hello" * 100)]
     for data in cases:
         path.write_bytes(data)
         with pytest.raises(UnreadableImage) as caught:

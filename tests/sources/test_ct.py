@@ -57,7 +57,7 @@ def test_ct_rate(ct_rate):
 
 
 def test_ct_rate_headers(ct_rate, tmp_path):
-    """The first release takes slope and spacing from the metadata; the fixed one must not, and is refused if it does."""
+    """The first release takes slope and spacing from the metadata; the fixed one is refused if it does."""
     raw = releases.built("ct_rate", tmp_path, how={"headers": "metadata"}, headers="metadata")
     fixed = ct_rate.by_image()
     assert raw.metadata.converted["slope from the table"] == len(raw.by_image())
@@ -81,7 +81,7 @@ def test_ct_rate_parts_and_reconstructions(ct_rate, tmp_path):
         open_sources(releases.config("ct_rate", tmp_path / "broken"))
     world.table(broken / "multi_abnormality_labels" / "valid_predicted_labels.csv",
                 [{"VolumeName": "valid_1_a_1.nii.gz", "Lung nodule": "1"}])
-    with pytest.raises(UserError, match="no image folder .*valid_fixed"):
+    with pytest.raises(UserError, match=r"no image folder .*valid_fixed"):
         open_sources(releases.config("ct_rate", tmp_path / "broken"))
     with pytest.raises(UserError, match="has no column for Arterial Wall Calcification, "):
         open_sources(releases.config("ct_rate", tmp_path / "broken", images="none"))

@@ -1,0 +1,120 @@
+"""Records read around ArrayRecord are the records that ArrayRecord reads; where they cannot be, ArrayRecord does."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.build import build
+from lgdea_jax import cli
+from lgdea_jax.cli import UserError
+from lgdea_jax.io import decode_volume, encode_volume
+from lgdea_jax.io.encoded_volume import volume_shape
+from lgdea_jax.record_codec import encode_record
+from lgdea_jax.record_places import ShardFile, StoredImage, find_places, summary, without_image
+from lgdea_jax.record_source import RecordSource, open_records
+from tests.records.make import assert_equal, records
+
+
+def write(path, made, options="group_size:1,uncompressed"):
+    data = [encode_record(record) for record in made]
+    writer = ArrayRecordWriter(str(path), options)
+    for one in data:
+        writer.write(one)
+    writer.close()
+    return [summary(record, one) for record, one in zip(made, data)], data
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(records(), st.integers(1, 300_000)), min_size=1, max_size=4,
+                unique_by=lambda pair: pair[0].study_id), st.integers(0, 9))
+def test_places(tmp_path_factory, made, seed):
+    """Images of any size, over any number of blocks."""
+    path = tmp_path_factory.mktemp("p") / "shard"
+    rng = np.random.default_rng(seed)
+    made = [dataclasses.replace(record, image=rng.bytes(size)) for record, size in made]
+    summaries, data = write(path, made)
+    places = find_places(path, summaries)
+    assert (places[:, 0] >= 0).sum() >= len(made) - 1  # One whose first bytes lie over a block's edge is not found.
+    file = ShardFile(path)
+    for record, whole, place in zip(made, data, places):
+        if place[0] < 0:
+            continue
+        assert file.read(int(place[0]), 0, len(whole)) == whole
+        assert_equal(without_image(file, place), dataclasses.replace(record, image=b""))
+        stored = StoredImage(file, place)
+        assert stored.read(0, len(stored)) == record.image
+        low = int(rng.integers(len(stored)))
+        high = int(rng.integers(low, len(stored) + 1))
+        assert stored.read(low, high) == record.image[low:high]
+
+
+def test_compressed_shards_have_no_places(tmp_path):
+    source = open_records(_built(tmp_path / "a", 2), "train")
+    made = list(source)
+    summaries, _ = write(tmp_path / "shard", made, "group_size:1")
+    assert (find_places(tmp_path / "shard", summaries)[:, 0] == -1).all()
+
+
+def _built(folder, studies):
+    config = cli.read_config("configs/data/phantom_ct.py")
+    config.phantom_ct.train, config.phantom_ct.validation, config.phantom_ct.test = studies, 0, 0
+    config.workers, config.shard_studies, config.tokenizer.vocab_size = 1, 2, 300
+    build(config, folder, progress=False)
+    return folder
+
+
+def test_with_and_without_the_places(tmp_path):
+    folder = _built(tmp_path / "d", 5)
+    quick = open_records(folder, "train")
+    parts = [quick.parts(i) for i in range(5)]
+    assert all(image is not None for _, image in parts)
+    slow = RecordSource(folder, quick._shards)
+    for i in range(5):
+        assert_equal(quick[i], slow[i])
+        assert_equal(quick[i - 5], slow[i])
+        np.testing.assert_array_equal(decode_volume(parts[i][1]), decode_volume(slow[i].image))
+        assert volume_shape(parts[i][1]) == tuple(slow[i].image_shape)
+    np.save(folder / "volumes_train.npy", np.zeros((3, 4), np.int64))
+    with pytest.raises(UserError, match="damaged"):
+        open_records(folder, "train")
+    (folder / "volumes_train.npy").unlink()
+    assert open_records(folder, "train").parts(0)[1] is None
+    assert_equal(open_records(folder, "train")[3], slow[3])
+
+
+class _Counted:
+    """A stored volume that says how much of it was read."""
+
+    def __init__(self, data):
+        self.data, self.taken = data, 0
+
+    def __len__(self):
+        return len(self.data)
+
+    def read(self, start, stop):
+        self.taken += stop - start
+        return self.data[start:stop]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.tuples(st.integers(1, 90), st.integers(1, 120), st.integers(1, 120)), st.data())
+def test_parts_of_volumes(shape, data):
+    """Any region, whether chunks are noise or of one value (which have no bytes)."""
+    volume = np.random.default_rng(1).integers(-1000, 1000, shape).astype(np.int16)
+    volume[data.draw(st.integers(0, shape[0])):] = data.draw(st.sampled_from((0, -1024)))
+    stored = encode_volume(volume)
+    low = [data.draw(st.integers(0, n - 1)) for n in shape]
+    region = tuple(slice(a, data.draw(st.integers(a + 1, n))) for a, n in zip(low, shape))
+    np.testing.assert_array_equal(decode_volume(_Counted(stored), region), volume[region])
+
+
+def test_a_crop_reads_its_chunks_only():
+    volume = np.random.default_rng(1).integers(-1000, 1000, (128, 192, 192)).astype(np.int16)
+    stored = _Counted(encode_volume(volume))
+    np.testing.assert_array_equal(decode_volume(stored, (slice(0, 9), slice(5, 9), slice(100, 180))),
+                                  volume[:9, 5:9, 100:180])
+    assert stored.taken < 0.2 * len(stored)
