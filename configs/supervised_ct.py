@@ -28,7 +28,7 @@ def base(arg, *, method):
     config.method = method
     config.image.modality = "ct"
     config.model.image.name = "resnet3d"
-    config.data.equal_reports = "drop"  # Templated normal reports; of reconstructions of a scan, all but one stay.
+    config.data.equal_reports = "drop"  # Templated normal reports are equal across patients.
     config.eval.metric = "classifier/auroc" if method == "supervised" else "zero_shot/auroc"
     phantom(config) if arg == "phantom" else paper_scale(config)
     return config

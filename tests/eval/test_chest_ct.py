@@ -2,6 +2,7 @@
 
 import functools
 import json
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -88,8 +89,7 @@ def test_phantom_world_to_page(run, phantom_ct_data, tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("module, name, studies", [(ct_rate, "ct_rate", 24), (rad_chestct, "rad_chestct", 24)])
 def test_official_layout_to_numbers(module, name, studies, run, tmp_path):
-    from importlib import import_module
-
+    (tmp_path / name).mkdir()
     import_module(f"tests.fixtures.{name}").write(tmp_path / name, studies=studies, seed=0)
     config = cli.read_config(f"configs/data/{name}.py")
     config[name].path, config.volume.geometry = str(tmp_path / name), "phantom_ct"
