@@ -49,9 +49,10 @@ METRICS: Mapping[str, str] = {"zero_shot/auroc": "zero-shot AUROC", "retrieval/j
 PRIMARY = "zero_shot/auroc"
 MARGIN = 0.03  # Silver is as good as the reference if the interval of their difference lies within this.
 SEEDS = 5
-STEPS = {"supervised": 200, "clip": 200}
+# Chosen on the validation world, with one seed (zero-shot AUROC of scratch and silver: 0.564 and 0.701).
+STEPS = {"supervised": 600, "clip": 300}
 NOT_IN_KEY = ("alarm", "compile_cache", "dry_run", "log", "data.dir", "data.make_from", "init_from", "checkpoint")
-GUESS_SECONDS = 70.0  # Of an arm and a seed on one core.
+GUESS_SECONDS = 120.0  # Of an arm and a seed on one core.
 
 
 @dataclasses.dataclass(frozen=True)

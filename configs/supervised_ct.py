@@ -61,7 +61,7 @@ def phantom(config):
     config.data.cache = True
     config.volume.geometry = "phantom_ct"
     config.batch.pairs = 16
-    config.total_steps = 250
+    config.total_steps = 600 if config.method == "supervised" else 300
     tower = config.model.image.resnet3d
     tower.variant, tower.sizes.width, tower.stem, tower.norm, tower.conv = "resnet6", 16, "patch4", "batch", "slices"
     tower.pool, tower.zero_init = "lse", False
@@ -80,4 +80,4 @@ def phantom(config):
     config.optim.warmup_steps = 25
     config.optim.ema = 0.98
     config.eval.records = 200
-    config.checkpoint.every = 250
+    config.checkpoint.every = 300
