@@ -148,7 +148,8 @@ class Items:
         return self._read(index)
 
     def _read(self, index: int) -> dict[str, np.ndarray]:
-        record = self._records[int(self._row[index])]
+        row = int(self._row[index])
+        record = self._records[row] if self._with_text else self._records.image_fields(row)
         item = {"index": np.asarray(self._first + index, np.int32), "study": self._study[index]}
         labels = np.full([self._num_labels], records.MISSING, np.int8)
         theirs, ours = self._label_columns
