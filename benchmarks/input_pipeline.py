@@ -75,7 +75,7 @@ def write_records(folder: Path, count: int, side: int, encoding: str, *, distinc
     shards, per_shard = [], 50_000
     for number, start in enumerate(range(0, count, per_shard)):
         name, rows = f"made-train-{number:05d}.array_record", min(per_shard, count - start)
-        writer = ArrayRecordWriter(str(folder / name), "group_size:1")
+        writer = ArrayRecordWriter(str(folder / name), record_source.writer_options(encoding))
         for row in range(start, start + rows):
             writer.write(record_codec.encode_record(dataclasses.replace(
                 template, study_id=f"s{row}", image_id=f"i{row}", subject_id=f"p{row}",
@@ -128,24 +128,42 @@ def their_batches(folder: Path, *, workers: int) -> Iterator[Any]:
 
     loader = torch.utils.data.DataLoader(
         Files(), batch_size=BATCH, shuffle=True, num_workers=workers, drop_last=True,
-        persistent_workers=False, **({"prefetch_factor": 4} if workers else {}))
+        **({"prefetch_factor": 4, "persistent_workers": True} if workers else {}))
     while True:
         yield from loader
 
 
-def rate(make: Callable[[], Iterator[Any]], seconds: float) -> float:
-    """Images a second over some seconds, after a warm-up that fills the queues."""
+def processor_seconds() -> float:
+    """Processor time so far of this process and of all that it started and that still run."""
+    ticks, pids = 0, [os.getpid()]
+    while pids:
+        pid = pids.pop()
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                pids += map(int, (task / "children").read_text(encoding="utf-8").split())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def rate(make: Callable[[], Iterator[Any]], seconds: float) -> tuple[float, float]:
+    """(images a second, processor microseconds an image) over some seconds, after a warm-up that fills the queues.
+
+    The second number hardly depends on what else the machine does.
+    """
     batches = make()
     for _ in range(24):
         next(batches)
-    start, count = time.perf_counter(), 0
+    start, count, used = time.perf_counter(), 0, processor_seconds()
     while time.perf_counter() - start < seconds:
         next(batches)
         count += BATCH
-    elapsed = time.perf_counter() - start
+    elapsed, used = time.perf_counter() - start, processor_seconds() - used
     if hasattr(batches, "close"):
         batches.close()
-    return count / elapsed
+    return count / elapsed, 1e6 * used / count
 
 
 def child(kind: str, folder: str, workers: str, threads: str, seconds: str) -> None:
@@ -174,7 +192,7 @@ def measure_rate(folder: Path, repeats: int, seconds: float) -> dict[str, Any]:
         "torch": [(n, 1) for n in sorted({1, cores, cores + 1})],
         "jpeg": [(0, cores), (0, 2 * cores), (cores, 1)],
         "raw": [(0, cores), (0, 2 * cores), (cores, 1)]}
-    rates: dict[tuple, list[float]] = {}
+    rates: dict[tuple, list[tuple[float, float]]] = {}
     for _ in range(repeats):
         for kind, settings in tries.items():
             for workers, threads in settings:
@@ -186,12 +204,16 @@ def measure_rate(folder: Path, repeats: int, seconds: float) -> dict[str, Any]:
                 rates.setdefault((kind, workers, threads), []).append(json.loads(done.stdout.splitlines()[-1]))
     best = {}
     for kind in tries:
-        median = {key: statistics.median(values) for key, values in rates.items() if key[0] == kind}
-        key = max(median, key=median.get)
-        best[kind] = {"images_per_second": median[key], "workers": key[1], "threads": key[2]}
+        median = {key: [statistics.median(column) for column in zip(*values)] for key, values in rates.items()
+                  if key[0] == kind}
+        key = max(median, key=lambda key: median[key][0])
+        best[kind] = {"images_per_second": median[key][0], "processor_us_per_image": median[key][1],
+                      "workers": key[1], "threads": key[2]}
     return {"best": best, "all": {" ".join(map(str, key)): values for key, values in rates.items()},
             "jpeg_ratio": best["jpeg"]["images_per_second"] / best["torch"]["images_per_second"],
-            "raw_ratio": best["raw"]["images_per_second"] / best["torch"]["images_per_second"]}
+            "raw_ratio": best["raw"]["images_per_second"] / best["torch"]["images_per_second"],
+            "jpeg_processor_ratio": best["torch"]["processor_us_per_image"] / best["jpeg"]["processor_us_per_image"],
+            "raw_processor_ratio": best["torch"]["processor_us_per_image"] / best["raw"]["processor_us_per_image"]}
 
 
 def memory_bytes() -> int:

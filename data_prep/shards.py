@@ -29,7 +29,7 @@ from lgdea_jax.cli import choose
 from lgdea_jax.io import ImageInfo, UnreadableImage, encode_image, read_image_file
 from lgdea_jax.preprocess.image import RECORD_TRANSFORM, difference_hash, grey8
 from lgdea_jax.record_codec import encode_record
-from lgdea_jax.record_source import BUILD_FOLDER, INDEX_COLUMNS
+from lgdea_jax.record_source import BUILD_FOLDER, INDEX_COLUMNS, writer_options
 from lgdea_jax.records import MISSING, Box, Evidence, Record
 
 EXTRACTORS = {"rules": "data_prep.extract.rules"}
@@ -293,7 +293,7 @@ def process_slice(source: Any, part: Slice, spec: ShardSpec, maker: RecordMaker 
     rejections: list[Rejection] = []
     sources, languages, modalities = set(), set(), set()
     rows: list[tuple[Any, ...]] = []
-    writer = _ShardWriter(spec.out / shard_name(spec.name, part)) if spec.out else None
+    writer = _ShardWriter(spec.out / shard_name(spec.name, part), writer_options(spec.image_encoding)) if spec.out else None
     try:
         for index in range(part.start, part.stop):
             try:
@@ -355,14 +355,13 @@ class SliceWork:
 class _ShardWriter:
     """An ArrayRecord file under a temporary name until `finish`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, options: str) -> None:
         from array_record.python.array_record_module import ArrayRecordWriter
 
         self.path = path
         # The name has the process in it: a worker that outlives a killed build never writes to the same file.
         self._temporary = path.parent / BUILD_FOLDER / f"{path.name}.{os.getpid()}.tmp"
-        # One record per group: records are read in random order.
-        self._writer = self._guard(lambda: ArrayRecordWriter(str(self._temporary), "group_size:1"))
+        self._writer = self._guard(lambda: ArrayRecordWriter(str(self._temporary), options))
 
     def write(self, data: bytes) -> None:
         self._guard(lambda: self._writer.write(data))

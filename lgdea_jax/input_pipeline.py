@@ -129,7 +129,8 @@ class Items:
         have = record_source.load_metadata(directory).label_names
         columns = [(have.index(name), column) for column, name in enumerate(label_names) if name in have]
         self._label_columns = tuple(np.array(columns, int).reshape(-1, 2).T)
-        self._row, self._first = rows, first
+        # A million rows are a thousand batches: what is kept for each row is kept small.
+        self._row, self._first = rows.astype(np.int32 if len(self._records) < 2**31 else np.int64), first
         # 31 bits of the hash do for telling the studies of a batch apart, and fit the device's integers.
         self._study = (studies & np.uint64(0x7FFFFFFF)).astype(np.int32)
         self._with_image, self._with_text = with_image, with_text

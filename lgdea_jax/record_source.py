@@ -135,6 +135,12 @@ class DatasetMetadata:
             raise UserError(f"{where} is damaged ({type(error).__name__}): build the data set again") from None
 
 
+def writer_options(image_encoding: str) -> str:
+    """Options of the ArrayRecord writer: one record a group, because records are read in random order; what is stored
+    as it is for speed ("raw") is not compressed again, what is compressed already gains nothing by it, but texts do."""
+    return "group_size:1,uncompressed" if image_encoding == "raw" else "group_size:1"
+
+
 def load_metadata(data_dir: str | Path) -> DatasetMetadata:
     """The metadata of the data set at `data_dir`.
 
