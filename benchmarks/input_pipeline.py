@@ -15,6 +15,8 @@ Take the cores for yourself while it runs.
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import multiprocessing
 import os
@@ -53,8 +55,6 @@ def write_records(folder: Path, count: int, side: int, encoding: str, *, distinc
     Args:
       count: records; distinct: different images among them.
     """
-    import hashlib
-
     from array_record.python.array_record_module import ArrayRecordWriter
 
     from lgdea_jax import record_codec, record_source, records
@@ -70,18 +70,18 @@ def write_records(folder: Path, count: int, side: int, encoding: str, *, distinc
         report=report, evidence=(), labels=np.zeros(14, np.int8), boxes=(), normal=False, has_image=True,
         has_report=True, sex="", age=-1.0, source="made", licence="none", terms="open", language="en", extractor="",
         transform=RECORD_TRANSFORM, label_source="")
-    import dataclasses
-
+    # Equal rows cost their readers the same as different ones.
+    rows = [record_codec.encode_record(dataclasses.replace(
+        template, study_id=f"s{row}", image_id=f"i{row}", subject_id=f"p{row}", image=image))
+        for row, image in enumerate(encoded)]
     shards, per_shard = [], 50_000
     for number, start in enumerate(range(0, count, per_shard)):
-        name, rows = f"made-train-{number:05d}.array_record", min(per_shard, count - start)
+        name, held = f"made-train-{number:05d}.array_record", min(per_shard, count - start)
         writer = ArrayRecordWriter(str(folder / name), record_source.writer_options(encoding))
-        for row in range(start, start + rows):
-            writer.write(record_codec.encode_record(dataclasses.replace(
-                template, study_id=f"s{row}", image_id=f"i{row}", subject_id=f"p{row}",
-                image=encoded[row % len(encoded)])))
+        for row in range(start, start + held):
+            writer.write(rows[row % len(rows)])
         writer.close()
-        shards.append(record_source.Shard(name, rows, (folder / name).stat().st_size, hashlib.sha256(b"").hexdigest()))
+        shards.append(record_source.Shard(name, held, (folder / name).stat().st_size, hashlib.sha256(b"").hexdigest()))
     counts = dict.fromkeys(("rows", "read", "studies", "records", "images", "reports"), count)
     metadata = record_source.DatasetMetadata(
         schema_version=records.SCHEMA_VERSION, name="made", modalities=("xray",), languages=("en",),
