@@ -113,7 +113,6 @@ def joined(monkeypatch):
 
     def detect(self, *args, **options):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(distributed.xla_bridge, "backends_are_initialized", lambda: False)
             patch.setattr(distributed._jax, "get_distributed_runtime_service", lambda *a, **k: None)
             patch.setattr(distributed._jax, "get_distributed_runtime_client",
                           lambda address, number, **k: (seen.update(coordinator=address, process=number),
@@ -123,6 +122,7 @@ def joined(monkeypatch):
             finish(state, *args, **options)
             seen.update(processes=state.num_processes)
 
+    monkeypatch.setattr(distributed.xla_bridge, "backends_are_initialized", lambda: False)
     monkeypatch.setattr(distributed.State, "initialize", detect)
     collectives = jax.config.jax_cpu_collectives_implementation
     yield monkeypatch, seen
@@ -133,7 +133,7 @@ def joined(monkeypatch):
 
 @pytest.mark.parametrize(("environment", "coordinator", "expected"), [
     (SLURM, "", ("node03:61447", 6, 4)),
-    (OPEN_MPI_4, "", ("10.96.0.1:64382", 3, 2)),
+    (OPEN_MPI_4, "", ("10.96.0.1:62624", 3, 2)),
     (OPEN_MPI_5, "head:1234", ("head:1234", 3, 2)),
     ({"PMI_SIZE": "4", "PMI_RANK": "1"}, "head:1234", ("head:1234", 4, 1)),
     (TORCHRUN, "", ("head:29500", 5, 3)),
