@@ -9,7 +9,6 @@ program (the operating system's number), and the temporaries that the compiler p
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import statistics

@@ -293,7 +293,9 @@ def process_slice(source: Any, part: Slice, spec: ShardSpec, maker: RecordMaker 
     rejections: list[Rejection] = []
     sources, languages, modalities = set(), set(), set()
     rows: list[tuple[Any, ...]] = []
-    writer = _ShardWriter(spec.out / shard_name(spec.name, part), writer_options(spec.image_encoding)) if spec.out else None
+    writer = None
+    if spec.out:
+        writer = _ShardWriter(spec.out / shard_name(spec.name, part), writer_options(spec.image_encoding))
     try:
         for index in range(part.start, part.stop):
             try:

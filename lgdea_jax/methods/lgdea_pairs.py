@@ -50,7 +50,7 @@ def losses(
       own_share, target_temperature: of the soft targets, see `losses.evidence.soft_targets`.
       stop_report: no gradient into the reports' evidence from `evid_pair`, `evid_lesion` and `align`; without it
         everything collapses (`losses.evidence.pair_loss`). False is for studying that.
-      chunks: how `align`, `overall`, `anchor` and `phrase` are cut, None makes all scores at once.
+      chunks: how `align` and `overall` are cut, None makes all scores at once; `anchor` and `phrase` always do.
     """
     count, mu = rows["num_pairs"], outputs["prototypes"]
     z, weight = outputs["text"]["pooled"], rows["weight"]

@@ -135,7 +135,7 @@ class Bert(nnx.Module):
           family: one of FAMILIES; `eps` of the norms and `type_vocab_size`, where given, replace the family's.
           projection: width of pool="projection".
           dropout_rate: of embeddings, attention weights and residual branches; needs `deterministic=False` and `rngs`.
-          remat: recompute the blocks in the backward pass, all of them or but for what a name of `layers.REMAT` keeps.
+          remat: recompute the blocks in the backward pass, or all but what a name of `layers.REMAT` keeps.
 
         Raises:
           ValueError: heads that do not divide the width, unknown `pool` or `family`.

@@ -292,5 +292,5 @@ def call(block: nnx.Module, *args: jax.Array | None, remat: bool | str) -> jax.A
     if not remat:
         return block(*args)
     graphdef, state = nnx.split(block)
-    return jax.checkpoint(lambda state, *args: nnx.merge(graphdef, state)(*args), policy=REMAT["nothing" if remat is True else remat])(
-        state, *args)
+    policy = REMAT["nothing" if remat is True else remat]
+    return jax.checkpoint(lambda state, *args: nnx.merge(graphdef, state)(*args), policy=policy)(state, *args)

@@ -124,7 +124,8 @@ class ResNet(nnx.Module):
           pool: "mean" over the patches, their "max", or "lse", a smooth maximum (log-mean-exp): a lesion in one patch
             of 64 is not drowned by the others.
           zero_init: blocks begin as the identity; False for shallow towers, which then learn from the first step.
-          remat: recompute the blocks in the backward pass, all of them or but for what a name of `layers.REMAT` keeps; not with batch norm, whose moments it would update twice.
+          remat: recompute the blocks in the backward pass, or all but what a name of `layers.REMAT` keeps; not with
+            batch norm, whose moments it would update twice.
 
         Raises:
           ValueError: unknown `stem`, `conv`, `norm` or `pool`; batch norm with `remat`.

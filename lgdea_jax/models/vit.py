@@ -218,7 +218,7 @@ class ViT(nnx.Module):
           family: one of FAMILIES; `mlp` and `eps`, where given, replace the family's.
           projection: > 0: a last linear layer without bias of that width on `pooled` and on the patches (the shared
             space of a CLIP model).
-          remat: recompute the blocks in the backward pass, all of them or but for what a name of `layers.REMAT` keeps.
+          remat: recompute the blocks in the backward pass, or all but what a name of `layers.REMAT` keeps.
 
         Raises:
           ValueError: sizes that do not fit each other, unknown `pool`, `stem`, `family` or `mlp`.

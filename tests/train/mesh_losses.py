@@ -2,8 +2,8 @@
 
     python tests/train/mesh_losses.py DATA METHODS MESHES [COORDINATOR NUMBER_OF_PROCESSES PROCESS] [KEY=VALUE...]
 
-METHODS are names by commas; MESHES are DATAxFSDP by commas, for example 8x1,4x2. For each: `losses` of the steps, and for every
-parameter the gradient of the first step projected on random directions, over the gradient's global norm (`gradients`).
+METHODS are names by commas; MESHES are DATAxFSDP by commas, for example 8x1,4x2. For each: `losses` of the steps, and
+`gradients`: for every parameter that of the first step, on random directions, over the gradient's global norm.
 """
 
 import json
