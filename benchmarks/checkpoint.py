@@ -131,7 +131,7 @@ def main(argv: list[str]) -> int:
         result["start"] = {"cold": cold, "warm": warm, "import_seconds": imports}
         print(f"to the end of the first step: {cold['wall_seconds']:.1f} s cold, "
               f"{statistics.median(row['wall_seconds'] for row in warm):.1f} s warm (imports {imports:.1f} s; the "
-              f"whole run, warm, {statistics.median(row['processor_seconds'] for row in warm):.1f} s of processor time)")
+              f"whole run, warm, {statistics.median(row['processor_seconds'] for row in warm):.1f} s of CPU time)")
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return cli.OK
 

@@ -30,7 +30,7 @@ def get_config(arg=None):
     config.dtype = "float32"  # Of matrix products: float32 or bfloat16. Parameters and losses stay float32.
     config.dry_run = False  # Say what a step would cost on the devices at hand, without data, and stop.
     # Rows of the scores that a contrastive loss makes at a time, on each device; 0 makes all. The values are the
-    # same; the memory is linear in the batch instead of quadratic (losses/chunked.py). Pays from some thousand pairs on.
+    # same; the memory is linear in the batch instead of quadratic (losses/chunked.py). Pays from thousands of pairs on.
     config.loss_chunk = 0
     config.init_from = ""  # A run whose parameters to start from ...
     config.init_parts = ()  # ... all of them, or these modules, e.g. image_tower.
@@ -55,7 +55,7 @@ def get_config(arg=None):
     config.batch.images = 0
     config.batch.reports = 0
     # Parts in which the towers go through a batch, one after the other, with the gradients of the whole batch
-    # (GradCache, arXiv 2101.06983): the activations of one part are held, and the forward pass is done twice. 1 is all at once.
+    # (GradCache, arXiv 2101.06983): the activations of one part are held, the forward pass is done twice.
     config.batch.micro = 1
 
     config.image = ConfigDict()
