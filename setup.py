@@ -27,6 +27,7 @@ CORE = [
     "numpy>=2.0,<3",
     "scipy>=1.13",
     "pillow>=11",
+    "simplejpeg>=1.8",
     "tqdm>=4.66",
     "absl-py>=2.1",
 ]

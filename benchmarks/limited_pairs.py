@@ -71,7 +71,7 @@ COMMON = (
     "augment.brightness=0.1", "augment.noise=6", "log.tensorboard=false", "eval.every=0",
 )
 # Of the config, what cannot change a run's numbers; so that a new folder does not make finished runs unfinished.
-NOT_IN_KEY = ("alarm", "compile_cache", "dry_run", "log", "data.dir",
+NOT_IN_KEY = ("alarm", "compile_cache", "dry_run", "log", "data.dir", "loss_chunk", "batch.micro", "model.remat_keep",
               # Of volumes, which this study has none of.
               "volume", "image.modality", "data.labels", "model.image.resnet3d")
 # Set by the grid: a row names them.

@@ -29,6 +29,9 @@ def get_config(arg=None):
     config.total_steps = 1000
     config.dtype = "float32"  # Of matrix products: float32 or bfloat16. Parameters and losses stay float32.
     config.dry_run = False  # Say what a step would cost on the devices at hand, without data, and stop.
+    # Rows of the scores that a contrastive loss makes at a time, on each device; 0 makes all. The values are the
+    # same; the memory is linear in the batch instead of quadratic (losses/chunked.py). Pays from thousands of pairs on.
+    config.loss_chunk = 0
     config.init_from = ""  # A run whose parameters to start from ...
     config.init_parts = ()  # ... all of them, or these modules, e.g. image_tower.
 
@@ -54,6 +57,9 @@ def get_config(arg=None):
     config.batch.pairs = 64
     config.batch.images = 0
     config.batch.reports = 0
+    # Parts in which the towers go through a batch, one after the other, with the gradients of the whole batch
+    # (GradCache, arXiv 2101.06983): the activations of one part are held, the forward pass is done twice.
+    config.batch.micro = 1
 
     config.image = ConfigDict()
     config.image.modality = "xray"  # xray (2D images) or ct (volumes: the keys of config.volume).
@@ -92,7 +98,8 @@ def get_config(arg=None):
 
     config.model = ConfigDict()
     config.model.width = 512  # Of the shared space.
-    config.model.remat = False
+    config.model.remat = False  # Recompute the blocks in the backward pass instead of keeping their activations ...
+    config.model.remat_keep = "nothing"  # ... but for: nothing, products (without attention's), all_products.
     config.model.prototypes = 256
     config.model.lesion_queries = 8
     config.model.logit_scale = 14.3  # 1 / 0.07, as in CLIP.

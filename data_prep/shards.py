@@ -42,7 +42,7 @@ from lgdea_jax.preprocess.image import RECORD_TRANSFORM, difference_hash, grey8
 from lgdea_jax.preprocess.volume import find_geometry, projection, to_record
 from lgdea_jax.record_codec import encode_record
 from lgdea_jax.record_places import find_places, summary
-from lgdea_jax.record_source import BUILD_FOLDER, INDEX_COLUMNS
+from lgdea_jax.record_source import BUILD_FOLDER, INDEX_COLUMNS, writer_options
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, Box, Evidence, Record
 
 EXTRACTORS = {"rules": "data_prep.extract.rules"}
@@ -364,8 +364,10 @@ def process_slice(source: Any, part: Slice, spec: ShardSpec, maker: RecordMaker 
     sources, languages, modalities = set(), set(), set()
     rows: list[tuple[Any, ...]] = []
     written: list[tuple[bytes, int, int, int]] = []
-    writer = _ShardWriter(
-        spec.out / shard_name(spec.name, part), compress=not spec.volume) if spec.out else None
+    writer = None
+    if spec.out:
+        options = writer_options(spec.image_encoding, volumes=bool(spec.volume))
+        writer = _ShardWriter(spec.out / shard_name(spec.name, part), options)
     try:
         for index in range(part.start, part.stop):
             try:
@@ -432,15 +434,12 @@ class SliceWork:
 class _ShardWriter:
     """An ArrayRecord file under a temporary name until `finish`."""
 
-    def __init__(self, path: Path, *, compress: bool) -> None:
+    def __init__(self, path: Path, options: str) -> None:
         from array_record.python.array_record_module import ArrayRecordWriter
 
         self.path = path
         # The name has the process in it: a worker that outlives a killed build never writes to the same file.
         self._temporary = path.parent / BUILD_FOLDER / f"{path.name}.{os.getpid()}.tmp"
-        # One record per group: records are read in random order.
-        # Volumes are compressed in chunks already: a crop must not have to undo another compression first.
-        options = "group_size:1" if compress else "group_size:1,uncompressed"
         self._writer = self._guard(lambda: ArrayRecordWriter(str(self._temporary), options))
 
     def write(self, data: bytes) -> None:

@@ -18,7 +18,8 @@ from flax import nnx
 from lgdea_jax import methods, optim
 from lgdea_jax.checkpoint import flatten
 from lgdea_jax.cli import UserError, choose, nearest
-from lgdea_jax.models import bert, lgdea, resnet, resnet3d, vit
+from lgdea_jax.losses.chunked import Chunks
+from lgdea_jax.models import bert, layers, lgdea, resnet, resnet3d, vit
 
 IMAGE_TOWERS = {"vit": (vit.sizes, vit.ViT), "resnet": (resnet.sizes, resnet.ResNet),
                 "resnet3d": (resnet3d.sizes, resnet3d.ResNet3D)}
@@ -59,8 +60,12 @@ def method_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(methods.__path__) if not module.name.startswith("_"))
 
 
-def load_method(config: Any) -> Method:
+def load_method(config: Any, mesh: jax.sharding.Mesh | None = None) -> Method:
     """The config's method.
+
+    Args:
+      config: the experiment's.
+      mesh: that shares a loss which is made in chunks (`config.loss_chunk`).
 
     Raises:
       UserError: unknown method, loss or option.
@@ -76,7 +81,7 @@ def load_method(config: Any) -> Method:
     if targets:
         functions += [module.memory_image, module.memory_report]
     takes = {parameter.name for function in functions for parameter in inspect.signature(function).parameters.values()
-             if parameter.kind == parameter.KEYWORD_ONLY} - {"terms"}
+             if parameter.kind == parameter.KEYWORD_ONLY} - {"terms", "chunks"}
     if unused := sorted(set(options) - takes):
         raise UserError(f"the method {name} does not take the option {unused[0]!r}{nearest(unused[0], takes)}")
     if missing := sorted(takes - set(options)):
@@ -84,6 +89,11 @@ def load_method(config: Any) -> Method:
     terms = tuple(term for term, weight in weights.items() if weight)
     if not terms:
         raise UserError(f"config.methods.{name}.weights are all 0: nothing to train on")
+
+    if config.loss_chunk < 0:
+        raise UserError(f"config key 'loss_chunk' is {config.loss_chunk}: at least 0")
+    if config.loss_chunk:
+        options["chunks"] = Chunks(config.loss_chunk, mesh)
 
     def bind(function: Callable[..., Any]) -> Callable[..., Any]:
         wanted = inspect.signature(function).parameters
@@ -120,13 +130,16 @@ def build_model(config: Any, *, vocab_size: int, num_labels: int, seed: int) -> 
             where = "the data sets have none" if part == "labels" else f"model.{part} is {sizes_of[part]}"
             raise UserError(f"the method {config.method} needs {part.replace('_', ' ')}: {where}")
 
+    keep = choose("model.remat_keep", model.remat_keep, layers.REMAT)
+    remat = keep if model.remat else False
+
     def tower(part: Any, towers: Mapping[str, tuple], **extra: Any) -> nnx.Module:
         choose("tower", part.name, towers)
         sizes, cls = towers[part.name]
         options = part[part.name].to_dict()
         try:
             chosen = sizes(options.pop("variant"), **{k: v for k, v in options.pop("sizes").items() if v})
-            return cls(**chosen, **options, **extra, dtype=dtype, remat=model.remat, rngs=rngs)
+            return cls(**chosen, **options, **extra, dtype=dtype, remat=remat, rngs=rngs)
         except (ValueError, TypeError) as error:
             raise UserError(f"config.model: {error}") from None
 

@@ -121,6 +121,10 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(
                 params=ocp.args.StandardSave(params), train=ocp.args.StandardSave(train), spec=ocp.args.JsonSave(spec)))
 
+    def busy(self) -> bool:
+        """Whether a checkpoint is still being written in the background."""
+        return self._manager.is_saving_in_progress()
+
     def _check_space(self, size: int) -> None:
         # Before anything is written: a disk that fills half-way leaves an unfinished checkpoint and makes it fuller.
         free = shutil.disk_usage(self.directory).free

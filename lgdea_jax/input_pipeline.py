@@ -135,7 +135,8 @@ class Items:
             record_source.load_metadata(directory).label_names, labels) if label_names else {}
         columns = [(have[name], column) for column, name in enumerate(label_names) if name in have]
         self._label_columns = tuple(np.array(columns, int).reshape(-1, 2).T)
-        self._row, self._first = rows, first
+        # A million rows are a thousand batches: what is kept for each row is kept small.
+        self._row, self._first = rows.astype(np.int32 if len(self._records) < 2**31 else np.int64), first
         # 31 bits of the hash do for telling the studies of a batch apart, and fit the device's integers.
         self._study = (studies & np.uint64(0x7FFFFFFF)).astype(np.int32)
         self._with_image, self._with_text = with_image, with_text
@@ -162,7 +163,11 @@ class Items:
         return self._read(index)
 
     def _read(self, index: int) -> dict[str, Any]:
-        record, stored = self._records.parts(int(self._row[index]))
+        row, stored = int(self._row[index]), None
+        if self._with_text or self.volume is not None:
+            record, stored = self._records.parts(row)
+        else:
+            record = self._records.image_fields(row)
         item = {"index": np.asarray(self._first + index, np.int32), "study": self._study[index]}
         labels = np.full([self._num_labels], records.MISSING, np.int8)
         theirs, ours = self._label_columns

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from lgdea_jax.cli import UserError, choose
-from lgdea_jax.record_codec import decode_record
+from lgdea_jax.record_codec import ImageFields, decode_image_fields, decode_record
 from lgdea_jax.record_places import COLUMNS as PLACE_COLUMNS
 from lgdea_jax.record_places import ShardFile, StoredImage, without_image
 from lgdea_jax.records import (
@@ -150,6 +150,15 @@ class DatasetMetadata:
             return cls(**values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{where} is damaged ({type(error).__name__}): build the data set again") from None
+
+
+def writer_options(image_encoding: str, *, volumes: bool = False) -> str:
+    """Options of the ArrayRecord writer: one record a group, because records are read in random order.
+
+    What is stored as it is for speed ("raw") is not compressed again. Volumes are compressed in chunks already, and a
+    crop must not have to undo another compression first. JPEG and PNG gain nothing by it, but the texts beside them do.
+    """
+    return "group_size:1,uncompressed" if volumes or image_encoding == "raw" else "group_size:1"
 
 
 def load_metadata(data_dir: str | Path) -> DatasetMetadata:
@@ -293,6 +302,10 @@ class RecordSource(Sequence[Record]):
             if shard not in self._files:
                 self._files[shard] = ShardFile(self._folder / self._shards[shard].file)
         return without_image(self._files[shard], place), StoredImage(self._files[shard], place)
+
+    def image_fields(self, index: int) -> ImageFields:
+        """The image, still encoded, and the labels of the record at `index`: quicker than the whole record."""
+        return decode_image_fields(self.read_bytes(index))
 
     def __iter__(self) -> Iterator[Record]:
         for index in range(len(self)):

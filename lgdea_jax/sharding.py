@@ -7,6 +7,7 @@ wins, everything covered.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -30,6 +31,16 @@ DEFAULT_RULES = (
     (r"(^|/)(logit_scale|logit_bias|prototypes)(/|$)", "replicate"),
     (r".*", "largest"),
 )
+# What started a process: the variables of the number of processes and of this one's. SLURM's are those of a step: a
+# batch script that starts one process has none of them.
+LAUNCHERS = (
+    ("mpirun", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    ("mpiexec", "PMI_SIZE", "PMI_RANK"),
+    ("srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+    ("torchrun", "WORLD_SIZE", "RANK"),
+)
+log = logging.getLogger("lgdea_jax")
+
 _SMALLEST_SPLIT = 2**12  # Parameters below this many elements stay whole: splitting them saves nothing.
 
 
@@ -37,16 +48,27 @@ def start_hosts(*, coordinator: str, num_processes: int, process_id: int) -> Non
     """Joins the other processes of the run; does nothing for a single process.
 
     Args:
-      coordinator: "HOST:PORT" of process 0; empty takes it from the scheduler's environment (SLURM, Open MPI, Cloud
-        TPU, Kubernetes) when `num_processes` is not 1.
+      coordinator: "HOST:PORT" of process 0; empty takes it from the scheduler's environment when `num_processes` is
+        not 1: what JAX finds itself (SLURM's srun, Open MPI 4's mpirun, Cloud TPU and GKE, Kubernetes), or MASTER_ADDR
+        and MASTER_PORT (torchrun, Kubeflow).
       num_processes: number of processes, 0 to take it from the scheduler, 1 for a run without others.
       process_id: this process, -1 to take it from the scheduler.
 
     Raises:
       UserError: something is left to the scheduler, and there is none.
     """
+    launched, count, rank = launcher(os.environ)
     if num_processes == 1:
+        if count > 1:
+            log.warning("%s started %d processes, and each of them trains on its own: "
+                        "--config.distributed.num_processes=0 makes them one run", launched, count)
         return
+    coordinator = coordinator or master(os.environ)
+    if coordinator and launched:
+        # JAX asks the environment for everything or for nothing: with a coordinator given, the rest is filled in here.
+        # Open MPI 5 and MPICH say only how many processes there are, and which one this is.
+        num_processes = num_processes or count
+        process_id = rank if process_id < 0 else process_id
     if os.environ.get("JAX_PLATFORMS", "") == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
@@ -58,6 +80,20 @@ def start_hosts(*, coordinator: str, num_processes: int, process_id: int) -> Non
     except ValueError as error:  # Nothing to take it from.
         raise UserError(f"cannot join the other processes ({error}): give --config.distributed.coordinator=HOST:PORT, "
                         "--config.distributed.num_processes and --config.distributed.process_id") from None
+
+
+def launcher(environment: Mapping[str, str]) -> tuple[str, int, int]:
+    """(what started this process, number of processes, number of this one); ("", 0, -1) if nothing says so."""
+    for name, count, rank in LAUNCHERS:
+        if count in environment and rank in environment:
+            return name, int(environment[count]), int(environment[rank])
+    return "", 0, -1
+
+
+def master(environment: Mapping[str, str]) -> str:
+    """HOST:PORT of MASTER_ADDR and MASTER_PORT, "" without them."""
+    address, port = environment.get("MASTER_ADDR", ""), environment.get("MASTER_PORT", "")
+    return f"{address}:{port}" if address and port else ""
 
 
 def make_mesh(*, data: int, fsdp: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -116,15 +152,21 @@ def tree_shardings(tree: Any, mesh: Mesh, rules: Sequence[tuple[str, str]] = DEF
 
 
 def rows_of_process(rows: int, mesh: Mesh) -> slice:
-    """Which rows of a global batch this process feeds: all processes have equally many devices, and feed as many rows.
+    """Which rows of a global batch this process feeds: those that its devices hold.
 
     Raises:
-      UserError: the devices do not divide the rows.
+      UserError: the devices do not divide the rows, or a process's devices do not lie next to each other in the mesh
+        (its rows would be no slice, and another process would have to read them too).
     """
     if rows % mesh.size:
         raise UserError(f"a batch of {rows} rows does not divide over {mesh.size} devices")
-    share = rows // jax.process_count()
-    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+    share = rows // mesh.size
+    owners = [device.process_index for device in mesh.devices.flat]  # In the order of the rows.
+    mine = [place for place, owner in enumerate(owners) if owner == jax.process_index()]
+    if not mine or mine != list(range(mine[0], mine[0] + len(mine))):
+        raise UserError(f"the devices of process {jax.process_index()} are at {mine} in the mesh: they must lie next "
+                        "to each other, so that every process reads one slice of the batch")
+    return slice(mine[0] * share, (mine[-1] + 1) * share)
 
 
 def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> Any:

@@ -30,7 +30,7 @@ FIXED_ON_RESUME = ("method", "methods", "seed", "total_steps", "dtype", "data", 
 # These do not change what batch n holds (whether the data are the same is known from their digest).
 FREE_ON_RESUME = ("data.cache", "data.workers", "data.threads", "data.dir", "data.pairs_from", "data.images_from",
                   "data.reports_from", "data.held_out_from", "data.make_from", "text.tokenizer",
-                  "model.image.weights", "model.text.weights")
+                  "model.image.weights", "model.text.weights", "batch.micro", "model.remat_keep")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,15 +169,42 @@ def compile_step(config: Any, data: Data, parts: Parts, batch: Any, mesh: Mesh) 
 
     A batch of another shape is then an error, never a second compilation.
     """
-    method = assemble.load_method(config)
+    method = assemble.load_method(config, mesh)
+    check_micro(config, batch, mesh)
     step = functools.partial(
         train_step.train_step, graphdef=parts.graphdef, tx=parts.tx, rates=parts.rates, losses=method.losses,
         diagnostics=method.diagnostics, weights=method.weights, schedule=parts.schedule, ema_decay=config.optim.ema,
         pad_id=data.tokenizer.pad_id, mean=config.image.mean, std=config.image.std,
-        per_image=config.image.per_image, seed=config.seed, dropout=uses_dropout(config))
+        per_image=config.image.per_image, seed=config.seed, dropout=uses_dropout(config),
+        micro=config.batch.micro)
     placement = jax.tree.map(lambda leaf: leaf.sharding, parts.target)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(placement, NamedSharding(mesh, PartitionSpec())))
     return jitted.lower(parts.target, batch).compile()
+
+
+def check_micro(config: Any, batch: Any, mesh: Mesh) -> None:
+    """Refuses a batch that cannot be cut into `config.batch.micro` parts.
+
+    Args:
+      batch: streams of arrays (or their shapes).
+
+    Raises:
+      UserError: rows that do not divide, or a batch norm, whose moments are those of the whole batch.
+    """
+    micro = config.batch.micro
+    if micro < 1:
+        raise UserError(f"config key 'batch.micro' is {micro}: at least 1")
+    if micro == 1:
+        return
+    if config.model.image.name == "resnet" and config.model.image.resnet.norm == "batch":
+        raise UserError(f"batch.micro={micro}: batch norm looks at the whole batch; --config.model.image.resnet.norm="
+                        "group does not")
+    sizes = {stream: arrays["index"].shape[0] for stream, arrays in batch.items()}
+    for what, streams in (("images", ("pairs", "images")), ("reports", ("pairs", "reports"))):
+        count = sum(sizes.get(stream, 0) for stream in streams)
+        if count % (micro * mesh.size):
+            raise UserError(f"batch.micro={micro}: {count} {what} a batch do not divide into {micro} parts over "
+                            f"{mesh.size} devices")
 
 
 def uses_dropout(config: Any) -> bool:

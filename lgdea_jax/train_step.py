@@ -74,7 +74,7 @@ def gather_streams(batch: Batch) -> dict[str, Any]:
 
 def forward(
     model: nnx.Module, rows: Mapping[str, Any], *, pad_id: int, mean: float, std: float,
-    per_image: bool, train: bool = False, rngs: nnx.Rngs | None = None,
+    per_image: bool, train: bool = False, rngs: nnx.Rngs | None = None, micro: int = 1,
 ) -> dict[str, Any]:
     """Runs the towers on the rows of a batch.
 
@@ -84,6 +84,7 @@ def forward(
       pad_id: of the tokeniser; `mean`, `std`, `per_image`: see `normalise_images`.
       train: dropout drops and batch norm uses the batch's moments.
       rngs: for dropout; None drops nothing.
+      micro: parts that the rows go through the towers in, see `_in_parts`.
 
     Returns:
       `image`, `text` (dicts of the towers' outputs; text outputs keep the leading shape of the tokens, `mask` is bool
@@ -91,6 +92,9 @@ def forward(
       scalars and prototypes.
     """
     outputs: dict[str, Any] = dict(model.shared())
+    if micro > 1:
+        return outputs | _in_parts(model, rows, micro, rngs, pad_id=pad_id, mean=mean, std=std, per_image=per_image,
+                                   train=train)
     if "image" in rows and model.image_tower is not None:
         outputs["image"] = model.encode_image(
             normalise_images(rows["image"], mean=mean, std=std, per_image=per_image), train=train, rngs=rngs)
@@ -100,6 +104,30 @@ def forward(
         text = {**model.encode_text(flat, flat != pad_id, train=train, rngs=rngs), "mask": flat != pad_id}
         outputs["text"] = {name: value.reshape(*tokens.shape[:-1], *value.shape[1:]) for name, value in text.items()}
     return outputs
+
+
+def _in_parts(model: nnx.Module, rows: Mapping[str, Any], micro: int, rngs: nnx.Rngs | None,
+              **options: Any) -> dict[str, Any]:
+    """The towers' outputs, made for `micro` parts of the rows one after the other.
+
+    In the backward pass each part's activations are computed again (gradient caching, Gao et al., 2021, arXiv
+    2101.06983): what is held is the outputs of all rows and the activations of one part. The gradients are those of the
+    whole batch; only dropout draws other masks. Part k has the rows k, k + micro, ...: of every device's rows as many.
+    """
+    graphdef, state = nnx.split(model)
+    keys = jax.random.split(rngs.dropout(), micro) if rngs is not None else jnp.zeros([micro])
+
+    @jax.checkpoint
+    def part(state: Any, inputs: tuple[dict[str, jax.Array], jax.Array]) -> dict[str, Any]:
+        some, key = inputs
+        outputs = forward(nnx.merge(graphdef, state), some, **options,
+                          rngs=nnx.Rngs(dropout=key) if rngs is not None else None)
+        return {name: outputs[name] for name in ("image", "text") if name in outputs}
+
+    cut = {name: jnp.swapaxes(rows[name].reshape(-1, micro, *rows[name].shape[1:]), 0, 1)
+           for name in ("image", "tokens") if name in rows}
+    _, outputs = jax.lax.scan(lambda _, inputs: (None, part(state, inputs)), None, (cut, keys))
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), outputs)
 
 
 def moving_moments(model: nnx.Module) -> dict[str, jax.Array]:
@@ -113,7 +141,7 @@ def train_step(
     state: State, batch: Batch, *, graphdef: Any, tx: optax.GradientTransformation, rates: Any,
     losses: Callable[..., dict[str, jax.Array]], diagnostics: Callable[..., dict[str, jax.Array]],
     weights: Mapping[str, float], schedule: Callable[[jax.Array], jax.Array], ema_decay: float,
-    pad_id: int, mean: float, std: float, per_image: bool, seed: int, dropout: bool,
+    pad_id: int, mean: float, std: float, per_image: bool, seed: int, dropout: bool, micro: int = 1,
 ) -> tuple[State, dict[str, jax.Array]]:
     """One step of gradient descent.
 
@@ -129,6 +157,7 @@ def train_step(
       ema_decay: see `optim.update_ema`; used when the state has an EMA.
       pad_id: of the tokeniser; `mean`, `std`: of grey levels in [0, 1].
       seed, dropout: dropout masks are a function of seed and step; False runs without any.
+      micro: parts that the towers go through the batch in; the gradients are those of the whole batch.
 
     Returns:
       (state, metrics): metrics has `loss`, `loss/NAME`, `grad_norm`, `update_norm`, `learning_rate` and diagnostics.
@@ -138,7 +167,8 @@ def train_step(
     def objective(params: Any) -> tuple[jax.Array, tuple[dict[str, jax.Array], ...]]:
         model = nnx.merge(graphdef, optim.stop_frozen(params, rates))
         rngs = nnx.Rngs(dropout=jax.random.fold_in(jax.random.key(seed), state["step"])) if dropout else None
-        outputs = forward(model, rows, pad_id=pad_id, mean=mean, std=std, per_image=per_image, train=True, rngs=rngs)
+        outputs = forward(model, rows, pad_id=pad_id, mean=mean, std=std, per_image=per_image, train=True, rngs=rngs,
+                          micro=micro)
         terms = losses(outputs, rows, state["aux"], state["step"])
         if unknown := sorted(set(terms) ^ {name for name, weight in weights.items() if weight}):
             raise ValueError(f"losses and their weights do not match: {unknown}")

@@ -392,7 +392,8 @@ _CUES = {
         "no (prior|previous) (study|studies|exam|exams|examination|examinations|film|films|radiograph|"
         "radiographs|images)", "not extend", "not cause", "free (wall|margin|text|flow)", "no response",
         "not significantly different", "question of .", "heart failure symptoms", "not drain", "nothing by mouth",
-        "no xxxx change", "no xxxx interval change", "not (yet |fully |completely |entirely |)(resolved|cleared|subsided)",
+        "no xxxx change", "no xxxx interval change",
+        "not (yet |fully |completely |entirely |)(resolved|cleared|subsided)",
         "without (treatment|therapy|intervention|surgery|medication)", "not (know|aware)"),
     HISTORY: (
         "(history|h/o|hx|past history|past medical history|prior history|known history|personal history) of",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from lgdea_jax.findings.vocabulary import FINDINGS
+from lgdea_jax.losses import chunked, contrastive, evidence
+from lgdea_jax.losses.chunked import Chunks
 
 
 def paired(outputs: Mapping[str, Any], rows: Mapping[str, Any], name: str = "pooled") -> tuple[jax.Array, jax.Array]:
@@ -44,3 +47,60 @@ def report_vector(phrases: jax.Array, weight: jax.Array) -> jax.Array:
     """Weighted mean [R, D] of phrases [R, P, D] with weights [R, P], scaled to unit norm; zero without any."""
     total = jnp.einsum("rpd,rp->rd", phrases, weight)
     return total * jax.lax.rsqrt(jnp.sum(jnp.square(total), axis=-1, keepdims=True) + 1e-12)
+
+
+def _equal(a: jax.Array, b: jax.Array) -> jax.Array:
+    """[A], [B] -> [A, B]: 1 where the numbers are equal."""
+    return (a[:, None] == b[None, :]).astype(jnp.float32)
+
+
+def study_contrast(image: jax.Array, text: jax.Array, scale: jax.Array, rows: Mapping[str, Any], *,
+                   valid: jax.Array | None = None, chunks: Chunks | None = None) -> jax.Array:
+    """InfoNCE [B, D] x [B, D] in which rows of one study are each other's positives.
+
+    Args:
+      valid: bool [B], rows that count; chunks: how the loss is cut, None makes all scores at once.
+    """
+    if chunks is not None:
+        return chunked.soft_contrastive(image, text, scale, similarity=_equal, image_features=rows["study"],
+                                        image_mask=valid, chunks=chunks)
+    return contrastive.soft_contrastive(image, text, scale, row_targets(same_study(rows)), image_mask=valid)
+
+
+def study_sigmoid(image: jax.Array, text: jax.Array, scale: jax.Array, bias: jax.Array, rows: Mapping[str, Any], *,
+                  chunks: Chunks | None = None) -> jax.Array:
+    """The sigmoid loss [B, D] x [B, D] in which rows of one study are each other's positives."""
+    if chunks is not None:
+        return chunked.sigmoid_contrastive(image, text, scale, bias, similarity=_equal, image_features=rows["study"],
+                                           chunks=chunks)
+    return contrastive.sigmoid_contrastive(image, text, scale, bias, targets=same_study(rows))
+
+
+def finding_contrast(rows: Mapping[str, Any], valid: jax.Array, *, temperature: float, own_share: float,
+                     chunks: Chunks | None = None) -> Callable[..., jax.Array]:
+    """InfoNCE of the pairs against the overlap of the reports' findings, as a function of (image, text, scale).
+
+    Args:
+      rows: of the batch; valid: bool [B_pair], rows that count.
+      temperature, own_share: of the targets, see `losses.evidence.soft_targets`.
+      chunks: how the loss is cut, None makes all scores and targets at once.
+    """
+    count = rows["num_pairs"]
+    sets = finding_sets(rows)[:count]
+    if chunks is None:
+        overlap = jnp.maximum(evidence.finding_overlap(sets), same_study(rows))
+        targets = evidence.soft_targets(overlap, valid, temperature=temperature, own_share=own_share)
+        return functools.partial(_whole_contrast, targets=targets, valid=valid)
+
+    def similarity(a: Any, b: Any) -> jax.Array:
+        overlap = jnp.maximum(evidence.finding_overlap(a["sets"], b["sets"]), _equal(a["study"], b["study"]))
+        return jnp.where(a["row"][:, None] == b["row"][None, :], 1.0, overlap ** (1.0 / temperature))
+
+    features = {"sets": sets, "study": rows["study"], "row": jnp.arange(count)}
+    return functools.partial(chunked.soft_contrastive, similarity=similarity, image_features=features,
+                             own_share=own_share, image_mask=valid, chunks=chunks)
+
+
+def _whole_contrast(image: jax.Array, text: jax.Array, scale: jax.Array | float, *, targets: jax.Array,
+                    valid: jax.Array) -> jax.Array:
+    return contrastive.soft_contrastive(image, text, scale, targets, image_mask=valid)

@@ -13,7 +13,8 @@ from typing import Any
 
 import jax
 
-from lgdea_jax.losses import contrastive
+from lgdea_jax.losses import chunked
+from lgdea_jax.losses.chunked import Chunks
 from lgdea_jax.methods import _rows
 
 NEEDS = ("image", "text")
@@ -21,18 +22,18 @@ LOSSES = ("contrastive",)
 
 
 def losses(outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Any, step: jax.Array, *,
-           terms: tuple[str, ...]) -> dict[str, jax.Array]:
+           terms: tuple[str, ...], chunks: Chunks | None = None) -> dict[str, jax.Array]:
     """`contrastive`: symmetric InfoNCE over the pairs of the batch."""
     image, text = _rows.paired(outputs, rows)
-    targets = _rows.row_targets(_rows.same_study(rows))
-    return {"contrastive": contrastive.soft_contrastive(image, text, outputs["logit_scale"], targets)}
+    return {"contrastive": _rows.study_contrast(image, text, outputs["logit_scale"], rows, chunks=chunks)}
 
 
-def diagnostics(outputs: Mapping[str, Any], rows: Mapping[str, Any]) -> dict[str, jax.Array]:
+def diagnostics(outputs: Mapping[str, Any], rows: Mapping[str, Any], *,
+                chunks: Chunks | None = None) -> dict[str, jax.Array]:
     """`logit_scale`, and `batch/recall@1`: share of images whose own report scores highest in the batch."""
     image, text = _rows.paired(outputs, rows)
-    best = (image @ text.T).argmax(axis=1)
-    hits = _rows.same_study(rows)[jax.numpy.arange(len(best)), best]
+    best = (image @ text.T).argmax(axis=1) if chunks is None else chunked.best_text(image, text, chunks)
+    hits = rows["study"] == rows["study"][best]
     return {"logit_scale": outputs["logit_scale"], "batch/recall@1": hits.mean()}
 
 

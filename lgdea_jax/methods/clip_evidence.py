@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from lgdea_jax.losses import contrastive
+from lgdea_jax.losses.chunked import Chunks
 from lgdea_jax.methods import _rows
 from lgdea_jax.methods.clip import diagnostics, image_embedding, text_embedding
 
@@ -21,10 +21,9 @@ LOSSES = ("contrastive",)
 
 
 def losses(outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Any, step: jax.Array, *,
-           terms: tuple[str, ...]) -> dict[str, jax.Array]:
+           terms: tuple[str, ...], chunks: Chunks | None = None) -> dict[str, jax.Array]:
     """`contrastive`: InfoNCE over the pairs whose reports have evidence (a stated normal study has)."""
     image, text = _rows.paired(outputs, rows)
     valid = _rows.has_evidence(rows)[: rows["num_pairs"]]
-    targets = _rows.row_targets(_rows.same_study(rows))
-    return {"contrastive": contrastive.soft_contrastive(
-        image, text, outputs["logit_scale"], targets, image_mask=valid)}
+    return {"contrastive": _rows.study_contrast(
+        image, text, outputs["logit_scale"], rows, valid=valid, chunks=chunks)}

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from lgdea_jax.losses import contrastive, evidence
+from lgdea_jax.losses.chunked import Chunks
 from lgdea_jax.methods import _rows
 from lgdea_jax.methods.clip import diagnostics, image_embedding, text_embedding
 
@@ -24,17 +23,14 @@ LOSSES = ("contrastive",)
 
 
 def losses(outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Any, step: jax.Array, *, terms: tuple[str, ...],
-           own_share: float, target_temperature: float) -> dict[str, jax.Array]:
+           own_share: float, target_temperature: float, chunks: Chunks | None = None) -> dict[str, jax.Array]:
     """`contrastive`: InfoNCE against the overlap of the reports' findings.
 
     Args:
       own_share: mass of a row's own report; 1 is `clip_evidence`.
       target_temperature: of the overlap; towards 0 only reports with the same findings match.
     """
-    count = rows["num_pairs"]
     image, text = _rows.paired(outputs, rows)
-    valid = _rows.has_evidence(rows)[:count]
-    overlap = jnp.maximum(evidence.finding_overlap(_rows.finding_sets(rows)[:count]), _rows.same_study(rows))
-    targets = evidence.soft_targets(overlap, valid, temperature=target_temperature, own_share=own_share)
-    return {"contrastive": contrastive.soft_contrastive(
-        image, text, outputs["logit_scale"], targets, image_mask=valid)}
+    valid = _rows.has_evidence(rows)[: rows["num_pairs"]]
+    contrast = _rows.finding_contrast(rows, valid, temperature=target_temperature, own_share=own_share, chunks=chunks)
+    return {"contrastive": contrast(image, text, outputs["logit_scale"])}

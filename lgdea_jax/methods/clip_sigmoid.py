@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from lgdea_jax.losses import contrastive
+from lgdea_jax.losses.chunked import Chunks
 from lgdea_jax.methods import _rows
 from lgdea_jax.methods.clip import diagnostics, image_embedding, text_embedding
 
@@ -21,8 +21,8 @@ LOSSES = ("sigmoid",)
 
 
 def losses(outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Any, step: jax.Array, *,
-           terms: tuple[str, ...]) -> dict[str, jax.Array]:
+           terms: tuple[str, ...], chunks: Chunks | None = None) -> dict[str, jax.Array]:
     """`sigmoid`: binary loss over all couples of the batch; rows of one study are positives."""
     image, text = _rows.paired(outputs, rows)
-    return {"sigmoid": contrastive.sigmoid_contrastive(
-        image, text, outputs["logit_scale"], outputs["logit_bias"], targets=_rows.same_study(rows))}
+    return {"sigmoid": _rows.study_sigmoid(
+        image, text, outputs["logit_scale"], outputs["logit_bias"], rows, chunks=chunks)}

@@ -24,7 +24,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lgdea_jax.losses import contrastive, evidence
+from lgdea_jax.losses import chunked, contrastive, evidence
+from lgdea_jax.losses.chunked import Chunks
 from lgdea_jax.methods import lgdea_pairs
 from lgdea_jax.methods.lgdea_pairs import diagnostics, image_embedding, memory_image, memory_report, text_embedding
 
@@ -41,13 +42,14 @@ def losses(
     outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Mapping[str, jax.Array], step: jax.Array, *,
     terms: tuple[str, ...], text_temperature: float, patch_temperature: float, sharpness: float, prototype_decay: float,
     contrast_temperature: float, own_share: float, target_temperature: float, stop_report: bool,
+    chunks: Chunks | None = None,
 ) -> dict[str, jax.Array]:
     """The terms of `lgdea_pairs.losses` and those of this module; options as there."""
     result = lgdea_pairs.losses(
         outputs, rows, aux, step, terms=tuple(term for term in terms if term not in UNPAIRED),
         text_temperature=text_temperature, patch_temperature=patch_temperature, sharpness=sharpness,
         prototype_decay=prototype_decay, contrast_temperature=contrast_temperature, own_share=own_share,
-        target_temperature=target_temperature, stop_report=stop_report)
+        target_temperature=target_temperature, stop_report=stop_report, chunks=chunks)
     wanted = set(terms) & set(UNPAIRED)
     if not wanted:
         return result
@@ -68,13 +70,24 @@ def losses(
         stated = jax.lax.stop_gradient(report)
         target = jnp.concatenate([stated[:count], image_target[count:]])
         trust = jnp.concatenate([heard[:count].astype(jnp.float32), image_weight[count:]])
-        overlap = evidence.distribution_overlap(target, stated) ** (1.0 / target_temperature)
-        overlap = overlap * trust[:, None] * heard[None, :]
-        result["evid_align"] = contrastive.soft_contrastive(
-            contrastive.normalize(jnp.exp(log_image) @ mu), contrastive.normalize(stated @ mu),
-            1.0 / contrast_temperature, overlap / jnp.maximum(overlap.sum(axis=1, keepdims=True), 1e-9),
-            targets_text=(overlap / jnp.maximum(overlap.sum(axis=0, keepdims=True), 1e-9)).T,
-            image_mask=trust > 0, text_mask=heard) * jnp.any(image_weight[count:] > 0)
+        vectors = contrastive.normalize(jnp.exp(log_image) @ mu), contrastive.normalize(stated @ mu)
+
+        def match(images: Any, reports: Any) -> jax.Array:
+            overlap = evidence.distribution_overlap(images["target"], reports["stated"]) ** (1.0 / target_temperature)
+            return overlap * images["trust"][:, None] * reports["heard"][None, :]
+
+        features = {"target": target, "trust": trust}, {"stated": stated, "heard": heard}
+        if chunks is None:
+            overlap = match(*features)
+            aligned = contrastive.soft_contrastive(
+                *vectors, 1.0 / contrast_temperature, overlap / jnp.maximum(overlap.sum(axis=1, keepdims=True), 1e-9),
+                targets_text=(overlap / jnp.maximum(overlap.sum(axis=0, keepdims=True), 1e-9)).T,
+                image_mask=trust > 0, text_mask=heard)
+        else:
+            aligned = chunked.soft_contrastive(
+                *vectors, 1.0 / contrast_temperature, similarity=match, image_features=features[0],
+                text_features=features[1], image_mask=trust > 0, text_mask=heard, chunks=chunks)
+        result["evid_align"] = aligned * jnp.any(image_weight[count:] > 0)
     return result
 
 

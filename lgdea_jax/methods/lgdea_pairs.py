@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from lgdea_jax.losses import contrastive, evidence
+from lgdea_jax.losses.chunked import Chunks
 from lgdea_jax.methods import _rows
 
 NEEDS = ("image", "text", "prototypes", "lesion_queries")
@@ -28,6 +29,7 @@ def losses(
     outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Any, step: jax.Array, *, terms: tuple[str, ...],
     text_temperature: float, patch_temperature: float, sharpness: float, prototype_decay: float,
     contrast_temperature: float, own_share: float, target_temperature: float, stop_report: bool,
+    chunks: Chunks | None = None,
 ) -> dict[str, jax.Array]:
     """The terms of LGDEA that pairs (and, for `rec` and `anchor`, unpaired reports) give.
 
@@ -48,6 +50,7 @@ def losses(
       own_share, target_temperature: of the soft targets, see `losses.evidence.soft_targets`.
       stop_report: no gradient into the reports' evidence from `evid_pair`, `evid_lesion` and `align`; without it
         everything collapses (`losses.evidence.pair_loss`). False is for studying that.
+      chunks: how `align` and `overall` are cut, None makes all scores at once; `anchor` and `phrase` always do.
     """
     count, mu = rows["num_pairs"], outputs["prototypes"]
     z, weight = outputs["text"]["pooled"], rows["weight"]
@@ -71,15 +74,13 @@ def losses(
         result["evid_lesion"] = evidence.pair_loss(
             report, evidence.image_evidence(lesions, pooling="mean"), valid, stop_report=stop_report)
 
-    overlap = jnp.maximum(evidence.finding_overlap(_rows.finding_sets(rows)[:count]), _rows.same_study(rows))
-    targets = evidence.soft_targets(overlap, valid, temperature=target_temperature, own_share=own_share)
+    contrast = _rows.finding_contrast(rows, valid, temperature=target_temperature, own_share=own_share, chunks=chunks)
     if "align" in terms:
         # The report's side is a target here too: only the image moves (see `pair_loss`).
         image_vector = contrastive.normalize(jnp.exp(log_image) @ mu)
         stated = report @ mu
         report_vector = contrastive.normalize(jax.lax.stop_gradient(stated) if stop_report else stated)
-        result["align"] = contrastive.soft_contrastive(
-            image_vector, report_vector, 1.0 / contrast_temperature, targets, image_mask=valid)
+        result["align"] = contrast(image_vector, report_vector, 1.0 / contrast_temperature)
     if "phrase" in terms:
         result["phrase"] = phrase_loss(
             z[:count], outputs["image"]["patches"][:count], rows["finding"][:count], exists[:count],
@@ -87,8 +88,7 @@ def losses(
     if "overall" in terms:
         image, _ = _rows.paired(outputs, rows)
         text = _rows.report_vector(z, weight)[:count]
-        result["overall"] = contrastive.soft_contrastive(
-            image, text, outputs["logit_scale"], targets, image_mask=valid)
+        result["overall"] = contrast(image, text, outputs["logit_scale"])
     return result
 
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from lgdea_jax.losses import contrastive
+from lgdea_jax.losses.chunked import Chunks
 from lgdea_jax.methods import _rows
 from lgdea_jax.methods.clip import diagnostics
 
@@ -26,25 +27,27 @@ LOSSES = ("contrastive", "local")
 
 
 def losses(outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Any, step: jax.Array, *, terms: tuple[str, ...],
-           attention_temperature: float, word_temperature: float, local_temperature: float) -> dict[str, jax.Array]:
+           attention_temperature: float, word_temperature: float, local_temperature: float,
+           chunks: Chunks | None = None) -> dict[str, jax.Array]:
     """`contrastive`: as `clip`. `local`: the same over word-region scores.
 
     Args:
       attention_temperature: of a word's attention over patches (GLoRIA's 1 / tau_1).
       word_temperature: of the log-sum-exp over words (1 / tau_2): small is the best word, large their mean.
       local_temperature: of the contrast (1 / tau_3).
+      chunks: how `contrastive` is cut; `local` holds its [B, B] scores in any case.
     """
-    targets = _rows.row_targets(_rows.same_study(rows))
     result = {}
     if "contrastive" in terms:
-        result["contrastive"] = contrastive.soft_contrastive(
-            *_rows.paired(outputs, rows), outputs["logit_scale"], targets)
+        result["contrastive"] = _rows.study_contrast(
+            *_rows.paired(outputs, rows), outputs["logit_scale"], rows, chunks=chunks)
     if "local" in terms:
         count = rows["num_pairs"]
         scores = word_region_scores(
             outputs["text"]["tokens"][:count], outputs["text"]["mask"][:count], outputs["image"]["patches"][:count],
             attention_temperature=attention_temperature, word_temperature=word_temperature)
-        result["local"] = contrastive.scored_contrastive(scores / local_temperature, targets)
+        result["local"] = contrastive.scored_contrastive(
+            scores / local_temperature, _rows.row_targets(_rows.same_study(rows)))
     return result
 
 

@@ -126,7 +126,7 @@ class Bert(nnx.Module):
     def __init__(self, *, vocab_size: int, width: int, depth: int, heads: int, mlp_dim: int, rngs: nnx.Rngs,
                  max_length: int = 512, type_vocab_size: int = 0, pool: str = "cls", dropout_rate: float = 0.0,
                  family: str = "bert", eps: float = 0.0, projection: int = 128,
-                 dtype: DTypeLike = jnp.float32, remat: bool = False):
+                 dtype: DTypeLike = jnp.float32, remat: bool | str = False):
         """Args:
           vocab_size: rows of the word table; max_length: of the longest text, in tokens.
           width, depth, heads, mlp_dim: see `sizes`.
@@ -135,7 +135,7 @@ class Bert(nnx.Module):
           family: one of FAMILIES; `eps` of the norms and `type_vocab_size`, where given, replace the family's.
           projection: width of pool="projection".
           dropout_rate: of embeddings, attention weights and residual branches; needs `deterministic=False` and `rngs`.
-          remat: recompute the blocks in the backward pass.
+          remat: recompute the blocks in the backward pass, or all but what a name of `layers.REMAT` keeps.
 
         Raises:
           ValueError: heads that do not divide the width, unknown `pool` or `family`.

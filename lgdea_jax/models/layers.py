@@ -277,9 +277,20 @@ class Conv(nnx.Module):
                                             dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def call(block: nnx.Module, *args: jax.Array | None, remat: bool) -> jax.Array:
-    """`block(*args)`; with `remat` its activations are recomputed in the backward pass instead of stored."""
+# What rematerialisation keeps of a block: nothing but its input; its products of activations with parameters (the most
+# expensive part, some widths a token, without the attention's products, which grow with the square of the tokens); all.
+REMAT: dict[str, Callable[..., bool]] = {
+    "nothing": jax.checkpoint_policies.nothing_saveable,
+    "products": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "all_products": jax.checkpoint_policies.dots_saveable,
+}
+
+
+def call(block: nnx.Module, *args: jax.Array | None, remat: bool | str) -> jax.Array:
+    """`block(*args)`; with `remat`, a name of REMAT, its activations are recomputed in the backward pass but for those
+    that the policy keeps; True is "nothing"; False stores them all."""
     if not remat:
         return block(*args)
     graphdef, state = nnx.split(block)
-    return jax.checkpoint(lambda state, *args: nnx.merge(graphdef, state)(*args))(state, *args)
+    policy = REMAT["nothing" if remat is True else remat]
+    return jax.checkpoint(lambda state, *args: nnx.merge(graphdef, state)(*args), policy=policy)(state, *args)

@@ -112,7 +112,7 @@ class ResNet(nnx.Module):
 
     def __init__(self, *, stage_sizes: tuple[int, ...], bottleneck: bool, width: int, rngs: nnx.Rngs,
                  channels: int = 1, stem: str = "imagenet", conv: str = "native", norm: str = "group",
-                 pool: str = "mean", zero_init: bool = True, dtype: DTypeLike = jnp.float32, remat: bool = False):
+                 pool: str = "mean", zero_init: bool = True, dtype: DTypeLike = jnp.float32, remat: bool | str = False):
         """Args:
           stage_sizes: residual blocks of each stage; every stage but the first halves the grid and doubles the width.
           width: channels of the first stage.
@@ -124,7 +124,8 @@ class ResNet(nnx.Module):
           pool: "mean" over the patches, their "max", or "lse", a smooth maximum (log-mean-exp): a lesion in one patch
             of 64 is not drowned by the others.
           zero_init: blocks begin as the identity; False for shallow towers, which then learn from the first step.
-          remat: recompute the blocks in the backward pass; not with batch norm, whose moments it would update twice.
+          remat: recompute the blocks in the backward pass, or all but what a name of `layers.REMAT` keeps; not with
+            batch norm, whose moments it would update twice.
 
         Raises:
           ValueError: unknown `stem`, `conv`, `norm` or `pool`; batch norm with `remat`.
@@ -181,7 +182,7 @@ class ResNet(nnx.Module):
         x = jax.nn.relu(self.stem_norm(self.stem_conv(x), train=train))
         x = max_pool3(x) if self.stem == "imagenet" else x
         for block in self.blocks:
-            x = layers.call(block, x, remat=True) if self.remat else block(x, train=train)
+            x = layers.call(block, x, remat=self.remat) if self.remat else block(x, train=train)
         grid = (x.shape[1], x.shape[2])
         patches = x.reshape(x.shape[0], -1, x.shape[-1])
         return pool_patches(patches, self.pool), {"patches": patches, "grid": grid}

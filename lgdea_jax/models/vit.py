@@ -204,7 +204,7 @@ class ViT(nnx.Module):
                  patch_size: int, rngs: nnx.Rngs, channels: int = 1, pool: str = "gap", stem: str = "linear",
                  attention_window: int = 0, position: bool = True, dropout_rate: float = 0.0,
                  family: str = "plain", mlp: str = "", eps: float = 0.0, projection: int = 0,
-                 dtype: DTypeLike = jnp.float32, remat: bool = False):
+                 dtype: DTypeLike = jnp.float32, remat: bool | str = False):
         """Args:
           image_size: side, or (height, width), in pixels; multiples of `patch_size`.
           width, depth, heads, mlp_dim, patch_size: see `sizes`; `depth=0` has no attention.
@@ -218,7 +218,7 @@ class ViT(nnx.Module):
           family: one of FAMILIES; `mlp` and `eps`, where given, replace the family's.
           projection: > 0: a last linear layer without bias of that width on `pooled` and on the patches (the shared
             space of a CLIP model).
-          remat: recompute the blocks in the backward pass.
+          remat: recompute the blocks in the backward pass, or all but what a name of `layers.REMAT` keeps.
 
         Raises:
           ValueError: sizes that do not fit each other, unknown `pool`, `stem`, `family` or `mlp`.

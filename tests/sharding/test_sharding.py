@@ -1,6 +1,7 @@
 """Rules of placement as pure functions; meshes and rows on the devices that there are."""
 
 import math
+import types
 
 import jax
 import numpy as np
@@ -53,28 +54,104 @@ def test_mesh_sizes():
 
 
 class FakeMesh:
-    size = 8
+    """As much of a mesh as the rows need: which process each device belongs to."""
+
+    def __init__(self, owners):
+        self.size = len(owners)
+        self.devices = np.array([types.SimpleNamespace(process_index=owner) for owner in owners])
 
 
 @given(st.integers(1, 6), st.integers(1, 5))
 def test_processes_share_a_batch_without_overlap(processes, share):
     rows = 8 * processes * share
 
-    class Mesh:
-        size = 8 * processes
-
+    mesh = FakeMesh([number for number in range(processes) for _ in range(8)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "process_count", lambda: processes)
         taken = []
         for number in range(processes):
             patch.setattr(jax, "process_index", lambda number=number: number)
-            taken += range(rows)[sharding.rows_of_process(rows, Mesh)]
+            taken += range(rows)[sharding.rows_of_process(rows, mesh)]
     assert taken == list(range(rows))
 
 
 def test_rows_must_divide():
     with pytest.raises(UserError, match="a batch of 12 rows does not divide over 8 devices"):
-        sharding.rows_of_process(12, FakeMesh)
+        sharding.rows_of_process(12, FakeMesh([0] * 8))
+
+
+def test_rows_are_those_of_the_devices(monkeypatch):
+    # A mesh in another order of processes, as fast links may want it.
+    monkeypatch.setattr(jax, "process_index", lambda: 0)
+    assert sharding.rows_of_process(16, FakeMesh([1, 1, 0, 0])) == slice(8, 16)
+    with pytest.raises(UserError, match=r"process 0 are at \[0, 2\] in the mesh"):
+        sharding.rows_of_process(16, FakeMesh([0, 1, 0, 1]))
+    mesh = sharding.make_mesh(data=-1, fsdp=1)
+    where = jax.sharding.NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
+    held = sorted(rows[0].indices(16)[:2] for rows in where.addressable_devices_indices_map((16,)).values())
+    assert (held[0][0], held[-1][1]) == (0, 16) and sharding.rows_of_process(16, mesh) == slice(0, 16)
+
+
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "node[03-05],node9", "SLURM_NTASKS": "6",
+         "SLURM_STEP_NUM_TASKS": "6", "SLURM_PROCID": "4", "SLURM_LOCALID": "1"}
+OPEN_MPI_4 = {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1,10.148.0.1:34911", "OMPI_COMM_WORLD_SIZE": "3",
+              "OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}
+OPEN_MPI_5 = {"OMPI_COMM_WORLD_SIZE": "3", "OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}
+TORCHRUN = {"MASTER_ADDR": "head", "MASTER_PORT": "29500", "WORLD_SIZE": "5", "RANK": "3"}
+
+
+@pytest.fixture
+def joined(monkeypatch):
+    """(sets the environment, what JAX's client of the coordinator would be started with)."""
+    for name in {**SLURM, **OPEN_MPI_4, **TORCHRUN, "PMI_SIZE": "", "PMI_RANK": ""}:
+        monkeypatch.delenv(name, raising=False)
+    seen = {}
+
+    # Below jax.distributed.initialize: JAX's own detection of the schedulers runs as it is.
+    from jax._src import distributed
+
+    finish = distributed.State.initialize
+
+    def detect(self, *args, **options):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(distributed._jax, "get_distributed_runtime_service", lambda *a, **k: None)
+            patch.setattr(distributed._jax, "get_distributed_runtime_client",
+                          lambda address, number, **k: (seen.update(coordinator=address, process=number),
+                                                        types.SimpleNamespace(connect=lambda: None))[1])
+            patch.setattr(distributed.State, "initialize_preemption_sync_manager", lambda self: None)
+            state = distributed.State()
+            finish(state, *args, **options)
+            seen.update(processes=state.num_processes)
+
+    monkeypatch.setattr(distributed.xla_bridge, "backends_are_initialized", lambda: False)
+    monkeypatch.setattr(distributed.State, "initialize", detect)
+    collectives = jax.config.jax_cpu_collectives_implementation
+    yield monkeypatch, seen
+    jax.config.update("jax_cpu_collectives_implementation", collectives)
+    for name in ("jax_cuda_visible_devices", "jax_rocm_visible_devices"):
+        jax.config.update(name, "all")
+
+
+@pytest.mark.parametrize(("environment", "coordinator", "expected"), [
+    (SLURM, "", ("node03:61447", 6, 4)),
+    (OPEN_MPI_4, "", ("10.96.0.1:62624", 3, 2)),
+    (OPEN_MPI_5, "head:1234", ("head:1234", 3, 2)),
+    ({"PMI_SIZE": "4", "PMI_RANK": "1"}, "head:1234", ("head:1234", 4, 1)),
+    (TORCHRUN, "", ("head:29500", 5, 3)),
+])
+def test_schedulers(joined, environment, coordinator, expected):
+    monkeypatch, seen = joined
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    sharding.start_hosts(coordinator=coordinator, num_processes=0, process_id=-1)
+    assert (seen["coordinator"], seen["processes"], seen["process"]) == expected
+
+
+def test_processes_that_do_not_know_of_each_other_are_told(joined, caplog):
+    monkeypatch, seen = joined
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    sharding.start_hosts(coordinator="", num_processes=1, process_id=-1)
+    assert not seen and "srun started 6 processes" in caplog.text and "num_processes=0" in caplog.text
 
 
 def test_one_process_needs_no_others():

@@ -1,0 +1,213 @@
+"""Training steps beside PyTorch: our two towers against the same towers written here in PyTorch, eager and compiled.
+
+    python -m benchmarks.speed --out=speed.json                        # what applies to the device at hand
+    taskset -c 0,1 python -m benchmarks.speed --out=speed.json --only=G1 --repeats=9
+
+A step is the forward pass of both towers, CLIP's loss, the backward pass and AdamW, float32. The towers have equal
+shapes and equal parameters: ours are copied into PyTorch's, and the losses of the first step must agree to 1e-4. Both
+run in this process with as many threads as it has cores, turn by turn, so that whatever else the machine does meets
+both. PyTorch is at its best: `scaled_dot_product_attention`, fused AdamW, `set_to_none`, channels-last convolutions,
+`torch.compile`. The table gives the medians, the ratio of medians (above 1 we are faster) and the worst turn's ratio.
+
+Rows of the table, by the numbers of our goals: G1 ViT and BERT; G2 ResNet and BERT; G3 the full LGDEA step beside a
+plain one and G4 the loss in chunks have commands of their own (`benchmarks.step_cost`, `benchmarks.chunked_loss`), as
+have G5 (`benchmarks.input_pipeline`), G8 (`benchmarks.relations`) and G9 and G10 (`benchmarks.metrics`). On a CPU the
+towers are small; what needs a GPU is listed as not measured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lgdea_jax import cli
+
+VOCABULARY, RATE, DECAY, SCALE = 4000, 1e-3, 0.05, 14.3
+# Sizes on a CPU: towers of a few million parameters.
+CPU_ROWS: dict[str, dict[str, Any]] = {
+    "G1": {"batch": 32, "side": 112, "tokens": 64, "width": 128,
+           "image": {"kind": "vit", "patch": 16, "width": 192, "depth": 4, "heads": 3, "mlp_dim": 768},
+           "text": {"width": 192, "depth": 4, "heads": 3, "mlp_dim": 768}},
+    "G2": {"batch": 32, "side": 64, "tokens": 64, "width": 128,
+           "image": {"kind": "resnet", "width": 32},
+           "text": {"width": 128, "depth": 2, "heads": 2, "mlp_dim": 512}},
+}
+NOT_ON_CPU = {
+    "G1 (ViT-B/16 + BERT-base, bfloat16)": ">= 45% MFU and >= 1.15 x compiled",
+    "G2 (ResNet-50 + BERT-base, bfloat16)": ">= 1.15 x compiled",
+    "G3 (full LGDEA step / plain step)": "<= 1.10 x",
+    "G4 (loss in chunks, 32k and 1M couples)": "<= 5% of the temporaries",
+    "G7 (3D ResNet-18)": ">= 1.15 x, >= 35% MFU",
+    "G8 (relations, 200k x 200k)": "<= 50 ms, <= 2 GB",
+}
+
+
+def our_step(sizes: dict[str, Any]) -> tuple[Callable[[Any], float], dict[str, np.ndarray], float]:
+    """(a function that does one step on a batch and returns the loss, the initial parameters, compile seconds)."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+    from flax import nnx
+
+    from lgdea_jax import train_step
+    from lgdea_jax.checkpoint import flatten
+    from lgdea_jax.models import bert, lgdea, resnet, vit
+
+    rngs = nnx.Rngs(0)
+    image = dict(sizes["image"])
+    if image.pop("kind") == "vit":
+        image.pop("patch")
+        tower = vit.ViT(image_size=sizes["side"], **vit.sizes("XS/16", **image), channels=1, rngs=rngs)
+    else:
+        tower = resnet.ResNet(**resnet.sizes("resnet8", **image), stem="patch2", norm="group", zero_init=False,
+                              channels=1, rngs=rngs)
+    text = bert.Bert(vocab_size=VOCABULARY, max_length=sizes["tokens"], pool="mean", rngs=rngs, **sizes["text"])
+    model = lgdea.TwoTowers(image_tower=tower, text_tower=text, width=sizes["width"], prototypes=0, lesion_queries=0,
+                            labels=0, logit_scale=SCALE, logit_bias=0.0, rngs=rngs)
+    graphdef, state = nnx.split(model)
+    params = nnx.to_pure_dict(state)
+    tx = optax.adamw(RATE, weight_decay=DECAY)
+
+    def step(params: Any, opt: Any, batch: dict[str, jax.Array]) -> tuple[Any, Any, jax.Array]:
+        from lgdea_jax.losses import contrastive
+
+        def loss(params: Any) -> jax.Array:
+            outputs = train_step.forward(nnx.merge(graphdef, params), batch, pad_id=0, mean=0.5, std=0.25,
+                                         per_image=False, train=True)
+            return contrastive.softmax_contrastive(outputs["image"]["pooled"], outputs["text"]["pooled"],
+                                                   outputs["logit_scale"])
+
+        value, gradients = jax.value_and_grad(loss)(params)
+        updates, opt = tx.update(gradients, opt, params)
+        return optax.apply_updates(params, updates), opt, value
+
+    first = {name: np.asarray(leaf) for name, leaf in flatten(params).items()}
+    held = {"params": params, "opt": tx.init(params)}
+    shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in made_batch(sizes).items()}
+    start = time.perf_counter()
+    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(held["params"], held["opt"], shapes).compile()
+    seconds = time.perf_counter() - start
+
+    def one(batch: dict[str, np.ndarray]) -> float:
+        held["params"], held["opt"], value = compiled(held["params"], held["opt"],
+                                                      {k: jnp.asarray(v) for k, v in batch.items()})
+        return float(jax.block_until_ready((held["params"], value))[1])
+
+    return one, first, seconds
+
+
+def made_batch(sizes: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
+    """image uint8 [B, S, S], tokens int32 [B, T], no padding."""
+    rng = np.random.default_rng(seed)
+    return {"image": rng.integers(0, 256, (sizes["batch"], sizes["side"], sizes["side"]), np.uint8),
+            "tokens": rng.integers(1, VOCABULARY, (sizes["batch"], sizes["tokens"])).astype(np.int32)}
+
+
+def their_step(sizes: dict[str, Any], params: dict[str, np.ndarray], *, compiled: bool) -> Callable[[Any], float]:
+    """A function that does one step of the same towers in PyTorch and returns the loss."""
+    torch = cli.require("torch", "test", "the comparison")
+    from benchmarks.torch_towers import TwoTowers
+
+    torch.manual_seed(0)
+    model = TwoTowers(sizes["image"], sizes["text"], side=sizes["side"], tokens=sizes["tokens"], width=sizes["width"],
+                      vocabulary=VOCABULARY)
+    model.load(params)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
+    function = torch.compile(model) if compiled else model
+
+    def one(batch: dict[str, np.ndarray]) -> float:
+        optimiser.zero_grad(set_to_none=True)
+        loss = function(torch.from_numpy(batch["image"]), torch.from_numpy(batch["tokens"]))
+        loss.backward()
+        optimiser.step()
+        return float(loss.detach())
+
+    return one
+
+
+def compare(name: str, repeats: int, steps: int) -> dict[str, Any]:
+    """The steps of one row, in turns.
+
+    Raises:
+      SystemExit: the losses of the first step differ by more than 1e-4.
+    """
+    sizes = CPU_ROWS[name]
+    ours, params, compile_seconds = our_step(sizes)
+    functions = {"jax": ours, "torch": their_step(sizes, params, compiled=False),
+                 "torch compiled": their_step(sizes, params, compiled=True)}
+    batch = made_batch(sizes)
+    losses = {}
+    for form, function in functions.items():
+        start = time.perf_counter()
+        losses[form] = function(batch)  # Compiles PyTorch's forward and backward passes.
+        if form == "torch compiled":
+            torch_compile_seconds = time.perf_counter() - start
+        function(batch)
+    if max(losses.values()) - min(losses.values()) > 1e-4:
+        raise SystemExit(f"{name}: the losses of the first step differ: {losses}")
+    seconds: dict[str, list[float]] = {form: [] for form in functions}
+    for _ in range(repeats):
+        for form, function in functions.items():
+            start = time.perf_counter()
+            for _ in range(steps):
+                function(batch)
+            seconds[form].append((time.perf_counter() - start) / steps)
+    median = {form: statistics.median(values) for form, values in seconds.items()}
+    # What else the machine does meets neighbours alike: the ratio of each turn, and the worst of them.
+    turns = {form: [theirs / mine for theirs, mine in zip(seconds[form], seconds["jax"], strict=True)]
+             for form in seconds if form != "jax"}
+    return {"row": name, "sizes": sizes, "parameters": sum(int(value.size) for value in params.values()),
+            "first_loss": losses, "seconds": median, "all_seconds": seconds,
+            "compile_seconds": {"jax": compile_seconds, "torch compiled": torch_compile_seconds},
+            "ratio": {form: median[form] / median["jax"] for form in turns},
+            "worst_ratio": {form: min(values) for form, values in turns.items()}}
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table."""
+    towers = {"G1": "ViT + BERT", "G2": "ResNet + BERT"}[row["row"]]
+    numbers = [f"{1000 * row['seconds'][form]:.1f}" for form in ("jax", "torch", "torch compiled")]
+    ratios = [f"{row['ratio'][form]:.2f} (worst turn {row['worst_ratio'][form]:.2f})"
+              for form in ("torch", "torch compiled")]
+    return f"| {row['row']} | {towers}, {row['parameters'] / 1e6:.1f} M | {' | '.join([*numbers, *ratios])} |"
+
+
+def main(argv: list[str]) -> int:
+    """The command line; returns the exit status."""
+    import jax
+
+    parser = cli.Parser(prog="python -m benchmarks.speed", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="JSON to write")
+    parser.add_argument("--only", default=",".join(CPU_ROWS), help=f"rows, of {', '.join(CPU_ROWS)}")
+    parser.add_argument("--repeats", type=int, default=7, help="turns of each form (default: 7)")
+    parser.add_argument("--steps", type=int, default=5, help="of a turn (default: 5)")
+    options = parser.parse_args(argv)
+    kind = jax.devices()[0].device_kind
+    if jax.default_backend() != "cpu":
+        raise cli.UserError(f"on {kind} the rows of a CPU say nothing: run with JAX_PLATFORMS=cpu; the towers at the "
+                            "scale of the papers have no PyTorch peer here yet")
+    torch = cli.require("torch", "test", "the comparison")
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    print("| row | towers | ours, ms | PyTorch, ms | compiled, ms | PyTorch / ours | compiled / ours |")
+    print("|---|---|---|---|---|---|---|")
+    rows = []
+    for name in options.only.split(","):
+        rows.append(compare(cli.choose("row", name, CPU_ROWS), options.repeats, options.steps))
+        print(line(rows[-1]), flush=True)
+    print("not measured on this device: " + "; ".join(f"{name} (goal: {goal})" for name, goal in NOT_ON_CPU.items()))
+    options.out.write_text(json.dumps({
+        "device": kind, "cores": len(os.sched_getaffinity(0)), "load": os.getloadavg(), "rows": rows,
+        "versions": {"jax": jax.__version__, "torch": torch.__version__}, "not_measured": NOT_ON_CPU,
+        "command": ["benchmarks.speed", *argv]}, indent=1) + "\n", encoding="utf-8")
+    return cli.OK
+
+
+if __name__ == "__main__":
+    cli.run(main)
