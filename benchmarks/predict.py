@@ -6,8 +6,8 @@
 
 Writes phantom radiographs of 64 to 512 px (PNG and JPEG, and one broken file) to a temporary folder and runs the
 command's own loop on them. --random takes an untrained ViT of that variant at 224 px instead of a run: the time does
-not depend on the weights. "in the model" is the share of the loop's time that is spent in the model's calls, compilation
-left out; the rest is waiting for files and writing results.
+not depend on the weights. "in the model" is the share of the loop's time that is spent in the model's calls,
+compilation left out; the rest is waiting for files and writing results.
 """
 
 from __future__ import annotations

@@ -340,9 +340,10 @@ def run(model: Model, paths: Sequence[str], writer: Writer, *, threads: int = 2)
     """
     from lgdea_jax.train_log import Progress
 
-    clock, progress = Clock(), Progress(len(paths), "image", active=True)
+    clock = Clock()
     blank = np.zeros((1, model.predictor.image_size, model.predictor.image_size), np.uint8)
     model.predictor.images(blank)  # Compiles: once, and not the model's own time.
+    progress = Progress(len(paths), "image", active=True)
     batches = read_ahead(((path, path) for path in paths), model.reader(keep_grey=writer.heatmaps),
                          batch_size=model.predictor.batch_size, threads=threads)
     try:

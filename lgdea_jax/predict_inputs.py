@@ -82,13 +82,13 @@ class Reader:
         """
         try:
             array, info = self._open(source)
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                return Rejected(name, "has pixels that are not finite")
             grey, _ = to_grey8(array)
         except UnreadableImage as error:
             return Rejected(name, error.reason)
         except (ValueError, OSError, MemoryError) as error:
             return Rejected(name, f"cannot be read ({type(error).__name__}: {error})")
-        if min(grey.shape) < 1 or (array.dtype.kind == "f" and not np.isfinite(array).all()):
-            return Rejected(name, "has no pixels, or pixels that are not finite")
         stored = fit_shape(grey.shape, self.record_size, enlarge=False) if self.record_size else grey.shape
         square = letterbox(resize(grey, stored), self.size)
         warnings = [*_formal(array, info), *image_statistics.unusual(square, self.statistics)]
