@@ -64,6 +64,11 @@ class Predictor:
         """Goes on with other parameters of the same shapes; nothing is compiled again."""
         self._params = jax.device_put(params, jax.local_devices()[0])
 
+    @property
+    def params(self) -> Any:
+        """The tree of parameters that predicts, on the device."""
+        return self._params
+
     def images(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """uint8 [N, S, S] -> float32 embedding [N, E], tower features [N, W], patches [N, L, Q] where it grounds."""
         if images.shape[1:] != (self.image_size, self.image_size) or images.dtype != np.uint8:
