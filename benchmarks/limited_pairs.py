@@ -364,15 +364,18 @@ def main(argv: list[str]) -> int:
 
 def make_parser() -> cli.Parser:
     """The flags."""
+    def by_share(field: str) -> str:
+        # argparse formats its help texts: a percent sign is written twice.
+        text = ", ".join(f"{getattr(share, field)} at {share_name(s)}" for s, share in SHARES.items())
+        return text.replace("%", "%%")
+
     parser = cli.Parser(prog="python -m benchmarks.limited_pairs", description=__doc__)
     parser.add_argument("--out", required=True, type=Path, help="folder for the runs, runs.jsonl, the table, the page")
     parser.add_argument("--methods", help=f"by commas, of {', '.join(READS)} (default: all that there are)")
     parser.add_argument("--pairs", help=f"shares, by commas, of {', '.join(f'{s:g}' for s in SHARES)} (default: all)")
     parser.add_argument("--cells", help="METHOD@SHARE by commas, instead of --methods and --pairs")
-    parser.add_argument("--seeds", type=int, help="seeds 0 .. N-1 of each cell (default: "
-                        + ", ".join(f"{share.seeds} at {share_name(s)}" for s, share in SHARES.items()) + ")")
-    parser.add_argument("--steps", type=int, help="training steps of each run (default: "
-                        + ", ".join(f"{share.steps} at {share_name(s)}" for s, share in SHARES.items()) + ")")
+    parser.add_argument("--seeds", type=int, help="seeds 0 .. N-1 of each cell (default: " + by_share("seeds") + ")")
+    parser.add_argument("--steps", type=int, help="training steps of each run (default: " + by_share("steps") + ")")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="a key of the training config, for every run; may be given several times")
     parser.add_argument("--compare", action="append", default=[], metavar="METHOD@SHARE:METHOD@SHARE",

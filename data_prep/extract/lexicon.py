@@ -347,7 +347,8 @@ _CUES = {
         "inconsistent with", "lack of", "lacks", "exclude(s|d)", "no longer", "nonvisualization of",
         "(is|was|are|were) negative for",
         "not (demonstrate|demonstrated|show|reveal|see|seen|identified|have|has|had|appear|appreciate|feel)",
-        "unremarkable for", "no typical findings of", "no complaints of", "declin(es|ed)"),
+        "unremarkable for", "no typical findings of", "no complaints of", "declin(es|ed)",
+        "nothing (to suggest|to indicate|suggestive of|suspicious for|concerning for)", "(minimal|little) if any"),
     NEGATED: (
         "(is|are|was|were|has been|have been|) (ruled out|excluded|absent|resolved|negative)", "(ruled out|excluded)",
         "(is|are|was|were|) (no longer|not) (definitely |clearly |well |)(seen|identified|visualized|present|"
@@ -358,7 +359,7 @@ _CUES = {
         "(did|does|do|has|have) not (occur|occurred|recur|recurred|persist|return)",
         "(has|have) (also |now |since |) (resolved|cleared|subsided|disappeared)",
         "(has been|have been|been) (removed|ruled out)",
-        "not (seen|identified|visualized|present|evident|found|appreciated)",
+        "not (seen|identified|visualized|present|evident|found|appreciated)", "(is|are|was|were) denied",
         "(has|have) (completely|essentially|nearly|largely|) resolved", "resolved", "none", "denied",
         "within (normal limits|limits of normal)"),
     UNCERTAIN: (
@@ -391,7 +392,8 @@ _CUES = {
         "no (prior|previous) (study|studies|exam|exams|examination|examinations|film|films|radiograph|"
         "radiographs|images)", "not extend", "not cause", "free (wall|margin|text|flow)", "no response",
         "not significantly different", "question of .", "heart failure symptoms", "not drain", "nothing by mouth",
-        "no xxxx change", "no xxxx interval change"),
+        "no xxxx change", "no xxxx interval change", "not (yet |fully |completely |entirely |)(resolved|cleared|subsided)",
+        "without (treatment|therapy|intervention|surgery|medication)", "not (know|aware)"),
     HISTORY: (
         "(history|h/o|hx|past history|past medical history|prior history|known history|personal history) of",
         "history", "status post", "s/p", "previous(ly|)( documented| described| noted|)", "prior episode of"),
