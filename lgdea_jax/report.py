@@ -31,7 +31,9 @@ from lgdea_jax.metrics import classification
 from lgdea_jax.report_html import curve, gallery_figure, listing, page, panels, table, text
 from lgdea_jax.train_log import METRICS
 
-PUBLISHED = Path(__file__).parents[1] / "benchmarks" / "published.csv"
+# In a checkout, or in the installed package.
+_PLACES = (Path(__file__).parents[1] / "benchmarks" / "published.csv", Path(__file__).with_name("published.csv"))
+PUBLISHED = next((path for path in _PLACES if path.is_file()), _PLACES[0])
 COLUMNS = ("benchmark", "mode", "metric", "method", "value", "source")
 MOST_CURVES = 18
 # What a line of the overview has room for, in this order.
@@ -361,14 +363,13 @@ def main(argv: list[str]) -> int:
                         help="folder that an eval binary or lgdea_jax.prototypes wrote, or a run directory")
     parser.add_argument("--html", required=True, metavar="FILE", help="the page")
     parser.add_argument("--published", default="", metavar="FILE",
-                        help="CSV of published numbers (default: benchmarks/published.csv of the checkout)")
+                        help="CSV of published numbers (default: ours)")
     args = parser.parse_args(argv)
     folders = [Path(folder) for folder in args.out]
     extras = {folder: load_extra(folder) for folder in folders if not (folder / RESULTS).is_file()}
     runs = [load_run(folder) for folder in folders if extras.get(folder) is None]
     file = Path(args.published) if args.published else PUBLISHED
-    # An installed package has no benchmarks folder: then there is nothing to stand beside our numbers.
-    published = load_published(file) if args.published or file.is_file() else []
+    published = load_published(file)
     target = Path(args.html)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
