@@ -90,7 +90,7 @@ def prepare_data(config: Any, mesh: jax.sharding.Mesh, *, show: bool) -> Data:
 
 def record_size(metadata: Sequence[DatasetMetadata]) -> int:
     """The `image_size` that all data sets were built with, 0 where there is no such."""
-    sizes = {int(meta.config.get("image_size") or 0) for meta in metadata}
+    sizes = {meta.image_size for meta in metadata}
     return sizes.pop() if len(sizes) == 1 else 0
 
 
