@@ -55,6 +55,8 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Any]:
         config, rest = cli.load_config(argv)
     parser = _Parser(prog="python -m data_prep.score", description="Scores an evidence extractor against a reference.",
                      allow_abbrev=False)
+    # Read above; here for --help.
+    parser.add_argument("--config", metavar="FILE", help="a source of data_prep.build to score on, in place of tables")
     parser.add_argument("--extractor", default="rules", help=f"one of {', '.join(NAMES)}")
     parser.add_argument("--reports", help="CSV with uid and text columns")
     parser.add_argument("--reference", help="CSV with uid and a 0/1 column per finding")
