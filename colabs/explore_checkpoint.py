@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Exploring a checkpoint: grounding, retrieval, prototypes, relations
 #
-# What a trained model has learnt, looked at from four sides. `RUN` and `DATA` may be your own; without them a small model
-# is trained on the phantom world first. **Research use only, not a medical device.**
+# What a trained model has learnt, looked at from four sides. `RUN` and `DATA` may be your own; without them a small
+# model is trained on the phantom world first. **Research use only, not a medical device.**
 
 # %%
 # Where the package is not installed (Colab), this installs it. LGDEA_PACKAGE says what from: a name on a package index,
@@ -32,7 +32,9 @@ from lgdea_jax import cli, train
 DATA, RUN = os.environ.get("LGDEA_DATA", ""), os.environ.get("LGDEA_RUN", "")
 if not RUN:
     DATA, RUN = f"{WORK}/phantom", f"{WORK}/run"
-    studies = {"train": 800, "validation": 100, "test": 50} if SMALL else {"train": 4000, "validation": 500, "test": 1000}
+    studies = {"train": 800, "validation": 100, "test": 50}
+    if not SMALL:
+        studies = {"train": 4000, "validation": 500, "test": 1000}
     config = cli.read_config("configs/data/phantom.py")
     for split, number in studies.items():
         config.phantom[split] = number
@@ -155,5 +157,6 @@ share = np.array([[bool(findings & of_report[report]) for report in reports] for
 free = np.setdiff1d([i for i, findings in enumerate(stated) if findings], pairs)  # Unpaired images with a finding.
 first = np.argsort(-related[free], axis=1)[:, :5]
 found, chance = np.take_along_axis(share[free], first, axis=1).mean(), share[free].mean()
-print(f"the five reports most related to an unpaired image share a finding with it: {found:.0%}, by chance {chance:.0%}")
+print(f"of the five reports most related to an unpaired image share a finding with it: {found:.0%}, by chance "
+      f"{chance:.0%}")
 assert found > chance

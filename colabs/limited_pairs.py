@@ -39,7 +39,8 @@ from collections import defaultdict
 
 import numpy as np
 
-rows = [json.loads(line) for line in open(checkout / "benchmarks" / "limited_pairs.jsonl", encoding="utf-8")]
+lines = (checkout / "benchmarks" / "limited_pairs.jsonl").read_text(encoding="utf-8").splitlines()
+rows = [json.loads(line) for line in lines]
 rows = [row for row in rows if row["split"] == "test" and not row["extra"]]
 cells = defaultdict(dict)
 for row in rows:
@@ -53,8 +54,8 @@ assert rows and all(0 <= row["metrics"]["zero_shot/auroc"] <= 1 for row in rows)
 # %% [markdown]
 # ## The study's table and plots
 #
-# The same as `python -m benchmarks.limited_pairs --only-table --out=OUT`: means over seeds with intervals over seeds and
-# subjects, paired comparisons with Holm's correction, and a plot for each metric.
+# The same as `python -m benchmarks.limited_pairs --only-table --out=OUT`: means over seeds with intervals over seeds
+# and subjects, paired comparisons with Holm's correction, and a plot for each metric.
 
 # %%
 from benchmarks import limited_pairs

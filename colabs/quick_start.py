@@ -29,9 +29,10 @@ WORK = os.environ.get("LGDEA_WORK", "lgdea_work")
 # Running the cell again goes on from the last checkpoint.
 
 # %%
-from lgdea_jax import train
+from pathlib import Path
+
 from data_prep import build
-from lgdea_jax import cli
+from lgdea_jax import cli, train
 
 DATA, RUN = f"{WORK}/phantom", f"{WORK}/run"
 studies = {"train": 800, "validation": 100, "test": 50} if SMALL else {"train": 4000, "validation": 500, "test": 1000}
@@ -39,7 +40,7 @@ config = cli.read_config("configs/data/phantom.py")
 for split, number in studies.items():
     config.phantom[split] = number
 if not os.path.exists(f"{DATA}/dataset_info.json"):
-    build.build(config, __import__("pathlib").Path(DATA), progress=False)
+    build.build(config, Path(DATA), progress=False)
 
 steps = 120 if SMALL else 500
 flags = [f"--config.total_steps={steps}", f"--config.eval.every={steps // 2}"]
@@ -63,7 +64,7 @@ phantom.main([f"--checkpoint={RUN}", f"--out={OUT}", f"--studies={200 if SMALL e
 # %%
 import json
 
-clean = next(r for r in json.load(open(f"{OUT}/results.json"))["results"] if r["mode"] == "clean")
+clean = next(r for r in json.loads(Path(f"{OUT}/results.json").read_text())["results"] if r["mode"] == "clean")
 auroc = clean["metrics"]["zero_shot/auroc"]
 print("zero-shot AUROC", auroc)
 # Better than chance, with certainty: the lower bound of the interval is above 0.5.
@@ -77,7 +78,7 @@ assert auroc["low"] > 0.5
 # %%
 from IPython.display import Image, display
 
-listed = json.load(open(f"{OUT}/overlays/overlays.json"))
+listed = json.loads(Path(f"{OUT}/overlays/overlays.json").read_text())
 assert listed
 for item in listed[:2 if SMALL else 6]:
     display(Image(f"{OUT}/overlays/{item['file']}", width=600))
@@ -91,5 +92,5 @@ for item in listed[:2 if SMALL else 6]:
 from lgdea_jax import report
 
 report.main([OUT, RUN, f"--html={WORK}/page.html"])
-page = open(f"{WORK}/page.html", encoding="utf-8").read()
+page = Path(f"{WORK}/page.html").read_text(encoding="utf-8")
 assert "Retrieval examples" in page and "training loss" in page

@@ -54,7 +54,7 @@ if not TABLE:
                 PIL.Image.fromarray(study.images[0].pixels).save(folder / image)
             table.writerow([study.study_id, study.subject_id, study.split, image, study.report,
                             study.labels["Pneumothorax"]])
-print(open(TABLE, encoding="utf-8").read(700))
+print(Path(TABLE).read_text(encoding="utf-8")[:700])
 
 # %% [markdown]
 # ## Evidence and records
@@ -69,7 +69,7 @@ DATA = f"{WORK}/own_data"
 status = build.main(["--config=configs/data/table.py", f"--config.table.path={TABLE}", f"--out={DATA}",
                      "--config.workers=1"])
 print("exit status", status)
-print(open(f"{DATA}/rejected.csv", encoding="utf-8").read())
+print(Path(f"{DATA}/rejected.csv").read_text(encoding="utf-8"))
 
 # %%
 from lgdea_jax.record_source import load_metadata, open_records
