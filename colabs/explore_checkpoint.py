@@ -40,10 +40,11 @@ if not RUN:
         config.phantom[split] = number
     if not os.path.exists(f"{DATA}/dataset_info.json"):
         build.build(config, Path(DATA), progress=False)
-    steps = 120 if SMALL else 500
+    steps = 80 if SMALL else 500
     flags = [f"--config.total_steps={steps}", f"--config.eval.every={steps // 2}"]
     if SMALL:
-        flags += ["--config.model.image.resnet.sizes.width=16", "--config.optim.warmup_steps=20"]
+        flags += ["--config.model.image.resnet.sizes.width=16", "--config.optim.warmup_steps=20",
+                  "--config.batch.pairs=24"]
     assert train.main(["--config=configs/phantom.py", f"--workdir={RUN}", f"--config.data.dir={DATA}", *flags]) == 0
 
 # %% [markdown]

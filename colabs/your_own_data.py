@@ -106,7 +106,7 @@ def beside(record):
                 record.report[item.start:item.end]) + "</mark>"
             place = item.end
     marked += html.escape(record.report[place:])
-    items = "".join(f"<li><b>{item.finding}</b> ({item.certainty}): "
+    items = "".join(f"<li><b>{item.finding}</b> ({item.certainty}) "
                     f"{' '.join(filter(None, (item.severity, item.laterality, item.anatomy)))}</li>"
                     for item in record.evidence)
     return (f'<div style="display:flex;gap:2em;margin-bottom:1.5em"><div style="flex:3;white-space:pre-wrap">{marked}'
