@@ -82,9 +82,15 @@ def of_items(parts: Sequence[Any], *, sample: int = SAMPLE) -> dict[str, Any]:
     Args:
       parts: sequences of {"image": uint8 [S, S]}.
       sample: number of images at most.
+
+    Returns:
+      As of `measure`; {} where the images are volumes.
     """
+    parts = [part for part in parts if len(part)]
+    if not parts or np.ndim(parts[0][0]["image"]) != 2:
+        return {}
     total = sum(len(part) for part in parts)
-    places = np.unique(np.linspace(0, total - 1, min(sample, total)).astype(np.int64)) if total else []
+    places = np.unique(np.linspace(0, total - 1, min(sample, total)).astype(np.int64))
     starts = np.cumsum([0, *(len(part) for part in parts)])
 
     def images() -> Iterable[np.ndarray]:

@@ -102,6 +102,7 @@ def test_a_sample_is_spread_over_all_parts():
     parts = [[{"image": np.full((8, 8), value, np.uint8)} for value in range(start, start + 10)] for start in (0, 100)]
     ranges = image_statistics.of_items(parts, sample=5)["ranges"]["mean"]
     assert ranges[0] < 1 and ranges[1] > 108 and image_statistics.of_items([]) == {}
+    assert image_statistics.of_items([[{"image": np.zeros((4, 8, 8), np.uint8)}]]) == {}  # Volumes.
 
 
 def test_reading_ahead_keeps_order_and_stops_early():
