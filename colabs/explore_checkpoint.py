@@ -127,21 +127,22 @@ for row in table[:3]:
 assert abs(sum(row["share"] for row in table) - 1) < 1e-4
 
 # %% [markdown]
-# ## Relations: from few pairs to unpaired images and reports
+# ## Relations: from some pairs to unpaired images and reports
 #
-# A tenth of the studies stays paired. The pairs are seeds of a graph between images and reports, which spreads along
-# the likeness of images and of reports through anchors, never through all pairs. Images and reports that end up related
-# should share findings more often than any two do.
+# A third of the studies stays paired. The pairs are seeds of a graph between images and reports, which spreads along the
+# likeness of the images' and of the reports' evidence through anchors, never through all pairs. Images and reports that
+# end up related should share findings more often than any two do. Few pairs and a young model relate badly: try a tenth.
 
 # %%
 import jax
 
 from lgdea_jax import relations
 
-rng = np.random.default_rng(0)
 own = np.array([reports.index(record.report) for record in records])
-pairs = rng.permutation(len(records))[:max(8, len(records) // 10)]
-seeds = relations.seed_edges(pairs, own[pairs], num_images=len(records), num_reports=len(reports))
+stated = [frozenset(e.finding for e in record.evidence if e.certainty == "present") for record in records]
+of_report = {record.report: findings for record, findings in zip(records, stated)}
+share = np.array([[bool(findings & of_report[report]) for report in reports] for findings in stated])
+kinds = model.spec["config"]["model"]["prototypes"]  # An embedding begins with the evidence, an entry a prototype.
 
 
 def soft(features, key):
@@ -150,14 +151,17 @@ def soft(features, key):
     return relations.assign_to_landmarks(features, centres, temperature=0.1)
 
 
-graph = relations.anchor_graph(seeds, soft(model.embeddings(images), 0), soft(embedded, 1), alpha=0.8, order=3)
-related = np.asarray(relations.relations_between(graph, np.arange(len(records)), np.arange(len(reports))))
-stated = [frozenset(e.finding for e in record.evidence if e.certainty == "present") for record in records]
-of_report = {report: stated[[r.report for r in records].index(report)] for report in reports}
-share = np.array([[bool(findings & of_report[report]) for report in reports] for findings in stated])
-free = np.setdiff1d([i for i, findings in enumerate(stated) if findings], pairs)  # Unpaired images with a finding.
-first = np.argsort(-related[free], axis=1)[:, :5]
-found, chance = np.take_along_axis(share[free], first, axis=1).mean(), share[free].mean()
-print(f"of the five reports most related to an unpaired image share a finding with it: {found:.0%}, by chance "
-      f"{chance:.0%}")
-assert found > chance
+of_images, of_reports = soft(model.embeddings(images)[:, :kinds], 0), soft(embedded[:, :kinds], 1)
+found, chance = [], []
+for draw in range(4):
+    pairs = np.random.default_rng(draw).permutation(len(records))[:len(records) // 3]
+    seeds = relations.seed_edges(pairs, own[pairs], num_images=len(records), num_reports=len(reports))
+    graph = relations.anchor_graph(seeds, of_images, of_reports, alpha=0.8, order=3)
+    related = np.asarray(relations.relations_between(graph, np.arange(len(records)), np.arange(len(reports))))
+    free = np.setdiff1d([i for i, findings in enumerate(stated) if findings], pairs)  # Unpaired, with a finding.
+    first = np.argsort(-related[free], axis=1)[:, :5]
+    found.append(np.take_along_axis(share[free], first, axis=1).mean())
+    chance.append(share[free].mean())
+print("an unpaired image shares a finding with the five reports most related to it: "
+      f"{np.mean(found):.0%}, with any report: {np.mean(chance):.0%} (mean of {len(found)} draws)")
+assert np.mean(found) > np.mean(chance)

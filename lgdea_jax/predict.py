@@ -435,8 +435,6 @@ class Writer:
         for row, picture in enumerate(pictures):
             probabilities = {prompt: self._calibration.probability(finding, float(scores[row, column]))
                              for prompt, finding, column in self._calibrated}
-            self._csv.writerow([picture.name, *(f"{value:.6g}" for value in scores[row]),
-                                *(f"{value:.4f}" for value in probabilities.values()), "; ".join(picture.warnings)])
             entry: dict[str, Any] = {
                 "image": picture.name, "height": int(picture.shape[0]), "width": int(picture.shape[1]),
                 "scores": {prompt: round(float(value), 6) for prompt, value in
@@ -446,6 +444,9 @@ class Writer:
             if self.heatmaps:
                 entry["heatmaps"] = self._draw(picture, self._model.patches(out)[row], scores[row], probabilities)
             entry["warnings"] = list(picture.warnings)
+            # Last, and together: Ctrl-C while a heatmap is drawn leaves both tables of equal length.
+            self._csv.writerow([picture.name, *(f"{value:.6g}" for value in scores[row]),
+                                *(f"{value:.4f}" for value in probabilities.values()), "; ".join(picture.warnings)])
             self._json.write(("," if self.count else "") + "\n  " + json.dumps(entry, allow_nan=False))
             self.count += 1
             self.warned += bool(picture.warnings)
