@@ -129,9 +129,9 @@ assert abs(sum(row["share"] for row in table) - 1) < 1e-4
 # %% [markdown]
 # ## Relations: from some pairs to unpaired images and reports
 #
-# A third of the studies stays paired. The pairs are seeds of a graph between images and reports, which spreads along the
-# likeness of the images' and of the reports' evidence through anchors, never through all pairs. Images and reports that
-# end up related should share findings more often than any two do. Few pairs and a young model relate badly: try a tenth.
+# A third of the studies stays paired. The pairs are seeds of a graph between images and reports, which spreads along
+# the likeness of the images' and of the reports' evidence through anchors, never through all pairs. Images and reports
+# that end up related should share findings more often than any two do. Few pairs and a young model relate badly.
 
 # %%
 import jax
