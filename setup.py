@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 
@@ -43,12 +44,13 @@ EXTRAS = {
     "cuda12": ["jax[cuda12]>=0.10,<0.12"],
     "cuda13": ["jax[cuda13]>=0.10,<0.12"],
     "tpu": ["jax[tpu]>=0.10,<0.12"],
-    "colab": ["matplotlib>=3.8", "ipywidgets>=8"],
+    "colab": ["matplotlib>=3.8", "ipywidgets>=8"],  # For colabs/ and the plots of benchmarks/.
 }
 EXTRAS["test"] = [
     *EXTRAS["data"], *EXTRAS["dicom"], *EXTRAS["ct"], *EXTRAS["gemini"], *EXTRAS["genai"], *EXTRAS["openai"],
     *EXTRAS["beam"], "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "scikit-learn>=1.4", "ruff>=0.8",
-    "matplotlib>=3.8", "torch==2.13.0", "SimpleITK>=2.4",
+    "matplotlib>=3.8", "torch==2.13.0", "SimpleITK>=2.4", "nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29",
+    "setuptools>=77",
 ]
 
 PACKAGES = [
@@ -57,6 +59,21 @@ PACKAGES = [
     # top-level name as general as `configs` is taken.
     "lgdea_jax.configs", "lgdea_jax.configs.data",
 ]
+
+# What the package reads from elsewhere in the checkout, and where it finds it once installed.
+COPIED = {"benchmarks/published.csv": "lgdea_jax/published.csv"}
+
+
+class BuildPy(build_py):
+    """Adds COPIED to a wheel; an editable install reads the checkout's own."""
+
+    def run(self) -> None:
+        """As of setuptools."""
+        super().run()
+        if not self.editable_mode:
+            for source, target in COPIED.items():
+                self.copy_file(str(HERE / source), str(Path(self.build_lib) / target))
+
 
 setup(
     name="lgdea-jax",
@@ -71,4 +88,9 @@ setup(
     package_data={"lgdea_jax": ["findings/*.json"], "data_prep": ["extract/prompts/*", "extract/*.json"]},
     install_requires=CORE,
     extras_require=EXTRAS,
+    cmdclass={"build_py": BuildPy},
+    classifiers=[
+        "Programming Language :: Python :: 3", "Intended Audience :: Science/Research",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
 )

@@ -117,13 +117,13 @@ def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
 def main(argv: list[str]) -> int:
     """Prints the comparisons."""
     parser = cli.Parser(prog="python -m benchmarks.metrics", description=__doc__)
-    parser.add_argument("--only", choices=("auroc", "recall"))
-    parser.add_argument("--labels", type=int, default=14)
-    parser.add_argument("--samples", type=int, default=200_000)
-    parser.add_argument("--resamples", type=int, default=1000)
+    parser.add_argument("--only", choices=("auroc", "recall"), help="one of the two (default: both)")
+    parser.add_argument("--labels", type=int, default=14, help="of AUROC (default: 14)")
+    parser.add_argument("--samples", type=int, default=200_000, help="of AUROC (default: 200,000)")
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstraps of AUROC (default: 1000)")
     parser.add_argument("--timed", type=int, default=3, help="resamples that scikit-learn's loop is timed on")
-    parser.add_argument("--size", type=int, default=10_000)
-    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--size", type=int, default=10_000, help="images and reports of recall@K (default: 10,000)")
+    parser.add_argument("--width", type=int, default=512, help="of their embeddings (default: 512)")
     args: argparse.Namespace = parser.parse_args(argv)
     print(f"{len(os.sched_getaffinity(0))} cores, NumPy {np.__version__}")
     if args.only != "recall":

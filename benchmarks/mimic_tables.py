@@ -85,10 +85,10 @@ def measure(folder: Path) -> dict[str, object]:
 
 def main(argv: list[str]) -> int:
     """Parses the flags, writes the tables and measures."""
-    parser = cli.Parser(prog="mimic_tables", description=__doc__)
-    parser.add_argument("--images", type=int, default=IMAGES)
-    parser.add_argument("--studies", type=int, default=STUDIES)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = cli.Parser(prog="python -m benchmarks.mimic_tables", description=__doc__)
+    parser.add_argument("--images", type=int, default=IMAGES, help=f"number of images (default: {IMAGES:,})")
+    parser.add_argument("--studies", type=int, default=STUDIES, help=f"of studies (default: {STUDIES:,})")
+    parser.add_argument("--seed", type=int, default=0, help="of the made-up rows (default: 0)")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.measure:

@@ -10,7 +10,6 @@ hundred times as large. The teacher's refresh is reported apart, and spread over
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -70,8 +69,7 @@ def seconds(function: Callable[[], Any]) -> float:
 
 def main(argv: list[str]) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.step_cost", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.Parser(prog="python -m benchmarks.step_cost", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     parser.add_argument("--data", type=Path, default=Path("data/phantom"), help="the phantom data set, made if missing")
     parser.add_argument("--repeats", type=int, default=9, help="turns of each step (default: 9)")

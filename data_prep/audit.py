@@ -190,12 +190,12 @@ def _agreement(records: Sequence[Any], args: argparse.Namespace,
 
 def main(argv: list[str]) -> int:
     """Runs the command."""
-    parser = cli.Parser(prog="data_prep.audit", description="A page to judge extracted evidence by.")
+    parser = cli.Parser(prog="python -m data_prep.audit", description="A page to judge extracted evidence by.")
     parser.add_argument("--data_dir", required=True, help="a data set written by data_prep.build")
     parser.add_argument("--html", required=True, help="the page to write")
-    parser.add_argument("--split", default="train")
+    parser.add_argument("--split", default="train", help="train, validation or test (default: train)")
     parser.add_argument("--sample", type=int, default=50, help="reports on the page")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
     agreement.add_flags(parser)
     parser.set_defaults(second="rules")
     parser.add_argument("--agree_on", type=int, default=5000, help="reports to compare on, at most")

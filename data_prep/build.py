@@ -422,9 +422,27 @@ def summary(report: BuildReport) -> str:
     return "\n".join(lines)
 
 
+def _help() -> cli.Parser:
+    """What --help shows; `main` reads the flags itself, because the config's keys are flags too."""
+    first, _, *rest = __doc__.split("\n\n")
+    parser = cli.Parser(prog="python -m data_prep.build", description=first, epilog="\n\n".join(
+        ["--config.KEY=VALUE changes a key of the config file, which says what each key is.", *rest]))
+    parser.add_argument("--config", metavar="FILE", required=True, help="the data set: one of configs/data/*.py")
+    parser.add_argument("--out", metavar="DATA", help="folder to write; an earlier build there goes on")
+    parser.add_argument("--dry_run", action="store_true", help="read and count everything, write and send nothing")
+    parser.add_argument("--runner", choices=RUNNERS, help="where the work is done (default: local)")
+    parser.add_argument("--max_cost", metavar="DOLLARS", help="hard stop for what a language model may cost")
+    parser.add_argument("--attest_data_use", metavar="TEXT",
+                        help="who permits that credentialed reports are sent to a remote endpoint; it is recorded")
+    return parser
+
+
 def main(argv: list[str]) -> int:
     """Parses the command line and builds."""
     end = argv.index("--") if "--" in argv else len(argv)
+    if {"-h", "--help"} & set(argv[:end]):
+        _help().print_help()
+        return cli.OK
     config, rest = cli.load_config(argv[:end])
     out, dry_run, runner = None, False, "local"
     llm = {"--attest_data_use": "llm.attest_data_use", "--max_cost": "llm.max_cost"}

@@ -53,8 +53,10 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Any]:
     config, rest = None, list(argv)
     if any(item == "--config" or item.startswith(("--config=", "--config.")) for item in argv):
         config, rest = cli.load_config(argv)
-    parser = _Parser(prog="data_prep.score", description="Scores an evidence extractor against a reference.",
+    parser = _Parser(prog="python -m data_prep.score", description="Scores an evidence extractor against a reference.",
                      allow_abbrev=False)
+    # Read above; here for --help.
+    parser.add_argument("--config", metavar="FILE", help="a source of data_prep.build to score on, in place of tables")
     parser.add_argument("--extractor", default="rules", help=f"one of {', '.join(NAMES)}")
     parser.add_argument("--reports", help="CSV with uid and text columns")
     parser.add_argument("--reference", help="CSV with uid and a 0/1 column per finding")
@@ -78,7 +80,7 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Any]:
     parser.add_argument("--uids", metavar="FILE", help="only reports whose uid stands in this file, one a line")
     parser.add_argument("--min_positives", type=int, default=20, help="findings with fewer stay out of the macro mean")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     score_llm.add_flags(parser)
     agreement.add_flags(parser)
     args = parser.parse_args(rest)

@@ -32,10 +32,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dry_run", action="store_true", help="estimates tokens and cost; sends nothing")
     for field in dataclasses.fields(Settings):
         names = [f"--llm.{field.name}"] + ([f"--{field.name}"] if field.name in ("max_cost", "attest_data_use") else [])
+        said = f"see configs/data/llm.py (default: {field.default!r})".replace("%", "%%")
         if isinstance(field.default, bool):
-            group.add_argument(*names, dest=f"llm_{field.name}", action="store_true")
+            group.add_argument(*names, dest=f"llm_{field.name}", action="store_true", help=said)
             continue
-        group.add_argument(*names, dest=f"llm_{field.name}", type=type(field.default), default=field.default)
+        group.add_argument(*names, dest=f"llm_{field.name}", type=type(field.default), default=field.default,
+                           help=said)
 
 
 def check_flags(args: argparse.Namespace) -> None:

@@ -70,6 +70,11 @@ class Predictor:
         """Goes on with other parameters of the same shapes; nothing is compiled again."""
         self._params = jax.device_put(params, jax.local_devices()[0])
 
+    @property
+    def params(self) -> Any:
+        """The tree of parameters that predicts, on the device."""
+        return self._params
+
     def images(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Images, or windowed volumes, as a model sees them -> what it makes of them.
 

@@ -1,8 +1,10 @@
-"""One HTML page from the results of eval binaries: tables with intervals, ROC curves, overlays, published numbers.
+"""One HTML page from any results: tables with intervals, ROC curves, retrieval examples, heatmaps, prototypes, curves.
 
     python -m lgdea_jax.report OUT... --html=page.html
 
-The page is self-contained: no script, nothing is loaded from anywhere. Published numbers (benchmarks/published.csv:
+OUT is what an eval binary wrote, what lgdea_jax.prototypes wrote, or a run directory of lgdea_jax.train (its training
+curves). The page is self-contained: no script, nothing is loaded from anywhere. Published numbers
+(benchmarks/published.csv:
 benchmark, mode, metric, method, value, source) stand beside ours of the same benchmark, metric and mode only. Modes
 have columns of their own. The page holds pictures of patients: it is under the terms of the data.
 """
@@ -18,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax import cli
+from lgdea_jax import cli, prototypes, report_parts
 from lgdea_jax.cli import UserError
 from lgdea_jax.eval.notes import notes
 from lgdea_jax.eval.output import OVERLAYS, RESULTS, SAMPLES
@@ -27,8 +29,11 @@ from lgdea_jax.evaluators import tasks
 from lgdea_jax.evaluators.classified import ClassifierSamples, probabilities
 from lgdea_jax.metrics import classification
 from lgdea_jax.report_html import curve, gallery_figure, listing, page, panels, table, text
+from lgdea_jax.train_log import METRICS
 
-PUBLISHED = Path(__file__).parents[1] / "benchmarks" / "published.csv"
+# In a checkout, or in the installed package.
+_PLACES = (Path(__file__).parents[1] / "benchmarks" / "published.csv", Path(__file__).with_name("published.csv"))
+PUBLISHED = next((path for path in _PLACES if path.is_file()), _PLACES[0])
 COLUMNS = ("benchmark", "mode", "metric", "method", "value", "source")
 MOST_CURVES = 18
 # What a line of the overview has room for, in this order.
@@ -87,6 +92,30 @@ def load_run(folder: Path) -> Run:
     return run
 
 
+@dataclasses.dataclass(frozen=True)
+class Extra:
+    """A section beside the evaluations: its title, its HTML, and the terms of the data that it shows."""
+
+    title: str
+    body: str
+    terms: tuple[str, ...] = ()
+
+
+def load_extra(folder: Path) -> Extra | None:
+    """A folder that is no evaluation's: prototypes or a training run; None for anything else.
+
+    Raises:
+      UserError: a prototype table that cannot be read.
+    """
+    if (folder / prototypes.FILE).is_file():
+        content = prototypes.load(folder)
+        return Extra(f"Prototypes of {content['checkpoint']}", report_parts.prototypes(content, folder),
+                     tuple(content.get("terms", ())))
+    if (folder / METRICS).is_file():
+        return Extra(f"Training of {folder}", report_parts.training(folder))
+    return None
+
+
 def load_published(path: Path) -> list[Published]:
     """Reads published numbers.
 
@@ -111,21 +140,27 @@ def load_published(path: Path) -> list[Published]:
     return out
 
 
-def render(runs: Sequence[Run], published: Sequence[Published]) -> str:
-    """The page of some runs."""
-    credentialed = any("credentialed" in run.content.get("terms", ()) for run in runs)
+def render(runs: Sequence[Run], published: Sequence[Published], extras: Sequence[Extra] = ()) -> str:
+    """The page of some runs, and of what there is besides."""
+    credentialed = any("credentialed" in terms for terms in
+                       (*(run.content.get("terms", ()) for run in runs), *(extra.terms for extra in extras)))
     warning = ('<p class="warn">Holds images of a data set under credentialed terms: do not pass this page on to '
                "people without access to it.</p>" if credentialed else "")
     overview = ""
-    if len(runs) > 1:
-        overview = f"<h2>Overview</h2>{''.join(_overview(runs, mode) for mode in tasks.MODES)}"
+    if len(runs) + len(extras) > 1:
+        if len(runs) > 1:
+            overview = f"<h2>Overview</h2>{''.join(_overview(runs, mode) for mode in tasks.MODES)}"
         links = [f'<a href="#run{i}">{text(_title(run))}</a>' for i, run in enumerate(runs)]
-        overview += f"<p>{' &middot; '.join(links)}</p>"
+        links += [f'<a href="#extra{i}">{text(extra.title)}</a>' for i, extra in enumerate(extras)]
+        overview += f'<nav aria-label="sections">{" &middot; ".join(links)}</nav>'
     body = (f"<h1>Evaluation results</h1>{warning}"
             '<p class="dim">Research use only, not a medical device. Values with 95% bootstrap intervals over '
             "subjects. <b>official</b>: as public scripts compute it; <b>clean</b>: what the metric's name says. The "
-            f"two do not compare.</p>{overview}" + "".join(_section(i, run, published) for i, run in enumerate(runs)))
-    return page(f"Results: {', '.join(dict.fromkeys(_title(run) for run in runs))}", body)
+            f"two do not compare.</p>{overview}" + "".join(_section(i, run, published) for i, run in enumerate(runs))
+            + "".join(f'<section id="extra{i}"><h2>{text(extra.title)}</h2>{extra.body}</section>\n'
+                      for i, extra in enumerate(extras)))
+    titles = dict.fromkeys([*(_title(run) for run in runs), *(extra.title for extra in extras)])
+    return page(f"Results: {', '.join(titles)}", body)
 
 
 def _overview(runs: Sequence[Run], mode: str) -> str:
@@ -145,7 +180,8 @@ def _title(run: Run) -> str:
 
 def _section(number: int, run: Run, published: Sequence[Published]) -> str:
     parts = [f'<section id="run{number}"><h2>{text(_title(run))}</h2>', _head(run), _metrics(run),
-             _published(run, published), _findings(run), _curves(run), _subgroups(run), _gallery(run)]
+             _published(run, published), _findings(run), _curves(run), _subgroups(run),
+             report_parts.retrieval(run.folder), _gallery(run)]
     return "".join(parts) + "</section>\n"
 
 
@@ -185,7 +221,7 @@ def _metrics(run: Run) -> str:
         entries = [result["metrics"].get(name) for result in run.modes.values()]
         sizes = sorted({entry["n"] for entry in entries if entry})
         rows.append([_label(name), *map(_cell, entries), " / ".join(map(str, sizes))])
-    return "<h3>Metrics</h3>" + table(header, rows)
+    return "<h3>Metrics</h3>" + table(header, rows, name=f"metrics of {_title(run)}")
 
 
 def _published(run: Run, published: Sequence[Published]) -> str:
@@ -321,20 +357,23 @@ def _cell(entry: Mapping[str, Any] | None) -> str:
 
 def main(argv: list[str]) -> int:
     """Parses the flags, writes the page; returns the exit status."""
-    parser = cli.Parser(prog="python -m lgdea_jax.report", description="One HTML page from results.json files.")
-    parser.add_argument("out", nargs="+", metavar="OUT", help="folder that an eval binary wrote")
+    first, _, *rest = __doc__.split("\n\n")
+    parser = cli.Parser(prog="python -m lgdea_jax.report", description=first, epilog="\n\n".join(rest))
+    parser.add_argument("out", nargs="+", metavar="OUT",
+                        help="folder that an eval binary or lgdea_jax.prototypes wrote, or a run directory")
     parser.add_argument("--html", required=True, metavar="FILE", help="the page")
     parser.add_argument("--published", default="", metavar="FILE",
-                        help="CSV of published numbers (default: benchmarks/published.csv of the checkout)")
+                        help="CSV of published numbers (default: ours)")
     args = parser.parse_args(argv)
-    runs = [load_run(Path(folder)) for folder in args.out]
+    folders = [Path(folder) for folder in args.out]
+    extras = {folder: load_extra(folder) for folder in folders if not (folder / RESULTS).is_file()}
+    runs = [load_run(folder) for folder in folders if extras.get(folder) is None]
     file = Path(args.published) if args.published else PUBLISHED
-    # An installed package has no benchmarks folder: then there is nothing to stand beside our numbers.
-    published = load_published(file) if args.published or file.is_file() else []
+    published = load_published(file)
     target = Path(args.html)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(render(runs, published), encoding="utf-8")
+        target.write_text(render(runs, published, [extra for extra in extras.values() if extra]), encoding="utf-8")
     except (IsADirectoryError, NotADirectoryError, FileExistsError, PermissionError) as error:
         raise UserError(f"cannot write {target} ({type(error).__name__})") from None
     print(f"wrote {target} ({target.stat().st_size / 1e6:.1f} MB)")

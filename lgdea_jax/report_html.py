@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +40,20 @@ figure{margin:0;background:var(--card);padding:.6rem;border-radius:6px}
 .pair{display:grid;grid-template-columns:1fr 1fr;gap:.3rem}.pair img{width:100%;height:auto;display:block}
 figcaption{font-size:.9rem;margin-top:.35rem}
 svg{max-width:100%;height:auto}svg text{font:11px system-ui,sans-serif;fill:var(--dim)}
-@media(max-width:34rem){body{padding:.7rem;font-size:15px}table{font-size:.85rem}th,td{padding-right:.5rem}}
+:focus-visible{outline:3px solid var(--mark);outline-offset:2px}
+.skip{position:absolute;left:-99rem}.skip:focus{left:.5rem;top:.5rem;background:var(--paper);padding:.3rem .6rem;
+z-index:1}
+.example{display:grid;grid-template-columns:minmax(6rem,11rem) 1fr;gap:.8rem;align-items:start}
+.example img{width:100%;height:auto;display:block}.example ol{margin:.3rem 0;padding-left:1.4rem}
+.strip{width:100%;max-width:29rem;height:auto;display:block;margin:.3rem 0}
+.plots{display:grid;gap:.8rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,17rem),1fr))}
+@media(max-width:34rem){.example{grid-template-columns:1fr}.example img{max-width:12rem}
+body{padding:.7rem;font-size:15px}table{font-size:.85rem}th,td{padding-right:.5rem}}
 """
+
+
+# Dash pattern of each line of a plot, and how the legend shows it.
+_DASHES = (("none", "solid"), ("5 3", "dashed"), ("1.5 3", "dotted"), ("8 3 2 3", "dash-dot"))
 
 
 def text(value: object) -> str:
@@ -56,13 +68,15 @@ def page(title: str, body: str) -> str:
             f'<meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
             f'style-src \'unsafe-inline\'">'
-            f"<title>{text(title)}</title><style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n")
+            f"<title>{text(title)}</title><style>{STYLE}</style></head>\n<body>\n"
+            f'<a class="skip" href="#main">Skip to the results</a>\n<main id="main">\n{body}\n</main></body></html>\n')
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numeric_from: int = 1) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numeric_from: int = 1, name: str = "table") -> str:
     """A table in a box that scrolls sideways; cells are text, the first of a row is its header.
 
     Args:
+      name: of the table, for those who hear the page; the box takes the focus, so that arrow keys scroll it.
       numeric_from: columns from here on are aligned right.
     """
     def classed(column: int) -> str:
@@ -72,7 +86,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, numeric_from:
     body = "".join(
         "<tr>" + "".join(f'<th scope="row">{text(cell)}</th>' if c == 0 else f"<td{classed(c)}>{_cell(cell)}</td>"
                          for c, cell in enumerate(row)) + "</tr>\n" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n'
+    return (f'<div class="scroll" tabindex="0" role="region" aria-label="{text(name)}"><table>'
+            f'<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n')
 
 
 def _cell(value: str) -> str:
@@ -105,6 +120,44 @@ def curve(x: np.ndarray, y: np.ndarray, title: str, x_name: str, y_name: str, *,
             f'<text x="{left - 5}" y="{top + size / 2}" text-anchor="middle" '
             f'transform="rotate(-90 {left - 7} {top + size / 2})">{text(y_name)}</text></svg>'
             f"<figcaption>{text(title)}</figcaption></figure>\n")
+
+
+def line_plot(lines: Mapping[str, Sequence[tuple[float, float]]], title: str, x_name: str = "step") -> str:
+    """Lines over steps with their ranges on the axes; at most four lines.
+
+    Args:
+      lines: {name: [(x, y)]}, y finite; names are told apart by dash patterns as well as by the legend's order.
+    """
+    width, height, left, top = 300, 130, 46, 8
+    points = [point for line in lines.values() for point in line]
+    if not points:
+        return ""
+    (x0, x1), (y0, y1) = ((min(values), max(values)) for values in zip(*points))
+    spread_x, spread_y = (x1 - x0) or 1.0, (y1 - y0) or 1.0
+    drawn, legend = "", []
+    for (name, line), (dash, mark) in zip(lines.items(), _DASHES):
+        rows = _thinned(np.array([x for x, _ in line]), np.array([y for _, y in line]))
+        path = " ".join(f"{left + width * (x - x0) / spread_x:.1f},{top + height * (y1 - y) / spread_y:.1f}"
+                        for x, y in rows)
+        drawn += (f'<polyline points="{path}" fill="none" stroke="var(--mark)" stroke-width="1.8" '
+                  f'stroke-dasharray="{dash}"/>')
+        legend.append(f"{mark} {name}")
+    said = f": {'; '.join(legend)}" if len(lines) > 1 else ""
+    return (f'<figure><svg viewBox="0 0 {left + width + 8} {top + height + 26}" role="img" aria-label="{text(title)}">'
+            f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="none" stroke="var(--line)"/>{drawn}'
+            f'<text x="{left - 4}" y="{top + 10}" text-anchor="end">{y1:.3g}</text>'
+            f'<text x="{left - 4}" y="{top + height}" text-anchor="end">{y0:.3g}</text>'
+            f'<text x="{left}" y="{top + height + 14}">{x0:g}</text>'
+            f'<text x="{left + width}" y="{top + height + 14}" text-anchor="end">{x1:g}</text>'
+            f'<text x="{left + width / 2}" y="{top + height + 20}" text-anchor="middle">{text(x_name)}</text></svg>'
+            f"<figcaption>{text(title + said)}</figcaption></figure>\n")
+
+
+def picture(path: Path, alt: str, *, longest: int = 480, css: str = "") -> str:
+    """A whole picture as an <img> whose data are in the page."""
+    with Image.open(path) as image:
+        size = image.size
+    return f'<img src="{panels(path, [[0, 0, *size]], longest=longest)[0]}" alt="{text(alt)}"{css}>'
 
 
 def _thinned(x: np.ndarray, y: np.ndarray, most: int = 150) -> list[tuple[float, float]]:

@@ -36,6 +36,7 @@ class Data:
       items: stream -> its parts as random access to items, without augmentation, with their weights in the mixture.
       truth: the reports that the unpaired images really have, as items; empty unless `config.memory.truth`.
       names: of the data sets; `digest`: SHA-256 over their shards, so that a resumed run reads the same data.
+      record_size: longer side in pixels to which the build reduced images; 0 where the data sets differ or do not say.
     """
 
     batches: Any
@@ -48,6 +49,7 @@ class Data:
     counts: Mapping[str, int]
     names: tuple[str, ...]
     digest: str
+    record_size: int = 0
 
 
 def prepare_data(config: Any, mesh: jax.sharding.Mesh, *, show: bool) -> Data:
@@ -95,7 +97,14 @@ def prepare_data(config: Any, mesh: jax.sharding.Mesh, *, show: bool) -> Data:
         seed=config.seed)
     return Data(batches=batches, items=items, truth=truth, tokenizer=tokenizer, label_names=label_names,
                 record_transform=transforms[0], sizes=sizes, counts=counts,
-                names=tuple(meta.name for meta in metadata), digest=shards_digest(metadata))
+                names=tuple(meta.name for meta in metadata), digest=shards_digest(metadata),
+                record_size=record_size(metadata))
+
+
+def record_size(metadata: Sequence[DatasetMetadata]) -> int:
+    """The `image_size` that all data sets were built with, 0 where there is no such."""
+    sizes = {meta.image_size for meta in metadata}
+    return sizes.pop() if len(sizes) == 1 else 0
 
 
 def volume_view(config: Any) -> VolumeView | None:

@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from lgdea_jax import assemble, cli, optim, sharding, train_step
+from lgdea_jax import assemble, cli, image_statistics, optim, sharding, train_step
 from lgdea_jax.checkpoint import Checkpoints, check_names, flatten, unflatten
 from lgdea_jax.cli import UserError
 from lgdea_jax.evidence_memory import EvidenceMemory
@@ -218,6 +218,10 @@ def make_spec(config: Any, data: Data) -> dict[str, Any]:
         "config": json.loads(config.to_json_best_effort()),
         "transform": f"{data.record_transform}+{transform_name(frame_of(config))}",
         "record_transform": data.record_transform,
+        "record_size": data.record_size,
+        # For `predict`, which has no data set to compare an image with.
+        "image_statistics": image_statistics.of_items(
+            [part for stream in ("pairs", "images") for part, _ in data.items[stream]]),
         "tokenizer": data.tokenizer.serialised,
         "tokenizer_digest": data.tokenizer.digest,
         "label_names": list(data.label_names),

@@ -3,6 +3,7 @@
 import html as html_module
 import json
 import re
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -165,3 +166,102 @@ def test_the_published_numbers_of_the_project_have_sources():
     # What was only remembered is not on file: every source says where the number was read.
     assert all(re.search(r"\(paper|public code", row.source) for row in rows)
     assert len({(r.benchmark, r.mode, r.metric, r.method) for r in rows}) == len(rows)
+
+
+class Nesting(HTMLParser):
+    """Notes what is wrong with a page: elements left open or closed in another order, double ids, images unnamed."""
+
+    VOID = ("meta", "img", "br", "link", "input", "hr", "rect", "line", "polyline", "circle")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.faults, self.ids, self.targets = [], [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        if len(given) != len(attributes):
+            self.faults.append(f"an attribute twice in {tag}")
+        if tag == "img" and not given.get("alt"):
+            self.faults.append("an image without alt")
+        if tag in ("p", "ul", "table", "div", "figure", "section") and "p" in self.open:
+            self.faults.append(f"{tag} inside p")
+        self.ids += [given["id"]] if "id" in given else []
+        self.targets += [given["href"]] if "href" in given else []
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in self.VOID:
+            return
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"{tag} closed out of order")
+
+
+def check_html(text):
+    parser = Nesting()
+    parser.feed(text)
+    parser.close()
+    assert parser.faults == [] and parser.open == [] and len(set(parser.ids)) == len(parser.ids)
+    assert all(target.startswith("#") and target[1:] in parser.ids for target in parser.targets)
+    assert not re.search(r"""(?:src|href)=["'](?!data:|#)|<script|@import|url\(|https?:""", text)
+
+
+def with_everything(tmp_path):
+    """An evaluation with examples, a prototype table and a training run."""
+    folder = write(tmp_path / "a")
+    (folder / "retrieval").mkdir()
+    Image.fromarray(np.full((20, 30), 90, np.uint8)).save(folder / "retrieval/000.png")
+    (folder / "retrieval/examples.json").write_text(json.dumps([{
+        "file": "000.png", "findings": [], "report": "A <b>report</b>.", "rank": 2, "candidates": 7, "score": 0.5,
+        "first": [{"report": "Another one.", "score": 0.75, "own": False, "findings": ["Mass"]},
+                  {"report": "A <b>report</b>.", "score": 0.5, "own": True, "findings": []}]}]))
+    table = tmp_path / "proto"
+    (table / "patches").mkdir(parents=True)
+    Image.fromarray(np.full((112, 460), 90, np.uint8)).save(table / "patches/0003.png")
+    rows = [{"prototype": 3, "share": 0.9, "findings": [{"finding": "Mass", "share": 0.8}], "file": "0003.png",
+             "phrases": [{"phrase": "a <mass>", "finding": "Mass", "p": 0.66, "count": 2}],
+             "patches": {"images": 20, "in_a_box": 7, "by_chance": 0.031}},
+            {"prototype": 1, "share": 0.0001, "findings": [], "phrases": [], "file": "",
+             "patches": {"images": 0, "in_a_box": None, "by_chance": None}}]
+    (table / "prototypes.json").write_text(json.dumps({
+        "checkpoint": "runs/b", "step": 9, "data": "d", "split": "test", "records": 5, "phrases": 6,
+        "effective_number": 1.25, "hardly_used": 1, "terms": ["credentialed"], "prototypes": rows}))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text("".join(json.dumps(
+        {"step": step, "loss": 8 - step / 100, "loss/rec": None if step == 20 else step}) + "\n"
+        for step in (20, 40, 60)))
+    (run / "evals.jsonl").write_text('{"step": 50, "zero_shot/auroc": 0.61}\n{"step": 60, "zero_shot/auroc": 0.72}\n')
+    return folder, table, run
+
+
+def test_examples_prototypes_and_curves(tmp_path):
+    text = page(tmp_path, *with_everything(tmp_path))
+    check_html(text)
+    words = " ".join(plain(text).split())
+    assert "place 2 of 7: A <b>report</b>." in words and "Its own: A <b>report</b>." in words and "no positive" in words
+    assert words.index("Another one. Mass; score 0.75") < words.index("Its own:")
+    assert "Prototypes of runs/b" in words and "a <mass> p = 0.66, Mass" in words
+    assert "7 of 20 (by chance 3.1%)" in words
+    assert "Prototype 1:" not in words  # Hardly used.
+    assert "credentialed terms" in words  # The evaluation is open, the prototype table is not.
+    assert "training loss" in words and "zero_shot/auroc while training" in words and "7.8" in words
+    assert text.count("data:image/jpeg;base64,") == 4
+
+
+def test_the_page_is_valid_and_can_be_used_with_the_keyboard(tmp_path):
+    text = page(tmp_path, write(tmp_path / "a"), write(tmp_path / "b", samples=False, pictures=False))
+    check_html(text)
+    assert text.count('class="scroll"') == text.count('class="scroll" tabindex="0" role="region" aria-label=')
+    assert 'class="skip" href="#main"' in text and "focus-visible" in text and "<nav" in text
+    for fault in ("<p><div></div></p>", "<p>", "</i>", '<a id="x"></a><a id="x"></a>', '<img src="data:x">',
+                  '<a href="#nowhere">x</a>', '<a href="https://x.org">x</a>'):
+        with pytest.raises(AssertionError):
+            check_html(fault)
+
+
+def test_lines_are_drawn_through_their_points():
+    drawn = report_html.line_plot({"a": [(0, 1.0), (50, 3.0), (100, 2.0)]}, "t<")
+    assert re.search(r'polyline points="([^"]+)"', drawn).group(1) == "46.0,138.0 196.0,8.0 346.0,73.0"
+    assert "t&lt;" in drawn and ">3</text>" in drawn and ">1</text>" in drawn
+    assert report_html.line_plot({}, "t") == "" and "polyline" in report_html.line_plot({"a": [(5, 2.0)]}, "t")

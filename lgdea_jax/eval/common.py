@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError
+from lgdea_jax.eval import examples as retrieval_examples
 from lgdea_jax.eval import guard, selection, subgroups
 from lgdea_jax.eval.benchmark import Benchmark, evaluator, zero_shot
 from lgdea_jax.eval.output import (
@@ -78,6 +79,9 @@ def make_parser(benchmark: Benchmark, *, data_dir: str = "required", epilog: str
                         help=f"comma-separated, of {', '.join(tasks.TASKS)} (default: {','.join(benchmark.tasks)})")
     parser.add_argument("--overlays", type=_count, default=12, metavar="N",
                         help="heatmap pictures to draw, a seeded sample (default: 12)")
+    parser.add_argument("--examples", type=_count, default=None, metavar="N",
+                        help="retrieval examples to write, with report texts (default: 4 where all of the data are "
+                             "under open terms, otherwise 0)")
     parser.add_argument("--views", choices=selection.VIEWS, default=benchmark.views,
                         help=f"frontal leaves lateral images out (default: {benchmark.views})")
     parser.add_argument("--probe", type=_shares, default=(), metavar="SHARES",
@@ -173,6 +177,13 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
         part = selected[shown]
         pictures = draw_overlays(first, _Rows(source, part.rows), out / OVERLAYS, args.overlays, args.seed,
                                  sigma=benchmark.sigma if shown == "official" else 0.0, progress=bar)
+        examples = 0
+        if "retrieval" in chosen:
+            wanted = args.examples
+            if wanted is None:
+                wanted = 4 if {item.terms for item in metadata.sources} == {"open"} else 0
+            examples = retrieval_examples.write_examples(
+                first, _Rows(source, part.rows), out / retrieval_examples.FOLDER, wanted, args.seed)
     data = first.data
     tasks.save_samples(out / SAMPLES, {result.mode: result.samples for result in results})
     rejected = {int(part.rows[row]): reason for mode, part in selected.items()
@@ -188,7 +199,8 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
         "rejected": [{"record": row, "reason": reason} for row, reason in sorted(rejected.items())]}
     write_json(out / RESULTS, {**head, "results": [as_json(result) for result in results]})
     print(table(head, results))
-    print(f"wrote {out / RESULTS}, {out / SAMPLES}, {pictures} pictures in {out / OVERLAYS}")
+    print(f"wrote {out / RESULTS}, {out / SAMPLES}, {pictures} pictures in {out / OVERLAYS}"
+          + (f", {examples} examples in {out / retrieval_examples.FOLDER}" if examples else ""))
     for row, reason in sorted(rejected.items()):
         print(f"record {row} left out: {reason}", file=sys.stderr)
     return cli.PARTIAL if rejected else cli.OK

@@ -21,7 +21,7 @@ A model of whole reports has hardly seen a bare phrase: `context` puts each prom
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -119,25 +119,53 @@ class ZeroShot(Evaluator):
             return np.zeros((len(images), 0), np.float32)
         style = self.data.style
 
-        def similarities(which: int, default: Callable[..., tuple[str, ...]]) -> np.ndarray:
-            return np.stack([self._similarity(
-                encoder, images, self.prompts[name][which] if name in self.prompts else default(name, style=style))
-                for name in findings], axis=1)
+        def similarity(finding: str, which: int) -> np.ndarray:
+            own = self.prompts.get(finding)
+            sentences = own[which] if own else default_prompts(finding, style=style)[which]
+            return ensemble_similarity(images, encoder.prompts(
+                [prompts.in_context(text, self.context) for text in sentences])[0], self.ensemble)
 
-        positive = similarities(0, prompts.positive_prompts)
-        if self.scoring == "positive":
-            return positive
-        negative = similarities(1, prompts.negative_prompts)
-        if self.scoring == "contrast":
-            negative = (negative + positive.mean(axis=1, keepdims=True)) / 2
-        return positive - negative
+        return finding_scores(similarity, findings, self.scoring)
 
-    def _similarity(self, encoder: Encoder, images: np.ndarray, sentences: tuple[str, ...]) -> np.ndarray:
-        """float32 [N], similarity of each image to the ensemble."""
-        embeddings = encoder.prompts([prompts.in_context(text, self.context) for text in sentences])[0]
-        if self.ensemble == "max":
-            return (images @ _unit(embeddings).T).max(1)
-        return images @ (embeddings.mean(0) if self.ensemble == "mean" else _unit(_unit(embeddings).mean(0)))
+
+def default_prompts(finding: str, *, style: str = "cxr") -> Prompts:
+    """Positive and negative sentences of `findings/prompts.py`.
+
+    Raises:
+      UserError: unknown finding or style.
+    """
+    return prompts.positive_prompts(finding, style=style), prompts.negative_prompts(finding, style=style)
+
+
+def finding_scores(similarity: Callable[[str, int], np.ndarray], findings: Sequence[str], scoring: str) -> np.ndarray:
+    """Scores of images for findings that are asked for together; see the module's docstring.
+
+    Args:
+      similarity: (finding, 0 for its positive and 1 for its negative prompts) -> float32 [N].
+      findings: names.
+      scoring: one of SCORINGS.
+
+    Returns:
+      float32 [N, F].
+    """
+    positive = np.stack([similarity(finding, 0) for finding in findings], axis=1)
+    if scoring == "positive":
+        return positive
+    negative = np.stack([similarity(finding, 1) for finding in findings], axis=1)
+    if scoring == "contrast":
+        negative = (negative + positive.mean(axis=1, keepdims=True)) / 2
+    return positive - negative
+
+
+def ensemble_similarity(images: np.ndarray, embeddings: np.ndarray, ensemble: str = "mean") -> np.ndarray:
+    """float32 [N], similarity of image embeddings [N, E] to an ensemble of text embeddings [P, E].
+
+    Args:
+      ensemble: one of ENSEMBLES; the images are normalised already unless it is "mean".
+    """
+    if ensemble == "max":
+        return (images @ _unit(embeddings).T).max(1)
+    return images @ (embeddings.mean(0) if ensemble == "mean" else _unit(_unit(embeddings).mean(0)))
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

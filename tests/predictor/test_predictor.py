@@ -107,6 +107,8 @@ def test_a_checkpoint_is_enough(phantom_data, compile_cache, tmp_path):
     assert runs.here(tmp_path / "run", phantom_data, *flags, cache=compile_cache) == 0
     predict = load_predictor(tmp_path / "run", batch_size=4)
     assert predict.spec["step"] == 2 and predict.transform == f"grey8@1+letterbox@1:{SIZE}"
+    # What `predict` compares an image with, in place of the data.
+    assert predict.spec["image_statistics"]["count"] == 40 and predict.spec["record_size"] == 64
     state = runs.state(tmp_path / "run", 2)
     kernel = state["ema/image_projection/kernel"]  # The average predicts, not the last step.
     assert not np.array_equal(kernel, state["params/image_projection/kernel"])

@@ -1,0 +1,129 @@
+"""Where the time goes when `lgdea_jax.predict` scores many images, and whether its memory stays flat.
+
+    python -m benchmarks.predict --checkpoint=RUN
+    python -m benchmarks.predict --random=S/16
+    python -m benchmarks.predict --random=B/16 --images=100
+
+Writes phantom radiographs of 64 to 512 px (PNG and JPEG, and one broken file) to a temporary folder and runs the
+command's own loop on them. --random takes an untrained ViT of that variant at 224 px instead of a run: the time does
+not depend on the weights. "in the model" is the share of the loop's time that is spent in the model's calls,
+compilation left out; the rest is waiting for files and writing results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lgdea_jax import cli, predict
+
+SIZES = (64, 128, 256, 384, 512)
+
+
+def main(argv: list[str]) -> int:
+    """Runs the benchmark; 1 where less than `--share` of the time is in the model or memory grows."""
+    parser = cli.Parser(prog="python -m benchmarks.predict", description=__doc__.split("\n\n")[0],
+                        epilog="\n\n".join(__doc__.split("\n\n")[2:]))
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--checkpoint", metavar="RUN", help="run directory of lgdea_jax.train")
+    model.add_argument("--random", metavar="VARIANT", help="an untrained ViT at 224 px: S/16, B/16, ...")
+    parser.add_argument("--images", type=_positive, default=1000, metavar="N", help="number of images (default: 1000)")
+    parser.add_argument("--batch_size", type=_positive, default=32, metavar="N", help="images of a call (default: 32)")
+    parser.add_argument("--threads", type=_positive, default=2, metavar="N", help="that read files (default: 2)")
+    parser.add_argument("--share", type=float, default=0.9, help="of the time in the model that is asked for (0.9)")
+    args = parser.parse_args(argv)
+    loaded = predict.load(args.checkpoint, batch_size=args.batch_size) if args.checkpoint else random_model(
+        args.random, args.batch_size)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_images(Path(folder) / "images", args.images)
+        asked = loaded.ask(["Pneumothorax", "Pleural Effusion", "Cardiomegaly", "nodule in the left upper lobe"])
+        out = Path(folder) / "out"
+        out.mkdir()
+        writer = Measured(out, asked, None, loaded, head={"benchmark": "predict"}, embeddings=True)
+        clock = predict.run(loaded, paths, writer, threads=args.threads)
+    done = writer.count + len(writer.rejected)
+    share = clock.model / clock.total
+    first, last = writer.memory[min(len(writer.memory) - 1, len(writer.memory) // 5)], writer.memory[-1]
+    print(f"{done} images ({len(writer.rejected)} rejected) in {clock.total:.1f} s, {done / clock.total:.1f} a second: "
+          f"{100 * share:.1f}% in the model, {clock.reading:.2f} s waiting for files, {clock.writing:.2f} s writing")
+    print(f"memory {first:.0f} MB after a fifth of the images, {last:.0f} MB at the end")
+    flat = last - first < 50
+    return cli.OK if share >= args.share and flat and len(writer.rejected) == 1 else cli.FAULT
+
+
+class Measured(predict.Writer):
+    """A writer that notes the process's memory after every batch."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.memory: list[float] = []
+
+    def write(self, *args: Any) -> None:
+        """As of `Writer`."""
+        super().write(*args)
+        self.memory.append(resident_mb())
+
+
+def resident_mb() -> float:
+    """Memory of this process that is in use, in MB (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def write_images(folder: Path, count: int) -> list[str]:
+    """`count` files, one of them broken: phantom radiographs, enlarged to several sizes with fresh noise."""
+    from PIL import Image
+
+    from data_prep.sources.phantom import PhantomOptions, PhantomSource
+
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    world = PhantomSource(PhantomOptions(train=0, validation=0, test=20))
+    drawn = [np.asarray(world[index].images[0].pixels) for index in range(len(world))]
+    paths = []
+    for number in range(count):
+        size = SIZES[number % len(SIZES)]
+        image = Image.fromarray(drawn[number // len(SIZES) % len(drawn)]).resize((size, size))
+        noisy = np.clip(np.asarray(image, np.float32) + rng.normal(0, 4, (size, size)), 0, 255).astype(np.uint8)
+        path = folder / f"{number:05d}.{'jpg' if number % 3 == 0 else 'png'}"
+        Image.fromarray(noisy).save(path)
+        paths.append(str(path))
+    broken = Path(paths[count // 2])
+    broken.write_bytes(broken.read_bytes()[:100])
+    return paths
+
+
+def random_model(variant: str, batch_size: int) -> predict.Model:
+    """An untrained CLIP model: a ViT of `variant` at 224 px and a tiny text tower."""
+    from lgdea_jax import assemble
+    from lgdea_jax.findings import prompts
+    from lgdea_jax.findings.vocabulary import LABELLED
+    from lgdea_jax.predictor import Predictor
+    from lgdea_jax.preprocess.text import train_tokenizer
+
+    config = cli.read_config("configs/common.py")
+    config.method = "clip"
+    config.model.image.vit.variant = variant
+    config.model.text.bert.variant = "XS"
+    tokenizer = train_tokenizer([text for name in LABELLED for text in prompts.positive_prompts(name)], 2000)
+    sizes = {"vocab_size": tokenizer.vocab_size, "num_labels": 0}
+    graphdef, _ = assemble.abstract_model(config, **sizes)
+    spec = {"transform": "grey8@1+letterbox@1:224", "step": 0, "config": config.to_dict(), "label_names": []}
+    return predict.Model(Predictor(config=config, params=assemble.initial_params(config, seed=0, **sizes),
+                                   graphdef=graphdef, tokenizer=tokenizer, spec=spec, batch_size=batch_size))
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+if __name__ == "__main__":
+    cli.run(main)

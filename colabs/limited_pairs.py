@@ -1,0 +1,96 @@
+# %% [markdown]
+# # Limited pairs: the plots of the study
+#
+# How zero-shot classification, retrieval and grounding on the phantom world depend on how many studies stay paired. The
+# finished runs lie in `benchmarks/limited_pairs.jsonl`; this notebook reads them and trains nothing, so it needs a
+# checkout of the repository around it. What is not finished is said, not guessed.
+
+# %%
+# Where the package is not installed (Colab), this installs it. LGDEA_PACKAGE says what from: a name on a package index,
+# a wheel file that you uploaded, or "git+https://..." of your copy of the repository.
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("lgdea_jax") is None:
+    package = os.environ.get("LGDEA_PACKAGE", "lgdea-jax")
+    wanted = f"lgdea-jax[data,colab] @ {package}" if "://" in package else f"{package}[data,colab]"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", wanted], check=True)
+
+# Small settings, which the tests use: LGDEA_SMALL=1. Everything is written below WORK.
+SMALL = os.environ.get("LGDEA_SMALL") == "1"
+WORK = os.environ.get("LGDEA_WORK", "lgdea_work")
+
+# %%
+from pathlib import Path
+
+places = [Path(os.environ.get("LGDEA_CHECKOUT", ".")).resolve(), *Path.cwd().resolve().parents]
+checkout = next((place for place in places if (place / "benchmarks" / "limited_pairs.jsonl").is_file()), None)
+assert checkout is not None, "open this notebook inside a checkout, or name one in LGDEA_CHECKOUT"
+sys.path.insert(0, str(checkout))
+
+# %% [markdown]
+# ## The rows
+
+# %%
+import json
+from collections import defaultdict
+
+import numpy as np
+
+lines = (checkout / "benchmarks" / "limited_pairs.jsonl").read_text(encoding="utf-8").splitlines()
+rows = [json.loads(line) for line in lines]
+rows = [row for row in rows if row["split"] == "test" and not row["extra"]]
+cells = defaultdict(dict)
+for row in rows:
+    cells[row["method"], row["pairs"]][row["seed"]] = row
+for (method, pairs), seeds in sorted(cells.items(), key=lambda cell: (cell[0][1], cell[0][0])):
+    values = [row["metrics"]["zero_shot/auroc"] for row in seeds.values()]
+    print(f"{100 * pairs if pairs <= 1 else pairs:>6g}{'%' if pairs <= 1 else ' pairs':<6} {method:<20} "
+          f"{len(seeds)} seeds, AUROC {np.mean(values):.3f}")
+assert rows and all(0 <= row["metrics"]["zero_shot/auroc"] <= 1 for row in rows)
+
+# %% [markdown]
+# ## The study's table and plots
+#
+# The same as `python -m benchmarks.limited_pairs --only-table --out=OUT`: means over seeds with intervals over seeds
+# and subjects, paired comparisons with Holm's correction, and a plot for each metric.
+
+# %%
+from benchmarks import limited_pairs
+
+OUT = Path(WORK) / "limited_pairs"
+os.makedirs(WORK, exist_ok=True)
+here = os.getcwd()
+out = OUT.resolve()
+os.chdir(checkout)
+try:
+    status = limited_pairs.main(["--only-table", f"--out={out}"])
+finally:
+    os.chdir(here)
+assert status == 0
+
+# %%
+from IPython.display import Image, display
+
+plots = sorted(out.glob("**/*.png"))
+assert len(plots) >= 3
+for plot in plots:
+    display(Image(str(plot), width=520))
+
+# %% [markdown]
+# ## What the seeds say
+#
+# `clip_evidence_soft` reads evidence with soft targets; `lgdea_pairs` adds prototypes and patch evidence. Both read the
+# same pairs and the same unpaired reports.
+
+# %%
+method, base, share = "lgdea_pairs", "clip_evidence_soft", 0.01
+both = sorted(set(cells[method, share]) & set(cells[base, share]))
+for metric in ("zero_shot/auroc", "retrieval/precision@5", "grounding/cnr"):
+    difference = [cells[method, share][seed]["metrics"][metric] - cells[base, share][seed]["metrics"][metric]
+                  for seed in both]
+    print(f"{metric:<24} {method} - {base}: {np.round(difference, 3).tolist()} (seeds {both})")
+    if metric == "grounding/cnr":
+        assert np.mean(difference) > 0  # What the README claims of grounding at 1%.

@@ -1,0 +1,84 @@
+"""A data sheet for a data set of ours, filled from its dataset.json; what only people know is left to be written.
+
+    python -m data_prep.datasheet --data_dir=DATA
+
+Writes DATA/DATASHEET.md (or --out=FILE) after Gebru et al. (2021): sources with their licences and terms, splits, what
+was refused and converted, how findings were extracted, the command. Lines that begin with "TODO:" are for people.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from pathlib import Path
+
+from lgdea_jax import cli
+from lgdea_jax.cli import UserError
+from lgdea_jax.record_source import DatasetMetadata, load_metadata
+
+FILE = "DATASHEET.md"
+_COUNTS = ("rows", "read", "rejected", "studies", "images", "reports", "normal", "evidence")
+
+
+def main(argv: list[str]) -> int:
+    """Parses the flags, writes the sheet; returns the exit status."""
+    first, _, *rest = __doc__.split("\n\n")
+    parser = cli.Parser(prog="python -m data_prep.datasheet", description=first, epilog="\n\n".join(rest))
+    parser.add_argument("--data_dir", required=True, metavar="DATA", help="folder written by data_prep.build")
+    parser.add_argument("--out", default="", metavar="FILE", help=f"the sheet (default: DATA/{FILE})")
+    args = parser.parse_args(argv)
+    folder = Path(args.data_dir)
+    text = sheet(load_metadata(folder), rejected_reasons(folder))
+    path = Path(args.out) if args.out else folder / FILE
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({type(error).__name__})") from None
+    print(f"wrote {path}: {len(re.findall('TODO:', text))} lines begin with TODO and are yours to write")
+    return cli.OK
+
+
+def rejected_reasons(folder: Path) -> Counter[str]:
+    """How often each reason stands in DATA/rejected.csv."""
+    file = folder / "rejected.csv"
+    if not file.is_file():
+        return Counter()
+    with file.open(encoding="utf-8", newline="") as lines:
+        return Counter(row["reason"] for row in csv.DictReader(lines))
+
+
+def sheet(metadata: DatasetMetadata, rejected: Counter[str]) -> str:
+    """The text of a data sheet."""
+    terms = sorted({item.terms for item in metadata.sources})
+    warning = ["**Under credentialed terms: neither records nor pictures made of them may be passed on to people "
+               "without access.**", ""] if "credentialed" in terms else []
+    splits = metadata.splits
+    return "\n".join([
+        f"# Data sheet: {metadata.name}", "", *warning,
+        "## Origin", "", "| source | licence | terms |", "|---|---|---|",
+        *(f"| {item.source} | {item.licence} | {item.terms} |" for item in metadata.sources), "",
+        "TODO: who collected the data, when, where, why, and with whose consent or approval.", "",
+        "## Content", "",
+        f"- Modalities: {', '.join(metadata.modalities)}; languages: {', '.join(metadata.languages)}.",
+        f"- Images as `{metadata.transform}`, longer side at most {metadata.image_size} px, {metadata.image_encoding}.",
+        f"- Labels: {', '.join(metadata.label_names) or 'none'}.", "",
+        f"| | {' | '.join(splits)} |", "|---|" + "---|" * len(splits),
+        *(f"| {name} | " + " | ".join(f"{metadata.counts[split].get(name, 0):,}" for split in splits) + " |"
+          for name in _COUNTS), "",
+        "TODO: ages, sexes, devices; who is missing from the data.", "",
+        "## Preparation", "", "```bash", metadata.command, "```", "",
+        f"- Evidence by `{metadata.extractor or 'nobody'}`. Every item quotes its report.",
+        "- Converted images: " + (", ".join(f"{count:,} x {name}" for name, count in sorted(metadata.converted.items()))
+                                  or "none") + ".",
+        "- Refused rows: "
+        + ("; ".join(f"{count:,} x {reason}" for reason, count in rejected.most_common(20)) or "none") + ".",
+        "- SHA-256 of every file: SHA256SUMS.", "",
+        "## Use", "",
+        "- Research use only. A subject lies in one split only; near-duplicate images across splits are looked for "
+        "when a training starts.",
+        "", "TODO: how good the labels and the evidence are, by whose eyes (`python -m data_prep.audit`).", ""])
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,150 @@
+"""A model card for a run, filled from its checkpoint and results; what only people know is left to be written.
+
+    python -m lgdea_jax.card --checkpoint=RUN [--results=OUT ...]
+
+Writes RUN/MODEL_CARD.md (or --out=FILE) after Mitchell et al. (2019): method, data, training, numbers with intervals
+and their commands, subgroups, limits. Lines that begin with "TODO:" are for the authors: a card with them is not done.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lgdea_jax import cli
+from lgdea_jax.cli import UserError
+from lgdea_jax.eval.output import config_hash
+
+FILE = "MODEL_CARD.md"
+# Keys of the config that a reader of the card asks for first.
+SETTINGS = ("total_steps", "seed", "dtype", "batch.pairs", "batch.images", "batch.reports", "data.pairs", "image.size",
+            "model.image.name", "model.image.weights", "model.text.name", "model.text.weights", "model.width",
+            "model.prototypes", "optim.rate", "optim.weight_decay", "optim.ema")
+
+
+def main(argv: list[str]) -> int:
+    """Parses the flags, writes the card; returns the exit status."""
+    first, _, *rest = __doc__.split("\n\n")
+    parser = cli.Parser(prog="python -m lgdea_jax.card", description=first, epilog="\n\n".join(rest))
+    parser.add_argument("--checkpoint", required=True, metavar="RUN", help="run directory of lgdea_jax.train")
+    parser.add_argument("--results", action="append", default=[], metavar="OUT",
+                        help="folder that an eval binary wrote; may be repeated")
+    parser.add_argument("--out", default="", metavar="FILE", help=f"the card (default: RUN/{FILE})")
+    parser.add_argument("--step", default="latest", help="latest, best or a step number (default: latest)")
+    args = parser.parse_args(argv)
+    from lgdea_jax.checkpoint import Checkpoints
+    from lgdea_jax.report import load_run
+
+    runs = [load_run(Path(folder)) for folder in args.results]
+    store = Checkpoints(args.checkpoint, writable=False)
+    spec = store.spec(store.resolve(args.step))
+    store.close()
+    for run in runs:
+        theirs = run.content.get("config_hash"), run.content.get("step")
+        if theirs != (config_hash(spec["config"]), int(spec["step"])):
+            raise UserError(f"{run.folder} holds results of another run or step than {args.checkpoint} at step "
+                            f"{spec['step']}")
+    path = Path(args.out) if args.out else Path(args.checkpoint) / FILE
+    write(path, card(spec, [run.content for run in runs]))
+    return cli.OK
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a card and says how much of it is left to people.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({type(error).__name__})") from None
+    print(f"wrote {path}: {len(re.findall('TODO:', text))} lines begin with TODO and are yours to write")
+
+
+def card(spec: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
+    """The text of a model card.
+
+    Args:
+      spec: the checkpoint's; results: contents of results.json files of that checkpoint.
+    """
+    config, data = spec["config"], spec["data"]
+    items = ", ".join(f"{count:,} {stream}" for stream, count in data["items"].items())
+    lines = [
+        "# Model card", "",
+        "**Research use only, not a medical device.** Nothing here may guide the care of a patient.", "",
+        "## Model", "",
+        f"- Method `{config['method']}` of LGDEA-JAX (see docs/method.md for what is published and what is not).",
+        f"- Step {spec['step']} of {config['total_steps']}; config hash `{config_hash(config)}`; "
+        f"jax {spec['versions']['jax']}.",
+        f"- Images go through `{spec['transform']}`; texts through a tokeniser of SHA-256 "
+        f"`{spec['tokenizer_digest'][:16]}`.", "",
+        "TODO: authors, contact, licence of the weights, how to cite.", "",
+        "| setting | value |", "|---|---|",
+        *(f"| `{key}` | `{_get(config, key)}` |" for key in SETTINGS if _get(config, key) not in (None, "")), "",
+        "## Training data", "",
+        f"- {', '.join(data['names'])}: {items} (digest `{data['digest'][:16]}`). The data sets' own sheets "
+        "(`python -m data_prep.datasheet`) say where they come from and under which terms.",
+        f"- Labels known to the data: {', '.join(spec['label_names']) or 'none'}. Pretraining "
+        + ("uses them." if config["method"] == "supervised" else "does not read them: its findings come from reports."),
+        "", "TODO: whose images these are: hospitals, years, countries, devices, ages, sexes.", "",
+        "## Results", ""]
+    if not results:
+        lines += ["No results were given: `python -m lgdea_jax.card --checkpoint=RUN --results=OUT`.", ""]
+    for content in results:
+        lines += _results(content)
+    lines += [
+        "## Intended use and limits", "",
+        "- For research on vision-language pretraining. Not validated for any clinical use.",
+        "- Scores order images for one prompt; they are no probabilities, unless calibrated on images like those at "
+        "hand, and do not compare between prompts.",
+        "- Heatmaps show where patch embeddings agree with a text, not why a score is what it is.",
+        "- Findings were read from reports by a program or a language model: its errors are in the training data.",
+        "", "TODO: what the model was tried on and failed at; groups of patients that the results do not cover.", ""]
+    return "\n".join(lines)
+
+
+def _results(content: Mapping[str, Any]) -> list[str]:
+    lines = [f"### {content['benchmark']}", "",
+             f"{content['data']}, {content['split']} split: {content.get('images', '?')} images of "
+             f"{content.get('subjects', '?')} subjects. 95% intervals over subjects.", "", "```bash",
+             content["command"], "```", ""]
+    leakage = content.get("leakage")
+    if leakage and leakage.get("subjects_in_common"):
+        lines += [f"**{leakage['subjects_in_common']} subjects were in the training data.**", ""]
+    for result in content["results"]:
+        overall = {name: entry for name, entry in result["metrics"].items()
+                   if name.count("/") == 1 or name.startswith("retrieval/")}
+        lines += [f"| metric ({result['mode']}) | value [95% interval] | n |", "|---|---|---|",
+                  *(f"| {name} | {number(entry)} | {entry['n']} |" for name, entry in overall.items()), ""]
+        for attribute, groups in result.get("subgroups", {}).items():
+            names = [name for name in ("zero_shot/auroc", "grounding/cnr")
+                     if any(name in group["metrics"] for group in groups.values())]
+            if names:
+                lines += [f"| by {attribute} ({result['mode']}) | images | {' | '.join(names)} |",
+                          "|---|---|" + "---|" * len(names),
+                          *(f"| {name} | {group['images']} | "
+                            + " | ".join(number(group["metrics"].get(metric)) for metric in names) + " |"
+                            for name, group in groups.items()), ""]
+    return lines
+
+
+def number(entry: Mapping[str, Any] | None) -> str:
+    """A metric's entry of results.json as text."""
+    if entry is None or entry["value"] is None:
+        return "-"
+    return f"{entry['value']:.3f}" + ("" if entry["low"] is None else f" [{entry['low']:.3f}, {entry['high']:.3f}]")
+
+
+def _get(config: Mapping[str, Any], key: str) -> Any:
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, Mapping) else None  # type: ignore[assignment]
+    return json.loads(json.dumps(config))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,30 @@
+"""Retrieval examples: ranks as counted by hand; texts are written for open data only unless asked for."""
+
+import json
+
+import numpy as np
+
+from lgdea_jax.eval import examples
+from lgdea_jax.evaluators.base import Encoder, EvalData
+from lgdea_jax.record_source import load_metadata, open_records
+from tests.predictor.test_predictor import make
+
+
+def test_ranks_and_reports(phantom_data, tmp_path):
+    predict, source = make(phantom_data, "clip"), open_records(phantom_data, "test")
+    data = EvalData.from_records(source, load_metadata(phantom_data), 32)
+    encoder = Encoder(predict, data)
+    assert examples.write_examples(encoder, source, tmp_path, 3, 0) == 3
+    listed = json.loads((tmp_path / "examples.json").read_text())
+    texts = list(dict.fromkeys(data.reports))
+    embeddings = predict.texts(texts, [(text,) for text in texts])["embedding"]
+    chosen = np.sort(np.random.default_rng(0).permutation(np.arange(len(data.images)))[:3])
+    for item, image in zip(listed, chosen.tolist(), strict=True):
+        scores = embeddings @ encoder.images()[image]
+        order = [" ".join(texts[i].split()) for i in np.argsort(-scores)]
+        assert item["report"] == " ".join(data.reports[data.report_of[image]].split())
+        assert item["rank"] == 1 + order.index(item["report"]) and item["candidates"] == len(texts)
+        assert [row["report"] for row in item["first"]] == order[:3]
+        assert [row["own"] for row in item["first"]] == [text == item["report"] for text in order[:3]]
+        assert (tmp_path / item["file"]).is_file()
+    assert examples.write_examples(encoder, source, tmp_path, 0, 0) == 0 and not list(tmp_path.iterdir())

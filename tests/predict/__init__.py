@@ -1,0 +1,1 @@
+"""Tests of lgdea_jax.predict and lgdea_jax.calibrate."""

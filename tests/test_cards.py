@@ -1,0 +1,53 @@
+"""Model card and data sheet: the numbers of the files, TODO where only people know, refusal of other runs' results."""
+
+import json
+
+import pytest
+
+from data_prep import datasheet
+from lgdea_jax import card, cli
+from lgdea_jax.checkpoint import Checkpoints
+from lgdea_jax.cli import UserError
+from lgdea_jax.eval.output import config_hash
+from lgdea_jax.record_source import load_metadata
+from tests.predict.test_predict import model_of
+from tests.test_report import results
+
+
+def test_the_model_card(phantom_data, tmp_path, capsys):
+    import numpy as np
+
+    model, run = model_of(phantom_data, "lgdea"), tmp_path / "run"
+    config = model.spec["config"]
+    store = Checkpoints(run)
+    store.save({"params": model.predictor._params, "ema": {}, "step": np.int32(3)}, {
+        **model.spec, "tokenizer_digest": "ab" * 32, "versions": {"jax": "1.2.3"},
+        "data": {"names": ["phantom"], "items": {"pairs": 4000, "images": 0}, "digest": "cd" * 32}})
+    store.close()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/results.json").write_text(json.dumps(results(config_hash=config_hash(config), step=3)))
+    assert card.main([f"--checkpoint={run}", f"--results={tmp_path / 'out'}"]) == cli.OK
+    text = (run / "MODEL_CARD.md").read_text()
+    for part in ("Method `lgdea`", "4,000 pairs", "Research use only", "zero_shot/auroc | 0.751 [0.700, 0.800] | 9",
+                 "metric (official)", "0.600 [0.500, 0.700]", "| M | 20 | 0.900 [0.800, 1.000] |", "python -m x --a=",
+                 "`optim.rate` | `0.01`", "1.2.3"):
+        assert part in text, part
+    assert "zero_shot/kappa | - |" in text  # Undefined is said, not left out.
+    assert f"{text.count('TODO:')} lines begin with TODO" in capsys.readouterr().out and text.count("TODO:") >= 3
+    (tmp_path / "out/results.json").write_text(json.dumps(results(config_hash="other", step=3)))
+    with pytest.raises(UserError, match="another run or step"):
+        card.main([f"--checkpoint={run}", f"--results={tmp_path / 'out'}"])
+
+
+def test_the_data_sheet(phantom_data, tmp_path):
+    out = tmp_path / "sheet.md"
+    assert datasheet.main([f"--data_dir={phantom_data}", f"--out={out}"]) == cli.OK
+    text, metadata = out.read_text(), load_metadata(phantom_data)
+    assert "| phantom | Apache-2.0 | open |" in text and "| images | 40 | 12 | 8 |" in text
+    assert metadata.command in text and metadata.extractor in text and "Refused rows: none." in text
+    assert text.count("TODO:") == 3 and "credentialed" not in text
+    import dataclasses
+
+    locked = dataclasses.replace(metadata, sources=(dataclasses.replace(metadata.sources[0], terms="credentialed"),))
+    shown = datasheet.sheet(locked, datasheet.Counter({"the image file is missing": 1200}))
+    assert "Under credentialed terms" in shown and "1,200 x the image file is missing" in shown
