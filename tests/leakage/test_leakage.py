@@ -171,3 +171,13 @@ def test_equal_reports_by_policy(world, images):
     assert world.check(equal_reports="allow").all()
     with pytest.raises(UserError, match="did you mean 'drop'"):
         world.check(equal_reports="drp")
+
+
+def test_volumes_are_one_scan_by_their_voxels():
+    rng = np.random.default_rng(0)
+    anatomy = rng.normal(-400, 300, (8, 12, 12))
+    scan, other = (np.rint(anatomy + rng.normal(0, 20, anatomy.shape)).astype(np.int16) for _ in range(2))
+    copy = scan + rng.integers(-3, 4, scan.shape).astype(np.int16)
+    assert leakage.same_volume(scan, copy)
+    assert not leakage.same_volume(scan, other)  # The same shapes with noise of their own: another scan.
+    assert not leakage.same_volume(scan, scan[:4])
