@@ -10,11 +10,9 @@ be equal. Fails unless the whole volume is read at least 8 times and the crop at
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +27,7 @@ from scipy import ndimage
 from data_prep import build as build_module
 from data_prep.sources.phantom_ct_world import Dice, Lesion, Scene, render, sample_anatomy
 from data_prep.study import ImageRef, Study
+from lgdea_jax import cli
 from lgdea_jax.io import decode_volume
 from lgdea_jax.io.volumes import VolumeHeader
 from lgdea_jax.record_source import open_records
@@ -113,9 +112,9 @@ def measure(folder: Path, shape: tuple[int, int, int], repeat: int) -> dict[str,
 
 def main(argv: list[str]) -> int:
     """Measures, prints, and says whether it is quick enough."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", default="240,480,480")
-    parser.add_argument("--repeat", type=int, default=5)
+    parser = cli.Parser(prog="python -m benchmarks.volumes", description=__doc__)
+    parser.add_argument("--shape", default="240,480,480", help="voxels of the volume, z,y,x (default: 240,480,480)")
+    parser.add_argument("--repeat", type=int, default=5, help="turns, of which the quickest counts (default: 5)")
     parser.add_argument("--out", help="a JSON file for the numbers")
     flags = parser.parse_args(argv)
     shape = tuple(int(n) for n in flags.shape.split(","))
@@ -133,4 +132,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    cli.run(main)

@@ -75,6 +75,18 @@ class Predictor:
         """The tree of parameters that predicts, on the device."""
         return self._params
 
+    @property
+    def image_size(self) -> int:
+        """Side in px of the square that an image is fitted into.
+
+        Raises:
+          UserError: the model sees volumes.
+        """
+        if not isinstance(self.frame, int):
+            raise UserError("this checkpoint reads CT volumes and only 2D images can be used here; for data sets of "
+                            "volumes there are python -m lgdea_jax.eval.records and the CT benchmarks")
+        return self.frame
+
     def images(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Images, or windowed volumes, as a model sees them -> what it makes of them.
 

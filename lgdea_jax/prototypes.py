@@ -83,7 +83,7 @@ def main(argv: list[str]) -> int:
     for noisy in ("absl", "orbax", "jax"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     predict = load_predictor(args.checkpoint, args.step)
-    check_transform(predict.transform, predict.image_size, metadata)
+    check_transform(predict.transform, predict.frame, metadata)
     mu = prototype_vectors(predict)
     out = make_folder(args.out)
     phrases, near, cells = look(predict, mu, source, rows, show=True)
