@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lgdea_jax.eval.pictures import grey_plane
 from lgdea_jax.evaluators.base import Encoder
+from lgdea_jax.evaluators.volumes import Volumes
 from lgdea_jax.io import decode_image
 from lgdea_jax.preprocess.image import fit_shape, resize
 from lgdea_jax.records import POSITIVE, Record
@@ -53,8 +55,12 @@ def write_examples(encoder: Encoder, records: Sequence[Record], folder: Path, co
         own = row_of[words[data.report_of[image]]]
         rank = 1 + int((scores > scores[own]).sum()) + int((scores == scores[own]).sum() - 1) // 2
         order = np.argsort(-scores, kind="stable")[:FIRST]
-        record = records[int(data.record_rows[image])]
-        grey = decode_image(record.image, record.image_format)
+        if isinstance(data.images, Volumes):  # The middle slice, as the model sees it.
+            volume = data.images[image][..., 0]
+            grey = grey_plane(data.images, volume[len(volume) // 2])
+        else:
+            record = records[int(data.record_rows[image])]
+            grey = decode_image(record.image, record.image_format)
         Image.fromarray(resize(grey, fit_shape(grey.shape, LONGEST, enlarge=True))).save(folder / f"{number:03d}.png")
         listed.append({
             "file": f"{number:03d}.png", "findings": _findings(data, data.labels[image]), "report": distinct[own],

@@ -73,6 +73,12 @@ def positive_samples(data: EvalData) -> tuple[GroundingSample, ...]:
                  for image in range(len(data.images)) for c in known if data.labels[image, c] == POSITIVE)
 
 
+def grey_plane(volumes: Volumes, plane: np.ndarray) -> np.ndarray:
+    """uint8 [H, W] of a slice float32 [H, W] of `volumes`: the window's ends become 0 and 255."""
+    low, high = volumes.view.geometry.output
+    return np.rint(np.clip((plane - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+
 def in_slice(encoder: Encoder, sample: GroundingSample, query: np.ndarray, heat: np.ndarray) -> Overlay:
     """The picture of a sample of a volume: the slice through its first box's middle, or through the heatmap's maximum.
 
@@ -89,8 +95,7 @@ def in_slice(encoder: Encoder, sample: GroundingSample, query: np.ndarray, heat:
     boxes = tuple(geometry.map.box(box) for box in sample.boxes)
     middle = boxes[0].z + boxes[0].d / 2 if boxes else np.unravel_index(seen.argmax(), seen.shape)[0]
     z = int(np.clip(middle, 0, len(volume) - 1))
-    low, high = data.images.view.geometry.output
-    plane = np.rint(np.clip((volume[z] - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+    plane = grey_plane(data.images, volume[z])
     cut = tuple(box for box in boxes if box.z < z + 1 and box.z + box.d > z)
     line = describe(sample, plane, heat).lines[0].replace("of the image", "of the volume")
     lines = (line, f"slice {z} of the {len(volume)} that the model sees")
