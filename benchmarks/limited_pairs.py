@@ -36,6 +36,7 @@ from typing import Any
 from benchmarks import study_report
 from benchmarks.study_report import METRICS, Question, StudyCell, share_name
 from benchmarks.study_runs import Job, Journal, exits_on_sigterm, only_one, run_jobs, usable_cores
+from benchmarks.study_statistics import read_results
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError, choose
 from lgdea_jax.train_log import clock_text, read_rows
@@ -81,6 +82,7 @@ OWN_KEYS = ("method", "seed", "total_steps", "data.pairs", "data.dir", "checkpoi
 GUESS_STEP_SECONDS, GUESS_START_SECONDS = 0.12, 40.0
 
 QUESTIONS = (
+    Question("LGDEA against plain CLIP", "lgdea@0.01", "clip@0.01"),
     Question("Pairs-only LGDEA against the strongest CLIP baseline", "lgdea_pairs@0.01", "clip_evidence_soft@0.01"),
     Question("LGDEA at 5% pairs against plain CLIP at 100%", "lgdea@0.05", "clip@1.0",
              margins={"zero_shot/auroc": 0.02, "grounding/cnr": 0.05}),
@@ -270,22 +272,9 @@ def make_job(run: Run, *, key: str, data: Path, out: Path) -> Job:
 
     def finish(seconds: dict[str, float]) -> dict[str, Any]:
         return {"key": key, **dataclasses.asdict(run), "config": run.config_hash(), "seconds": seconds,
-                "resumed": resumed, **read_results(folder / "eval")}
+                "resumed": resumed, **read_results(folder / "eval", METRICS)}
 
     return Job(run.name, folder, commands, finish)
-
-
-def read_results(folder: Path) -> dict[str, Any]:
-    """Metrics of an evaluation and their replicates, rounded to 5 digits, for a row; undefined numbers are null."""
-    from benchmarks.study_statistics import subject_replicates
-    from lgdea_jax.evaluators.tasks import load_samples
-
-    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))["results"][0]["metrics"]
-    drawn, subjects = subject_replicates(load_samples(folder / "samples.npz"), tuple(METRICS))
-    replicates = {name: [None if math.isnan(value) else round(value, 5) for value in values.tolist()]
-                  for name, values in drawn.items()}
-    return {"metrics": {name: found[name]["value"] for name in METRICS}, "subjects": subjects,
-            "replicates": replicates}
 
 
 def expected_seconds(run: Run, rows: Sequence[dict]) -> float:

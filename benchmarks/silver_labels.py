@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.study_runs import Job, Journal, exits_on_sigterm, only_one, run_jobs, usable_cores
-from benchmarks.study_statistics import Cell, compare, mean_interval, subject_replicates
+from benchmarks.study_statistics import Cell, compare, mean_interval, read_results
 from lgdea_jax import cli, record_source
 from lgdea_jax.cli import UserError
 from lgdea_jax.metrics import classification
@@ -145,21 +145,9 @@ def make_job(run: Run, *, key: str, data: Path, out: Path) -> Job:
 
     def finish(seconds: dict[str, float]) -> dict[str, Any]:
         return {"key": key, **dataclasses.asdict(run), "seconds": seconds, "resumed": resumed,
-                **read_results(folder / "eval")}
+                **read_results(folder / "eval", METRICS)}
 
     return Job(run.name, folder, commands, finish)
-
-
-def read_results(folder: Path) -> dict[str, Any]:
-    """Metrics of an evaluation and their replicates, rounded to 5 digits, for a row; undefined numbers are null."""
-    from lgdea_jax.evaluators.tasks import load_samples
-
-    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))["results"][0]["metrics"]
-    drawn, subjects = subject_replicates(load_samples(folder / "samples.npz"), tuple(METRICS))
-    replicates = {name: [None if math.isnan(value) else round(value, 5) for value in values.tolist()]
-                  for name, values in drawn.items()}
-    return {"metrics": {name: found[name]["value"] for name in METRICS}, "subjects": subjects,
-            "replicates": replicates}
 
 
 def label_quality(folder: Path, split: str = "train") -> dict[str, dict[str, float]]:

@@ -19,7 +19,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -188,3 +192,15 @@ def headroom_closed(method: Cell, base: Cell, oracle: Cell, *, level: float = 0.
     undefined = float(1 - above.mean())
     ends = percentiles(ratios, level) if undefined <= 0.05 and whole > 0 else (np.nan, np.nan)
     return Interval(value, *ends, undefined)
+
+
+def read_results(folder: Path, metrics: Sequence[str]) -> dict[str, Any]:
+    """What a row keeps of an evaluation: metrics, and their replicates to 5 digits; undefined numbers are null."""
+    from lgdea_jax.evaluators.tasks import load_samples
+
+    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))["results"][0]["metrics"]
+    drawn, subjects = subject_replicates(load_samples(folder / "samples.npz"), tuple(metrics))
+    replicates = {name: [None if math.isnan(value) else round(value, 5) for value in values.tolist()]
+                  for name, values in drawn.items()}
+    return {"metrics": {name: found[name]["value"] for name in metrics}, "subjects": subjects,
+            "replicates": replicates}

@@ -8,6 +8,7 @@ small batches do it no harm. Bottlenecks stride in the 3 x 3 convolution ("v1.5"
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -73,22 +74,24 @@ def centre_cells(images: jax.Array, shift: int) -> jax.Array:
 
 
 class Block(nnx.Module):
-    """A residual block: two 3 x 3 convolutions, or 1 x 1, 3 x 3, 1 x 1 with four times the width (bottleneck)."""
+    """A residual block, 2D or 3D: two convolutions of side 3, or sides 1, 3, 1 with four times the width (bottleneck).
 
-    def __init__(self, cin: int, width: int, stride: int, *, bottleneck: bool, conv: str, norm: str,
-                 zero_init: bool, dtype: DTypeLike, rngs: nnx.Rngs):
-        def convolution(cin: int, cout: int, size: int, stride: int = 1) -> layers.Conv:
-            return layers.Conv(cin, cout, size, stride=stride, how=conv, dtype=dtype, rngs=rngs)
+    Args:
+      convolution: makes the layer of (channels in, channels out, side of the kernel, stride).
+      norm: makes the layer of (channels, zero_scale=whether it begins at zero).
+    """
 
+    def __init__(self, cin: int, width: int, stride: int, *, bottleneck: bool, zero_init: bool,
+                 convolution: Callable[[int, int, int, int], nnx.Module], norm: Callable[..., nnx.Module]) -> None:
         cout = width * 4 if bottleneck else width
         shapes = [(cin, width, 1, 1), (width, width, 3, stride), (width, cout, 1, 1)] if bottleneck else \
             [(cin, width, 3, stride), (width, cout, 3, 1)]
         self.convs = nnx.List([convolution(*shape) for shape in shapes])
         # With the last norm at zero every block begins as the identity, and deep towers train from the first step.
-        self.norms = nnx.List([NORMS[norm](shape[1], zero_scale=zero_init and i == len(shapes) - 1)
+        self.norms = nnx.List([norm(shape[1], zero_scale=zero_init and i == len(shapes) - 1)
                                for i, shape in enumerate(shapes)])
         self.shortcut = convolution(cin, cout, 1, stride) if stride > 1 or cin != cout else None
-        self.shortcut_norm = NORMS[norm](cout) if self.shortcut is not None else None
+        self.shortcut_norm = norm(cout) if self.shortcut is not None else None
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         y = x
@@ -148,13 +151,17 @@ class ResNet(nnx.Module):
         self.stem_conv = layers.Conv(channels * self.patch**2, width, 7 if large else 3, stride=2 if large else 1,
                                      how=conv, dtype=dtype, rngs=rngs)
         self.stem_norm = NORMS[norm](width)
+
+        def convolution(cin: int, cout: int, size: int, stride: int) -> nnx.Module:
+            return layers.Conv(cin, cout, size, stride=stride, how=conv, dtype=dtype, rngs=rngs)
+
         blocks, cin = [], width
         for stage, count in enumerate(stage_sizes):
             stage_width = width * 2**stage
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                blocks.append(Block(cin, stage_width, stride, bottleneck=bottleneck, conv=conv, norm=norm,
-                                    zero_init=zero_init, dtype=dtype, rngs=rngs))
+                blocks.append(Block(cin, stage_width, stride, bottleneck=bottleneck, zero_init=zero_init,
+                                    convolution=convolution, norm=NORMS[norm]))
                 cin = stage_width * 4 if bottleneck else stage_width
         self.blocks = nnx.List(blocks)
         self.width = cin

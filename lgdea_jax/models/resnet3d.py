@@ -19,7 +19,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from lgdea_jax.models import layers
-from lgdea_jax.models.resnet import POOLS, pool_patches
+from lgdea_jax.models.resnet import POOLS, Block, pool_patches
 
 Axes = tuple[int, int, int]
 
@@ -117,34 +117,6 @@ def centre_cells(volumes: jax.Array, shift: Axes) -> jax.Array:
     return padded[:, d, h, w]
 
 
-class Block3(nnx.Module):
-    """A residual block: two 3 x 3 x 3 convolutions, or 1, 3, 1 with four times the width (bottleneck)."""
-
-    def __init__(self, cin: int, width: int, stride: int, *, bottleneck: bool, conv: str, norm: str, zero_init: bool,
-                 dtype: DTypeLike, rngs: nnx.Rngs):
-        def convolution(cin: int, cout: int, size: int, stride: int = 1) -> Conv3:
-            return Conv3(cin, cout, (size,) * 3, stride=(stride,) * 3, how=conv, dtype=dtype, rngs=rngs)
-
-        cout = width * 4 if bottleneck else width
-        shapes = [(cin, width, 1, 1), (width, width, 3, stride), (width, cout, 1, 1)] if bottleneck else \
-            [(cin, width, 3, stride), (width, cout, 3, 1)]
-        self.convs = nnx.List([convolution(*shape) for shape in shapes])
-        # With the last norm at zero every block begins as the identity, and deep towers train from the first step.
-        self.norms = nnx.List([NORMS[norm](shape[1], zero_scale=zero_init and i == len(shapes) - 1)
-                               for i, shape in enumerate(shapes)])
-        self.shortcut = convolution(cin, cout, 1, stride) if stride > 1 or cin != cout else None
-        self.shortcut_norm = NORMS[norm](cout) if self.shortcut is not None else None
-
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        y = x
-        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            y = norm(conv(y), train=train)
-            y = y if i == len(self.convs) - 1 else jax.nn.relu(y)
-        if self.shortcut is not None:
-            x = self.shortcut_norm(self.shortcut(x), train=train)
-        return jax.nn.relu(x + y)
-
-
 class ResNet3D(nnx.Module):
     """`(pooled, out) = ResNet3D(**sizes("resnet18"), rngs=rngs)(volumes)`.
 
@@ -194,12 +166,16 @@ class ResNet3D(nnx.Module):
         self.stem_conv = Conv3(channels * math.prod(self.patch), width, kernel, stride=stem_stride, how=conv,
                                dtype=dtype, rngs=rngs)
         self.stem_norm = NORMS[norm](width)
+
+        def convolution(cin: int, cout: int, size: int, stride: int) -> nnx.Module:
+            return Conv3(cin, cout, (size,) * 3, stride=(stride,) * 3, how=conv, dtype=dtype, rngs=rngs)
+
         blocks, cin = [], width
         for stage, count in enumerate(stage_sizes):
             stage_width = width * 2**stage
             for index in range(count):
-                blocks.append(Block3(cin, stage_width, 2 if stage > 0 and index == 0 else 1, bottleneck=bottleneck,
-                                     conv=conv, norm=norm, zero_init=zero_init, dtype=dtype, rngs=rngs))
+                blocks.append(Block(cin, stage_width, 2 if stage > 0 and index == 0 else 1, bottleneck=bottleneck,
+                                    zero_init=zero_init, convolution=convolution, norm=NORMS[norm]))
                 cin = stage_width * 4 if bottleneck else stage_width
         self.blocks = nnx.List(blocks)
         self.width = cin
