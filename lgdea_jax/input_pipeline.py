@@ -189,7 +189,7 @@ class Items:
         for index in range(len(self)):
             for name, value in (first if index == 0 else self._read(index)).items():
                 if isinstance(value, StoredImage):
-                    value = value.read(0, len(value))
+                    value = value.read(0, len(value)).tobytes()
                 arrays[name][index] = value
             if progress:
                 progress()

@@ -35,8 +35,8 @@ class ShardFile:
         """Where `data` begins behind `after`, -1 if nowhere."""
         return self._map.find(data, after)
 
-    def read(self, start: int, offset: int, length: int) -> bytes:
-        """`length` bytes that begin `offset` bytes behind the place `start`, block headers left out.
+    def read(self, start: int, offset: int, length: int) -> np.ndarray:
+        """`length` bytes (uint8) that begin `offset` bytes behind the place `start`, block headers left out.
 
         Raises:
           ValueError: the file ends before.
@@ -60,7 +60,7 @@ class ShardFile:
             out[first:length - last].reshape(whole, _BLOCK - _HEADER)[:] = rows[:, _HEADER:]
         if last:
             out[length - last:] = data[end - last:end]
-        return out.tobytes()
+        return out
 
 
 class StoredImage:
@@ -72,8 +72,8 @@ class StoredImage:
     def __len__(self) -> int:
         return self._length
 
-    def read(self, start: int, stop: int) -> bytes:
-        """Bytes `start` to `stop` of the image."""
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Bytes `start` to `stop` of the image, uint8."""
         return self._file.read(self._start, self._image + start, stop - start)
 
 
@@ -96,7 +96,7 @@ def find_places(path: Path, records: list[tuple[bytes, int, int, int]]) -> np.nd
         if start < 0:
             continue
         try:
-            data = file.read(start, 0, length)
+            data = file.read(start, 0, length).tobytes()
         except ValueError:
             continue
         if zlib.crc32(data) != checksum:
@@ -140,8 +140,8 @@ def _image_start(data: bytes, image_length: int) -> int:
 def without_image(file: ShardFile, place: np.ndarray) -> Record:
     """The record at a known place, its image left empty and unread."""
     start, length, image_start, image_length = (int(value) for value in place)
-    before = file.read(start, 0, image_start)
-    after = file.read(start, image_start + image_length, length - image_start - image_length)
+    before = file.read(start, 0, image_start).tobytes()
+    after = file.read(start, image_start + image_length, length - image_start - image_length).tobytes()
     first, entries = _entries(before)
     kept = before[first:entries[-1][0]]  # The last one is the image's, which goes on behind.
     body = kept + _EMPTY_IMAGE + after

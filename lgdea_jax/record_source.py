@@ -287,7 +287,7 @@ class RecordSource(Sequence[Record]):
     def __getitem__(self, index: int) -> Record:  # type: ignore[override]
         """The record at `index` (negative counts from the end), its image still encoded."""
         record, image = self.parts(index)
-        return dataclasses.replace(record, image=image.read(0, len(image))) if image is not None else record
+        return dataclasses.replace(record, image=image.read(0, len(image)).tobytes()) if image is not None else record
 
     def parts(self, index: int) -> tuple[Record, StoredImage | None]:
         """(the record without its image, where the image is stored); (the whole record, None) if that is not known.
