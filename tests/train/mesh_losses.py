@@ -3,7 +3,7 @@
     python tests/train/mesh_losses.py DATA METHODS MESHES [COORDINATOR NUMBER_OF_PROCESSES PROCESS] [KEY=VALUE...]
 
 METHODS are names by commas; MESHES are DATAxFSDP by commas, for example 8x1,4x2. For each: `losses` of the steps, and
-`gradients`: for every parameter that of the first step, on random directions, over the gradient's global norm.
+`gradients`: for every parameter that of the first step, over the gradient's global norm.
 """
 
 import json
@@ -36,7 +36,7 @@ def losses(config):
         state, metrics = step(state, first if number == 0 else next(batches))
         out.append(float(metrics["loss"]))
         if number == 0:
-            gradients = projected(state["opt"], float(metrics["grad_norm"]))
+            gradients = first_gradients(state["opt"], float(metrics["grad_norm"]))
     batches.close()
     for leaf in jax.tree.leaves(state["aux"]):
         assert len(leaf.sharding.device_set) == mesh.size and (mesh.size == 1 or not leaf.sharding.is_fully_replicated)
@@ -45,18 +45,13 @@ def losses(config):
     return {"losses": out, "gradients": gradients}
 
 
-def projected(opt, norm):
-    """The first step's gradients, from Adam's first moments: two random directions a parameter."""
+def first_gradients(opt, norm):
+    """The first step's gradients over their global norm, from Adam's first moments."""
     flat = {path: leaf for path, leaf in flatten(opt).items() if "/mu/" in f"/{path}/"}
     assert len(flat) > 4
     moments = sharding.whole_on_host(flat)
     scale = (1 - BETA1) * min(1.0, CLIP_NORM / norm) * norm  # The moments hold (1 - beta1) times the clipped gradient.
-    out = {}
-    for path in sorted(moments):
-        rng = np.random.default_rng(len(path))
-        value = np.asarray(moments[path], np.float64)
-        out[path] = [float((value * rng.normal(size=value.shape)).sum() / scale) for _ in range(2)]
-    return out
+    return {path: (np.asarray(moments[path], np.float64) / scale).ravel().tolist() for path in sorted(moments)}
 
 
 def main(argv):
