@@ -38,24 +38,25 @@ def test_the_table_says_what_the_rows_say():
     found = rows()
     lines = lines_of(study.table(found))
     values = np.array([row["metrics"][study.PRIMARY] for row in found if row["arm"] == "silver"])
-    assert lines["`silver`"][:2][0] == "5"
+    assert lines["`silver`"][0] == "5 of 10" and lines["`weak`"][0] == "5"
+    assert lines["`silver` - `scratch`"][0] == "5"
     assert lines["`silver`"][1].startswith(f"{values.mean():.3f} ± {values.std(ddof=1):.3f} [")
-    assert lines["`silver` - `scratch`"][2] == "higher" and float(lines["`silver` - `scratch`"][1]) < 0.05
-    assert lines["`silver` - `reference`"][2] == "within ± 0.03"
+    assert lines["`silver` - `scratch`"][3] == "higher" and float(lines["`silver` - `scratch`"][2]) < 0.05
+    assert lines["`silver` - `reference`"][3] == "within ± 0.03"
     difference = values.mean() - np.mean([row["metrics"][study.PRIMARY] for row in found if row["arm"] == "reference"])
-    assert lines["`silver` - `reference`"][0].startswith(f"{difference:+.3f} [")
+    assert lines["`silver` - `reference`"][1].startswith(f"{difference:+.3f} [")
 
 
 def test_the_table_does_not_claim_what_the_rows_do_not_show():
     level = dict.fromkeys(MEANS, 0.7)
     lines = lines_of(study.table(rows(level, spread=0.03)))
-    assert lines["`silver` - `scratch`"][2] == "no difference shown"
+    assert lines["`silver` - `scratch`"][3] == "no difference shown"
     lines = lines_of(study.table(rows({**MEANS, "reference": 0.88})))
-    assert lines["`silver` - `reference`"][2] == "not within ± 0.03"
+    assert lines["`silver` - `reference`"][3] == "not within ± 0.03"
     lines = lines_of(study.table(rows({**MEANS, "silver": 0.5})))
-    assert lines["`silver` - `scratch`"][2] == "lower"
+    assert lines["`silver` - `scratch`"][3] == "lower"
     lines = lines_of(study.table(rows(seeds=1)))
-    assert lines["`silver` - `scratch`"][2] == "needs two seeds" and lines["`silver`"][0] == "1 of 5"
+    assert lines["`silver` - `scratch`"][3] == "needs two seeds" and lines["`silver`"][0] == "1 of 10"
     with pytest.raises(UserError, match="different subjects"):
         study.table(rows() + rows(subjects="others"))
 
@@ -101,6 +102,16 @@ def test_plan_and_finished_runs(tmp_path, capsys):
     assert "| `silver` | 1 of 2 |" in (tmp_path / "table.md").read_text()
     with pytest.raises(UserError, match="did you mean 'silver'"):
         study.main([f"--out={tmp_path}", "--arms=silvr"])
+
+
+def test_each_arm_has_its_number_of_seeds(tmp_path, capsys):
+    flags = [f"--out={tmp_path}", f"--data={tmp_path / 'none'}", "--plan", "--fresh"]
+    assert study.main(flags) == cli.OK
+    planned = capsys.readouterr().out.splitlines()[1:]
+    for arm, count in study.SEEDS.items():
+        assert [f"  {arm} seed {seed}" in planned for seed in range(count + 1)] == [True] * count + [False]
+    assert study.main([*flags, "--seeds=3"]) == cli.OK
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 3 * len(study.ARMS)
 
 
 def test_label_quality_is_counted_by_hand(phantom_ct_data):
