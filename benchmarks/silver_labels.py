@@ -224,8 +224,8 @@ def table(rows: Sequence[Mapping[str, Any]], quality: Mapping[str, Mapping[str, 
                 "lower" if found.p_two_sided < 0.05 else "no difference shown"
         if math.isnan(found.p_two_sided):
             verdict = "needs two seeds"
-        lines.append(f"| `{one}` - `{other}` | {compared.seeds[0]} | {found.difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}] | "
-                     f"{found.p_two_sided:.3f} | {verdict} |")
+        lines.append(f"| `{one}` - `{other}` | {compared.seeds[0]} | {found.difference:+.3f} [{found.low:+.3f}, "
+                     f"{found.high:+.3f}] | {found.p_two_sided:.3f} | {verdict} |")
     for kind, values in (quality or {}).items():
         lines += ["", f"{kind.capitalize()} labels of the training split against the reference: accuracy "
                   f"{values['accuracy']:.3f}, macro F1 {values['macro_f1']:.3f} where known; {values['unknown']:.1%} "
