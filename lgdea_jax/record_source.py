@@ -7,7 +7,9 @@ TensorFlow or JAX.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import itertools
 import json
 import threading
 import zipfile
@@ -274,7 +276,7 @@ class RecordSource(Sequence[Record]):
         self._places = places
         self._files: dict[int, ShardFile] = {}
         self._shards = tuple(shards)
-        self._ends = np.cumsum([shard.records for shard in shards])
+        self._ends = list(itertools.accumulate(shard.records for shard in shards))
         self._readers: dict[int, Any] = {}
         self._lock = threading.Lock()
 
@@ -282,7 +284,7 @@ class RecordSource(Sequence[Record]):
         return RecordSource, (self._folder, self._shards, self._places)
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> Record:  # type: ignore[override]
         """The record at `index` (negative counts from the end), its image still encoded."""
@@ -330,9 +332,8 @@ class RecordSource(Sequence[Record]):
             index += len(self)
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
-        shard = int(np.searchsorted(self._ends, index, side="right"))
-        start = int(self._ends[shard]) - self._shards[shard].records
-        return shard, index - start
+        shard = bisect.bisect_right(self._ends, index)
+        return shard, index - self._ends[shard] + self._shards[shard].records
 
     def _reader(self, shard: int) -> Any:
         with self._lock:  # grain reads from several threads.
