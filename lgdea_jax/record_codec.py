@@ -110,84 +110,33 @@ def encode_record(record: Record) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class ImageFields:
-    """What a record says of its image alone; attributes as those of `Record`, the image as a view of the record."""
+    """What a record says of its image alone; attributes as those of `Record`."""
 
-    image: bytes | memoryview
+    image: bytes
     image_format: str
     labels: np.ndarray
 
 
 def decode_image_fields(data: bytes) -> ImageFields:
-    """The image and the labels of a record, many times as fast as `decode_record`: for rows without text.
-
-    Walks over the features without building them; the image is a view of `data`, not a copy.
+    """The image and the labels of a record, five times as fast as `decode_record`: for rows without text.
 
     Raises:
       ValueError: the bytes are not such a record.
     """
-    found: dict[bytes, memoryview] = {}
+    from google.protobuf.message import DecodeError
+
     try:
-        # An Example holds its Features in field 1, these hold entries in field 1, each with a key and a Feature.
-        at = _payload(data, 0, 0x0A)[0]
-        while len(found) < len(_IMAGE_KEYS) and at < len(data):
-            at, end = _payload(data, at, 0x0A)
-            if data[at + 1] in _IMAGE_KEY_LENGTHS:
-                start, stop = _payload(data, at, 0x0A)
-                if data[start:stop] in _IMAGE_KEYS:
-                    found[data[start:stop]] = memoryview(data)[slice(*_payload(data, stop, 0x12))]
-            at = end
-        # A Feature is a list of bytes (field 1) or of integers (field 3), and its values are field 1 of the list.
-        image, image_format = (_first_bytes(found[key]) for key in (b"image", b"image_format"))
-        packed = found[b"labels"]
-        packed = packed[slice(*_payload(packed, 0, 0x1A))]
-        labels = _integers(packed[slice(*_payload(packed, 0, 0x0A))]) if len(packed) else []
-        return ImageFields(image, bytes(image_format).decode("utf-8"), np.array(labels, np.int8))
-    except (KeyError, IndexError, OverflowError, UnicodeDecodeError) as error:
+        feature = _example_class().FromString(data).features.feature
+    except DecodeError as error:
+        raise ValueError(f"not a record: {error}") from None
+    if not {"image", "image_format", "labels"} <= feature.keys():
+        raise ValueError("not a record of this schema")
+    try:
+        return ImageFields(feature["image"].bytes_list.value[0],
+                           feature["image_format"].bytes_list.value[0].decode("utf-8"),
+                           np.array(feature["labels"].int64_list.value, np.int8))
+    except IndexError as error:
         raise ValueError(f"not a record of this schema: {error!r}") from None
-
-
-_IMAGE_KEYS = (b"image", b"image_format", b"labels")
-_IMAGE_KEY_LENGTHS = frozenset(map(len, _IMAGE_KEYS))
-
-
-def _payload(data: bytes | memoryview, at: int, tag: int) -> tuple[int, int]:
-    """(start, end) of the length-delimited field with that tag at `at`.
-
-    Raises:
-      ValueError: another field. IndexError: the bytes end before.
-    """
-    if data[at] != tag:
-        raise ValueError("not a record of this schema: unexpected field")
-    at += 1
-    size = data[at]
-    at += 1
-    if size > 127:
-        size, shift, more = size & 127, 7, True
-        while more:
-            byte = data[at]
-            size |= (byte & 127) << shift
-            at, shift, more = at + 1, shift + 7, byte > 127
-    if at + size > len(data):
-        raise IndexError("the record ends too early")
-    return at, at + size
-
-
-def _first_bytes(feature: memoryview) -> memoryview:
-    """The first value of a Feature of bytes."""
-    values = feature[slice(*_payload(feature, 0, 0x0A))]
-    return values[slice(*_payload(values, 0, 0x0A))]
-
-
-def _integers(packed: memoryview) -> list[int]:
-    """Packed int64 values."""
-    values, value, shift = [], 0, 0
-    for byte in packed:
-        value |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            values.append(value - (value >> 63 << 64))
-            value = shift = 0
-    return values
 
 
 def decode_record(data: bytes) -> Record:
