@@ -8,7 +8,7 @@
   DataLoader reads the same JPEG bytes from files, decodes them with PIL into uint8 tensors and batches them. Each side
   is tried with several numbers of workers (ours with threads too) and its best one counts; the turns alternate.
 - `growth`: the same small images (32 px, raw) as data sets of 10,000 and of 1,000,000 records; seconds a batch and the
-  process's own memory (written pages: what lies in the page cache is not its own) while reading shuffled batches.
+  process's own memory (private pages) while reading shuffled batches.
 
 Take the cores for yourself while it runs.
 """
