@@ -3,12 +3,12 @@
     python -m benchmarks.input_pipeline --out=input_pipeline.json
     python -m benchmarks.input_pipeline --out=growth.json --only=growth
 
-- `rate`: 256 px records (JPEG, and raw pixels) to uint8 batches at 224 px. Both sides decode, resize to the letterbox
-  of the model and batch; nothing is augmented. Ours reads ArrayRecord data sets and parses the whole record, labels
-  included; the DataLoader reads the same JPEG bytes from files, decodes them with PIL and batches arrays. Each side is
-  tried with several numbers of workers (ours with threads too) and its best one counts; the turns alternate.
+- `rate`: 256 px records (JPEG, and raw pixels) to shuffled uint8 batches at 256 px: records are built at the model's
+  size, so neither side resizes, and nothing is augmented. Ours reads ArrayRecord data sets, images and labels; the
+  DataLoader reads the same JPEG bytes from files, decodes them with PIL into uint8 tensors and batches them. Each side
+  is tried with several numbers of workers (ours with threads too) and its best one counts; the turns alternate.
 - `growth`: the same small images (32 px, raw) as data sets of 10,000 and of 1,000,000 records; seconds a batch and the
-  process's memory (proportional set size) while reading shuffled batches.
+  process's own memory (private pages) while reading shuffled batches.
 
 Take the cores for yourself while it runs.
 """
@@ -34,7 +34,7 @@ import numpy as np
 
 from lgdea_jax import cli
 
-BATCH, SIDE, MODEL_SIDE = 64, 256, 224
+BATCH, SIDE = 64, 256
 GROWTH = (10_000, 1_000_000)
 GROWTH_SIDE = 32
 
@@ -110,7 +110,7 @@ def our_batches(folder: Path, count: int, side: int, *, workers: int, threads: i
 
 
 def their_batches(folder: Path, *, workers: int) -> Iterator[Any]:
-    """A DataLoader over the JPEG files: PIL decodes and resizes, arrays are stacked into a tensor."""
+    """A DataLoader over the JPEG files: PIL decodes them, tensors are stacked into a batch."""
     torch = cli.require("torch", "test", "the comparison")
     from PIL import Image
 
@@ -123,8 +123,7 @@ def their_batches(folder: Path, *, workers: int) -> Iterator[Any]:
 
         def __getitem__(self, index: int) -> Any:
             with Image.open(paths[index]) as image:
-                small = image.resize((MODEL_SIDE, MODEL_SIDE), Image.Resampling.BILINEAR)
-            return torch.from_numpy(np.array(small)), torch.zeros(14, dtype=torch.int8)
+                return torch.from_numpy(np.array(image)), torch.zeros(14, dtype=torch.int8)
 
     loader = torch.utils.data.DataLoader(
         Files(), batch_size=BATCH, shuffle=True, num_workers=workers, drop_last=True,
@@ -172,7 +171,7 @@ def child(kind: str, folder: str, workers: str, threads: str, seconds: str) -> N
     if kind == "torch":
         value = rate(lambda: their_batches(path / "files", workers=int(workers)), float(seconds))
     else:
-        value = rate(lambda: our_batches(path / kind, records, MODEL_SIDE, workers=int(workers), threads=int(threads)),
+        value = rate(lambda: our_batches(path / kind, records, SIDE, workers=int(workers), threads=int(threads)),
                      float(seconds))
     print(json.dumps(value))
 

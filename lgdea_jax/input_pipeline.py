@@ -1,8 +1,9 @@
 """From records to fixed-shape batches: pairs, unpaired images and unpaired reports, with exact resume.
 
-Everything random (shuffle, mixture, augmentation) and the batching happen at the level of grain's indexable
-`MapDataset`, so that batch number n is a pure function of (config, n): the order is the same for any number of worker
-processes, every process of a run takes its own rows of each global batch, and the whole state is one step number.
+Batch number n is a pure function of (config, n): the order (`order.py`), the mixture and what augmentation draws are
+computed from the positions of its rows. So the order is the same for any number of worker processes, every process of
+a run takes its own rows of each global batch, and the whole state is one step number. A batch is made in one step, its
+rows read and decoded into the arrays that are handed on; grain reads whole batches ahead, in threads or processes.
 
 A batch is a dict of streams, each a dict of arrays with the stream's rows first:
   pairs    image [B, S, S] uint8 (volumes: [B, D, H, W, 1] float32, windowed),
@@ -27,7 +28,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from lgdea_jax import record_source, records
+from lgdea_jax import order, record_source, records
 from lgdea_jax.cli import UserError, choose
 from lgdea_jax.data_plan import STREAMS
 from lgdea_jax.findings.vocabulary import FINDINGS
@@ -151,78 +152,139 @@ class Items:
         return len(self._row)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        item = self.stored(index)
+        item = {name: values[0] for name, values in self.read(np.array([index])).items()}
         if "volume" in item:
             item["image"] = self.volume.prepare(item.pop("volume"))
         return item
 
-    def stored(self, index: int) -> dict[str, Any]:
-        """The item with its volume, if it has one, as it is stored: `volume` (bytes) in the place of `image`."""
-        if self._cache is not None:
-            return {name: values[index] for name, values in self._cache.items()}
-        return self._read(index)
+    def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Several items, each array with the items first; the arrays are the caller's own.
 
-    def _read(self, index: int) -> dict[str, Any]:
-        row, stored = int(self._row[index]), None
+        Volumes are left as they are stored, so that a random crop decodes only what it sees: `volume`, an object array
+        of bytes or `StoredImage`, stands in the place of `image`.
+
+        Args:
+          indices: int64 [n], n > 0.
+
+        Raises:
+          ValueError: a record or its image is damaged.
+        """
+        if self._cache is not None:
+            return {name: values[indices] for name, values in self._cache.items()}
+        items = {"index": (self._first + indices).astype(np.int32), "study": self._study[indices],
+                 "labels": np.full([len(indices), self._num_labels], records.MISSING, np.int8)}
+        theirs, ours = self._label_columns
+        for place, row in enumerate(self._row[indices].tolist()):
+            try:
+                labels, content = self._read_row(row)
+            except ValueError as error:  # The row says which record it is, and nothing about the patient.
+                raise ValueError(f"record {row} of {self._records!r}: {error}") from error
+            items["labels"][place, ours] = labels[theirs]
+            for name, value in content.items():
+                if name not in items:
+                    items[name] = _room(value, len(indices))
+                items[name][place] = value
+        return items
+
+    def _read_row(self, row: int) -> tuple[np.ndarray, dict[str, Any]]:
+        """(labels of the data set, image or stored volume and text) of one record."""
+        content: dict[str, Any] = {}
+        stored = None
         if self._with_text or self.volume is not None:
             record, stored = self._records.parts(row)
         else:
             record = self._records.image_fields(row)
-        item = {"index": np.asarray(self._first + index, np.int32), "study": self._study[index]}
-        labels = np.full([self._num_labels], records.MISSING, np.int8)
-        theirs, ours = self._label_columns
-        labels[ours] = record.labels[theirs]
-        item["labels"] = labels
         if self._with_image and self.volume is not None:
-            item["volume"] = record.image if stored is None else stored
+            content["volume"] = record.image if stored is None else stored
         elif self._with_image:
-            image = decode_image(record.image, record.image_format)
-            item["image"] = letterbox(image, self._image_size)
+            content["image"] = letterbox(decode_image(record.image, record.image_format), self._image_size)
         if self._with_text:
-            item |= encode_text(record, self._view, self._tokenizer)
-        return item
+            content |= encode_text(record, self._view, self._tokenizer)
+        return record.labels, content
 
     def _read_all(self, progress: Callable[[], None] | None) -> dict[str, np.ndarray]:
-        first = self._read(0)
-        arrays = {name: np.empty(len(self), object) if isinstance(value, bytes | StoredImage) else
-                  np.empty([len(self), *value.shape], value.dtype) for name, value in first.items()}
+        arrays: dict[str, np.ndarray] = {}
         for index in range(len(self)):
-            for name, value in (first if index == 0 else self._read(index)).items():
+            for name, (value,) in self.read(np.array([index])).items():
                 if isinstance(value, StoredImage):
                     value = value.read(0, len(value)).tobytes()
+                if index == 0:
+                    arrays[name] = _room(value, len(self))
                 arrays[name][index] = value
             if progress:
                 progress()
         return arrays
 
 
-class _Stored(Sequence[dict[str, Any]]):
-    """`Items` with their volumes still compressed: a random crop decodes only what it sees."""
+def _room(value: Any, count: int) -> np.ndarray:
+    """An array for `count` values like this one; of objects for what is no array."""
+    if isinstance(value, np.ndarray | np.generic):
+        return np.empty([count, *value.shape], value.dtype)
+    return np.empty(count, object)
 
-    def __init__(self, items: Items) -> None:
-        self._items = items
+
+class _Stream:
+    """One stream's part of the batch at a step: this process's rows, mixed, shuffled and augmented; picklable.
+
+    Args:
+      parts: items with their weights in the mixture, none of them empty.
+      global_rows: of a batch; rows: those of them that this process reads.
+      augment: random transform of one item.
+      seed: any integers; what is drawn depends on them and on the position alone.
+    """
+
+    def __init__(
+        self, parts: Sequence[tuple[Items, float]], *, global_rows: int, rows: slice,
+        augment: Augment | VolumeAugment, seed: Sequence[int],
+    ) -> None:
+        self._items, self._weights = [items for items, _ in parts], [weight for _, weight in parts]
+        self._global_rows, self._rows = global_rows, np.arange(rows.start, rows.stop)
+        self._augment = augment
+        self._augment_key, *self._keys = np.random.SeedSequence(seed).generate_state(1 + len(parts), np.uint64).tolist()
+
+    def at(self, step: int) -> dict[str, np.ndarray]:
+        """The arrays of this stream in the batch of that step."""
+        positions = step * self._global_rows + self._rows
+        part, place = order.mixed(positions, self._weights)
+        batch: dict[str, np.ndarray] = {}
+        for number, items in enumerate(self._items):
+            slots = np.flatnonzero(part == number)
+            if not len(slots):
+                continue
+            found = items.read(order.shuffled(place[slots], len(items), self._keys[number]))
+            if len(slots) == len(positions):
+                batch = found
+                break
+            for name, values in found.items():
+                if name not in batch:
+                    batch[name] = _room(values[0], len(positions))
+                batch[name][slots] = values
+        return self._randomised(batch, order.generators(positions, self._augment_key))
+
+    def _randomised(self, batch: dict[str, Any], generators: Iterator[np.random.Generator]) -> dict[str, np.ndarray]:
+        """`batch` with every row augmented; images in their places, volumes and tokens change their shape."""
+        out = {name: values for name, values in batch.items() if name not in ("volume", "tokens")}
+        names = [name for name in ("image", "volume", "tokens") if name in batch]
+        for slot, generator in enumerate(generators):
+            item = self._augment.random_map({name: batch[name][slot] for name in names}, generator)
+            for name, value in item.items():
+                if name not in out:
+                    out[name] = _room(value, len(self._rows))
+                out[name][slot] = value
+        return out
+
+
+class _Batches(Sequence[dict[str, dict[str, np.ndarray]]]):
+    """Batches by step number, as grain reads them."""
+
+    def __init__(self, streams: Mapping[str, _Stream]) -> None:
+        self._streams = streams
 
     def __len__(self) -> int:
-        return len(self._items)
+        return _STEPS
 
-    def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]
-        return self._items.stored(index)
-
-
-class _ProcessRows(grain.MapDataset):
-    """This process's rows of every global batch, in order."""
-
-    def __init__(self, parent: grain.MapDataset, *, global_rows: int, rows: slice) -> None:
-        super().__init__(parent)
-        self._global, self._start, self._local = global_rows, rows.start, rows.stop - rows.start
-
-    def __len__(self) -> int:
-        # Without end, and equally long for every stream: grain zips only what is.
-        return _STEPS * self._local
-
-    def __getitem__(self, index: int) -> Any:
-        step, row = divmod(index, self._local)
-        return self._parent[step * self._global + self._start + row]
+    def __getitem__(self, step: int) -> dict[str, dict[str, np.ndarray]]:  # type: ignore[override]
+        return {name: stream.at(step) for name, stream in self._streams.items()}
 
 
 def make_batches(
@@ -237,6 +299,9 @@ def make_batches(
       rows_of: global rows -> the slice that this process reads.
       augment: random transform of one item.
       seed: of shuffles, mixtures and augmentation.
+
+    Raises:
+      UserError: a stream has rows in the batch and no items.
     """
     streams = {}
     for number, stream in enumerate(STREAMS):
@@ -245,29 +310,9 @@ def make_batches(
         parts = [(part, weight) for part, weight in items[stream] if len(part)]
         if not parts:
             raise UserError(f"batch.{stream} is {sizes[stream]} but there are no {stream} to train on")
-        first_seed = seed * 1009 + number * 101
-        sources = [_Stored(part) if part.volume is not None else part for part, _ in parts]
-        datasets = [grain.MapDataset.source(source).seed((first_seed + i) % 2**32).shuffle().repeat()
-                    for i, source in enumerate(sources)]
-        dataset = datasets[0]
-        if len(datasets) > 1:
-            total = sum(weight for _, weight in parts)
-            dataset = grain.MapDataset.mix(datasets, [weight / total for _, weight in parts])
-        dataset = dataset.seed((first_seed + 50) % 2**32).random_map(augment)
-        rows = rows_of(sizes[stream])
-        dataset = _ProcessRows(dataset, global_rows=sizes[stream], rows=rows)
-        streams[stream] = dataset.batch(rows.stop - rows.start)
-    return grain.experimental.ZipMapDataset(tuple(streams.values())).map(_Named(tuple(streams)))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Named(grain.transforms.Map):
-    """Gives the zipped streams their names; a class, because worker processes must be able to copy it."""
-
-    names: tuple[str, ...]
-
-    def map(self, parts: tuple[Any, ...]) -> dict[str, Any]:
-        return dict(zip(self.names, parts, strict=True))
+        streams[stream] = _Stream(parts, global_rows=sizes[stream], rows=rows_of(sizes[stream]), augment=augment,
+                                  seed=(seed % 2**64, number))
+    return grain.MapDataset.source(_Batches(streams))
 
 
 def iterate(batches: grain.MapDataset, *, start: int, workers: int, threads: int) -> Iterator[dict[str, Any]]:

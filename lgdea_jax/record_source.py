@@ -7,7 +7,9 @@ TensorFlow or JAX.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import itertools
 import json
 import threading
 import zipfile
@@ -274,15 +276,15 @@ class RecordSource(Sequence[Record]):
         self._places = places
         self._files: dict[int, ShardFile] = {}
         self._shards = tuple(shards)
-        self._ends = np.cumsum([shard.records for shard in shards])
-        self._readers: dict[int, Any] = {}
+        self._ends = list(itertools.accumulate(shard.records for shard in shards))
+        self._readers: dict[int, tuple[Any, threading.Lock]] = {}
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
         return RecordSource, (self._folder, self._shards, self._places)
 
     def __len__(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+        return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> Record:  # type: ignore[override]
         """The record at `index` (negative counts from the end), its image still encoded."""
@@ -297,7 +299,7 @@ class RecordSource(Sequence[Record]):
         shard, row = self._locate(index)
         place = self._places[index] if self._places is not None else None
         if place is None or place[0] < 0:
-            return decode_record(self._reader(shard).read([row])[0]), None
+            return decode_record(self._read(shard, row)), None
         with self._lock:
             if shard not in self._files:
                 self._files[shard] = ShardFile(self._folder / self._shards[shard].file)
@@ -320,8 +322,7 @@ class RecordSource(Sequence[Record]):
         Raises:
           IndexError: out of range.
         """
-        shard, row = self._locate(index)
-        return self._reader(shard).read([row])[0]
+        return self._read(*self._locate(index))
 
     def _locate(self, index: int) -> tuple[int, int]:
         """(shard, row in it) of a record."""
@@ -330,16 +331,24 @@ class RecordSource(Sequence[Record]):
             index += len(self)
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
-        shard = int(np.searchsorted(self._ends, index, side="right"))
-        start = int(self._ends[shard]) - self._shards[shard].records
-        return shard, index - start
+        shard = bisect.bisect_right(self._ends, index)
+        return shard, index - self._ends[shard] + self._shards[shard].records
 
-    def _reader(self, shard: int) -> Any:
+    def _read(self, shard: int, row: int) -> bytes:
+        reader, lock = self._reader(shard)
+        # Not `read([row])`: that takes time in proportion to the records of the shard.
+        with lock:
+            reader.seek(row)
+            return reader.read()
+
+    def _reader(self, shard: int) -> tuple[Any, threading.Lock]:
+        """The reader of a shard, and the lock of its position."""
         with self._lock:  # grain reads from several threads.
             if shard not in self._readers:
                 from array_record.python.array_record_module import ArrayRecordReader
 
                 # Without read-ahead: access is random, and the buffers of many shards would add up.
-                self._readers[shard] = ArrayRecordReader(str(self._folder / self._shards[shard].file),
-                                                         "readahead_buffer_size:0,max_parallelism:0")
+                reader = ArrayRecordReader(str(self._folder / self._shards[shard].file),
+                                           "readahead_buffer_size:0,max_parallelism:0")
+                self._readers[shard] = reader, threading.Lock()
             return self._readers[shard]

@@ -41,7 +41,8 @@ def encode_image(array: np.ndarray, encoding: str) -> bytes:
     if encoding == "png":
         Image.fromarray(array).save(buffer, "PNG", compress_level=3)
     else:
-        Image.fromarray(array).save(buffer, "JPEG", quality=95)
+        # Huffman tables of its own: equal pixels in fewer bytes, which are decoded in less time.
+        Image.fromarray(array).save(buffer, "JPEG", quality=95, optimize=True)
     return buffer.getvalue()
 
 

@@ -1,9 +1,12 @@
 """Batches as a function of the step number: order, processes, rows of a process, mixtures, what a row holds."""
 
+import itertools
 import pickle
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lgdea_jax import cli, data_plan, input_pipeline, record_source, records
 from lgdea_jax.cli import UserError
@@ -138,6 +141,35 @@ def test_processes_read_their_own_rows(make_items, augment):
         joined = {stream: {name: np.concatenate([half[n][stream][name] for half in halves])
                            for name in whole[n][stream]} for stream in whole[n]}
         assert_equal(joined, whole[n])
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 50), st.integers(1, 4), st.lists(st.integers(1, 11), max_size=3), st.booleans())
+def test_any_threads_start_and_split_give_the_same_batches(make_items, augment, start, threads, cuts, cache):
+    items = [(make_items(range(8), cache=cache), 2.0), (make_items(range(8, 30), cache=cache), 1.0)]
+
+    def batches(rows_of):
+        return make_batches({"pairs": items}, sizes={"pairs": 12, "images": 0, "reports": 0}, rows_of=rows_of,
+                            augment=augment, seed=5)
+
+    whole = [batches(lambda rows: slice(0, rows))[start + n] for n in range(2)]
+    edges = [0, *sorted(set(cuts)), 12]
+    parts = [take(batches(lambda rows, a=a, b=b: slice(a, b)), start, 2, threads=threads)
+             for a, b in itertools.pairwise(edges)]
+    for n, batch in enumerate(whole):
+        joined = {name: np.concatenate([part[n]["pairs"][name] for part in parts]) for name in batch["pairs"]}
+        assert_equal({"pairs": joined}, batch)
+
+
+def test_a_damaged_image_is_named_by_its_row(make_items, monkeypatch):
+    def damaged(data, image_format):
+        raise ValueError("a png image cannot be decoded: broken")
+
+    items = make_items([5, 3], cache=False)
+    monkeypatch.setattr(input_pipeline, "decode_image", damaged)
+    with pytest.raises(ValueError, match=r"record 3 of RecordSource\(.*broken") as caught:
+        items[1]
+    assert "phantom-" not in str(caught.value).replace(str(items._records._folder), "")
 
 
 def test_mixtures_follow_their_weights(make_items, augment):

@@ -1,13 +1,16 @@
 """Record <-> bytes: nothing is lost, and TFDS reads and writes the same."""
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.datasets.spec import features, from_example, to_example
-from lgdea_jax.record_codec import decode_record, encode_record
+from lgdea_jax.record_codec import decode_image_fields, decode_record, encode_record
+from lgdea_jax.record_source import open_records
 from lgdea_jax.records import ADDED, READABLE_VERSIONS, SCHEMA_VERSION, Record
 from tests.records.make import assert_equal, records
 
@@ -31,6 +34,23 @@ def test_tfds_reads_ours_and_we_read_theirs(record):
     spec = features(tuple("abc")[:len(record.labels)])
     assert_equal(record, from_example(spec.deserialize_example_np(encode_record(record))))
     assert_equal(record, decode_record(spec.serialize_example(spec.encode_example(to_example(record)))))
+
+
+@QUICK
+@given(records())
+def test_image_fields_are_those_of_the_record(record):
+    fields = decode_image_fields(encode_record(record))
+    assert (fields.image, fields.image_format) == (record.image, record.image_format)
+    assert fields.labels.dtype == np.int8 and fields.labels.tolist() == record.labels.tolist()
+
+
+def test_records_are_found_in_any_order_from_several_threads(phantom_data):
+    source = open_records(phantom_data, "train")
+    expected = [record.study_id for record in source]
+    order = np.random.default_rng(0).integers(len(source), size=400).tolist()
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda row: source[row].study_id, order)) == [expected[row] for row in order]
+    assert len(set(expected)) == len(expected)
 
 
 def test_the_spec_has_every_field_of_the_record():
