@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.study_report import p_text
 from benchmarks.study_runs import Job, Journal, exits_on_sigterm, only_one, run_jobs, usable_cores
 from benchmarks.study_statistics import Cell, compare, mean_interval, read_results
 from lgdea_jax import cli, record_source
@@ -225,7 +226,7 @@ def table(rows: Sequence[Mapping[str, Any]], quality: Mapping[str, Mapping[str, 
         if math.isnan(found.p_two_sided):
             verdict = "needs two seeds"
         lines.append(f"| `{one}` - `{other}` | {compared.seeds[0]} | {found.difference:+.3f} [{found.low:+.3f}, "
-                     f"{found.high:+.3f}] | {found.p_two_sided:.3f} | {verdict} |")
+                     f"{found.high:+.3f}] | {p_text(found.p_two_sided)} | {verdict} |")
     for kind, values in (quality or {}).items():
         lines += ["", f"{kind.capitalize()} labels of the training split against the reference: accuracy "
                   f"{values['accuracy']:.3f}, macro F1 {values['macro_f1']:.3f} where known; {values['unknown']:.1%} "

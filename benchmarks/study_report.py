@@ -217,7 +217,7 @@ def comparisons(cells: Sequence[StudyCell], questions: Sequence[Question]) -> li
             result = found[name].result
             seeds = found[name].seeds
             rows.append((METRICS[name], _number(result.difference, sign=True),
-                         _range(result.low, result.high, sign=True), _p(adjusted[name]), _p(plain[name]),
+                         _range(result.low, result.high, sign=True), p_text(adjusted[name]), p_text(plain[name]),
                          f"{seeds[0]}, paired" if a.pairs == b.pairs else f"{seeds[0]} and {seeds[1]}"))
         blocks.append(Block(f"{question.title}: {a.name} minus {b.name}", (),
                             ("metric", "difference", "95% interval", "p (Holm)", "plain p (Holm)", "seeds"),
@@ -301,7 +301,8 @@ def _range(low: float, high: float, *, digits: int = 3, sign: bool = False) -> s
     return f"[{_number(low, digits=digits, sign=sign)}, {_number(high, digits=digits, sign=sign)}]"
 
 
-def _p(value: float) -> str:
+def p_text(value: float) -> str:
+    """A p-value for tables; "-" for NaN."""
     return "-" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 

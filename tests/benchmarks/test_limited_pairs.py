@@ -69,7 +69,7 @@ def test_what_the_methods_read():
     assert sizes == {**dict.fromkeys(lp.known_methods(), (0, 0)), "lgdea_pairs": (0, 32), **both}
     assert of("oracle", 0.05)["memory"]["truth"] and of("lgdea", 0.05)["memory"]["truth"]
     everything = of("lgdea_pairs", 1.0)
-    assert everything["batch"] == {"pairs": 32, "images": 0, "reports": 0} and "memory" not in everything
+    assert everything["batch"] == {"pairs": 64, "images": 0, "reports": 0} and "memory" not in everything
 
 
 def test_a_key_is_what_decides_the_numbers():
