@@ -1,13 +1,14 @@
 """Where the time goes when `lgdea_jax.predict` scores many images, and whether its memory stays flat.
 
     python -m benchmarks.predict --checkpoint=RUN
+    python -m benchmarks.predict --random=quick_start
     python -m benchmarks.predict --random=S/16
     python -m benchmarks.predict --random=B/16 --images=100
 
 Writes phantom radiographs of 64 to 512 px (PNG and JPEG, and one broken file) to a temporary folder and runs the
-command's own loop on them. --random takes an untrained ViT of that variant at 224 px instead of a run: the time does
-not depend on the weights. "in the model" is the share of the loop's time that is spent in the model's calls,
-compilation left out; the rest is waiting for files and writing results.
+command's own loop on them. --random takes an untrained ViT of that variant at 224 px instead of a run, or the tiny
+tower of configs/phantom.py (quick_start): the time does not depend on the weights. "in the model" is the share of the
+loop's time that is spent in the model's calls, compilation left out; the rest is waiting for files and writing results.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ def main(argv: list[str]) -> int:
                         epilog="\n\n".join(__doc__.split("\n\n")[2:]))
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--checkpoint", metavar="RUN", help="run directory of lgdea_jax.train")
-    model.add_argument("--random", metavar="VARIANT", help="an untrained ViT at 224 px: S/16, B/16, ...")
+    model.add_argument("--random", metavar="VARIANT",
+                       help="an untrained ViT at 224 px: S/16, B/16, ...; or quick_start, at 64 px")
     parser.add_argument("--images", type=_positive, default=1000, metavar="N", help="number of images (default: 1000)")
     parser.add_argument("--batch_size", type=_positive, default=32, metavar="N", help="images of a call (default: 32)")
-    parser.add_argument("--threads", type=_positive, default=2, metavar="N", help="that read files (default: 2)")
+    parser.add_argument("--threads", type=int, default=0, metavar="N",
+                        help="that read files (default: 0, one a core)")
     parser.add_argument("--share", type=float, default=0.9, help="of the time in the model that is asked for (0.9)")
     args = parser.parse_args(argv)
     loaded = predict.load(args.checkpoint, batch_size=args.batch_size) if args.checkpoint else random_model(
@@ -99,21 +102,25 @@ def write_images(folder: Path, count: int) -> list[str]:
 
 
 def random_model(variant: str, batch_size: int) -> predict.Model:
-    """An untrained CLIP model: a ViT of `variant` at 224 px and a tiny text tower."""
+    """An untrained CLIP model: a ViT of `variant` at 224 px and a tiny text tower, or the towers of the quick start."""
     from lgdea_jax import assemble
     from lgdea_jax.findings import prompts
     from lgdea_jax.findings.vocabulary import LABELLED
     from lgdea_jax.predictor import Predictor
     from lgdea_jax.preprocess.text import train_tokenizer
 
-    config = cli.read_config("configs/common.py")
+    if variant == "quick_start":
+        config = cli.read_config("configs/phantom.py")
+    else:
+        config = cli.read_config("configs/common.py")
+        config.model.image.vit.variant = variant
+        config.model.text.bert.variant = "XS"
     config.method = "clip"
-    config.model.image.vit.variant = variant
-    config.model.text.bert.variant = "XS"
     tokenizer = train_tokenizer([text for name in LABELLED for text in prompts.positive_prompts(name)], 2000)
     sizes = {"vocab_size": tokenizer.vocab_size, "num_labels": 0}
     graphdef, _ = assemble.abstract_model(config, **sizes)
-    spec = {"transform": "grey8@1+letterbox@1:224", "step": 0, "config": config.to_dict(), "label_names": []}
+    spec = {"transform": f"grey8@1+letterbox@1:{config.image.size}", "step": 0, "config": config.to_dict(),
+            "label_names": []}
     return predict.Model(Predictor(config=config, params=assemble.initial_params(config, seed=0, **sizes),
                                    graphdef=graphdef, tokenizer=tokenizer, spec=spec, batch_size=batch_size))
 

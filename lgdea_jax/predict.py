@@ -1,4 +1,4 @@
-"""A trained model on your own images: scores for findings or free text, embeddings, heatmaps. Research use only.
+"""A trained model on your own images or CT volumes: scores for findings or text, heatmaps. Research use only.
 
     python -m lgdea_jax.predict --checkpoint=RUN IMAGE... --prompt="Pleural Effusion" --prompt="TEXT" --out=OUT
 
@@ -6,14 +6,19 @@
     model = load("RUN")
     model.scores(["a.png", "b.dcm"], ["Pleural Effusion", "nodule in the left upper lobe"])  # float32 [2, 2]
 
-IMAGE is a PNG, JPEG or DICOM file, a folder or a pattern. The checkpoint is enough: no data set is needed.
+IMAGE is a PNG, JPEG or DICOM file, a folder or a pattern; for a model of CT volumes a NIfTI or .npz file, or a folder
+with the slices of a DICOM series. The checkpoint is enough: no data set is needed, and volumes are brought into the
+geometry that is stored in it.
 
 - A prompt that names a finding of the vocabulary is asked for with its ensemble of prompts, as the evaluators do it;
   any other text is asked for as it stands, and its score is the plain similarity. Scores order images for one prompt;
   they are no probabilities and do not compare between prompts.
 - With --calibration=FILE (made by `python -m lgdea_jax.calibrate`) findings get probabilities as well. They hold for
   images like those of the calibration, with the same share of positives.
-- Warnings say where an image is unlike the training images (`image_statistics.py`): a net with wide meshes.
+- Warnings say where an image is unlike the training images (`image_statistics.py`), or a volume unlike a chest CT in
+  its Hounsfield units or its extent (`predict_volumes.py`): a net with wide meshes.
+- The heatmap of a prompt on a volume is shown over the axial slice that holds its highest value, in a lung or a
+  mediastinal window as the prompt asks for (--window).
 
 OUT/scores.csv, OUT/predictions.json, and where asked for OUT/embeddings.npy (rows as in scores.csv) and OUT/heatmaps.
 What could not be read stands in OUT/rejected.csv with its reason; the exit status is then 3. RESEARCH USE ONLY, NOT A
@@ -22,17 +27,21 @@ MEDICAL DEVICE.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import dataclasses
 import difflib
 import json
 import logging
+import math
 import os
 import re
 import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +49,12 @@ import numpy as np
 
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError
-from lgdea_jax.predict_inputs import Picture, Reader, Rejected, find_images, read_ahead
+from lgdea_jax.io.volumes import NO_HEADER, VolumeHeader
+from lgdea_jax.overlay import Overlay, draw
+from lgdea_jax.predict_inputs import Picture, ReadAhead, Reader, Rejected, find_images, reading_threads
+from lgdea_jax.predict_volumes import WINDOWS, Scan, Volume, VolumeReader, find_volumes, slice_overlay, window_of
+
+__all__ = ["Asked", "Model", "Volume", "load"]
 
 RESEARCH_ONLY = "Research use only, not a medical device."
 SCORES, REJECTED, PREDICTIONS = "scores.csv", "rejected.csv", "predictions.json"
@@ -82,15 +96,15 @@ class Asked:
 
 
 class Model:
-    """A run's model for images that come as files, arrays or PIL images. See `load`.
+    """A run's model for images that come as files, arrays or PIL images, or volumes as files or `Volume`s. See `load`.
 
     Attributes:
       predictor: the model as functions of arrays.
       spec: the checkpoint's.
     """
 
-    def __init__(self, predictor: Any, *, threads: int = 2) -> None:
-        self.predictor, self.spec, self._threads = predictor, predictor.spec, threads
+    def __init__(self, predictor: Any) -> None:
+        self.predictor, self.spec = predictor, predictor.spec
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -99,10 +113,22 @@ class Model:
 
         return tuple(name for name in self.spec.get("label_names", ()) if name in LABELLED)
 
-    def reader(self, *, keep_grey: bool = False) -> Reader:
-        """What makes pictures for this model."""
+    @property
+    def volumes(self) -> bool:
+        """Whether the model reads CT volumes."""
+        return not isinstance(self.predictor.frame, int)
+
+    def reader(self, *, keep: bool = False, header: VolumeHeader = NO_HEADER) -> Reader | VolumeReader:
+        """What makes pictures or scans for this model.
+
+        Args:
+          keep: with their originals, for overlays.
+          header: what .npz volumes do not say of themselves.
+        """
+        if self.volumes:
+            return VolumeReader(self.predictor.frame, header, keep)
         return Reader(self.predictor.image_size, int(self.spec.get("record_size", 0)),
-                      self.spec.get("image_statistics") or {}, keep_grey)
+                      self.spec.get("image_statistics") or {}, keep)
 
     def ask(self, prompts: Sequence[str], *, together: Sequence[str] = ()) -> Asked:
         """Encodes prompts once, for any number of images.
@@ -125,7 +151,8 @@ class Model:
         everything = tuple(dict.fromkeys(finding for finding in (*together, *findings) if finding))
         scoring, context = self.predictor.scoring, self.predictor.prompt_context
         needed = (0,) if scoring == "positive" else (0, 1)
-        ensembles = {(finding, which): default_prompts(finding)[which] for finding in everything for which in needed}
+        ensembles = {(finding, which): default_prompts(finding, style=self.predictor.style)[which]
+                     for finding in everything for which in needed}
         free = {prompt: (prompt,) for prompt, finding in zip(prompts, findings) if not finding}
         texts = list(dict.fromkeys(text for group in (*ensembles.values(), *free.values()) for text in group))
         encoded = self.predictor.texts([wording.in_context(text, context) for text in texts],
@@ -146,7 +173,8 @@ class Model:
         """float32 [N, P]: how well each prompt fits each image; larger fits better.
 
         Args:
-          images: a path, array or PIL image, or several. Arrays are [h, w] or [h, w, 3 or 4]; larger is brighter.
+          images: a path, array or PIL image, or several. Arrays are [h, w] or [h, w, 3 or 4]; larger is brighter. A
+            model of volumes takes paths of files or of folders with a DICOM series, and `Volume`s.
           prompts: names of findings (asked for with their prompt ensembles) or free text; or what `ask` returned.
 
         Raises:
@@ -161,6 +189,8 @@ class Model:
 
     def heatmaps(self, images: Any, prompts: Sequence[str] | Asked) -> list[np.ndarray]:
         """float32 [P, height, width] for each image, in its original pixels; arguments as of `scores`.
+
+        Of a volume [P, depth, height, width] in its original voxels, NaN where the model saw nothing.
 
         Raises:
           UserError: a model that cannot ground, or an image that cannot be read.
@@ -181,26 +211,53 @@ class Model:
             raise UserError(f"the method {self.spec['config']['method']} cannot ground: no heatmaps")
         return out["patches"]
 
-    def heatmap(self, picture: Picture, patches: np.ndarray, asked: Asked) -> np.ndarray:
-        """float32 [P, height, width] of one picture with its patches [L, Q]."""
-        from lgdea_jax.preprocess.image import Letterbox
+    def grids(self, patches: np.ndarray, asked: Asked) -> np.ndarray:
+        """float32 [P, *grid]: what each prompt finds in each patch, of patches [L, Q].
 
+        Raises:
+          UserError: the method has no queries.
+        """
         if asked.queries is None:
             raise UserError(f"the method {self.spec['config']['method']} cannot ground: no heatmaps")
-        geometry = Letterbox.of(picture.shape, self.predictor.image_size, picture.stored)
-        grids = (patches @ asked.queries.T).T.reshape(len(asked.prompts), *self.predictor.grid)
+        return (patches @ asked.queries.T).T.reshape(len(asked.prompts), *self.predictor.grid)
+
+    def heatmap(self, picture: Picture | Scan, patches: np.ndarray, asked: Asked) -> np.ndarray:
+        """float32 [P, height, width] of one picture with its patches [L, Q], [P, depth, height, width] of a scan."""
+        from lgdea_jax.evaluators.volumes import VolumeGeometry
+        from lgdea_jax.preprocess.image import Letterbox
+
+        grids = self.grids(patches, asked)
+        geometry: Any
+        if isinstance(picture, Scan):
+            geometry = VolumeGeometry(self.predictor.frame.map(picture.shape, picture.spacing))
+        else:
+            geometry = Letterbox.of(picture.shape, self.predictor.image_size, picture.stored)
         return np.stack([geometry.heatmap(grid, patch_offset=self.predictor.patch_offset) for grid in grids])
 
-    def _run(self, images: Any) -> Iterator[tuple[list[Picture], dict[str, np.ndarray]]]:
+    def _run(self, images: Any) -> Iterator[tuple[list[Any], dict[str, np.ndarray]]]:
         sources = [(source, str(source) if isinstance(source, (str, os.PathLike)) else f"image {number}")
                    for number, source in enumerate(_several(images))]
         if not sources:
             raise UserError("no images")
-        for batch in read_ahead(sources, self.reader(), batch_size=self.predictor.batch_size, threads=self._threads):
-            for item in batch:
-                if isinstance(item, Rejected):
-                    raise UserError(f"{item.name}: {item.reason}")
-            yield batch, self.predictor.images(np.stack([item.square for item in batch]))
+        with closing(self.read_ahead(sources)) as batches:
+            for batch in batches:
+                for item in batch:
+                    if isinstance(item, Rejected):
+                        raise UserError(f"{item.name}: {item.reason}")
+                yield batch, self.predictor.images(np.stack([item.seen for item in batch]))
+
+    def read_ahead(self, sources: Iterable[tuple[Any, str]], *, threads: int = 0, keep: bool = False,
+                   header: VolumeHeader = NO_HEADER) -> ReadAhead:
+        """Starts to read what the model is to see, in batches; to be closed.
+
+        Args:
+          sources: (source, name) of each image.
+          threads: that read; 0: as many as there are cores, but 2 for volumes, which are large.
+          keep, header: as of `reader`.
+        """
+        return ReadAhead(sources, self.reader(keep=keep, header=header), batch_size=self.predictor.batch_size,
+                         threads=threads or (2 if self.volumes else reading_threads()),
+                         ahead=2 if self.volumes else 3)
 
 
 def _several(images: Any) -> list[Any]:
@@ -219,16 +276,27 @@ def load(checkpoint: str | Path, step: str | int = "latest", *, batch_size: int 
     Args:
       checkpoint: run directory of lgdea_jax.train (RUN).
       step: "latest", "best" or a number.
-      batch_size: images of a call.
+      batch_size: images of a call; of volumes at most 8, and as many as hold 4 million voxels.
 
     Raises:
       UserError: no such checkpoint, or one that does not fit this code.
     """
     from lgdea_jax.predictor import load_predictor
+    from lgdea_jax.preprocess.frame import transform_name
+    from lgdea_jax.preprocess.image import RECORD_TRANSFORM
 
     for noisy in ("absl", "orbax", "jax"):  # Their warnings about reading a checkpoint tell a user nothing.
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    return Model(load_predictor(checkpoint, step, batch_size=batch_size))
+    predictor = load_predictor(checkpoint, step)
+    flat = isinstance(predictor.frame, int)
+    # The rule for volumes is the predictor's own; with 8 the originals of three batches fit a laptop's memory.
+    predictor.batch_size = batch_size if flat else min(batch_size, predictor.batch_size, 8)
+    record = RECORD_TRANSFORM if flat else predictor.frame.geometry.name
+    offered = f"{record}+{transform_name(predictor.frame)}"
+    if predictor.transform != offered:
+        raise UserError(f"the checkpoint was trained with the transform {predictor.transform}, this code would show it "
+                        f"{'images' if flat else 'volumes'} through {offered}")
+    return Model(predictor)
 
 
 def finding_of(prompt: str) -> str:
@@ -257,7 +325,8 @@ def main(argv: list[str]) -> int:
     """Parses the flags and predicts; returns the exit status."""
     parser = cli.Parser(prog="python -m lgdea_jax.predict", description=__doc__.split("\n\n")[0],
                         epilog="\n\n".join(__doc__.split("\n\n")[3:]))
-    parser.add_argument("image", nargs="*", metavar="IMAGE", help="PNG, JPEG or DICOM files, folders, patterns")
+    parser.add_argument("image", nargs="*", metavar="IMAGE",
+                        help="PNG, JPEG or DICOM files, folders, patterns; CT: NIfTI, .npz, folders of DICOM slices")
     parser.add_argument("--checkpoint", required=True, metavar="RUN", help="run directory of lgdea_jax.train")
     parser.add_argument("--prompt", action="append", default=[], metavar="TEXT",
                         help="a finding, or words of a report; may be repeated (default: the findings that the "
@@ -267,21 +336,35 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--calibration", default="", metavar="FILE",
                         help="written by lgdea_jax.calibrate: adds probabilities")
     parser.add_argument("--embeddings", action="store_true", help="write embeddings.npy")
-    parser.add_argument("--heatmaps", action="store_true", help="draw a heatmap a prompt over every image")
-    parser.add_argument("--batch_size", type=int, default=32, metavar="N", help="images of a call (default: 32)")
+    parser.add_argument("--heatmaps", action="store_true",
+                        help="draw a heatmap a prompt over every image, or over a slice of every volume")
+    parser.add_argument("--window", choices=("auto", *WINDOWS), default="auto",
+                        help="how slices of volumes are shown (default: auto, by the prompt)")
+    parser.add_argument("--spacing", type=_spacing, default=NO_HEADER.spacing, metavar="Z,Y,X",
+                        help="mm per voxel of .npz volumes, which do not say it themselves")
+    parser.add_argument("--axes", default=NO_HEADER.axes, metavar="SPL",
+                        help="where the axes of .npz volumes grow to: three of L R A P S I (default: SPL)")
+    parser.add_argument("--batch_size", type=int, default=32, metavar="N",
+                        help="images of a call (default: 32), of volumes 8 at most")
     args = parser.parse_intermixed_args(argv)
     if args.batch_size < 1:
         raise UserError("--batch_size must be at least 1")
     if not args.image:
         raise UserError("an IMAGE is needed: a file, a folder or a pattern (see --help)")
-    paths, others = find_images(args.image)
-    if others:
-        print(f"{others} other files in the folders are left alone", file=sys.stderr)
     from lgdea_jax import calibrate
     from lgdea_jax.eval.output import make_folder
 
     calibration = calibrate.read(Path(args.calibration)) if args.calibration else None
-    model = load(args.checkpoint, args.step, batch_size=min(args.batch_size, max(len(paths), 8)))
+    model = load(args.checkpoint, args.step, batch_size=args.batch_size)
+    for flag, default in (("window", "auto"), ("spacing", NO_HEADER.spacing), ("axes", NO_HEADER.axes)):
+        if not model.volumes and getattr(args, flag) != default:
+            raise UserError(f"--{flag} is for CT volumes: this checkpoint's model takes 2D images")
+    paths, others = (find_volumes if model.volumes else find_images)(args.image)
+    if others:
+        print(f"{others} other files in the folders are left alone", file=sys.stderr)
+    # Rows that are not needed are computed all the same; originals that are kept for slices are large.
+    most = (2 if args.heatmaps else len(paths)) if model.volumes else max(len(paths), 8)
+    model.predictor.batch_size = min(model.predictor.batch_size, most)
     if calibration:
         calibration.check(model.spec)
     prompts = args.prompt or (list(model.findings) if model.predictor.reads_text else [])
@@ -300,10 +383,11 @@ def main(argv: list[str]) -> int:
         "notice": RESEARCH_ONLY, "command": shlex.join(["python", "-m", "lgdea_jax.predict", *argv]),
         "checkpoint": str(args.checkpoint), "step": int(model.spec["step"]), "transform": model.predictor.transform,
         "method": model.spec["config"]["method"], "scoring": model.predictor.scoring}, embeddings=args.embeddings,
-        heatmaps=args.heatmaps)
-    clock = run(model, paths, writer)
+        heatmaps=args.heatmaps, window=args.window)
+    clock = run(model, paths, writer, header=VolumeHeader(spacing=args.spacing, axes=args.axes))
     share = 100 * clock.model / max(clock.total, 1e-9)
-    print(f"{writer.count} images, {writer.warned} with warnings, {len(writer.rejected)} rejected: "
+    what = "volumes" if model.volumes else "images"
+    print(f"{writer.count} {what}, {writer.warned} with warnings, {len(writer.rejected)} rejected: "
           f"{clock.total:.1f} s, {share:.0f}% in the model, {clock.reading:.1f} s waiting for files, "
           f"{clock.writing:.1f} s writing")
     print(f"wrote {args.out}: {', '.join(writer.names)}")
@@ -312,6 +396,16 @@ def main(argv: list[str]) -> int:
     if len(writer.rejected) > 5:
         print(f"and {len(writer.rejected) - 5} more in {REJECTED}", file=sys.stderr)
     return cli.PARTIAL if writer.rejected else cli.OK
+
+
+def _spacing(text: str) -> tuple[float, float, float]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3 or not all(0 < mm < math.inf for mm in values):
+        raise argparse.ArgumentTypeError(f"{text!r} is not three lengths in mm such as 1.5,0.75,0.75")
+    return values
 
 
 def explain(asked: Asked) -> list[str]:
@@ -329,42 +423,45 @@ def explain(asked: Asked) -> list[str]:
     return lines
 
 
-def run(model: Model, paths: Sequence[str], writer: Writer, *, threads: int = 2) -> Clock:
+def run(model: Model, paths: Sequence[str], writer: Writer, *, threads: int = 0,
+        header: VolumeHeader = NO_HEADER) -> Clock:
     """Predicts for all files, batch by batch; memory does not grow with their number.
 
     Args:
       model: from `load`.
       paths: files.
       writer: takes the results; it is closed in any case, also on Ctrl-C, so that what is done can be read.
-      threads: that read files while the model works.
+      threads: that read files while the model works; 0: see `Model.read_ahead`.
+      header: what .npz volumes do not say of themselves.
     """
+    from lgdea_jax.preprocess.frame import input_dtype
     from lgdea_jax.train_log import Progress
 
     clock = Clock()
-    blank = np.zeros((1, model.predictor.image_size, model.predictor.image_size), np.uint8)
-    model.predictor.images(blank)  # Compiles: once, and not the model's own time.
-    progress = Progress(len(paths), "image", active=True)
-    batches = read_ahead(((path, path) for path in paths), model.reader(keep_grey=writer.heatmaps),
-                         batch_size=model.predictor.batch_size, threads=threads)
+    progress = Progress(len(paths), "volume" if model.volumes else "image", active=True)
     try:
-        mark = time.perf_counter()
-        for batch in batches:
-            clock.reading += time.perf_counter() - mark
-            usable = [item for item in batch if isinstance(item, Picture)]
-            out: dict[str, np.ndarray] = {}
+        # Reading begins here, so that the first batches are there when the model has been compiled.
+        with closing(model.read_ahead(((path, path) for path in paths), threads=threads, keep=writer.heatmaps,
+                                      header=header)) as batches:
+            # Compiles: once, and not the model's own time.
+            model.predictor.images(np.zeros((1, *model.predictor.image_shape), input_dtype(model.predictor.frame)))
             mark = time.perf_counter()
-            if usable:
-                out = model.predictor.images(np.stack([item.square for item in usable]))
-            clock.model += time.perf_counter() - mark
-            mark = time.perf_counter()
-            writer.write(batch, out)
-            for _ in batch:
-                progress.advance()
-            clock.writing += time.perf_counter() - mark
-            mark = time.perf_counter()
-        writer.complete = True
+            for batch in batches:
+                clock.reading += time.perf_counter() - mark
+                usable = [item for item in batch if not isinstance(item, Rejected)]
+                out: dict[str, np.ndarray] = {}
+                mark = time.perf_counter()
+                if usable:
+                    out = model.predictor.images(np.stack([item.seen for item in usable]))
+                clock.model += time.perf_counter() - mark
+                mark = time.perf_counter()
+                writer.write(batch, out)
+                for _ in batch:
+                    progress.advance()
+                clock.writing += time.perf_counter() - mark
+                mark = time.perf_counter()
+            writer.complete = True
     finally:
-        batches.close()
         progress.end()
         writer.close()
     return clock
@@ -380,6 +477,7 @@ class Writer:
       model: for heatmaps.
       head: what predictions.json says besides.
       embeddings, heatmaps: whether to write them.
+      window: in which slices of volumes are shown: a name in `predict_volumes.WINDOWS`, or "auto" by the prompt.
 
     Attributes:
       count: images with results; warned: with warnings; rejected: the others.
@@ -387,7 +485,8 @@ class Writer:
     """
 
     def __init__(self, folder: Path, asked: Asked | None, calibration: Any, model: Model, *, head: Mapping[str, Any],
-                 embeddings: bool = False, heatmaps: bool = False) -> None:
+                 embeddings: bool = False, heatmaps: bool = False, window: str = "auto") -> None:
+        self._window = window
         self._folder, self._asked, self._calibration, self._model = folder, asked, calibration, model
         self.heatmaps, self.count, self.warned, self.complete = heatmaps, 0, 0, False
         self.rejected: list[Rejected] = []
@@ -422,9 +521,9 @@ class Writer:
         if embeddings:
             self.names.append(EMBEDDINGS)
 
-    def write(self, batch: Sequence[Picture | Rejected], out: Mapping[str, np.ndarray]) -> None:
+    def write(self, batch: Sequence[Picture | Scan | Rejected], out: Mapping[str, np.ndarray]) -> None:
         """Adds a batch; `out` has a row for each picture of it."""
-        pictures = [item for item in batch if isinstance(item, Picture)]
+        pictures = [item for item in batch if not isinstance(item, Rejected)]
         for item in batch:
             if isinstance(item, Rejected):
                 self.rejected.append(item)
@@ -436,13 +535,13 @@ class Writer:
             probabilities = {prompt: self._calibration.probability(finding, float(scores[row, column]))
                              for prompt, finding, column in self._calibrated}
             entry: dict[str, Any] = {
-                "image": picture.name, "height": int(picture.shape[0]), "width": int(picture.shape[1]),
+                "image": picture.name, **picture.size,
                 "scores": {prompt: round(float(value), 6) for prompt, value in
                            zip(self._asked.prompts if self._asked else (), scores[row])}}
             if probabilities:
                 entry["probabilities"] = {prompt: round(value, 4) for prompt, value in probabilities.items()}
             if self.heatmaps:
-                entry["heatmaps"] = self._draw(picture, self._model.patches(out)[row], scores[row], probabilities)
+                entry |= self._draw(picture, self._model.patches(out)[row], scores[row], probabilities)
             entry["warnings"] = list(picture.warnings)
             # Last, and together: Ctrl-C while a heatmap is drawn leaves both tables of equal length.
             self._csv.writerow([picture.name, *(f"{value:.6g}" for value in scores[row]),
@@ -454,21 +553,27 @@ class Writer:
             self._width = out["embedding"].shape[1]
             self._vectors.write(np.ascontiguousarray(out["embedding"], "<f4").tobytes())
 
-    def _draw(self, picture: Picture, patches: np.ndarray, scores: np.ndarray, probabilities: Mapping[str, float],
-              ) -> dict[str, str]:
-        from lgdea_jax.overlay import Overlay, draw
-
-        files = {}
-        maps = self._model.heatmap(picture, patches, self._asked)
-        for prompt, heat, score in zip(self._asked.prompts, maps, scores):
-            stem = re.sub(r"[^\w.-]+", "_", Path(picture.name).stem)[:60]
+    def _draw(self, picture: Picture | Scan, patches: np.ndarray, scores: np.ndarray,
+              probabilities: Mapping[str, float]) -> dict[str, Any]:
+        """Saves a picture a prompt; {"heatmaps": {prompt: file}}, and of a scan the "slices" (z, from 0) they show."""
+        files, slices = {}, {}
+        predictor, volume = self._model.predictor, isinstance(picture, Scan)
+        # Of a volume only one slice is wanted: all of them would be hundreds of megabytes a prompt.
+        maps = (self._model.grids if volume else partial(self._model.heatmap, picture))(patches, self._asked)
+        for prompt, finding, heat, score in zip(self._asked.prompts, self._asked.findings, maps, scores):
+            stem = re.sub(r"[^\w.-]+", "_", picture.stem)[:60]
             name = f"{self.count:06d}_{stem}_{re.sub(r'[^a-z0-9]+', '_', prompt.lower())[:40]}.png"
             known = f"    probability {probabilities[prompt]:.2f}" if prompt in probabilities else ""
             lines = (f"score {score:+.3f}{known}", RESEARCH_ONLY, *picture.warnings)
-            draw(Overlay(picture.grey, heat, picture.shape, (), prompt, lines)).save(
-                self._folder / HEATMAPS / name, compress_level=1)
+            if volume:
+                window = window_of(prompt, finding) if self._window == "auto" else self._window
+                shown, slices[prompt] = slice_overlay(picture, predictor.frame, heat, predictor.patch_offset,
+                                                      window=window, title=prompt, lines=lines)
+            else:
+                shown = Overlay(picture.grey, heat, picture.shape, (), prompt, lines)
+            draw(shown).save(self._folder / HEATMAPS / name, compress_level=1)
             files[prompt] = f"{HEATMAPS}/{name}"
-        return files
+        return {"heatmaps": files, **({"slices": slices} if volume else {})}
 
     def close(self) -> None:
         """Finishes the files, so that they can be read even if not all images were seen."""

@@ -1,7 +1,7 @@
 """The images that `lgdea_jax.predict` is given: files, folders and patterns to pictures, read ahead of the model.
 
-Volumes: `read_picture` is the one place where a file becomes what the model sees. NIfTI files are found and reported as
-rejected there, because the model of a 2D checkpoint takes one image.
+`Reader` is the one place where a file becomes what a 2D model sees; `predict_volumes.py` has that of volumes. Volumes
+that a 2D model is given are found and reported as rejected.
 """
 
 from __future__ import annotations
@@ -35,19 +35,29 @@ class Picture:
 
     Attributes:
       name: the file as the user named it, or "image N".
-      square: uint8 [S, S].
+      seen: uint8 [S, S].
       shape: (height, width) of the original.
-      stored: (height, width) after the record transform, from which `square` was made.
+      stored: (height, width) after the record transform, from which `seen` was made.
       grey: uint8 [height, width], the original as grey levels; None where nobody needs it.
       warnings: what is unusual about it.
     """
 
     name: str
-    square: np.ndarray
+    seen: np.ndarray
     shape: tuple[int, int]
     stored: tuple[int, int]
     grey: np.ndarray | None
     warnings: tuple[str, ...]
+
+    @property
+    def size(self) -> dict[str, Any]:
+        """What predictions.json says of it."""
+        return {"height": int(self.shape[0]), "width": int(self.shape[1])}
+
+    @property
+    def stem(self) -> str:
+        """The name without folders and suffix."""
+        return Path(self.name).stem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,16 +100,20 @@ class Reader:
         except (ValueError, OSError, MemoryError) as error:
             return Rejected(name, f"cannot be read ({type(error).__name__}: {error})")
         stored = fit_shape(grey.shape, self.record_size, enlarge=False) if self.record_size else grey.shape
-        square = letterbox(resize(grey, stored), self.size)
-        warnings = [*_formal(array, info), *image_statistics.unusual(square, self.statistics)]
-        return Picture(name, square, grey.shape, tuple(stored), grey if self.keep_grey else None, tuple(warnings))
+        seen = letterbox(resize(grey, stored), self.size)
+        warnings = [*_formal(array, info), *image_statistics.unusual(seen, self.statistics)]
+        return Picture(name, seen, grey.shape, tuple(stored), grey if self.keep_grey else None, tuple(warnings))
 
     def _open(self, source: Any) -> tuple[np.ndarray, ImageInfo | None]:
         if isinstance(source, (str, os.PathLike)):
-            # The place for volumes: a 3D checkpoint would read NIfTI here.
-            if str(source).lower().endswith((".nii", ".nii.gz")):
-                raise UnreadableImage("a volume (NIfTI): this checkpoint's model takes single 2D images")
-            return read_image_file(source)
+            name = str(source).lower()
+            if name.endswith((".nii", ".nii.gz", ".npz")):
+                raise UnreadableImage(f"a volume ({'.npz' if name.endswith('.npz') else 'NIfTI'}): this checkpoint's "
+                                      "model takes single 2D images")
+            array, info = read_image_file(source)
+            if info.modality.upper() == "CT":
+                raise UnreadableImage("a slice of a CT (DICOM): this checkpoint's model takes radiographs")
+            return array, info
         return np.asarray(source), None
 
 
@@ -165,33 +179,54 @@ def is_image_name(path: str) -> bool:
         return False
 
 
-def read_ahead(sources: Iterable[tuple[Any, str]], reader: Reader, *, batch_size: int, threads: int = 2,
-               ) -> Iterator[list[Picture | Rejected]]:
-    """Batches of pictures in order, read by threads while the caller works; at most three batches are held.
+class ReadAhead:
+    """Batches of pictures in order, read by threads from now on while the caller does something else.
+
+    What is held is bounded: `ahead` batches that are read or waiting to be, and the one that was handed out. To be
+    closed (`contextlib.closing`), also where the caller stops early: nothing is read any further then.
 
     Args:
       sources: (source, name) of each image.
-      reader: makes pictures of them.
+      reader: makes pictures of them (`Reader`), or scans (`predict_volumes.VolumeReader`).
       batch_size: images of a batch; the last may have fewer.
       threads: that read.
+      ahead: batches.
     """
-    pending: collections.deque = collections.deque()
-    batch: list[Picture | Rejected] = []
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="read")
-    try:
-        for source, name in sources:
-            pending.append(pool.submit(reader.read, source, name))
-            if len(pending) >= 2 * batch_size:
-                batch.append(pending.popleft().result())
-                if len(batch) == batch_size:
-                    yield batch
-                    batch = []
-        while pending:
-            batch.append(pending.popleft().result())
-            if len(batch) == batch_size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-    finally:  # Also where the caller stops early: nothing is read any further.
-        pool.shutdown(wait=True, cancel_futures=True)
+
+    def __init__(self, sources: Iterable[tuple[Any, str]], reader: Any, *, batch_size: int, threads: int = 2,
+                 ahead: int = 3) -> None:
+        self._sources, self._reader, self._size, self._most = iter(sources), reader, batch_size, ahead * batch_size
+        self._pending: collections.deque = collections.deque()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="read")
+        self._fill()
+
+    def _fill(self) -> None:
+        while len(self._pending) < self._most:
+            try:
+                source, name = next(self._sources)
+            except StopIteration:
+                return
+            self._pending.append(self._pool.submit(self._reader.read, source, name))
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        return self
+
+    def __next__(self) -> list[Any]:
+        batch = []
+        while self._pending and len(batch) < self._size:
+            batch.append(self._pending.popleft().result())
+            self._fill()  # At once, so that the threads have work while the batch is put together and used.
+        if not batch:
+            self.close()
+            raise StopIteration
+        return batch
+
+    def close(self) -> None:
+        """Stops reading, and waits for what is being read just now."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pending.clear()
+
+
+def reading_threads() -> int:
+    """How many threads read images by default: one a core, at least 2 and at most 8."""
+    return max(2, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2))

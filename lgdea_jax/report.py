@@ -146,17 +146,18 @@ def render(runs: Sequence[Run], published: Sequence[Published], extras: Sequence
                        (*(run.content.get("terms", ()) for run in runs), *(extra.terms for extra in extras)))
     warning = ('<p class="warn">Holds images of a data set under credentialed terms: do not pass this page on to '
                "people without access to it.</p>" if credentialed else "")
-    overview = ""
+    overview, names = "", _names(runs)
     if len(runs) + len(extras) > 1:
         if len(runs) > 1:
             overview = f"<h2>Overview</h2>{''.join(_overview(runs, mode) for mode in tasks.MODES)}"
-        links = [f'<a href="#run{i}">{text(_title(run))}</a>' for i, run in enumerate(runs)]
+        links = [f'<a href="#run{i}">{text(name)}</a>' for i, name in enumerate(names)]
         links += [f'<a href="#extra{i}">{text(extra.title)}</a>' for i, extra in enumerate(extras)]
         overview += f'<nav aria-label="sections">{" &middot; ".join(links)}</nav>'
     body = (f"<h1>Evaluation results</h1>{warning}"
             '<p class="dim">Research use only, not a medical device. Values with 95% bootstrap intervals over '
             "subjects. <b>official</b>: as public scripts compute it; <b>clean</b>: what the metric's name says. The "
-            f"two do not compare.</p>{overview}" + "".join(_section(i, run, published) for i, run in enumerate(runs))
+            f"two do not compare.</p>{overview}"
+            + "".join(_section(i, run, names[i], published) for i, run in enumerate(runs))
             + "".join(f'<section id="extra{i}"><h2>{text(extra.title)}</h2>{extra.body}</section>\n'
                       for i, extra in enumerate(extras)))
     titles = dict.fromkeys([*(_title(run) for run in runs), *(extra.title for extra in extras)])
@@ -178,8 +179,16 @@ def _title(run: Run) -> str:
     return str(run.content["benchmark"])
 
 
-def _section(number: int, run: Run, published: Sequence[Published]) -> str:
-    parts = [f'<section id="run{number}"><h2>{text(_title(run))}</h2>', _head(run), _metrics(run),
+def _names(runs: Sequence[Run]) -> list[str]:
+    """What each run is called: its benchmark, and where two have the same one, their checkpoints as well."""
+    titles, places = [_title(run) for run in runs], [Path(str(run.content["checkpoint"])) for run in runs]
+    unlike = len({place.name for place in places}) == len(runs)
+    return [f"{title}: {place.name if unlike else place}" if titles.count(title) > 1 else title
+            for title, place in zip(titles, places, strict=True)]
+
+
+def _section(number: int, run: Run, name: str, published: Sequence[Published]) -> str:
+    parts = [f'<section id="run{number}"><h2>{text(name)}</h2>', _head(run), _metrics(run),
              _published(run, published), _findings(run), _curves(run), _subgroups(run),
              report_parts.retrieval(run.folder), _gallery(run)]
     return "".join(parts) + "</section>\n"

@@ -48,7 +48,8 @@ z-index:1}
 .strip{width:100%;max-width:29rem;height:auto;display:block;margin:.3rem 0}
 .plots{display:grid;gap:.8rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,17rem),1fr))}
 @media(max-width:34rem){.example{grid-template-columns:1fr}.example img{max-width:12rem}
-body{padding:.7rem;font-size:15px}table{font-size:.85rem}th,td{padding-right:.5rem}}
+body{padding:.7rem;font-size:15px}table{font-size:.85rem}th,td{padding-right:.5rem}
+td:not(.n){overflow-wrap:anywhere;min-width:6.5rem}tbody th{min-width:3.4rem}}
 """
 
 

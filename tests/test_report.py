@@ -106,6 +106,16 @@ def test_the_page_is_complete_in_itself(tmp_path):
     assert overview.index("0.751") < overview.index("<h3>official") < overview.index("0.600")
 
 
+def test_runs_of_one_benchmark_are_told_apart(tmp_path):
+    folders = [write(tmp_path / name, results(checkpoint=f"runs/{name}"), samples=False, pictures=False)
+               for name in ("a", "b")]
+    both = page(tmp_path, *folders)
+    for number, name in enumerate("ab"):
+        assert f'<a href="#run{number}">demo: {name}</a>' in both and f"<h2>demo: {name}</h2>" in both
+    same = [write(tmp_path / f"{n}", results(checkpoint=f"{n}/clip"), samples=False, pictures=False) for n in range(2)]
+    assert "<h2>demo: 1/clip</h2>" in page(tmp_path, *same) and "<h2>demo</h2>" in page(tmp_path, folders[0])
+
+
 def test_roc_curves_are_drawn_through_their_points():
     drawn = report_html.curve(np.array([0.0, 0.5, 1.0]), np.array([0.0, 1.0, 1.0]), "t<", "x", "y")
     points = re.search(r'polyline points="([^"]+)"', drawn).group(1).split()

@@ -34,6 +34,7 @@ class Benchmark:
       official_prompts: the same, in the official mode only.
       merged: {label: findings whose highest score it has}, see `evaluators.zero_shot`.
       volumes: of CT: retrieval is that of `evaluators.volume_retrieval`, and the official mode has an operating point.
+      no_probe: why no probe can be trained for it; "" where one can.
       partial: of `findings`, those that the data set does not label are left out instead of refused.
       exclusive: an image has exactly one of the labels.
       scoring, ensemble: of the official zero-shot protocol.
@@ -58,6 +59,7 @@ class Benchmark:
     official_prompts: Mapping[str, Prompts] = dataclasses.field(default_factory=dict)
     merged: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     volumes: bool = False
+    no_probe: str = ""
     partial: bool = False
     exclusive: bool = False
     scoring: str = "pair"

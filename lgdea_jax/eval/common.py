@@ -85,7 +85,8 @@ def make_parser(benchmark: Benchmark, *, data_dir: str = "required", epilog: str
     parser.add_argument("--views", choices=selection.VIEWS, default=benchmark.views,
                         help=f"frontal leaves lateral images out (default: {benchmark.views})")
     parser.add_argument("--probe", type=_shares, default=(), metavar="SHARES",
-                        help="linear probes on frozen features with these shares of DATA's training subjects, for "
+                        help=f"refused here: {benchmark.no_probe}" if benchmark.no_probe else
+                             "linear probes on frozen features with these shares of DATA's training subjects, for "
                              "example 0.01,0.1,1 (default: none)")
     if benchmark.guard:
         parser.add_argument("--trained_on", type=_folders, default=(), metavar="DIR,...",
@@ -138,6 +139,8 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
         that it was trained on.
     """
     chosen = [cli.choose("task", name.strip(), tasks.TASKS) for name in args.tasks.split(",") if name.strip()]
+    if args.probe and benchmark.no_probe:
+        raise UserError(f"--probe is refused by {benchmark.name}: {benchmark.no_probe}")
     metadata = load_metadata(data_dir)
     source = open_records(data_dir, args.split)
     # Here, not above: it imports JAX, and a wrong flag or folder should not wait for that.
@@ -150,7 +153,7 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
     if not getattr(predict, "reads_text", True):
         if not args.probe:
             raise UserError("the checkpoint's method has no text tower: there is nothing to ask it in words"
-                            + (" (--probe=1 trains a probe on it)" if "probe" in args else ""))
+                            + ("" if benchmark.no_probe else " (--probe=1 trains a probe on it)"))
         chosen = []
     modes = tasks.MODES if args.mode == "both" else (args.mode,)
     with _Bar() as bar:

@@ -9,7 +9,9 @@ higher score of the arterial and the coronary one. Mosaic attenuation, medical m
 asked for.
 - official: "X is present." against "X is not present."; `operating_point/*` at thresholds chosen on these volumes.
 - clean: the checkpoint's own scoring and prompts; F1 and MCC at thresholds of the validation split, where there is one.
-There are no reports: retrieval is not measured.
+There are no reports: retrieval is not measured. --probe is refused: what is measured is how a model does at a hospital
+that it never learned from, and a probe would be fitted to that hospital's own labels, of which "calcification" does not
+fit a column of ours. `eval.records` trains probes on any data set.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ FINDINGS = (*(name for name in LABEL_SETS["ct_rate18"] if name not in (
 
 BENCHMARK = Benchmark(
     "rad_chestct", "Zero-shot diagnosis of chest CT volumes on RAD-ChestCT.",
-    tasks=("zero_shot",), findings=FINDINGS, official_prompts=PROMPTS, merged=MERGED, volumes=True, partial=True)
+    tasks=("zero_shot",), findings=FINDINGS, official_prompts=PROMPTS, merged=MERGED, volumes=True, partial=True,
+    no_probe="it measures transfer to a hospital that nothing was fitted to, and its calcification has no label of its "
+             "own to fit one to; python -m lgdea_jax.eval.records --probe trains probes on any data set")
 
 
 def main(argv: list[str]) -> int:

@@ -60,20 +60,22 @@ class VolumeGeometry:
 
     map: VolumeMap
 
-    def heatmap(self, grid: np.ndarray, *, patch_offset: float | Sequence[float] = 0.0) -> np.ndarray:
+    def heatmap(self, grid: np.ndarray, *, patch_offset: float | Sequence[float] = 0.0,
+                voxels: Sequence[np.ndarray | None] = (None, None, None)) -> np.ndarray:
         """float32 [D, H, W] in original voxels; NaN where the model saw nothing, because its shape is smaller.
 
         Args:
           grid: [gd, gh, gw], one value per patch.
           patch_offset: of each axis (or of all): by how many cells what a patch looks at lies after the middle of its
             cell (negative: before); see the image towers' `offset`.
+          voxels: indices of the original voxels along each axis that are wanted; None, all of them.
         """
         cells = np.broadcast_to(np.asarray(patch_offset, np.float64), 3) * np.array(self.map.shape) / grid.shape
         # What lies further on is found by looking for it further back.
         moved = tuple((np.array(self.map.offset) - cells).tolist())
-        out = dataclasses.replace(self.map, offset=moved).heatmap(grid)
+        out = dataclasses.replace(self.map, offset=moved).heatmap(grid, voxels)
         for axis in range(3):
-            centre = (np.arange(self.map.original[axis]) + 0.5) * self.map.scale[axis] + self.map.offset[axis]
+            centre = self.map.centres(axis, voxels[axis])
             unseen = (centre < 0) | (centre > self.map.shape[axis])
             if unseen.any():
                 out[(slice(None),) * axis + (unseen,)] = np.nan

@@ -161,11 +161,11 @@ class VolumeView:
         return tuple(-((have - want) // 2) if have > want else (want - have) // 2
                      for want, have in zip(self.shape, stored, strict=True))
 
-    def place(self, data: bytes | Stored, offset: Sequence[int]) -> np.ndarray:
+    def place(self, data: bytes | Stored | np.ndarray, offset: Sequence[int]) -> np.ndarray:
         """The stored volume in the model's shape, still in HU; only the chunks that are seen are decoded.
 
         Args:
-          data: `Record.image` in the format "blosc2", or where it is stored.
+          data: `Record.image` in the format "blosc2", or where it is stored, or what would be stored (`to_record`).
           offset: of the stored volume's first voxel.
 
         Returns:
@@ -174,12 +174,13 @@ class VolumeView:
         Raises:
           ValueError: damaged bytes.
         """
-        stored = volume_shape(data)
+        stored = data.shape if isinstance(data, np.ndarray) else volume_shape(data)
         low = [max(0, -o) for o in offset]
         high = [min(have, want - o) for have, want, o in zip(stored, self.shape, offset, strict=True)]
         if any(a >= b for a, b in zip(low, high, strict=True)):
             return np.full(self.shape, AIR, np.int16)
-        seen = decode_volume(data, tuple(slice(a, b) for a, b in zip(low, high, strict=True)))
+        region = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        seen = data[region] if isinstance(data, np.ndarray) else decode_volume(data, region)
         if seen.shape == self.shape:
             return seen
         out = np.full(self.shape, AIR, np.int16)
@@ -195,13 +196,17 @@ class VolumeView:
         out += np.float32(first)
         return out[..., None]
 
-    def prepare(self, data: bytes | Stored) -> np.ndarray:
+    def prepare(self, data: bytes | Stored | np.ndarray) -> np.ndarray:
         """A record's volume as the model sees it without augmentation: centred, float32 [D, H, W, 1].
+
+        Args:
+          data: as of `place`.
 
         Raises:
           ValueError: damaged bytes.
         """
-        return self.windowed(self.place(data, self.offset(volume_shape(data))))
+        shape = data.shape if isinstance(data, np.ndarray) else volume_shape(data)
+        return self.windowed(self.place(data, self.offset(shape)))
 
     def map(self, original_shape: Sequence[int], spacing: Sequence[float]) -> VolumeMap:
         """Maps between the voxels of an original volume (z, y, x) of `spacing` mm and those that the model sees."""
@@ -282,7 +287,7 @@ class VolumeMap:
         """A mask (or map of numbers) over the model's voxels, in original ones (nearest); 0 where it saw none."""
         places, inside = [], []
         for axis in range(3):
-            centre = (np.arange(self.original[axis]) + 0.5) * self.scale[axis] + self.offset[axis]
+            centre = self.centres(axis)
             place = np.floor(centre).astype(np.int64)
             inside.append((place >= 0) & (place < self.shape[axis]))
             places.append(np.clip(place, 0, self.shape[axis] - 1))
@@ -290,11 +295,17 @@ class VolumeMap:
         out[~(inside[0][:, None, None] & inside[1][:, None] & inside[2])] = 0
         return out
 
-    def heatmap(self, grid: np.ndarray) -> np.ndarray:
+    def centres(self, axis: int, voxels: np.ndarray | None = None) -> np.ndarray:
+        """float64 [n]: where the middles of original voxels (None: all of them) lie along an axis of the model's."""
+        voxels = np.arange(self.original[axis]) if voxels is None else voxels
+        return (voxels + 0.5) * self.scale[axis] + self.offset[axis]
+
+    def heatmap(self, grid: np.ndarray, voxels: Sequence[np.ndarray | None] = (None, None, None)) -> np.ndarray:
         """A heatmap over the model's patches, mapped back onto the original volume.
 
         Args:
           grid: [gd, gh, gw], one value per patch; patch (0, 0, 0) holds the model's first voxel.
+          voxels: indices of the original voxels along each axis that are wanted; None, all of them.
 
         Returns:
           float32 [D, H, W]: trilinear between the patches' centres, constant outside the outermost ones.
@@ -302,7 +313,7 @@ class VolumeMap:
         out = np.asarray(grid, np.float32)
         for axis in range(3):
             cells = out.shape[axis]
-            centre = (np.arange(self.original[axis]) + 0.5) * self.scale[axis] + self.offset[axis]
+            centre = self.centres(axis, voxels[axis])
             place = np.clip(centre * (cells / self.shape[axis]) - 0.5, 0, cells - 1)
             low = np.minimum(place.astype(np.int64), max(cells - 2, 0))
             high = np.minimum(low + 1, cells - 1)

@@ -113,3 +113,11 @@ def test_another_view_of_the_volumes_is_refused(run, phantom_ct_data, phantom_da
 def test_supervised_run_reads_no_prompts(supervised, phantom_ct_data, tmp_path):
     with pytest.raises(UserError, match="no text tower"):
         evaluate(ct_rate, supervised, phantom_ct_data, tmp_path)
+
+
+def test_rad_chestct_refuses_a_probe_before_anything_is_read(capsys):
+    with pytest.raises(UserError, match=r"--probe is refused by rad_chestct: .*eval\.records --probe"):
+        rad_chestct.main(["--checkpoint=none", "--data_dir=none", "--out=none", "--probe=1"])
+    with pytest.raises(SystemExit):
+        rad_chestct.main(["--help"])
+    assert "refused here" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Files, folders and patterns; pictures with their warnings; reading ahead that keeps order and stops."""
 
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 
 from lgdea_jax import image_statistics
 from lgdea_jax.cli import UserError
-from lgdea_jax.predict_inputs import Picture, Reader, Rejected, find_images, read_ahead
+from lgdea_jax.predict_inputs import Picture, ReadAhead, Reader, Rejected, find_images
 from tests.io import dicom
 
 RNG = np.random.default_rng(0)
@@ -63,7 +64,7 @@ def test_the_picture_is_what_training_saw(tmp_path):
 
     image = RNG.integers(0, 256, (300, 200), dtype=np.uint8)
     item = Reader(64, record_size=128).read(save(tmp_path / "a.png", image), "a")
-    np.testing.assert_array_equal(item.square, letterbox(grey8(image, 128)[0], 64))
+    np.testing.assert_array_equal(item.seen, letterbox(grey8(image, 128)[0], 64))
     assert item.shape == (300, 200) and item.stored == (128, 85) and item.grey is None
     assert Reader(64, keep_grey=True).read(image, "a").grey.shape == (300, 200)
 
@@ -107,7 +108,7 @@ def test_a_sample_is_spread_over_all_parts():
 
 def test_reading_ahead_keeps_order_and_stops_early():
     images = [np.full((40, 40), value, np.uint8) for value in range(25)]
-    batches = list(read_ahead([(image, str(n)) for n, image in enumerate(images)], Reader(8), batch_size=4))
+    batches = list(ReadAhead([(image, str(n)) for n, image in enumerate(images)], Reader(8), batch_size=4))
     assert [len(batch) for batch in batches] == [4] * 6 + [1]
     assert [item.name for batch in batches for item in batch] == [str(n) for n in range(25)]
     taken = []
@@ -117,7 +118,27 @@ def test_reading_ahead_keeps_order_and_stops_early():
             taken.append(1)
             yield images[0], "x"
 
-    stream = read_ahead(endless(), Reader(8), batch_size=4)
+    stream = ReadAhead(endless(), Reader(8), batch_size=4)
     next(stream)
     stream.close()
     assert len(taken) < 20  # At most three batches are held, whatever follows.
+
+
+def test_reading_begins_before_the_first_batch_is_asked_for():
+    begun = threading.Semaphore(0)
+
+    class Noticed(Reader):
+        def read(self, source, name):
+            item = super().read(source, name)
+            begun.release()
+            return item
+
+    image = np.full((40, 40), 9, np.uint8)
+    stream = ReadAhead([(image, str(n)) for n in range(100)], Noticed(8), batch_size=4, ahead=3)
+    for _ in range(12):  # Three batches; without anybody asking.
+        assert begun.acquire(timeout=30)
+    assert not begun.acquire(timeout=0.2)  # And no more than those.
+    assert [item.name for item in next(stream)] == ["0", "1", "2", "3"]
+    for _ in range(4):  # What was handed out is made up for while the caller works.
+        assert begun.acquire(timeout=30)
+    stream.close()

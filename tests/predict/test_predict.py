@@ -15,7 +15,7 @@ from lgdea_jax.eval.output import config_hash
 from lgdea_jax.evaluators import tasks
 from lgdea_jax.evaluators.base import EvalData
 from lgdea_jax.evaluators.zero_shot import ZeroShot
-from lgdea_jax.predict_inputs import Reader, read_ahead
+from lgdea_jax.predict_inputs import ReadAhead, Reader
 from lgdea_jax.record_source import load_metadata, open_records
 from tests.predictor.test_predictor import make
 
@@ -253,10 +253,10 @@ def test_memory_does_not_grow_with_the_images(pictures):
     class Noticed(Reader):
         def read(self, source, name):
             item = super().read(source, name)
-            held[name] = item.square
+            held[name] = item.seen
             return item
 
-    for batch in read_ahead([(str(pictures[0]), str(n)) for n in range(60)], Noticed(32), batch_size=4):
+    for batch in ReadAhead([(str(pictures[0]), str(n)) for n in range(60)], Noticed(32), batch_size=4):
         most.append(len(held))
         del batch
     assert len(most) == 15 and max(most) <= 16
