@@ -50,7 +50,7 @@ class Predictor:
         method = assemble.load_method(config)
         self._text, self.reads_text, self.scoring = method.text, bool(method.text), method.scoring
         self.style = "cxr" if isinstance(self.frame, int) else "ct"
-        self.prompt_context = prompts.REPORTS[self.style] if method.text == "report" else prompts.BARE
+        self.prompt_context = prompts.REPORT if method.text == "report" else prompts.BARE
         common = {"pad_id": tokenizer.pad_id, "mean": config.image.mean, "std": config.image.std,
                   "per_image": config.image.per_image}
 

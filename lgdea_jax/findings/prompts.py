@@ -16,13 +16,9 @@ from lgdea_jax.findings.vocabulary import LABELLED, NO_FINDING
 STYLES = ("cxr", "ct")
 
 BARE = "{}"  # A prompt as it is.
-# A short report around a prompt, in words that say nothing about the findings: for towers that read whole reports.
-# By style: what a radiograph's report says of the soft tissues, a CT's says of the airways and the oesophagus.
-REPORTS: Mapping[str, str] = MappingProxyType({
-    "cxr": "FINDINGS: {} The mediastinal contours are normal. The soft tissues are unremarkable.\nIMPRESSION: {}",
-    "ct": ("FINDINGS: {} Trachea and both main bronchi are open. The calibration of the thoracic esophagus is normal.\n"
-           "IMPRESSION: {}"),
-})
+# A short report around a prompt, in words that say nothing about the findings: for towers that read whole reports, of
+# radiographs and of CT. Sentences on airways and oesophagus instead scored CT no better (phantom CT world).
+REPORT = "FINDINGS: {} The mediastinal contours are normal. The soft tissues are unremarkable.\nIMPRESSION: {}"
 
 
 @dataclasses.dataclass(frozen=True)

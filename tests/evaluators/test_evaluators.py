@@ -105,13 +105,13 @@ def test_prompts_stand_in_their_context():
             return super().texts(texts, phrases)
 
     model = Heard()
-    ZeroShot(_data(), context=prompts.REPORTS["cxr"]).run(model)
+    ZeroShot(_data(), context=prompts.REPORT).run(model)
     assert all(text.startswith("FINDINGS: ") and "IMPRESSION: " in text for text in model.heard)
-    assert prompts.in_context("No nodule", prompts.REPORTS["cxr"]) in model.heard
+    assert prompts.in_context("No nodule", prompts.REPORT) in model.heard
     assert prompts.in_context("Small nodule.", "A {} B {}") == "A Small nodule. B Small nodule."
     assert prompts.in_context("Nodule", prompts.BARE) == "Nodule"
-    samples = tasks.evaluator("zero_shot", _data(), context=prompts.REPORTS["cxr"]).run(Oracle())
-    assert samples.info["context"] == prompts.REPORTS["cxr"]
+    samples = tasks.evaluator("zero_shot", _data(), context=prompts.REPORT).run(Oracle())
+    assert samples.info["context"] == prompts.REPORT
 
 
 def test_every_call_of_the_model_has_the_same_size():

@@ -114,7 +114,7 @@ def test_scores_are_the_evaluators_on_the_built_data_set(runs, scans, data, meth
     volume = predict.Volume(studies[2].images[0].pixels, SPACING)
     np.testing.assert_allclose(model.embeddings(volume), model.embeddings(str(folder / "c")), atol=1e-6)
     if method == "clip":  # A model of whole reports is asked in the words of a CT's.
-        assert model.predictor.prompt_context == prompts.REPORTS["ct"] != prompts.REPORTS["cxr"]
+        assert model.predictor.prompt_context == prompts.REPORT
         assert "Nodule in the right upper lobe" in model.ask(["Nodule"]).sentences[0]
 
 
