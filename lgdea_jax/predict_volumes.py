@@ -37,8 +37,8 @@ _SOFT = frozenset({
     "Enlarged Pulmonary Artery", "Rib Fracture", "Clavicle Fracture", "Calcification"})
 _SOFT_WORDS = re.compile(r"\b(heart|cardi|pericardi|aort|coronar|mediastin|lymph|effusion|fluid|calcif|hernia|bone|"
                          r"vertebra|rib|liver|thyroid|pacemaker|catheter)")
-# Millimetres that a chest CT covers along an axis, with room on either side.
-_COVERED = (150.0, 700.0)
+# Millimetres (z, y, x) that a chest CT covers at least, and along any axis at most, with some room.
+_LEAST, _MOST = (180.0, 180.0, 230.0), 700.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -172,7 +172,7 @@ def unusual(voxels: np.ndarray, spacing: Sequence[float], view: VolumeView) -> l
     if lung < 0.02:
         found.append(f"hardly any lung ({100 * lung:.1f}% of the voxels): is it a chest?")
     covered = [n * mm for n, mm in zip(voxels.shape, spacing, strict=True)]
-    if min(covered) < _COVERED[0] or max(covered) > _COVERED[1]:
+    if any(have < least for have, least in zip(covered, _LEAST, strict=True)) or max(covered) > _MOST:
         found.append(f"covers {' x '.join(f'{mm:.0f}' for mm in covered)} mm: not a whole chest, or a wrong voxel "
                      "spacing")
     if view.geometry.spacing and any(mm > 2.5 * new for mm, new in zip(spacing, view.geometry.spacing, strict=True)):

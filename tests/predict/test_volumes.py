@@ -186,7 +186,9 @@ def test_what_is_unlike_a_chest_ct_is_said():
     assert unusual(volume, SPACING, whole) == []
     for changed, spacing, words in (
             (np.maximum(volume, -500), SPACING, "lowest value -500"), (np.minimum(volume, 100), SPACING, "no bone"),
-            (volume, (1.0, 1.0, 1.0), "covers 40 x 30 x 52 mm"), (volume[::4], (80.0, *SPACING[1:]), "far coarser"),
+            (volume, (1.0, 1.0, 1.0), "covers 40 x 30 x 52 mm"),
+            (volume, (SPACING[0], 6.5, 4.0), "covers 320 x 195 x 208 mm"),
+            (volume[::4], (80.0, *SPACING[1:]), "far coarser"),
             (np.where(volume < -500, -1000, volume).astype(np.int16), SPACING, "hardly any lung")):
         assert any(words in text for text in unusual(changed, spacing, whole)), words
 
