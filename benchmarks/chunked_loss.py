@@ -10,7 +10,6 @@ program (the operating system's number), and the temporaries that the compiler p
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.relations import peak_bytes
 from lgdea_jax import cli
 
 LOSSES = ("softmax", "soft", "sigmoid")
@@ -56,9 +56,9 @@ def measure(kind: str, chunk: int, rows: int, width: int) -> None:
     image, text = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in rng.normal(size=(2, rows, width)))
     inputs = (jnp.asarray(image, jnp.float32), jnp.asarray(text, jnp.float32), jnp.arange(rows) // 2)
     compiled = jax.jit(jax.value_and_grad(loss_function(kind, chunk), argnums=(0, 1))).lower(*inputs).compile()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes()
     value, gradients = jax.block_until_ready(compiled(*inputs))
-    grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    grown = peak_bytes() - before
     norms = [float(jnp.linalg.norm(g)) for g in gradients]
     picked = [float(x) for g in gradients for x in np.asarray(g)[:: max(1, rows // 16), :4].ravel()]
     print(json.dumps({"peak_bytes": grown, "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,

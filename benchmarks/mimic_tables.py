@@ -14,7 +14,6 @@ import argparse
 import gzip
 import json
 import pickle
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.relations import peak_bytes
 from data_prep.build import open_sources
 from data_prep.sources import mimic_files
 from lgdea_jax import cli
@@ -74,7 +74,7 @@ def measure(folder: Path) -> dict[str, object]:
     started, used = time.monotonic(), time.process_time()
     sources = open_sources(config)
     seconds, used = time.monotonic() - started, time.process_time() - used
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    memory = peak_bytes() / 2**20
     first, last = next(iter(sources.values()))[0], list(sources.values())[-1][-1]
     if not first.images or not last.images:
         raise ValueError("a study without images")

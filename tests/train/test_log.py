@@ -143,6 +143,15 @@ def test_means_and_the_first_metric_that_is_not_finite():
 
 
 def test_signals_are_remembered_and_given_back():
+    # A shell's background job starts with SIGINT ignored.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        check_signals()
+    finally:
+        signal.signal(signal.SIGINT, inherited)
+
+
+def check_signals():
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with StopSignals() as stop:
         assert not stop.agreed()
