@@ -69,6 +69,7 @@ def two_processes(data, methods, meshes, cache, *flags):
     return first
 
 
+@pytest.mark.slow
 def test_eight_devices(phantom_data, compile_cache):
     one = table(losses(phantom_data, ["clip"], ["1x1"], 1, cache=compile_cache))
     assert_all_equal(one, table(losses(phantom_data, ["clip"], ["4x2"], 8, cache=compile_cache)))
