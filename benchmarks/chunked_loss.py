@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.relations import peak_bytes
+from benchmarks.memory import peak_bytes
 from lgdea_jax import cli
 
 LOSSES = ("softmax", "soft", "sigmoid")

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.relations import peak_bytes
+from benchmarks.memory import peak_bytes
 from data_prep.build import open_sources
 from data_prep.sources import mimic_files
 from lgdea_jax import cli

@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.memory import current_bytes, peak_bytes
 from lgdea_jax import cli
 
 ALPHA = 0.6
@@ -45,21 +46,6 @@ class Case:
     top: int
     repeats: int
     dense: bool = False
-
-
-def current_bytes() -> int:
-    """Resident memory of this process now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def peak_bytes() -> int:
-    """Largest resident memory of this process so far.
-
-    Not `getrusage`: its `ru_maxrss` starts from what the process that started this one had.
-    """
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def make_inputs(case: Case) -> tuple[Any, ...]:

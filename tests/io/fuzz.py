@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.memory import peak_bytes
 from lgdea_jax.io import UnreadableImage
 from lgdea_jax.io.files import read_image_bytes
 from lgdea_jax.preprocess.image import grey8
@@ -105,10 +106,7 @@ def main():
             counts["read"] += 1
         faulthandler.cancel_dump_traceback_later()
         slowest = max(slowest, time.monotonic() - started)
-    # Not `getrusage`: its peak starts from that of the process that started this one.
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    memory = int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    print(json.dumps({**counts, "slowest": round(slowest, 2), "megabytes": round(memory)}))
+    print(json.dumps({**counts, "slowest": round(slowest, 2), "megabytes": round(peak_bytes() / 2**20)}))
 
 
 if __name__ == "__main__":
