@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def write_records(folder: Path, count: int, side: int, encoding: str, *, distinc
     """
     from array_record.python.array_record_module import ArrayRecordWriter
 
-    from lgdea_jax import record_codec, record_source, records
+    from lgdea_jax import record_codec, record_places, record_source, records
     from lgdea_jax.io import encode_image
     from lgdea_jax.preprocess.image import RECORD_TRANSFORM
 
@@ -74,14 +75,22 @@ def write_records(folder: Path, count: int, side: int, encoding: str, *, distinc
     rows = [record_codec.encode_record(dataclasses.replace(
         template, study_id=f"s{row}", image_id=f"i{row}", subject_id=f"p{row}", image=image))
         for row, image in enumerate(encoded)]
-    shards, per_shard = [], 50_000
+    checksums = [zlib.crc32(data) for data in rows]
+    shards, places, per_shard = [], [], 50_000
     for number, start in enumerate(range(0, count, per_shard)):
         name, held = f"made-train-{number:05d}.array_record", min(per_shard, count - start)
-        writer = ArrayRecordWriter(str(folder / name), record_source.writer_options(encoding))
+        writer = ArrayRecordWriter(str(folder / name), record_source.WRITER_OPTIONS)
         for row in range(start, start + held):
             writer.write(rows[row % len(rows)])
         writer.close()
+        places.append(record_places.find_places(folder / name, [
+            (rows[row % len(rows)][:64], len(rows[row % len(rows)]), checksums[row % len(rows)],
+             len(encoded[row % len(rows)])) for row in range(start, start + held)]))
         shards.append(record_source.Shard(name, held, (folder / name).stat().st_size, hashlib.sha256(b"").hexdigest()))
+    extra = np.zeros(count, record_places.row_type(14))
+    extra["place"] = np.concatenate(places)
+    extra["study"] = [records.hash64(f"s{row % len(rows)}") for row in range(count)]
+    np.save(record_source.rows_file(folder, "train"), extra)
     counts = dict.fromkeys(("rows", "read", "studies", "records", "images", "reports"), count)
     metadata = record_source.DatasetMetadata(
         schema_version=records.SCHEMA_VERSION, name="made", modalities=("xray",), languages=("en",),
@@ -99,8 +108,8 @@ def our_batches(folder: Path, count: int, side: int, *, workers: int, threads: i
 
     view = input_pipeline.TextView(kind="report", length=8, phrases=1, uncertain_weight=0.5, variants=("verbatim",))
     items = input_pipeline.Items(
-        str(folder), "train", np.arange(count), np.arange(count, dtype=np.uint64), with_image=True, with_text=False,
-        image_size=side, view=view, tokenizer=None, label_names=[f"label{n}" for n in range(14)], cache=False)
+        str(folder), "train", np.arange(count), with_image=True, with_text=False, image_size=side, view=view,
+        tokenizer=None, label_names=[f"label{n}" for n in range(14)], cache=False)
     augment = Augment(crop=(1.0, 1.0), aspect=1.0, rotate=0.0, gamma=0.0, contrast=0.0, brightness=0.0, noise=0.0,
                       erase=0.0, enabled=False)
     batches = input_pipeline.make_batches(
@@ -189,8 +198,8 @@ def measure_rate(folder: Path, repeats: int, seconds: float) -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0))
     tries = {
         "torch": [(n, 1) for n in sorted({1, cores, cores + 1})],
-        "jpeg": [(0, cores), (0, 2 * cores), (cores, 1)],
-        "raw": [(0, cores), (0, 2 * cores), (cores, 1)]}
+        "jpeg": [(0, 1), (0, cores), (cores, 1)],
+        "raw": [(0, 1), (0, cores), (cores, 1)]}
     rates: dict[tuple, list[tuple[float, float]]] = {}
     for _ in range(repeats):
         for kind, settings in tries.items():
@@ -216,7 +225,7 @@ def measure_rate(folder: Path, repeats: int, seconds: float) -> dict[str, Any]:
 
 
 def memory_bytes() -> int:
-    """Memory of this process alone: private pages, without the page cache's mapped files."""
+    """Memory of this process alone: private pages."""
     lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()
     return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Dirty", "Private_Clean")))
 

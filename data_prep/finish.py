@@ -22,6 +22,7 @@ from data_prep.shards import COUNTS, ShardSpec, Slice, read_side_file, write_ato
 from data_prep.study import Rejection
 from lgdea_jax.cli import UserError
 from lgdea_jax.preprocess.text import train_tokenizer
+from lgdea_jax.record_places import row_type
 from lgdea_jax.record_source import (
     BUILD_FOLDER,
     INDEX_COLUMNS,
@@ -31,7 +32,7 @@ from lgdea_jax.record_source import (
     RecordSource,
     Shard,
     SourceTerms,
-    places_file,
+    rows_file,
 )
 
 REJECTED_FILE = "rejected.csv"
@@ -76,9 +77,8 @@ def finish(folder: Path, slices: Sequence[Slice], spec: ShardSpec, config: Any, 
     for split, parts in splits.items():
         if shards[split]:
             write_atomically(folder / f"index_{split}.npz", lambda f, parts=parts: _write_index(f, folder, parts))
-            if spec.volume:
-                places = np.concatenate([_finished(folder, part, "place").columns["place"] for part in parts])
-                write_atomically(places_file(folder, split), lambda f, places=places: np.save(f, places))
+            write_atomically(rows_file(folder, split), lambda f, parts=parts: _write_rows(
+                f, folder, parts, len(spec.label_names)))
     tokenizer = _write_tokenizer(folder, shards.get("train", []), config.tokenizer.vocab_size)
     metadata = DatasetMetadata(
         schema_version=fingerprint["schema_version"], name=spec.name, modalities=tuple(sorted(modalities)),
@@ -166,6 +166,20 @@ def _write_index(file: Any, folder: Path, parts: Sequence[Slice]) -> None:
                     column.write(np.ascontiguousarray(_finished(folder, part, name).columns[name]).tobytes())
 
 
+def _write_rows(file: Any, folder: Path, parts: Sequence[Slice], labels: int) -> None:
+    """`record_places.row_type` of every record as an .npy, part by part."""
+    dtype, names = row_type(labels), ("place", "study", "labels")
+    count = sum(_finished(folder, part).records for part in parts)
+    np.lib.format.write_array_header_1_0(file, {
+        "descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)})
+    for part in parts:
+        result = _finished(folder, part, *names)
+        rows = np.empty(result.records, dtype)
+        for name in names:
+            rows[name] = result.columns[name]
+        file.write(rows.tobytes())
+
+
 def _train_reports(folder: Path, shards: Sequence[Shard]) -> Iterator[str]:
     """The reports of the training split, those of several views once."""
     previous = None
@@ -201,9 +215,8 @@ def _write_sums(folder: Path, metadata: DatasetMetadata, dataset_json: bytes) ->
     sums = {shard.file: shard.sha256 for shards in metadata.shards.values() for shard in shards}
     sums[METADATA_FILE] = hashlib.sha256(dataset_json).hexdigest()
     others = [REJECTED_FILE, "LICENSE", "dataset_info.json", "features.json", metadata.tokenizer,
-              *(f"index_{split}.npz" for split in metadata.splits)]
-    if metadata.modality == "ct":
-        others += [places_file(folder, split).name for split in metadata.splits]
+              *(f"index_{split}.npz" for split in metadata.splits),
+              *(rows_file(folder, split).name for split in metadata.splits)]
     for name in filter(None, others):
         with open(folder / name, "rb") as file:
             sums[name] = hashlib.file_digest(file, "sha256").hexdigest()

@@ -42,8 +42,8 @@ from lgdea_jax.preprocess.image import RECORD_TRANSFORM, difference_hash, grey8
 from lgdea_jax.preprocess.volume import find_geometry, projection, to_record
 from lgdea_jax.record_codec import encode_record
 from lgdea_jax.record_places import find_places, summary
-from lgdea_jax.record_source import BUILD_FOLDER, INDEX_COLUMNS, writer_options
-from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, Box, Evidence, Record
+from lgdea_jax.record_source import BUILD_FOLDER, INDEX_COLUMNS, WRITER_OPTIONS
+from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, Box, Evidence, Record, hash64
 
 EXTRACTORS = {"rules": "data_prep.extract.rules"}
 COUNTS = ("rows", "read", "rejected", "studies", "records", "images", "reports", "normal", "evidence")
@@ -101,7 +101,8 @@ class SliceResult:
       rejections: refused rows in order.
       sources: (source, licence, terms) seen; languages and modalities likewise.
       file, records, bytes, sha256: of the shard; "" and 0 when nothing was written.
-      columns: INDEX_COLUMNS and "key" (64-bit hash of study and image id) -> array, one row per record.
+      columns: INDEX_COLUMNS, "key" (64-bit hash of study and image id), "labels" and, of a shard that was written,
+        "place" (`record_places`) -> array, one row per record.
     """
 
     counts: dict[str, int]
@@ -115,11 +116,6 @@ class SliceResult:
     bytes: int = 0
     sha256: str = ""
     columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-
-def hash64(text: str) -> int:
-    """A stable 64-bit hash of `text`, never 0."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "little") or 1
 
 
 def report_hash(report: str) -> int:
@@ -363,11 +359,11 @@ def process_slice(source: Any, part: Slice, spec: ShardSpec, maker: RecordMaker 
     rejections: list[Rejection] = []
     sources, languages, modalities = set(), set(), set()
     rows: list[tuple[Any, ...]] = []
+    labels: list[np.ndarray] = []
     written: list[tuple[bytes, int, int, int]] = []
     writer = None
     if spec.out:
-        options = writer_options(spec.image_encoding, volumes=bool(spec.volume))
-        writer = _ShardWriter(spec.out / shard_name(spec.name, part), options)
+        writer = _ShardWriter(spec.out / shard_name(spec.name, part))
     try:
         for index in range(part.start, part.stop):
             try:
@@ -391,11 +387,11 @@ def process_slice(source: Any, part: Slice, spec: ShardSpec, maker: RecordMaker 
                 counts.update(records=1, images=record.has_image)
                 modalities.add(record.modality)
                 rows.append(index_row(record, image_hash))
+                labels.append(record.labels)
                 if writer:
                     data = encode_record(record)
                     writer.write(data)
-                    if spec.volume:
-                        written.append(summary(record, data))
+                    written.append(summary(record, data))
     except BaseException:
         if writer:
             writer.abort()
@@ -404,12 +400,12 @@ def process_slice(source: Any, part: Slice, spec: ShardSpec, maker: RecordMaker 
     types = {"key": ("<u8", ()), **INDEX_COLUMNS}
     columns = {name: np.array([row[i] for row in rows], types[name][0]).reshape(len(rows), *types[name][1])
                for i, name in enumerate(names)}
+    columns["labels"] = np.array(labels, np.int8).reshape(len(rows), len(spec.label_names))
     result = SliceResult(dict(counts), dict(converted), rejections, sorted(sources), sorted(languages),
                          sorted(modalities), records=len(rows), columns=columns)
     if writer:
         result.file, result.bytes, result.sha256 = writer.path.name, *writer.finish(len(rows))
-        if spec.volume:
-            result.columns["place"] = find_places(writer.path, written)
+        result.columns["place"] = find_places(writer.path, written)
         _write_side_file(side_file(spec.out, part), result)
     return result
 
@@ -434,13 +430,13 @@ class SliceWork:
 class _ShardWriter:
     """An ArrayRecord file under a temporary name until `finish`."""
 
-    def __init__(self, path: Path, options: str) -> None:
+    def __init__(self, path: Path) -> None:
         from array_record.python.array_record_module import ArrayRecordWriter
 
         self.path = path
         # The name has the process in it: a worker that outlives a killed build never writes to the same file.
         self._temporary = path.parent / BUILD_FOLDER / f"{path.name}.{os.getpid()}.tmp"
-        self._writer = self._guard(lambda: ArrayRecordWriter(str(self._temporary), options))
+        self._writer = self._guard(lambda: ArrayRecordWriter(str(self._temporary), WRITER_OPTIONS))
 
     def write(self, data: bytes) -> None:
         self._guard(lambda: self._writer.write(data))

@@ -1,9 +1,10 @@
 """Checkpoints that describe themselves: enough to predict without the training tree, and to resume bit-exactly.
 
 RUN/checkpoints/STEP/ holds three Orbax items: `params` (what a prediction needs; the EMA when there is one), `train`
-(parameters, optimiser, step, EMA, the method's memory) and `spec` (JSON: config, transforms, tokeniser, label and
-finding names, versions, position of the data). The position of the data is the step number (see `input_pipeline`),
-which does not depend on the number of processes or workers.
+(the rest of the state: optimiser, step, the parameters beside an EMA, the method's memory) and `spec` (JSON: config,
+transforms, tokeniser, label and finding names, versions, position of the data). No array is in two of them. The
+position of the data is the step number (see `input_pipeline`), which does not depend on the number of processes or
+workers.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ import orbax.checkpoint as ocp
 from lgdea_jax.cli import UserError
 from lgdea_jax.sharding import path_string
 
-SPEC_VERSION = 1
+SPEC_VERSION = 2
+READABLE_VERSIONS = (1, 2)
 BEST = "best.json"
 OVERHEAD = 2**20  # Bytes of a checkpoint's own files (manifests, metadata, spec) beside the arrays.
 
@@ -115,7 +117,8 @@ class Checkpoints:
         if step in self.steps():
             return
         spec = {**spec, "spec_version": SPEC_VERSION, "step": step, "data_step": step}
-        params, train = flatten(state["ema"] or state["params"]), flatten(dict(state))
+        used, rest = split_state(state)
+        params, train = flatten(state[used]), flatten(rest)
         self._check_space(sum(leaf.nbytes for leaf in [*params.values(), *train.values()]))
         with self._disk_errors():
             self._manager.save(step, args=ocp.args.Composite(
@@ -186,25 +189,38 @@ class Checkpoints:
           UserError: it was written by another version of this file.
         """
         spec = self._manager.restore(step, args=ocp.args.Composite(spec=ocp.args.JsonRestore()))["spec"]
-        if spec.get("spec_version") != SPEC_VERSION:
-            raise UserError(f"checkpoint of spec version {spec.get('spec_version')}; this code reads {SPEC_VERSION}")
+        if spec.get("spec_version") not in READABLE_VERSIONS:
+            raise UserError(f"checkpoint of spec version {spec.get('spec_version')}; this code reads "
+                            f"{' and '.join(map(str, READABLE_VERSIONS))}")
         return spec
 
     def restore_state(self, step: int, target: Any) -> Any:
         """The state at `step`, placed as `target` (arrays or `jax.ShapeDtypeStruct`s with shardings) says."""
-        return self._restore(step, "train", target)
+        if self.spec(step)["spec_version"] == 1:  # `train` was the whole state.
+            return self._restore(step, {"train": target})["train"]
+        used, rest = split_state(target)
+        restored = self._restore(step, {"params": target[used], "train": rest})
+        return {name: restored["params"] if name == used else restored["train"][name] for name in target}
 
     def restore_params(self, step: int, target: Any) -> Any:
         """The parameters for predictions at `step`."""
-        return self._restore(step, "params", target)
+        return self._restore(step, {"params": target})["params"]
 
-    def _restore(self, step: int, item: str, target: Any) -> Any:
-        flat = flatten(jax.tree.map(ocp.utils.to_shape_dtype_struct, target))
-        metadata = self._manager.item_metadata(step)[item]
-        have = {name: tuple(leaf.shape) for name, leaf in dict(metadata).items()}
-        check_names(have, {name: tuple(leaf.shape) for name, leaf in flat.items()}, f"checkpoint {step}")
-        restored = self._manager.restore(step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(flat)}))[item]
-        return unflatten(target, restored)
+    def _restore(self, step: int, targets: Mapping[str, Any]) -> dict[str, Any]:
+        metadata, flat = self._manager.item_metadata(step), {}
+        for item, target in targets.items():
+            flat[item] = flatten(jax.tree.map(ocp.utils.to_shape_dtype_struct, target))
+            have = {name: tuple(leaf.shape) for name, leaf in dict(metadata[item]).items()}
+            check_names(have, {name: tuple(leaf.shape) for name, leaf in flat[item].items()}, f"checkpoint {step}")
+        restored = self._manager.restore(step, args=ocp.args.Composite(**{
+            item: ocp.args.StandardRestore(leaves) for item, leaves in flat.items()}))
+        return {item: unflatten(target, restored[item]) for item, target in targets.items()}
+
+
+def split_state(state: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(which part of a state predictions use, "ema" or "params"; the other parts): a checkpoint holds each once."""
+    used = "ema" if state["ema"] else "params"
+    return used, {name: part for name, part in state.items() if name != used}
 
 
 def disk_is_full(error: BaseException | None) -> bool:

@@ -17,12 +17,11 @@ STREAMS = ("pairs", "images", "reports")
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Rows of one split of one data set, and the hashes of their studies (uint64)."""
+    """Rows of one split of one data set."""
 
     directory: str
     split: str
     rows: np.ndarray
-    studies: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +158,7 @@ def make_plan(data: Any, *, seed: int, held_out: Sequence[str] = ()) -> Plan:
         if stream == "reports":
             rows = _one_per_study(indexes[directory]["study"], rows)
         if len(rows):
-            parts[stream].append(Part(directory, data.split, rows, indexes[directory]["study"][rows]))
+            parts[stream].append(Part(directory, data.split, rows))
 
     for directory, rows in _split_all(paired, indexes, allowed, pairs=data.pairs, seed=seed):
         index, keep = indexes[directory], allowed[directory]

@@ -115,7 +115,6 @@ class Items:
     Args:
       directory, split: the data set.
       rows: int64, row numbers in that split.
-      studies: uint64, the rows' study hashes: rows of one study are known by them.
       with_image, with_text: what a row holds.
       image_size, view, tokenizer: how images and text are made into arrays.
       label_names: order of the labels; one that the data set lacks is MISSING.
@@ -127,19 +126,16 @@ class Items:
     """
 
     def __init__(
-        self, directory: str, split: str, rows: np.ndarray, studies: np.ndarray, *, with_image: bool, with_text: bool,
-        image_size: int, view: TextView, tokenizer: TextTokenizer, label_names: Sequence[str], cache: bool,
-        first: int = 0, progress: Callable[[], None] | None = None, volume: VolumeView | None = None, labels: str = "",
+        self, directory: str, split: str, rows: np.ndarray, *, with_image: bool, with_text: bool, image_size: int,
+        view: TextView, tokenizer: TextTokenizer, label_names: Sequence[str], cache: bool, first: int = 0,
+        progress: Callable[[], None] | None = None, volume: VolumeView | None = None, labels: str = "",
     ) -> None:
-        self._records = record_source.open_records(directory, split)
-        have = record_source.label_columns(
-            record_source.load_metadata(directory).label_names, labels) if label_names else {}
+        self._records, metadata = record_source.open_records(directory, split), record_source.load_metadata(directory)
+        self._format = metadata.image_encoding
+        have = record_source.label_columns(metadata.label_names, labels) if label_names else {}
         columns = [(have[name], column) for column, name in enumerate(label_names) if name in have]
         self._label_columns = tuple(np.array(columns, int).reshape(-1, 2).T)
-        # A million rows are a thousand batches: what is kept for each row is kept small.
-        self._row, self._first = rows.astype(np.int32 if len(self._records) < 2**31 else np.int64), first
-        # 31 bits of the hash do for telling the studies of a batch apart, and fit the device's integers.
-        self._study = (studies & np.uint64(0x7FFFFFFF)).astype(np.int32)
+        self._rows, self._first = _compact(rows), first
         self._with_image, self._with_text = with_image, with_text
         self._image_size, self._view, self._tokenizer = image_size, view, tokenizer
         self._num_labels = len(label_names)
@@ -149,7 +145,7 @@ class Items:
             self._cache = self._read_all(progress)
 
     def __len__(self) -> int:
-        return len(self._row)
+        return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         item = {name: values[0] for name, values in self.read(np.array([index])).items()}
@@ -171,14 +167,19 @@ class Items:
         """
         if self._cache is not None:
             return {name: values[indices] for name, values in self._cache.items()}
-        items = {"index": (self._first + indices).astype(np.int32), "study": self._study[indices],
+        items = {"index": (self._first + indices).astype(np.int32), "study": np.empty(len(indices), np.int32),
                  "labels": np.full([len(indices), self._num_labels], records.MISSING, np.int8)}
+        if self._with_image and self.volume is None:
+            items["image"] = np.empty([len(indices), self._image_size, self._image_size], np.uint8)
         theirs, ours = self._label_columns
-        for place, row in enumerate(self._row[indices].tolist()):
+        for place, index in enumerate(indices.tolist()):
+            row = int(self._rows[index])
             try:
-                labels, content = self._read_row(row)
+                study, labels, content = self._read_row(row, items["image"][place] if "image" in items else None)
             except ValueError as error:  # The row says which record it is, and nothing about the patient.
                 raise ValueError(f"record {row} of {self._records!r}: {error}") from error
+            # 31 bits of the hash do for telling the studies of a batch apart, and fit the device's integers.
+            items["study"][place] = study & 0x7FFFFFFF
             items["labels"][place, ours] = labels[theirs]
             for name, value in content.items():
                 if name not in items:
@@ -186,21 +187,27 @@ class Items:
                 items[name][place] = value
         return items
 
-    def _read_row(self, row: int) -> tuple[np.ndarray, dict[str, Any]]:
-        """(labels of the data set, image or stored volume and text) of one record."""
+    def _read_row(self, row: int, image: np.ndarray | None) -> tuple[int, np.ndarray, dict[str, Any]]:
+        """(hash of the study, labels of the data set, stored volume and text) of one record; fills `image`."""
+        if image is not None and not self._with_text:
+            fields = self._records.image_fields(row)
+            self._fill(image, fields.image)
+            return fields.study, fields.labels, {}
         content: dict[str, Any] = {}
-        stored = None
-        if self._with_text or self.volume is not None:
-            record, stored = self._records.parts(row)
-        else:
-            record = self._records.image_fields(row)
-        if self._with_image and self.volume is not None:
-            content["volume"] = record.image if stored is None else stored
+        record, stored = (self._records[row], None) if self.volume is None else self._records.parts(row)
+        if image is not None:
+            self._fill(image, record.image)
         elif self._with_image:
-            content["image"] = letterbox(decode_image(record.image, record.image_format), self._image_size)
+            content["volume"] = record.image if stored is None else stored
         if self._with_text:
             content |= encode_text(record, self._view, self._tokenizer)
-        return record.labels, content
+        return records.hash64(record.study_id), record.labels, content
+
+    def _fill(self, image: np.ndarray, data: bytes | np.ndarray) -> None:
+        """Decodes a stored image into uint8 [S, S], as the model sees it."""
+        decoded = decode_image(data, self._format, image)
+        if decoded is not image:
+            image[:] = letterbox(decoded, self._image_size)
 
     def _read_all(self, progress: Callable[[], None] | None) -> dict[str, np.ndarray]:
         arrays: dict[str, np.ndarray] = {}
@@ -214,6 +221,13 @@ class Items:
             if progress:
                 progress()
         return arrays
+
+
+def _compact(rows: np.ndarray) -> np.ndarray | range:
+    """Row numbers, int64 [n], in little memory: a million rows are a thousand batches."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+        return range(int(rows[0]), int(rows[-1]) + 1)
+    return rows.astype(np.int32 if not len(rows) or rows.max() < 2**31 else np.int64)
 
 
 def _room(value: Any, count: int) -> np.ndarray:
@@ -264,8 +278,8 @@ class _Stream:
     def _randomised(self, batch: dict[str, Any], generators: Iterator[np.random.Generator]) -> dict[str, np.ndarray]:
         """`batch` with every row augmented; images in their places, volumes and tokens change their shape."""
         out = {name: values for name, values in batch.items() if name not in ("volume", "tokens")}
-        names = [name for name in ("image", "volume", "tokens") if name in batch]
-        for slot, generator in enumerate(generators):
+        names = [name for name in ("image", "volume", "tokens") if name in batch and self._augment.changes(name)]
+        for slot, generator in enumerate(generators if names else ()):
             item = self._augment.random_map({name: batch[name][slot] for name in names}, generator)
             for name, value in item.items():
                 if name not in out:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 _ROUNDS = 6
+_FEW = 16  # Rows that are walked one by one in less time than all together.
+_WORD = 2**64 - 1
 _SHARES = 20  # Shares of a mixture are counted in parts of 2**20; positions below 2**43 stay exact with them.
 
 
@@ -39,13 +41,30 @@ def shuffled(positions: np.ndarray, length: int, key: int) -> np.ndarray:
     rounds = np.arange(_ROUNDS, dtype=np.uint64)[:, None]
     keys = _mix(_mix(epoch * np.uint64(_ROUNDS) + rounds) ^ np.uint64(key))
     walking = np.arange(len(rows))
-    while len(walking):
+    while len(walking) > _FEW:
         left, right = rows[walking] >> half, rows[walking] & mask
         for of_round in keys[:, walking]:
             left, right = right, left ^ (_mix(right ^ of_round) & mask)
         rows[walking] = left << half | right
         walking = walking[rows[walking] >= length]
+    for place, own_keys in zip(walking.tolist(), keys[:, walking].T.tolist(), strict=True):
+        rows[place] = _walk(int(rows[place]), length, own_keys, int(half))
     return rows.astype(np.int64)
+
+
+def _walk(row: int, length: int, keys: Sequence[int], half: int) -> int:
+    """What becomes of one row in `shuffled`, whose arrays are slow for a few."""
+    mask = (1 << half) - 1
+    while True:
+        left, right = row >> half, row & mask
+        for key in keys:  # `_mix` of (right ^ key).
+            value = right ^ key
+            value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 & _WORD
+            value = (value ^ (value >> 27)) * 0x94D049BB133111EB & _WORD
+            left, right = right, left ^ ((value ^ (value >> 31)) & mask)
+        row = left << half | right
+        if row < length:
+            return row
 
 
 def mixed(positions: np.ndarray, weights: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

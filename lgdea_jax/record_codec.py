@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.records import ADDED, Box, Evidence, Record
+from lgdea_jax.records import ADDED, Box, Evidence, Record, hash64
 
 TEXT_KEYS = ("study_id", "image_id", "subject_id", "modality", "view", "image_format", "report", "sex", "source",
              "licence", "terms", "language", "extractor", "transform", "label_source")
@@ -110,10 +110,16 @@ def encode_record(record: Record) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class ImageFields:
-    """What a record says of its image alone; attributes as those of `Record`."""
+    """What training reads of a record without text.
 
-    image: bytes
-    image_format: str
+    Attributes:
+      study: `records.hash64` of the study's id.
+      image: as in `Record`, or uint8 [n].
+      labels: as in `Record`.
+    """
+
+    study: int
+    image: bytes | np.ndarray
     labels: np.ndarray
 
 
@@ -129,11 +135,11 @@ def decode_image_fields(data: bytes) -> ImageFields:
         feature = _example_class().FromString(data).features.feature
     except DecodeError as error:
         raise ValueError(f"not a record: {error}") from None
-    if not {"image", "image_format", "labels"} <= feature.keys():
+    if not {"study_id", "image", "labels"} <= feature.keys():
         raise ValueError("not a record of this schema")
     try:
-        return ImageFields(feature["image"].bytes_list.value[0],
-                           feature["image_format"].bytes_list.value[0].decode("utf-8"),
+        return ImageFields(hash64(feature["study_id"].bytes_list.value[0].decode("utf-8")),
+                           feature["image"].bytes_list.value[0],
                            np.array(feature["labels"].int64_list.value, np.int8))
     except IndexError as error:
         raise ValueError(f"not a record of this schema: {error!r}") from None

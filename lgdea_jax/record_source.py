@@ -11,6 +11,7 @@ import bisect
 import dataclasses
 import itertools
 import json
+import logging
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -21,8 +22,7 @@ import numpy as np
 
 from lgdea_jax.cli import UserError, choose
 from lgdea_jax.record_codec import ImageFields, decode_image_fields, decode_record
-from lgdea_jax.record_places import COLUMNS as PLACE_COLUMNS
-from lgdea_jax.record_places import ShardFile, StoredImage, without_image
+from lgdea_jax.record_places import RowFile, ShardFile, StoredImage, without_image
 from lgdea_jax.records import (
     LABEL_SETS_OF_RECORDS,
     MODALITIES,
@@ -30,6 +30,8 @@ from lgdea_jax.records import (
     SCHEMA_VERSION,
     Record,
 )
+
+log = logging.getLogger("lgdea_jax")
 
 METADATA_FILE = "dataset.json"
 BUILD_FOLDER = ".build"
@@ -154,13 +156,9 @@ class DatasetMetadata:
             raise UserError(f"{where} is damaged ({type(error).__name__}): build the data set again") from None
 
 
-def writer_options(image_encoding: str, *, volumes: bool = False) -> str:
-    """Options of the ArrayRecord writer: one record a group, because records are read in random order.
-
-    What is stored as it is for speed ("raw") is not compressed again. Volumes are compressed in chunks already, and a
-    crop must not have to undo another compression first. JPEG and PNG gain nothing by it, but the texts beside them do.
-    """
-    return "group_size:1,uncompressed" if volumes or image_encoding == "raw" else "group_size:1"
+# Of the ArrayRecord writer. One record a group, because records are read in random order; not compressed, so that they
+# stand in the file as they are (`record_places`): images are compressed already, and of a record they are the most.
+WRITER_OPTIONS = "group_size:1,uncompressed"
 
 
 def load_metadata(data_dir: str | Path) -> DatasetMetadata:
@@ -200,27 +198,16 @@ def open_records(data_dir: str | Path, split: str) -> RecordSource:
         if file.stat().st_size != shard.bytes:
             raise UserError(f"the shard {file} has {file.stat().st_size} bytes instead of {shard.bytes}: copy the data "
                             "set again, or build it again")
-    return RecordSource(folder, metadata.shards[split], _load_places(folder, split, metadata))
+    rows = rows_file(folder, split)
+    if not rows.is_file():
+        log.info("%s is missing: records are read more slowly without it; data_prep.build writes it", rows)
+        rows = None
+    return RecordSource(folder, metadata.shards[split], rows)
 
 
-def places_file(folder: Path, split: str) -> Path:
-    """Where the places of a split's records stand (`record_places`), for data sets of volumes."""
-    return folder / f"volumes_{split}.npy"
-
-
-def _load_places(folder: Path, split: str, metadata: DatasetMetadata) -> np.ndarray | None:
-    """The places of a split's records; None without (2D, or the file was not copied: records are read whole then)."""
-    if metadata.modality != "ct" or not places_file(folder, split).is_file():
-        return None
-    rows = sum(shard.records for shard in metadata.shards[split])
-    try:
-        places = np.load(places_file(folder, split), allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        places = np.zeros(0)
-    if places.shape != (rows, len(PLACE_COLUMNS)):
-        raise UserError(f"{places_file(folder, split)} is damaged: build the data set again, or delete the file (crops "
-                        "are slower without it)")
-    return places
+def rows_file(folder: Path, split: str) -> Path:
+    """Where it stands where the records of a split stand (`record_places`)."""
+    return folder / f"rows_{split}.npy"
 
 
 def load_index(data_dir: str | Path, split: str) -> dict[str, np.ndarray]:
@@ -269,27 +256,41 @@ def label_columns(label_names: Sequence[str], labels: str = "") -> dict[str, int
 
 
 class RecordSource(Sequence[Record]):
-    """The records of one split, by index. Picklable; readers open on first use, in whichever process uses it."""
+    """The records of one split, by index. Picklable; files open on first use, in whichever process uses it.
 
-    def __init__(self, folder: Path, shards: Sequence[Shard], places: np.ndarray | None = None) -> None:
+    Args:
+      folder, shards: of the data set.
+      rows: `rows_file`; without it ArrayRecord reads all records.
+
+    Raises:
+      UserError: the file of rows is damaged.
+    """
+
+    def __init__(self, folder: Path, shards: Sequence[Shard], rows: Path | None = None) -> None:
         self._folder = folder
-        self._places = places
+        self._rows_file = rows
         self._files: dict[int, ShardFile] = {}
         self._shards = tuple(shards)
         self._ends = list(itertools.accumulate(shard.records for shard in shards))
         self._readers: dict[int, tuple[Any, threading.Lock]] = {}
+        self._rows = None
+        if rows is not None:
+            try:
+                self._rows = RowFile(rows, len(self))
+            except ValueError:
+                raise UserError(f"{rows} is damaged: build the data set again, or delete the file (reading is slower "
+                                "without it)") from None
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
-        return RecordSource, (self._folder, self._shards, self._places)
+        return RecordSource, (self._folder, self._shards, self._rows_file)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> Record:  # type: ignore[override]
         """The record at `index` (negative counts from the end), its image still encoded."""
-        record, image = self.parts(index)
-        return dataclasses.replace(record, image=image.read(0, len(image)).tobytes()) if image is not None else record
+        return decode_record(self.read_bytes(index))
 
     def parts(self, index: int) -> tuple[Record, StoredImage | None]:
         """(the record without its image, where the image is stored); (the whole record, None) if that is not known.
@@ -297,17 +298,21 @@ class RecordSource(Sequence[Record]):
         Of a volume only what is needed can be read then: see `io.decode_volume`.
         """
         shard, row = self._locate(index)
-        place = self._places[index] if self._places is not None else None
-        if place is None or place[0] < 0:
+        known = self._row(shard, row)
+        if known is None or not known["place"][-1]:
             return decode_record(self._read(shard, row)), None
-        with self._lock:
-            if shard not in self._files:
-                self._files[shard] = ShardFile(self._folder / self._shards[shard].file)
-        return without_image(self._files[shard], place), StoredImage(self._files[shard], place)
+        file, place = self._file(shard), known["place"]
+        return without_image(file, place), StoredImage(file, place)
 
     def image_fields(self, index: int) -> ImageFields:
-        """The image, still encoded, and the labels of the record at `index`: quicker than the whole record."""
-        return decode_image_fields(self.read_bytes(index))
+        """The image, still encoded, and what else training reads of a record without text: quicker than all of it."""
+        shard, row = self._locate(index)
+        known = self._row(shard, row)
+        if known is None:
+            return decode_image_fields(self._read(shard, row))
+        start, _, _, image_start, image_length = known["place"].tolist()
+        return ImageFields(int(known["study"]), self._file(shard).read(start, image_start, image_length),
+                           known["labels"])
 
     def __iter__(self) -> Iterator[Record]:
         for index in range(len(self)):
@@ -334,7 +339,24 @@ class RecordSource(Sequence[Record]):
         shard = bisect.bisect_right(self._ends, index)
         return shard, index - self._ends[shard] + self._shards[shard].records
 
+    def _row(self, shard: int, row: int) -> np.void | None:
+        """The row (`record_places.row_type`) of a shard's record; None if the record's place is not known."""
+        if self._rows is None:
+            return None
+        known = self._rows[self._ends[shard] - self._shards[shard].records + row]
+        return None if known["place"][0] < 0 else known
+
+    def _file(self, shard: int) -> ShardFile:
+        with self._lock:  # grain reads from several threads.
+            if shard not in self._files:
+                self._files[shard] = ShardFile(self._folder / self._shards[shard].file)
+            return self._files[shard]
+
     def _read(self, shard: int, row: int) -> bytes:
+        known = self._row(shard, row)
+        if known is not None:
+            start, length = known["place"][:2].tolist()
+            return self._file(shard).read(start, 0, length).tobytes()
         reader, lock = self._reader(shard)
         # Not `read([row])`: that takes time in proportion to the records of the shard.
         with lock:
@@ -343,7 +365,7 @@ class RecordSource(Sequence[Record]):
 
     def _reader(self, shard: int) -> tuple[Any, threading.Lock]:
         """The reader of a shard, and the lock of its position."""
-        with self._lock:  # grain reads from several threads.
+        with self._lock:
             if shard not in self._readers:
                 from array_record.python.array_record_module import ArrayRecordReader
 

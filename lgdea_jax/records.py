@@ -7,6 +7,7 @@ A study with two views gives two records that share the report.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 
 import numpy as np
 
@@ -125,3 +126,8 @@ class Record:
     extractor: str
     transform: str
     label_source: str = ""
+
+
+def hash64(text: str) -> int:
+    """A stable 64-bit hash of an id or another text, never 0."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8"), digest_size=8).digest(), "little") or 1

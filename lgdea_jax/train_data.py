@@ -155,7 +155,7 @@ def open_items(
         first = plan.count("pairs") if stream != "pairs" and config.batch.pairs else 0
         for part, weight in weighted_parts(plan.parts[stream], config.data[f"{stream}_from"]):
             items[stream].append((input_pipeline.Items(
-                part.directory, part.split, part.rows, part.studies, with_image=stream != "reports",
+                part.directory, part.split, part.rows, with_image=stream != "reports",
                 with_text=stream != "images" and bool(method.text), image_size=config.image.size, view=view,
                 tokenizer=tokenizer, label_names=label_names, cache=config.data.cache, first=first,
                 progress=progress.advance, volume=volume_view(config), labels=config.data.labels), weight))
@@ -185,7 +185,7 @@ def open_truth(config: Any, plan: data_plan.Plan, method: assemble.Method, token
         if not index["has_report"][part.rows].all():
             raise UserError(f"memory.truth: unpaired images of {part.directory} have no report to compare with")
         items.append(input_pipeline.Items(
-            part.directory, part.split, part.rows, part.studies, with_image=False, with_text=True,
+            part.directory, part.split, part.rows, with_image=False, with_text=True,
             image_size=config.image.size, view=text_view(config, method), tokenizer=tokenizer, label_names=(),
             cache=config.data.cache))
     return items

@@ -6,6 +6,7 @@ quickest to read.
 
 from __future__ import annotations
 
+import contextlib
 import io as _io
 
 import numpy as np
@@ -46,15 +47,16 @@ def encode_image(array: np.ndarray, encoding: str) -> bytes:
     return buffer.getvalue()
 
 
-def decode_image(data: bytes, image_format: str) -> np.ndarray:
+def decode_image(data: bytes | np.ndarray, image_format: str, out: np.ndarray | None = None) -> np.ndarray:
     """Decodes a record's image.
 
     Args:
-      data: `Record.image`.
+      data: `Record.image`, or its bytes as uint8 [n].
       image_format: `Record.image_format`, one of ENCODINGS.
+      out: contiguous uint8 [h, w]; an image of this shape is written there, without an array of its own between.
 
     Returns:
-      uint8 [h, w]; read-only when it is "raw".
+      uint8 [h, w]; `out` if it has this shape; else of "raw" a view of `data`, that may be read-only.
 
     Raises:
       UserError: unknown format. ValueError: the bytes are not such an image.
@@ -66,10 +68,15 @@ def decode_image(data: bytes, image_format: str) -> np.ndarray:
         height, width = np.frombuffer(data, "<u4", 2).tolist()
         if len(data) != _RAW_HEADER + height * width:
             raise ValueError(f"a raw image of {height} x {width} has {len(data)} bytes")
-        return np.frombuffer(data, np.uint8, offset=_RAW_HEADER).reshape(height, width)
+        image = np.frombuffer(data, np.uint8, offset=_RAW_HEADER).reshape(height, width)
+        return image if out is None else _moved(image, out)
     if image_format == "jpeg":
         import simplejpeg
 
+        if out is not None:
+            with contextlib.suppress(ValueError):  # Larger than `out`, or damaged: the second try tells.
+                image = simplejpeg.decode_jpeg(data, colorspace="GRAY", buffer=out)[..., 0]
+                return out if image.shape == out.shape else image.copy()
         try:  # The same libjpeg-turbo as PIL's, with less around it; equal pixels.
             return simplejpeg.decode_jpeg(data, colorspace="GRAY")[..., 0]
         except ValueError as error:
@@ -78,6 +85,14 @@ def decode_image(data: bytes, image_format: str) -> np.ndarray:
 
     try:
         with Image.open(_io.BytesIO(data), formats=[image_format.upper()]) as image:
-            return np.array(image.convert("L") if image.mode != "L" else image)
+            found = np.array(image.convert("L") if image.mode != "L" else image)
     except (OSError, SyntaxError) as error:
         raise ValueError(f"a {image_format} image cannot be decoded: {error}") from None
+    return found if out is None else _moved(found, out)
+
+
+def _moved(image: np.ndarray, out: np.ndarray) -> np.ndarray:
+    if image.shape != out.shape:
+        return image
+    out[:] = image
+    return out

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,17 @@ def normal(stddev: float) -> Callable[..., jax.Array]:
 def dense(din: int, dout: int, *, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32, bias: bool = True,
           init: Callable[..., jax.Array] = XAVIER) -> nnx.Linear:
     """A dense layer `x [..., din] -> [..., dout]` with float32 `kernel` [din, dout] and `bias` [dout] (zeros)."""
-    return nnx.Linear(din, dout, use_bias=bias, dtype=dtype, param_dtype=jnp.float32, kernel_init=init, rngs=rngs)
+    return nnx.Linear(din, dout, use_bias=bias, dtype=dtype, param_dtype=jnp.float32, kernel_init=init, rngs=rngs,
+                      dot_general=_flat_dot_general)
+
+
+def _flat_dot_general(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, **how: Any) -> jax.Array:
+    """`dot_general` of [..., din] and [din, dout] as one product of matrices, its gradients too.
+
+    The kernel's gradient sums over all leading axes: as one axis that takes half the time on a CPU.
+    """
+    flat = jax.lax.dot_general(x.reshape(-1, x.shape[-1]), kernel, (((1,), (0,)), ((), ())), **how)
+    return flat.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 class LayerNorm(nnx.Module):

@@ -46,6 +46,10 @@ class Augment(grain.transforms.RandomMap):
         if self.aspect < 1:
             raise UserError(f"augment.aspect={self.aspect}: at least 1")
 
+    def changes(self, name: str) -> bool:
+        """Whether `random_map` does anything to this entry of an element."""
+        return name == "tokens" or (name == "image" and self.enabled)
+
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """`element` with its image transformed and one row of `tokens` chosen."""
         element = dict(element)
@@ -118,6 +122,11 @@ class VolumeAugment(grain.transforms.RandomMap):
             raise UserError(f"volume.shift={self.shift}: a share of each side within [0, {LARGEST_SHIFT}]")
         if self.noise < 0:
             raise UserError(f"volume.noise={self.noise}: HU, not negative")
+
+    @staticmethod
+    def changes(name: str) -> bool:
+        """Whether `random_map` does anything to this entry of an element."""
+        return name in ("volume", "tokens")
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """`element` with `volume` (stored bytes) made into `image`, float32 [D, H, W, 1]."""

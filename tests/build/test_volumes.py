@@ -75,7 +75,7 @@ def items(folder, **keys):
     index = load_index(folder, "train")
     rows = np.arange(len(index["study"]))
     names = list(label_columns(load_metadata(folder).label_names))
-    return Items(str(folder), "train", rows, index["study"], **{
+    return Items(str(folder), "train", rows, **{
         "with_image": True, "with_text": True, "image_size": 0, "view": TEXT, "label_names": names, "cache": False,
         "tokenizer": TextTokenizer.load(folder / "tokenizer.json"), "volume": VolumeView.of("phantom_ct"), **keys})
 

@@ -7,6 +7,7 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from lgdea_jax import checkpoint
@@ -47,7 +48,7 @@ def test_round_trip_in_bits(store, tmp_path):
     predicts = reader.restore_params(3, saved["params"])
     np.testing.assert_array_equal(predicts["tower"]["kernel"], saved["ema"]["tower"]["kernel"])
     spec = reader.spec(3)
-    assert spec["config"] == {"a": 1} and (spec["step"], spec["data_step"], spec["spec_version"]) == (3, 3, 1)
+    assert spec["config"] == {"a": 1} and (spec["step"], spec["data_step"], spec["spec_version"]) == (3, 3, 2)
     reader.close()
 
 
@@ -133,9 +134,30 @@ def test_nothing_to_read(tmp_path):
 def test_another_version_of_the_spec(store, monkeypatch):
     store.save(state(1), SPEC)
     store.wait()
-    monkeypatch.setattr(checkpoint, "SPEC_VERSION", 2)
-    with pytest.raises(UserError, match="spec version 1; this code reads 2"):
+    monkeypatch.setattr(checkpoint, "READABLE_VERSIONS", (1,))
+    with pytest.raises(UserError, match="spec version 2; this code reads 1"):
         store.spec(1)
+
+
+def test_an_older_checkpoint_is_resumed(store):
+    """In version 1 the whole state stood in `train`."""
+    saved = state(2)
+    args = ocp.args
+    store._manager.save(2, args=args.Composite(
+        params=args.StandardSave(flatten(saved["ema"])), train=args.StandardSave(flatten(saved)),
+        spec=args.JsonSave({**SPEC, "spec_version": 1})))
+    store.wait()
+    restored = store.restore_state(2, jax.tree.map(jnp.zeros_like, saved))
+    jax.tree.map(np.testing.assert_array_equal, restored, saved)
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_no_array_is_saved_twice(store, ema):
+    saved = state(1, ema=ema)
+    store.save(saved, SPEC)
+    store.wait()
+    items = store._manager.item_metadata(1)
+    assert sum(len(dict(items[item])) for item in ("params", "train")) == len(jax.tree.leaves(saved))
 
 
 def test_names_that_differ_are_named(store):
@@ -187,7 +209,7 @@ def test_a_full_disk_is_one_line(store, tmp_path, monkeypatch):
 def test_nothing_is_written_where_it_does_not_fit(store, tmp_path, monkeypatch):
     store.save(state(1), SPEC)
     store.wait()
-    need = sum(leaf.nbytes for tree in (state(2), state(2)["ema"]) for leaf in jax.tree.leaves(tree)) + 2**20
+    need = sum(leaf.nbytes for leaf in jax.tree.leaves(state(2))) + 2**20
     full = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full._replace(free=need - 1))
     with pytest.raises(UserError, match=r"no space left on the disk for a checkpoint in .*takes 1\.0 MB, 1\.0 MB are"):

@@ -29,6 +29,20 @@ def test_jpeg_is_close():
     assert np.abs(decoded.astype(int) - image).max() <= 6
 
 
+@settings(max_examples=50, deadline=None)
+@given(IMAGES, st.sampled_from(("png", "raw", "jpeg")), st.tuples(st.integers(1, 20), st.integers(1, 20)))
+def test_an_image_is_written_where_it_fits(image, encoding, room):
+    data = encode_image(image, encoding)
+    expected = decode_image(data, encoding)
+    for given_data in (data, np.frombuffer(data, np.uint8)):
+        for shape in (image.shape, room):
+            out = np.zeros(shape, np.uint8)
+            found = decode_image(given_data, encoding, out)
+            assert (found is out) == (shape == image.shape)
+            out[:] = out if found is out else 0
+            np.testing.assert_array_equal(found, expected)
+
+
 def test_png_is_a_png_for_others():
     image = np.arange(12, dtype=np.uint8).reshape(3, 4)
     np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(encode_image(image, "png")))), image)
@@ -54,3 +68,5 @@ def test_damaged_bytes(encoding):
     for cut in (0, 5, len(data) // 2):
         with pytest.raises(ValueError):
             decode_image(data[:cut], encoding)
+        with pytest.raises(ValueError):
+            decode_image(data[:cut], encoding, np.zeros((30, 30), np.uint8))

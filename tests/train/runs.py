@@ -68,12 +68,14 @@ def batches(workdir, process=0):
 def state(workdir, step):
     """{path: array} of the training state in a checkpoint."""
     store = Checkpoints(workdir, writable=False)
-    names = dict(store._manager.item_metadata(step)["train"])
-    single = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=single) for name, leaf in names.items()}
-    arrays = {name: np.asarray(array) for name, array in store.restore_state(step, target).items()}
+    metadata, single = store._manager.item_metadata(step), jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    targets = {item: {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=single)
+                      for name, leaf in dict(metadata[item]).items()} for item in ("params", "train")}
+    items = store._restore(step, targets)
     store.close()
-    return arrays
+    used = "ema" if any(name.startswith("params/") for name in items["train"]) else "params"
+    arrays = items["train"] | {f"{used}/{name}": array for name, array in items["params"].items()}
+    return {name: np.asarray(array) for name, array in arrays.items()}
 
 
 def assert_same_state(one, other, step):
