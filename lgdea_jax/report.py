@@ -200,7 +200,7 @@ def _head(run: Run) -> str:
              f"{content.get('images', '?')} images of {content.get('subjects', '?')} subjects",
              f"checkpoint {content['checkpoint']}, step {content.get('step', '?')}"
              + (f", method {content['method']}" if content.get("method") else "")]
-    remarks = notes({mode: result.get("info", {}) for mode, result in run.modes.items()})
+    remarks = [*content.get("lacks", ()), *notes({mode: result.get("info", {}) for mode, result in run.modes.items()})]
     if content.get("report_sections"):
         remarks.append(f"reports: {', '.join(content['report_sections'])}")
     leakage = content.get("leakage")

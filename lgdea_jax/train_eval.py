@@ -80,7 +80,9 @@ class Evaluation:
                 return False
             if scores:
                 self._journal.write(step, scores, file=EVALS)
-                log.info("step %d  %s", step, "  ".join(f"{n} {scores[n]:.3f}" for n in HEADLINE if n in scores))
+                defined = [name for name in HEADLINE if np.isfinite(scores.get(name, np.nan))]
+                log.info("step %d  %s", step,
+                         "  ".join(f"{name} {scores[name]:.3f}" for name in defined) or "nothing is measured")
                 if metric not in scores:
                     log.warning("eval.metric %r is not among the scores%s: no checkpoint is the best", metric,
                                 nearest(metric, scores))
@@ -110,8 +112,10 @@ class Evaluation:
         records = record_source.open_records(directory, part.split)
         count = min(part.records or len(records), len(records))
         chosen = np.sort(np.random.default_rng(0).permutation(len(records))[:count])
-        return EvalData.from_records([records[int(row)] for row in chosen], metadata,
-                                     frame_of(self._config))
+        examples = EvalData.from_records([records[int(row)] for row in chosen], metadata, frame_of(self._config))
+        if examples.lacks:
+            log.info("evaluating on the split %s: %s", part.split, "; ".join(examples.lacks.values()))
+        return examples
 
 
 class _Stoppable:

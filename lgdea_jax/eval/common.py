@@ -197,6 +197,7 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
         "checkpoint": str(args.checkpoint), "method": predict.spec.get("config", {}).get("method", ""),
         "step": int(predict.spec["step"]), "transform": predict.transform, "seed": args.seed,
         "bootstrap": args.bootstrap, "subjects": len(np.unique(data.subjects)), "images": len(data.images),
+        "lacks": [why for task, why in data.lacks.items() if task in chosen],
         "views": args.views, "overlays": shown if pictures else "", "leakage": leaks,
         "report_sections": _report_sections(metadata), "terms": sorted({item.terms for item in metadata.sources}),
         "rejected": [{"record": row, "reason": reason} for row, reason in sorted(rejected.items())]}

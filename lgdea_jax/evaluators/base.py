@@ -104,6 +104,15 @@ class EvalData:
     spacings: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 3), np.float32))
     scans: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, "U1"))
 
+    @property
+    def lacks(self) -> dict[str, str]:
+        """{task that cannot be measured on these images: why}; its metrics are undefined."""
+        known = np.isin(self.labels, (POSITIVE, NEGATIVE)).any() if self.labels.size else False
+        tasks = {"zero_shot": (known, "no image has a label, by which zero-shot classification is measured"),
+                 "retrieval": ((self.report_of >= 0).any(), "no image has a report, by which retrieval is measured"),
+                 "grounding": (any(self.boxes), "no image has a box, by which grounding is measured")}
+        return {task: why for task, (there, why) in tasks.items() if not there}
+
     @classmethod
     def from_records(cls, records: Iterable[Record], metadata: Any, frame: Frame, *,
                      transform: str = MODEL_TRANSFORM, progress: Progress = silent) -> EvalData:

@@ -25,6 +25,17 @@ def _data(records=None):
     return EvalData.from_records(world() if records is None else records, METADATA, SIZE)
 
 
+def test_what_cannot_be_measured_is_said():
+    """A user's table without labels, reports of images and boxes: metrics are undefined, and the reason is known."""
+    assert _data().lacks == {}
+    bare = [dataclasses.replace(r, labels=np.full(len(LABELS), MISSING, np.int8), boxes=(), report="", has_report=False,
+                                evidence=()) for r in world() if r.has_image]
+    lacks = _data(bare).lacks
+    assert set(lacks) == {"zero_shot", "retrieval", "grounding"}
+    assert all(why.startswith("no image has a ") for why in lacks.values())
+    assert set(_data([dataclasses.replace(r, boxes=()) for r in world()]).lacks) == {"grounding"}
+
+
 def test_a_perfect_model_is_perfect():
     values = tasks.evaluate(Oracle(), _data())
     for name in ("zero_shot/auroc", "zero_shot/accuracy", "zero_shot/kappa", "retrieval/precision@5",
