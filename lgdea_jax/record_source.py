@@ -33,6 +33,8 @@ from lgdea_jax.records import (
 
 log = logging.getLogger("lgdea_jax")
 
+# Shards that a source holds open: systems allow a process about a thousand files, for three streams and all else.
+MOST_OPEN = 256
 METADATA_FILE = "dataset.json"
 BUILD_FOLDER = ".build"
 TOKENIZER_FILE = "tokenizer.json"
@@ -349,6 +351,8 @@ class RecordSource(Sequence[Record]):
     def _file(self, shard: int) -> ShardFile:
         with self._lock:  # grain reads from several threads.
             if shard not in self._files:
+                if len(self._files) >= MOST_OPEN:  # The one that was opened first; whoever reads it still holds it.
+                    del self._files[next(iter(self._files))]
                 self._files[shard] = ShardFile(self._folder / self._shards[shard].file)
             return self._files[shard]
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.build import build
-from lgdea_jax import cli
+from lgdea_jax import cli, record_source
 from lgdea_jax.cli import UserError
 from lgdea_jax.io import decode_volume, encode_volume
 from lgdea_jax.io.encoded_volume import volume_shape
@@ -107,6 +107,19 @@ def test_with_and_without_the_places(tmp_path):
     (folder / "rows_train.npy").unlink()
     assert open_records(folder, "train").parts(0)[1] is None
     assert_equal(open_records(folder, "train")[3], slow[3])
+
+
+def test_few_shards_are_held_open(tmp_path, monkeypatch):
+    source = open_records(_built(tmp_path / "d", 9), "train")
+    assert len(source._shards) == 5
+    expected = list(source)
+    monkeypatch.setattr(record_source, "MOST_OPEN", 2)
+    source = open_records(tmp_path / "d", "train")
+    held = [source.parts(i)[1] for i in range(9)]
+    for i in (8, 0, 5, 3, 1, 8, 7):
+        assert_equal(source[i], expected[i])
+        assert held[i].read(0, len(held[i])).tobytes() == expected[i].image
+    assert len(source._files) == 2
 
 
 class _Counted:
