@@ -208,7 +208,7 @@ def open_records(data_dir: str | Path, split: str) -> RecordSource:
 
 
 def rows_file(folder: Path, split: str) -> Path:
-    """Where it stands where the records of a split stand (`record_places`)."""
+    """The file that says where the records of a split stand (`record_places`)."""
     return folder / f"rows_{split}.npy"
 
 
