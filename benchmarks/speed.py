@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax import cli
+from lgdea_jax import cli, host_memory
 
 VOCABULARY, RATE, DECAY, SCALE = 4000, 1e-3, 0.05, 14.3
 # Sizes on a CPU: towers of a few million parameters.
@@ -210,4 +210,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    host_memory.keep_freed_memory()  # As training does; PyTorch in this process has it too.
     cli.run(main)

@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 
-from lgdea_jax import assemble, cli, dry_run, sharding
+from lgdea_jax import assemble, cli, dry_run, host_memory, sharding
 from lgdea_jax.checkpoint import Checkpoints
 from lgdea_jax.cli import UserError
 from lgdea_jax.train_data import Data, device_batches, prepare_data
@@ -256,4 +256,5 @@ class Report:
 
 
 if __name__ == "__main__":
+    host_memory.keep_freed_memory()
     cli.run(main)
