@@ -13,6 +13,7 @@ import ctypes
 import importlib.metadata
 import importlib.util
 import os
+import sys
 from collections.abc import Mapping
 
 # glibc's <malloc.h>: the numbers of mallopt's parameters, and the values that they get here.
@@ -21,8 +22,6 @@ _SETTINGS = {
     -4: 0,  # M_MMAP_MAX: no block has a mapping of its own, which would end with it.
     -1: 2**31 - 1,  # M_TRIM_THRESHOLD: the free end of the heap is kept up to this many bytes.
 }
-# Whoever set one of these has chosen.
-_CHOSEN = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 def computes_on_cpu(environment: Mapping[str, str]) -> bool:
@@ -41,7 +40,8 @@ def keep_freed_memory() -> bool:
       Whether it does so now: False with another C library than glibc, with an accelerator, or where the environment
       already says how glibc's allocator is to be.
     """
-    if any(name in os.environ for name in _CHOSEN) or not computes_on_cpu(os.environ):
+    chosen = any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ)
+    if chosen or not sys.platform.startswith("linux") or not computes_on_cpu(os.environ):
         return False
     library = ctypes.CDLL(None)
     if not (hasattr(library, "mallopt") and hasattr(library, "gnu_get_libc_version")):

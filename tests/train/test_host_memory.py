@@ -30,7 +30,7 @@ print(json.dumps([kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - bef
 
 
 def child(how: str, **environment: str) -> tuple[bool, int, float]:
-    plain = {name: value for name, value in os.environ.items() if name not in host_memory._CHOSEN}
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
     done = subprocess.run([sys.executable, "-c", CHILD, how], env={**plain, "JAX_PLATFORMS": "cpu", **environment},
                           check=True, capture_output=True, text=True)
     return json.loads(done.stdout)
@@ -45,8 +45,20 @@ def test_freed_memory_is_kept_for_the_next_step():
     assert more > 20 * 8000 and faults < more / 3, (more, faults)
 
 
-def test_the_users_own_allocator_settings_win():
-    assert not child("keep", MALLOC_ARENA_MAX="2")[0]
+@pytest.mark.parametrize("setting", ["MALLOC_ARENA_MAX", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES"])
+def test_the_users_own_allocator_settings_win(setting, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.setenv(setting, "2")
+    monkeypatch.setattr(host_memory.ctypes, "CDLL", lambda name: pytest.fail("the allocator was touched"))
+    assert not host_memory.keep_freed_memory()
+
+
+def test_the_training_command_asks_for_it():
+    code = ("import runpy, sys; from lgdea_jax import host_memory\n"
+            "host_memory.keep_freed_memory = lambda: print('kept')\n"
+            "sys.argv = ['train', '--help']; runpy.run_module('lgdea_jax.train', run_name='__main__')")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("kept")
 
 
 @pytest.mark.parametrize(("platforms", "expected"), [("cpu", True), ("cuda", False), ("cuda,cpu", False)])
