@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,20 +28,41 @@ def normal(stddev: float) -> Callable[..., jax.Array]:
     return jax.nn.initializers.normal(stddev)
 
 
-def dense(din: int, dout: int, *, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32, bias: bool = True,
-          init: Callable[..., jax.Array] = XAVIER) -> nnx.Linear:
-    """A dense layer `x [..., din] -> [..., dout]` with float32 `kernel` [din, dout] and `bias` [dout] (zeros)."""
-    return nnx.Linear(din, dout, use_bias=bias, dtype=dtype, param_dtype=jnp.float32, kernel_init=init, rngs=rngs,
-                      dot_general=_flat_dot_general)
+class Dense(nnx.Linear):
+    """`nnx.Linear` on rows: [..., din] -> [..., dout] as one product of matrices, its gradients too.
 
-
-def _flat_dot_general(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, **how: Any) -> jax.Array:
-    """`dot_general` of [..., din] and [din, dout] as one product of matrices, its gradients too.
-
-    The kernel's gradient sums over all leading axes: as one axis that takes half the time on a CPU.
+    The gradients of kernel and bias sum over all leading axes. As products over a single one the kernel's takes half
+    the time on a CPU, and the bias's saves 3% of a step of small transformer towers (benchmarks/speed.py, G1).
     """
-    flat = jax.lax.dot_general(x.reshape(-1, x.shape[-1]), kernel, (((1,), (0,)), ((), ())), **how)
-    return flat.reshape(*x.shape[:-1], kernel.shape[-1])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        bias = self.bias[...] if self.bias is not None else None
+        rows, kernel, bias = self.promote_dtype((x, self.kernel[...], bias), dtype=self.dtype)
+        y = jnp.dot(rows.reshape(-1, rows.shape[-1]), kernel)
+        if bias is not None:
+            y = _add_to_rows(y, bias)
+        return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+@jax.custom_vjp
+def _add_to_rows(y: jax.Array, bias: jax.Array) -> jax.Array:
+    """y [N, D] + bias [D]; the bias's gradient is a product with ones instead of a sum."""
+    return y + bias
+
+
+def _add_to_rows_backward(_: None, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    ones = jnp.ones(gradient.shape[:1], gradient.dtype)
+    # A sum must not be rounded to bfloat16 or TF32 on the way, as products on accelerators are by default.
+    return gradient, jnp.dot(ones, gradient, precision=jax.lax.Precision.HIGHEST)
+
+
+_add_to_rows.defvjp(lambda y, bias: (y + bias, None), _add_to_rows_backward)
+
+
+def dense(din: int, dout: int, *, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32, bias: bool = True,
+          init: Callable[..., jax.Array] = XAVIER) -> Dense:
+    """A dense layer `x [..., din] -> [..., dout]` with float32 `kernel` [din, dout] and `bias` [dout] (zeros)."""
+    return Dense(din, dout, use_bias=bias, dtype=dtype, param_dtype=jnp.float32, kernel_init=init, rngs=rngs)
 
 
 class LayerNorm(nnx.Module):

@@ -176,6 +176,41 @@ def test_resnet_native_and_im2col_are_the_same_function(stem, bottleneck, stride
     np.testing.assert_allclose(pooled, np.mean(out["patches"], axis=1), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 4, 5)], ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_dense_is_torchs_linear_with_its_gradients(shape, bias):
+    ours = random_model(lambda: layers.dense(5, 7, bias=bias, rngs=nnx.Rngs(0)))
+    x = RNG.normal(size=shape).astype(np.float32)
+    weights = RNG.normal(size=(*shape[:-1], 7)).astype(np.float32)
+    graphdef, state = nnx.split(ours)
+    value = nnx.to_pure_dict(state)
+    (gradients, x_gradient) = jax.grad(
+        lambda params, x: jnp.sum(jnp.tanh(nnx.merge(graphdef, params)(x)) * weights), argnums=(0, 1))(value, x)
+
+    theirs = torch.nn.Linear(5, 7, bias=bias)
+    theirs.weight.data = torch.from_numpy(np.asarray(value["kernel"]).T.copy())
+    if bias:
+        theirs.bias.data = torch.from_numpy(np.asarray(value["bias"]).copy())
+    their_x = torch.from_numpy(x).requires_grad_()
+    out = theirs(their_x)
+    np.testing.assert_allclose(ours(x), out.detach().numpy(), rtol=1e-5, atol=1e-6)
+    (torch.tanh(out) * torch.from_numpy(weights)).sum().backward()
+    np.testing.assert_allclose(x_gradient, their_x.grad.numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(gradients["kernel"], theirs.weight.grad.numpy().T, rtol=1e-5, atol=1e-6)
+    if bias:
+        np.testing.assert_allclose(gradients["bias"], theirs.bias.grad.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_gradient_of_a_bias_is_summed_beyond_bfloat16():
+    # 4,096 ones: a sum that is kept in bfloat16 on the way stops at 256.
+    layer = layers.dense(2, 2, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    graphdef, state = nnx.split(layer)
+    gradients = jax.grad(lambda params: jnp.sum(nnx.merge(graphdef, params)(jnp.ones((4096, 2))).astype(jnp.float32)))(
+        nnx.to_pure_dict(state))
+    assert gradients["bias"].dtype == jnp.float32
+    np.testing.assert_array_equal(gradients["bias"], 4096.0)
+
+
 @settings(max_examples=12, deadline=None)
 @given(size=st.sampled_from([1, 3, 7]), stride=st.sampled_from([1, 2]), height=st.sampled_from([5, 8]),
        how=st.sampled_from(["native", "im2col"]))
