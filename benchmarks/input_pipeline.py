@@ -38,6 +38,7 @@ from lgdea_jax import cli
 BATCH, SIDE = 64, 256
 GROWTH = (10_000, 1_000_000)
 GROWTH_SIDE = 32
+GROWTH_TURNS = 12  # Times --repeats: a turn of `growth` takes a fifth of a second, and a few of them prove nothing.
 
 
 def pictures(count: int, side: int) -> Iterator[np.ndarray]:
@@ -297,7 +298,7 @@ def main(argv: list[str]) -> int:
             print(f"from JPEG records {found['jpeg_ratio']:.2f} x, from raw records {found['raw_ratio']:.2f} x the "
                   "DataLoader", flush=True)
         if "growth" in options.only:
-            result["growth"] = found = measure_growth(folder, options.repeats, tuple(options.records))
+            result["growth"] = found = measure_growth(folder, GROWTH_TURNS * options.repeats, tuple(options.records))
             for size in options.records:
                 print(f"{size:,} records: {1000 * found['seconds_per_batch'][size]:.2f} ms a batch of {BATCH}, "
                       f"{found['memory_bytes'][size] / 2**20:.0f} MiB")
