@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import random
+import statistics
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from data_prep.extract.tasks import load_task
 from tests.build.run import ROOT, environment
 from tests.extract.server import KEY, make_report
 
-REPORTS = [make_report(i) for i in range(1500)]
+REPORTS = [make_report(i) for i in range(600)]
 CONCURRENCY = 8
 
 
@@ -83,24 +84,27 @@ def test_keeps_up_with_a_bare_loop(backend, bare, tmp_path, monkeypatch):
     try:
         url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
         bare(url, load_task("evidence"))  # Imports and warms up.
-        rates, spent = {"bare": 0.0, "ours": 0.0}, {"bare": float("inf"), "ours": float("inf")}
-        for turn in range(3):
+        by_clock, by_cpu = [], []
+        for turn in range(7):
             job = Job(backend, Settings(model="m", base_url=url + ("/v1" if backend == "openai" else ""),
                                         concurrency=CONCURRENCY), str(tmp_path / f"{turn}.sqlite"))
+            took = {}
             for name, run in (("bare", lambda: bare(url, load_task("evidence"))),
-                              ("ours", lambda job=job: extract(lambda: REPORTS, job))):
+                              ("ours", lambda job=job: extract(lambda: REPORTS, job)))[::1 if turn % 2 else -1]:
                 started, cpu = time.perf_counter(), time.process_time()
                 run()
-                rates[name] = max(rates[name], len(REPORTS) / (time.perf_counter() - started))
-                spent[name] = min(spent[name], time.process_time() - cpu)
+                took[name] = time.perf_counter() - started, time.process_time() - cpu
+            by_clock.append(took["bare"][0] / took["ours"][0])
+            by_cpu.append(took["bare"][1] / took["ours"][1])
     finally:
         process.stdin.close()
         process.wait(10)
-    by_clock, by_cpu = rates["ours"] / rates["bare"], spent["bare"] / spent["ours"]
-    print(f"\n{backend}: bare {rates['bare']:.0f}/s, ours {rates['ours']:.0f}/s, ratio {by_clock:.2f}, of requests per "
-          f"second of CPU {by_cpu:.2f}", end=" ")
+    # Of each turn, not of the best of each side: a machine that is fast for one turn would set one of them.
+    clock, cpu = statistics.median(by_clock), statistics.median(by_cpu)
+    print(f"\n{backend}: {clock:.2f} of the bare loop's requests per second ({min(by_clock):.2f} - {max(by_clock):.2f}"
+          f"), {cpu:.2f} per second of CPU", end=" ")
     # Where others use the machine the clock tells about them; the time on the CPU (without the server) does not.
-    assert max(by_clock, by_cpu) >= 0.7
+    assert max(clock, cpu) >= 0.7
 
 
 WORDS = ("there", "is", "a", "small", "left", "pleural", "effusion", "and", "no", "pneumothorax", "compared", "with",
