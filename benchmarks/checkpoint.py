@@ -31,11 +31,12 @@ def save_cost(data: Path, interval: int, saves: int) -> dict[str, float]:
     """Seconds of a step, of a save, and their share at the interval."""
     import jax
 
-    from lgdea_jax import sharding
+    from lgdea_jax import host_memory, sharding
     from lgdea_jax.checkpoint import Checkpoints
     from lgdea_jax.train_data import device_batches, prepare_data
     from lgdea_jax.train_state import compile_step, make_spec, prepare_parts
 
+    host_memory.keep_freed_memory()  # As training does.
     config = cli.read_config("configs/phantom.py")
     config.data.dir = str(data)
     mesh = sharding.make_mesh(**config.mesh)

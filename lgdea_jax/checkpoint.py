@@ -2,9 +2,10 @@
 
 RUN/checkpoints/STEP/ holds three Orbax items: `params` (what a prediction needs; the EMA when there is one), `train`
 (the rest of the state: optimiser, step, the parameters beside an EMA, the method's memory) and `spec` (JSON: config,
-transforms, tokeniser, label and finding names, versions, position of the data). No array is in two of them. The
-position of the data is the step number (see `input_pipeline`), which does not depend on the number of processes or
-workers.
+transforms, tokeniser, label and finding names, versions, position of the data). No array is in two of them. `params`
+has an array per name, for any reader of Orbax; the small arrays of `train` are joined to one per dtype (see `packing`;
+`spec` holds the table): the time of a save goes by the number of arrays. The position of the data is the step number
+(see `input_pipeline`), which does not depend on the number of processes or workers.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from lgdea_jax import packing
 from lgdea_jax.cli import UserError
 from lgdea_jax.sharding import path_string
 
-SPEC_VERSION = 2
-READABLE_VERSIONS = (1, 2)
+SPEC_VERSION = 3
+READABLE_VERSIONS = (1, 2, 3)
 BEST = "best.json"
 OVERHEAD = 2**20  # Bytes of a checkpoint's own files (manifests, metadata, spec) beside the arrays.
 
@@ -116,9 +118,10 @@ class Checkpoints:
         self.wait()  # Older checkpoints go only when newer ones are whole.
         if step in self.steps():
             return
-        spec = {**spec, "spec_version": SPEC_VERSION, "step": step, "data_step": step}
         used, rest = split_state(state)
-        params, train = flatten(state[used]), flatten(rest)
+        params = flatten(state[used])
+        train, packed = packing.pack(flatten(rest))
+        spec = {**spec, "spec_version": SPEC_VERSION, "step": step, "data_step": step, "packed": packed}
         self._check_space(sum(leaf.nbytes for leaf in [*params.values(), *train.values()]))
         with self._disk_errors():
             self._manager.save(step, args=ocp.args.Composite(
@@ -206,15 +209,35 @@ class Checkpoints:
         """The parameters for predictions at `step`."""
         return self._restore(step, {"params": target})["params"]
 
+    def arrays(self, step: int) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
+        """{item: {name: shape and dtype}} of what a checkpoint holds, joined arrays by their own names."""
+        metadata = self._manager.item_metadata(step)
+        found = {item: {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+                        for name, leaf in dict(metadata[item]).items() if not name.startswith(packing.PREFIX)}
+                 for item in ("params", "train")}
+        found["train"] |= packing.shapes(self._packed(step))
+        return found
+
+    def _packed(self, step: int) -> packing.Table:
+        return self.spec(step).get("packed", {})  # None before version 3.
+
     def _restore(self, step: int, targets: Mapping[str, Any]) -> dict[str, Any]:
-        metadata, flat = self._manager.item_metadata(step), {}
+        have, wanted, joined = self.arrays(step), {}, {}
         for item, target in targets.items():
-            flat[item] = flatten(jax.tree.map(ocp.utils.to_shape_dtype_struct, target))
-            have = {name: tuple(leaf.shape) for name, leaf in dict(metadata[item]).items()}
-            check_names(have, {name: tuple(leaf.shape) for name, leaf in flat[item].items()}, f"checkpoint {step}")
+            wanted[item] = flatten(jax.tree.map(ocp.utils.to_shape_dtype_struct, target))
+            check_names({name: leaf.shape for name, leaf in have[item].items()},
+                        {name: tuple(leaf.shape) for name, leaf in wanted[item].items()}, f"checkpoint {step}")
+        table = self._packed(step) if "train" in targets else {}
+        small = {name: wanted["train"].pop(name) for name in packing.shapes(table)}
+        if table:
+            wanted["train"] |= packing.empty(table)
         restored = self._manager.restore(step, args=ocp.args.Composite(**{
-            item: ocp.args.StandardRestore(leaves) for item, leaves in flat.items()}))
-        return {item: unflatten(target, restored[item]) for item, target in targets.items()}
+            item: ocp.args.StandardRestore(leaves) for item, leaves in wanted.items()}))
+        if table:
+            joined = {name: packing.place(array, small[name])
+                      for name, array in packing.unpack(restored["train"], table).items()}
+        return {item: unflatten(target, restored[item] | (joined if item == "train" else {}))
+                for item, target in targets.items()}
 
 
 def split_state(state: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

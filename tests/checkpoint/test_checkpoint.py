@@ -48,7 +48,7 @@ def test_round_trip_in_bits(store, tmp_path):
     predicts = reader.restore_params(3, saved["params"])
     np.testing.assert_array_equal(predicts["tower"]["kernel"], saved["ema"]["tower"]["kernel"])
     spec = reader.spec(3)
-    assert spec["config"] == {"a": 1} and (spec["step"], spec["data_step"], spec["spec_version"]) == (3, 3, 2)
+    assert spec["config"] == {"a": 1} and (spec["step"], spec["data_step"], spec["spec_version"]) == (3, 3, 3)
     reader.close()
 
 
@@ -135,7 +135,7 @@ def test_another_version_of_the_spec(store, monkeypatch):
     store.save(state(1), SPEC)
     store.wait()
     monkeypatch.setattr(checkpoint, "READABLE_VERSIONS", (1,))
-    with pytest.raises(UserError, match="spec version 2; this code reads 1"):
+    with pytest.raises(UserError, match="spec version 3; this code reads 1"):
         store.spec(1)
 
 
@@ -151,13 +151,46 @@ def test_an_older_checkpoint_is_resumed(store):
     jax.tree.map(np.testing.assert_array_equal, restored, saved)
 
 
+def test_a_checkpoint_without_joined_arrays_is_resumed(store):
+    """In version 2 every array stood alone."""
+    saved = state(2)
+    args = ocp.args
+    store._manager.save(2, args=args.Composite(
+        params=args.StandardSave(flatten(saved["ema"])),
+        train=args.StandardSave(flatten({name: part for name, part in saved.items() if name != "ema"})),
+        spec=args.JsonSave({**SPEC, "spec_version": 2})))
+    store.wait()
+    jax.tree.map(np.testing.assert_array_equal, store.restore_state(2, jax.tree.map(jnp.zeros_like, saved)), saved)
+
+
+def test_small_arrays_of_the_training_are_joined(store):
+    """As many stored arrays as parameters, two dtypes and two large ones: a save takes its time by the array."""
+    saved = state(4)
+    saved["opt"] = ({**saved["opt"][0], "large": jnp.arange(2**17, dtype=jnp.float32)},)
+    saved["aux"] = {"seen": jnp.asarray([True, False]), "rows": jnp.arange(2**17, dtype=jnp.int32)}
+    saved["half"] = jnp.asarray([1.5, -2], jnp.bfloat16)
+    saved["empty"] = jnp.zeros((0, 3))
+    store.save(saved, SPEC)
+    store.wait()
+    stored = store._manager.item_metadata(4)
+    assert set(dict(stored["params"])) == {"tower/kernel", "scale"}
+    assert set(dict(stored["train"])) == {"opt/0/large", "aux/rows", "packed/float32", "packed/int32", "packed/bool",
+                                          "packed/bfloat16"}
+    restored = store.restore_state(4, jax.tree.map(jnp.zeros_like, saved))
+    for a, b in zip(jax.tree.leaves(saved), jax.tree.leaves(restored), strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape and np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
 @pytest.mark.parametrize("ema", [True, False])
 def test_no_array_is_saved_twice(store, ema):
     saved = state(1, ema=ema)
     store.save(saved, SPEC)
     store.wait()
-    items = store._manager.item_metadata(1)
-    assert sum(len(dict(items[item])) for item in ("params", "train")) == len(jax.tree.leaves(saved))
+    items = store.arrays(1)
+    assert sum(len(items[item]) for item in ("params", "train")) == len(jax.tree.leaves(saved))
+    stored = store._manager.item_metadata(1)
+    assert sum(int(np.prod(leaf.shape)) for item in ("params", "train") for leaf in dict(stored[item]).values()) == sum(
+        leaf.size for leaf in jax.tree.leaves(saved))
 
 
 def test_names_that_differ_are_named(store):

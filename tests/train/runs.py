@@ -68,14 +68,23 @@ def batches(workdir, process=0):
 def state(workdir, step):
     """{path: array} of the training state in a checkpoint."""
     store = Checkpoints(workdir, writable=False)
-    metadata, single = store._manager.item_metadata(step), jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    single = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     targets = {item: {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=single)
-                      for name, leaf in dict(metadata[item]).items()} for item in ("params", "train")}
+                      for name, leaf in leaves.items()} for item, leaves in store.arrays(step).items()}
     items = store._restore(step, targets)
     store.close()
     used = "ema" if any(name.startswith("params/") for name in items["train"]) else "params"
     arrays = items["train"] | {f"{used}/{name}": array for name, array in items["params"].items()}
     return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+def stored(workdir, step):
+    """(names of the arrays of a checkpoint's `train` that are joined with others, of those that stand alone)."""
+    store = Checkpoints(workdir, writable=False)
+    joined = {name for entries in store.spec(step)["packed"].values() for name, _ in entries}
+    alone = set(store.arrays(step)["train"]) - joined
+    store.close()
+    return joined, alone
 
 
 def assert_same_state(one, other, step):
