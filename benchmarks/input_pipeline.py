@@ -181,6 +181,9 @@ def child(kind: str, folder: str, workers: str, threads: str, seconds: str) -> N
     if kind == "torch":
         value = rate(lambda: their_batches(path / "files", workers=int(workers)), float(seconds))
     else:
+        from lgdea_jax import host_memory
+
+        host_memory.keep_freed_memory()  # As training does.
         value = rate(lambda: our_batches(path / kind, records, SIDE, workers=int(workers), threads=int(threads)),
                      float(seconds))
     print(json.dumps(value))
