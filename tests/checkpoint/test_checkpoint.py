@@ -164,7 +164,7 @@ def test_a_checkpoint_without_joined_arrays_is_resumed(store):
 
 
 def test_small_arrays_of_the_training_are_joined(store):
-    """As many stored arrays as parameters, two dtypes and two large ones: a save takes its time by the array."""
+    """`params` keeps its names; of `train` what is large stays, the rest is one array a dtype."""
     saved = state(4)
     saved["opt"] = ({**saved["opt"][0], "large": jnp.arange(2**17, dtype=jnp.float32)},)
     saved["aux"] = {"seen": jnp.asarray([True, False]), "rows": jnp.arange(2**17, dtype=jnp.int32)}
