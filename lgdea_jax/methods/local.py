@@ -64,11 +64,21 @@ def word_region_scores(words: jax.Array, mask: jax.Array, patches: jax.Array, *,
     Returns:
       float32 [I, R], in [-1, 1]; one image at a time, so that nothing of size I x R x T x L is held.
     """
+    few_patches = patches.shape[1] <= patches.shape[2]
 
     def one(image: jax.Array) -> jax.Array:
         similarity = jnp.einsum("rtd,ld->rtl", words, image)
-        context = contrastive.normalize(jax.nn.softmax(similarity / attention_temperature, axis=-1) @ image)
-        match = jnp.sum(words * context, axis=-1) / word_temperature
+        attention = jax.nn.softmax(similarity / attention_temperature, axis=-1)
+        # The cosine needs no context vector: its product with the word is a sum over the similarities, and its length
+        # comes from the products of the patches with each other, which are fewer than D as long as L is.
+        if few_patches:
+            squared = jnp.sum((attention @ (image @ image.T)) * attention, axis=-1)
+        else:
+            squared = jnp.sum(jnp.square(attention @ image), axis=-1)
+        product = jnp.sum(attention * similarity, axis=-1)
+        # No cosine is above 1, also where rounding makes next to nothing of a length.
+        squared = jnp.maximum(jnp.maximum(squared, jnp.square(product)), 1e-12)
+        match = product * jax.lax.rsqrt(squared) / word_temperature
         pooled = jax.nn.logsumexp(match, axis=-1, where=mask) - jnp.log(jnp.maximum(mask.sum(axis=-1), 1))
         return word_temperature * jnp.where(mask.any(axis=-1), pooled, 0.0)
 

@@ -134,9 +134,10 @@ def test_unpaired_terms_are_zero_before_the_first_refresh_and_read_their_own_row
     assert terms(inside)["evid_image"] < before["evid_image"]
 
 
-def test_word_region_scores_are_those_of_a_double_loop():
+@pytest.mark.parametrize("count", [3, 6], ids=["fewer patches than dimensions", "more"])
+def test_word_region_scores_are_those_of_a_double_loop(count):
     rng = np.random.default_rng(2)
-    words, patches = np.asarray(unit(rng.normal(size=(3, 5, 4)))), np.asarray(unit(rng.normal(size=(2, 6, 4))))
+    words, patches = np.asarray(unit(rng.normal(size=(3, 5, 4)))), np.asarray(unit(rng.normal(size=(2, count, 4))))
     mask = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]], bool)
     expected = np.zeros((2, 3))
     for i in range(2):
@@ -148,3 +149,16 @@ def test_word_region_scores_are_those_of_a_double_loop():
             expected[i, r] = 0.2 * (logsumexp(np.array(matches) / 0.2) - np.log(len(matches)))
     scores = local.word_region_scores(words, mask, patches, attention_temperature=0.3, word_temperature=0.2)
     np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("tilt", [0.0, 1e-5, 1e-4, 1e-3])
+def test_word_region_scores_stay_cosines(tilt):
+    """Of two patches that all but cancel the word attends to the rest, whose length is lost in rounding."""
+    word = jnp.asarray([[[1.0, 0.0, 0.0]]])
+
+    def score(patches):
+        return local.word_region_scores(word, jnp.ones((1, 1), bool), unit(patches)[None],
+                                        attention_temperature=0.3, word_temperature=0.2)[0, 0]
+
+    value, gradient = jax.value_and_grad(score)(jnp.asarray([[tilt, 1.0, 0.0], [tilt, -1.0, 0.0]]))
+    assert abs(float(value)) <= 1 + 1e-6 and np.isfinite(gradient).all()
