@@ -5,10 +5,10 @@
 
 A step is the forward pass of both towers, CLIP's loss, the backward pass and AdamW, float32. The towers have equal
 shapes and equal parameters: ours are copied into PyTorch's, and the losses of the first step must agree to 1e-4. Both
-run in this process with as many threads as it has cores, turn by turn, so that whatever else the machine does meets
-both; the first step of a turn is not timed. PyTorch is at its best: `scaled_dot_product_attention`, fused AdamW,
-`set_to_none`, channels-last convolutions, `torch.compile`. The table gives the medians, the ratio of medians (above 1
-we are faster) and the worst turn's ratio.
+run in this process with as many threads as it has cores, turn by turn (`benchmarks.turns`). A turn is a few steps in a
+row as training does them: the losses are read after the last. PyTorch is at its best: `scaled_dot_product_attention`,
+fused AdamW, `set_to_none`, channels-last convolutions, `torch.compile`. The table gives the median seconds of a step
+and the median of the turns' ratios with its 95% interval (above 1 we are faster) and the worst turn's.
 
 Rows of the table, by the numbers of our goals: G1 ViT and BERT; G2 ResNet and BERT; G3 the full LGDEA step beside a
 plain one and G4 the loss in chunks have commands of their own (`benchmarks.step_cost`, `benchmarks.chunked_loss`), as
@@ -18,9 +18,10 @@ towers are small; what needs a GPU is listed as not measured.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,8 +29,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.turns import Ratio, Turns, take_turns
 from lgdea_jax import cli, host_memory
 
+Steps = Callable[[dict[str, np.ndarray], int], list[float]]  # (batch, number of steps) -> the loss of each
 VOCABULARY, RATE, DECAY, SCALE = 4000, 1e-3, 0.05, 14.3
 # Sizes on a CPU: towers of a few million parameters.
 CPU_ROWS: dict[str, dict[str, Any]] = {
@@ -50,8 +53,8 @@ NOT_ON_CPU = {
 }
 
 
-def our_step(sizes: dict[str, Any]) -> tuple[Callable[[Any], float], dict[str, np.ndarray], float]:
-    """(a function that does one step on a batch and returns the loss, the initial parameters, compile seconds)."""
+def our_steps(sizes: dict[str, Any]) -> tuple[Steps, dict[str, np.ndarray], float]:
+    """(our towers' steps, the initial parameters, compile seconds)."""
     import jax
     import jax.numpy as jnp
     import optax
@@ -96,12 +99,16 @@ def our_step(sizes: dict[str, Any]) -> tuple[Callable[[Any], float], dict[str, n
     compiled = jax.jit(step, donate_argnums=(0, 1)).lower(held["params"], held["opt"], shapes).compile()
     seconds = time.perf_counter() - start
 
-    def one(batch: dict[str, np.ndarray]) -> float:
-        held["params"], held["opt"], value = compiled(held["params"], held["opt"],
-                                                      {k: jnp.asarray(v) for k, v in batch.items()})
-        return float(jax.block_until_ready((held["params"], value))[1])
+    def run(batch: dict[str, np.ndarray], steps: int) -> list[float]:
+        losses = []
+        for _ in range(steps):
+            held["params"], held["opt"], value = compiled(held["params"], held["opt"],
+                                                          {k: jnp.asarray(v) for k, v in batch.items()})
+            losses.append(value)
+        jax.block_until_ready(held)
+        return [float(value) for value in losses]
 
-    return one, first, seconds
+    return run, first, seconds
 
 
 def made_batch(sizes: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
@@ -111,8 +118,8 @@ def made_batch(sizes: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
             "tokens": rng.integers(1, VOCABULARY, (sizes["batch"], sizes["tokens"])).astype(np.int32)}
 
 
-def their_step(sizes: dict[str, Any], params: dict[str, np.ndarray], *, compiled: bool) -> Callable[[Any], float]:
-    """A function that does one step of the same towers in PyTorch and returns the loss."""
+def their_steps(sizes: dict[str, Any], params: dict[str, np.ndarray], *, compiled: bool) -> Steps:
+    """Those of the same towers in PyTorch."""
     torch = cli.require("torch", "test", "the comparison")
     from benchmarks.torch_towers import TwoTowers
 
@@ -123,14 +130,17 @@ def their_step(sizes: dict[str, Any], params: dict[str, np.ndarray], *, compiled
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
     function = torch.compile(model) if compiled else model
 
-    def one(batch: dict[str, np.ndarray]) -> float:
-        optimiser.zero_grad(set_to_none=True)
-        loss = function(torch.from_numpy(batch["image"]), torch.from_numpy(batch["tokens"]))
-        loss.backward()
-        optimiser.step()
-        return float(loss.detach())
+    def run(batch: dict[str, np.ndarray], steps: int) -> list[float]:
+        losses = []
+        for _ in range(steps):
+            optimiser.zero_grad(set_to_none=True)
+            loss = function(torch.from_numpy(batch["image"]), torch.from_numpy(batch["tokens"]))
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.detach())
+        return [float(value) for value in losses]
 
-    return one
+    return run
 
 
 def compare(name: str, repeats: int, steps: int) -> dict[str, Any]:
@@ -140,44 +150,36 @@ def compare(name: str, repeats: int, steps: int) -> dict[str, Any]:
       SystemExit: the losses of the first step differ by more than 1e-4.
     """
     sizes = CPU_ROWS[name]
-    ours, params, compile_seconds = our_step(sizes)
-    functions = {"jax": ours, "torch": their_step(sizes, params, compiled=False),
-                 "torch compiled": their_step(sizes, params, compiled=True)}
+    ours, params, compile_seconds = our_steps(sizes)
+    forms = {"jax": ours, "torch": their_steps(sizes, params, compiled=False),
+             "torch compiled": their_steps(sizes, params, compiled=True)}
     batch = made_batch(sizes)
     losses = {}
-    for form, function in functions.items():
+    for form, run in forms.items():
         start = time.perf_counter()
-        losses[form] = function(batch)  # Compiles PyTorch's forward and backward passes.
+        losses[form] = run(batch, 1)[0]  # Compiles PyTorch's forward and backward passes.
         if form == "torch compiled":
             torch_compile_seconds = time.perf_counter() - start
-        function(batch)
     if max(losses.values()) - min(losses.values()) > 1e-4:
         raise SystemExit(f"{name}: the losses of the first step differ: {losses}")
-    seconds: dict[str, list[float]] = {form: [] for form in functions}
-    for _ in range(repeats):
-        for form, function in functions.items():
-            function(batch)  # Untimed: the other's threads may still spin on the cores, and its data fill the caches.
-            start = time.perf_counter()
-            for _ in range(steps):
-                function(batch)
-            seconds[form].append((time.perf_counter() - start) / steps)
-    median = {form: statistics.median(values) for form, values in seconds.items()}
-    # What else the machine does meets neighbours alike: the ratio of each turn, and the worst of them.
-    turns = {form: [theirs / mine for theirs, mine in zip(seconds[form], seconds["jax"], strict=True)]
-             for form in seconds if form != "jax"}
+    turns = take_turns({form: functools.partial(run, batch) for form, run in forms.items()}, turns=repeats, steps=steps)
     return {"row": name, "sizes": sizes, "parameters": sum(int(value.size) for value in params.values()),
-            "first_loss": losses, "seconds": median, "all_seconds": seconds,
-            "compile_seconds": {"jax": compile_seconds, "torch compiled": torch_compile_seconds},
-            "ratio": {form: median[form] / median["jax"] for form in turns},
-            "worst_ratio": {form: min(values) for form, values in turns.items()}}
+            "first_loss": losses, "compile_seconds": {"jax": compile_seconds, "torch compiled": torch_compile_seconds},
+            **summary(turns)}
+
+
+def summary(turns: Turns) -> dict[str, Any]:
+    """Of a row, for the JSON: medians, every turn, PyTorch's ratios."""
+    return {"seconds": {form: turns.median(form) for form in turns.seconds}, "all_seconds": turns.seconds,
+            "ratio": {form: dataclasses.asdict(turns.ratio(form, "jax")) for form in turns.seconds if form != "jax"}}
 
 
 def line(row: dict[str, Any]) -> str:
     """A row of the table."""
     towers = {"G1": "ViT + BERT", "G2": "ResNet + BERT"}[row["row"]]
     numbers = [f"{1000 * row['seconds'][form]:.1f}" for form in ("jax", "torch", "torch compiled")]
-    ratios = [f"{row['ratio'][form]:.2f} (worst turn {row['worst_ratio'][form]:.2f})"
-              for form in ("torch", "torch compiled")]
+    ratios = [Ratio(**row["ratio"][form]) for form in ("torch", "torch compiled")]
+    ratios = [f"{ratio} (worst turn {ratio.worst:.2f})" for ratio in ratios]
     return f"| {row['row']} | {towers}, {row['parameters'] / 1e6:.1f} M | {' | '.join([*numbers, *ratios])} |"
 
 

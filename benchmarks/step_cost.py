@@ -3,16 +3,17 @@
     python -m benchmarks.step_cost --out=step_cost.json
 
 Both steps read one batch of pairs, unpaired images and unpaired reports of `configs/phantom.py`; the plain one trains
-the global image-text loss alone. They take turns in one process; the ratio is that of the medians. The full step reads
-its targets from the evidence memory by row, so it is measured with a memory of the data set's size and with one a
-hundred times as large. The teacher's refresh is reported apart, and spread over the steps between two refreshes.
+the global image-text loss alone. They take turns in one process (`benchmarks.turns`), a few steps in a row each; the
+ratio is the median of the turns', with its 95% interval. The full step reads its targets from the evidence memory by
+row, so it is measured with a memory of the data set's size and with one a hundred times as large. The teacher's refresh
+is reported apart, and spread over the steps between two refreshes.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,13 +22,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lgdea_jax import cli, sharding
+from benchmarks.turns import Turns, take_turns
+from lgdea_jax import cli, host_memory, sharding
 from lgdea_jax.train_data import device_batches, prepare_data
 from lgdea_jax.train_state import compile_step, prepare_parts
 
 
-def prepare(data: Path, weights: dict[str, float] | None, grow: int) -> tuple[Callable[[], None], Any]:
-    """(a function that does one step and waits for it, what it is made of).
+def prepare(data: Path, weights: dict[str, float] | None, grow: int) -> tuple[Callable[[int], None], Any]:
+    """(a function that does so many steps and waits for them, what it is made of).
 
     Args:
       data: the phantom data set; weights: of the losses, those of the config by default.
@@ -53,11 +55,12 @@ def prepare(data: Path, weights: dict[str, float] | None, grow: int) -> tuple[Ca
     step = compile_step(config, read, parts, batch, mesh)
     held = {"state": state}
 
-    def one() -> None:
-        held["state"], metrics = step(held["state"], batch)
-        jax.block_until_ready(metrics)
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            held["state"], metrics = step(held["state"], batch)
+        jax.block_until_ready((held, metrics))
 
-    return one, (parts, held, config)
+    return run, (parts, held, config)
 
 
 def seconds(function: Callable[[], Any]) -> float:
@@ -72,33 +75,33 @@ def main(argv: list[str]) -> int:
     parser = cli.Parser(prog="python -m benchmarks.step_cost", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     parser.add_argument("--data", type=Path, default=Path("data/phantom"), help="the phantom data set, made if missing")
-    parser.add_argument("--repeats", type=int, default=9, help="turns of each step (default: 9)")
+    parser.add_argument("--repeats", type=int, default=15, help="turns of each form (default: 15)")
+    parser.add_argument("--steps", type=int, default=2, help="of a turn (default: 2)")
     arguments = parser.parse_args(argv)
     plain, _ = prepare(arguments.data, {"overall": 1.0}, 1)
     full, (parts, held, config) = prepare(arguments.data, None, 1)
     large, _ = prepare(arguments.data, None, 100)
-    steps = {"plain": plain, "full": full, "full_100_fold": large}
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(arguments.repeats + 1):
-        for name, step in steps.items():
-            elapsed = seconds(step)
-            if turn:  # The first warms up.
-                times[name].append(elapsed)
+    turns = take_turns({"plain": plain, "full": full, "full_100_fold": large},
+                       turns=arguments.repeats, steps=arguments.steps)
     parts.memory.refresh(held["state"], 0)  # Compiles.
-    refresh = seconds(lambda: jax.block_until_ready(parts.memory.refresh(held["state"], 0)))
-    median = {name: statistics.median(values) for name, values in times.items()}
+    refresh = statistics.median(seconds(lambda: jax.block_until_ready(parts.memory.refresh(held["state"], 0)))
+                                for _ in range(3))
+    every = config.memory.refresh
+    with_refresh = Turns({**turns.seconds, "full": [value + refresh / every for value in turns.seconds["full"]]})
+    ratios = {"full": turns.ratio("full", "plain"), "full_100_fold": turns.ratio("full_100_fold", "plain"),
+              "full_with_refresh": with_refresh.ratio("full", "plain")}
     result = {
-        "device": jax.devices()[0].device_kind, "repeats": arguments.repeats, "seconds": median,
-        "ratio": median["full"] / median["plain"], "ratio_100_fold_memory": median["full_100_fold"] / median["plain"],
-        "refresh_seconds": refresh, "refresh_every": config.memory.refresh,
-        "ratio_with_refresh": (median["full"] + refresh / config.memory.refresh) / median["plain"],
+        "device": jax.devices()[0].device_kind, "seconds": {name: turns.median(name) for name in turns.seconds},
+        "all_seconds": turns.seconds, "refresh_seconds": refresh, "refresh_every": every,
+        "ratio": {name: dataclasses.asdict(ratio) for name, ratio in ratios.items()},
         "command": ["benchmarks.step_cost", *argv]}
     arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"plain step {1000 * median['plain']:.0f} ms; full {result['ratio']:.2f} x, with 100 times the memory "
-          f"{result['ratio_100_fold_memory']:.2f} x; refresh {refresh:.1f} s every {config.memory.refresh} steps: "
-          f"{result['ratio_with_refresh']:.2f} x in all")
+    print(f"plain step {1000 * turns.median('plain'):.0f} ms; full {ratios['full']} x, with 100 times the memory "
+          f"{ratios['full_100_fold']} x; refresh {refresh:.1f} s every {every} steps: "
+          f"{ratios['full_with_refresh']} x in all")
     return cli.OK
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    host_memory.keep_freed_memory()  # As training does.
+    cli.run(main)

@@ -1,0 +1,72 @@
+"""Functions timed turn by turn, and the ratio of two of them with an interval.
+
+Times of a machine that others use too swing by half within minutes, so one after the other proves nothing. In turns
+whatever else the machine does meets all of them, and a ratio is taken within a turn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from scipy import stats
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """Of two functions' times: the median over the turns, its 95% interval, and the least of any turn."""
+
+    median: float
+    low: float
+    high: float
+    worst: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Turns:
+    """seconds: by function, of a step in each turn."""
+
+    seconds: dict[str, list[float]]
+
+    def median(self, name: str) -> float:
+        """Seconds of a step."""
+        return statistics.median(self.seconds[name])
+
+    def ratio(self, over: str, under: str) -> Ratio:
+        """Seconds of `over` by those of `under`; above 1 `under` is faster.
+
+        The interval is that of the sign test: it assumes nothing about how times are spread, and with fewer than six
+        turns it is unbounded.
+        """
+        ratios = [a / b for a, b in zip(self.seconds[over], self.seconds[under], strict=True)]
+        interval = stats.quantile_test(ratios, q=1.0, p=0.5).confidence_interval(0.95)
+        low, high = (float(limit) if limit == limit else fallback  # SciPy says NaN where there is no bound.
+                     for limit, fallback in zip(interval, (0.0, float("inf")), strict=True))
+        return Ratio(statistics.median(ratios), low, high, min(ratios))
+
+
+def take_turns(functions: Mapping[str, Callable[[int], Any]], *, turns: int, steps: int) -> Turns:
+    """Times `steps` steps of each function in each turn, the first function of a turn another one each time.
+
+    Args:
+      functions: by name; called with a number of steps, to return when they are done.
+      turns: how many, >= 1.
+      steps: in a row, of each function in a turn, after one that is not timed: the threads of the one before may still
+        spin on the cores, and its data fill the caches.
+    """
+    names = list(functions)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(turns):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            functions[name](1)
+            start = time.perf_counter()
+            functions[name](steps)
+            seconds[name].append((time.perf_counter() - start) / steps)
+    return Turns(seconds)

@@ -1,0 +1,104 @@
+"""Each measurement of speed runs through, in small; what it finds on so little work says nothing."""
+
+import json
+import math
+
+import pytest
+
+from benchmarks import checkpoint, chunked_loss, input_pipeline, metrics, predict, speed, step_cost, volumes
+from lgdea_jax import cli
+from tests.shrink import shrink
+
+TOWER = {"width": 32, "depth": 1, "heads": 2, "mlp_dim": 64}
+
+
+@pytest.mark.slow
+def test_training_steps_beside_pytorch(tmp_path, capsys, monkeypatch):
+    for row in speed.CPU_ROWS.values():
+        if row["image"]["kind"] == "vit":
+            monkeypatch.setitem(row, "image", row["image"] | TOWER)
+        monkeypatch.setitem(row, "text", TOWER)
+        for name, value in {"batch": 4, "side": 32, "tokens": 8, "width": 16}.items():
+            monkeypatch.setitem(row, name, value)
+    assert speed.main([f"--out={tmp_path / 'speed.json'}", "--repeats=6", "--steps=1"]) == cli.OK
+    rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
+    assert [row["row"] for row in rows] == ["G1", "G2"]
+    for row in rows:
+        # The losses of the first step were compared on the way: PyTorch's towers are ours.
+        assert len(set(map(type, row["first_loss"].values()))) == 1 and len(row["first_loss"]) == 3
+        for form in ("torch", "torch compiled"):
+            ratio = row["ratio"][form]
+            assert 0 < ratio["worst"] <= ratio["low"] <= ratio["median"] <= ratio["high"] < math.inf
+    assert "not measured on this device" in capsys.readouterr().out
+
+
+@pytest.fixture
+def small_config(monkeypatch, phantom_data):
+    """The binaries' `configs/phantom.py` takes fewer and smaller images."""
+    read = cli.read_config
+
+    def read_small(path, *args):
+        config = shrink(read(path, *args))
+        config.model.image.vit.sizes.update(TOWER)
+        config.model.text.bert.sizes.update(TOWER)
+        return config
+
+    monkeypatch.setattr(cli, "read_config", read_small)
+    return phantom_data
+
+
+@pytest.mark.slow
+def test_cost_of_a_full_step(tmp_path, capsys, small_config):
+    out = tmp_path / "step_cost.json"
+    assert step_cost.main([f"--out={out}", f"--data={small_config}", "--repeats=6", "--steps=1"]) == cli.OK
+    found = json.loads(out.read_text())
+    assert set(found["ratio"]) == {"full", "full_100_fold", "full_with_refresh"}
+    # The refresh is spread over the steps between two of them.
+    seconds = found["all_seconds"]
+    least = min((full + found["refresh_seconds"] / found["refresh_every"]) / plain
+                for full, plain in zip(seconds["full"], seconds["plain"], strict=True))
+    assert found["ratio"]["full_with_refresh"]["worst"] == pytest.approx(least)
+    assert "plain step" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_cost_of_a_checkpoint(tmp_path, capsys, small_config):
+    out = tmp_path / "checkpoint.json"
+    assert checkpoint.main([f"--out={out}", f"--data={small_config}", "--saves=1", "--only=save"]) == cli.OK
+    saved = json.loads(out.read_text())["save"]
+    assert saved["share"] > 0 and saved["bytes"] > 0
+    assert "a checkpoint of" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_chunked_losses(tmp_path, capsys):
+    out = tmp_path / "chunked.json"
+    assert chunked_loss.main([f"--out={out}", "--rows=128", "--width=16", "--chunk=32", "--repeats=1"]) == cli.OK
+    assert {row["loss"] for row in json.loads(out.read_text())["rows"]} == set(chunked_loss.LOSSES)
+    capsys.readouterr()
+
+
+@pytest.mark.slow
+def test_input_pipeline(tmp_path, capsys):
+    out = tmp_path / "input.json"
+    assert input_pipeline.main([f"--out={out}", "--repeats=1", "--seconds=0.2", "--records", "128", "512"]) == cli.OK
+    assert {"rate", "growth"} <= set(json.loads(out.read_text()))
+    capsys.readouterr()
+
+
+def test_metrics(capsys):
+    assert metrics.main(["--samples=300", "--resamples=5", "--timed=1", "--size=2000", "--width=64"]) == cli.OK
+    assert "scikit-learn" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_predictions(capsys):
+    assert predict.main(["--random=quick_start", "--images=20", "--batch_size=4", "--share=0"]) == cli.OK
+    assert "images" in capsys.readouterr().out
+
+
+def test_volumes(tmp_path, capsys):
+    # Whether it is as fast as it should be is no question on so small a volume.
+    volumes.main(["--shape=24,40,40", "--repeat=1", f"--out={tmp_path / 'volumes.json'}"])
+    assert json.loads((tmp_path / "volumes.json").read_text())["equal"]
+    capsys.readouterr()
