@@ -7,6 +7,7 @@ whatever else the machine does meets all of them, and a ratio is taken within a 
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -17,15 +18,19 @@ from scipy import stats
 
 @dataclasses.dataclass(frozen=True)
 class Ratio:
-    """Of two functions' times: the median over the turns, its 95% interval, and the least of any turn."""
+    """Of two functions' times: the median over the turns, its 95% interval, and the least of any turn.
+
+    low, high: None where so few turns bound nothing.
+    """
 
     median: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     worst: float
 
     def __str__(self) -> str:
-        return f"{self.median:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        low, high = ("-" if limit is None else f"{limit:.2f}" for limit in (self.low, self.high))
+        return f"{self.median:.2f} [{low}, {high}]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +46,11 @@ class Turns:
     def ratio(self, over: str, under: str) -> Ratio:
         """Seconds of `over` by those of `under`; above 1 `under` is faster.
 
-        The interval is that of the sign test: it assumes nothing about how times are spread, and with fewer than six
-        turns it is unbounded.
+        The interval is that of the sign test: it assumes nothing about how times are spread, and needs six turns.
         """
         ratios = [a / b for a, b in zip(self.seconds[over], self.seconds[under], strict=True)]
         interval = stats.quantile_test(ratios, q=1.0, p=0.5).confidence_interval(0.95)
-        low, high = (float(limit) if limit == limit else fallback  # SciPy says NaN where there is no bound.
-                     for limit, fallback in zip(interval, (0.0, float("inf")), strict=True))
+        low, high = (float(limit) if math.isfinite(limit) else None for limit in interval)
         return Ratio(statistics.median(ratios), low, high, min(ratios))
 
 

@@ -49,4 +49,5 @@ def test_interval_is_the_narrowest_pair_of_sorted_turns_that_holds_95_percent(co
 
 def test_few_turns_bound_nothing():
     ratio = Turns({"a": [1.0, 2.0, 3.0], "b": [1.0, 1.0, 1.0]}).ratio("a", "b")
-    assert (ratio.median, ratio.low, ratio.high) == (2.0, 0.0, math.inf)
+    assert (ratio.median, ratio.low, ratio.high) == (2.0, None, None)
+    assert str(ratio) == "2.00 [-, -]"
