@@ -92,6 +92,19 @@ QUESTIONS = (
     Question("What the unpaired images give", "lgdea@0.01", "lgdea_pairs@0.01"),
     Question("Relations against a mean teacher", "lgdea@0.01", "mean_teacher@0.01"),
 )
+# Asked when the results were there: they explore.
+LATER = tuple(Question(f"Asked later: {title}", a, b) for title, a, b in (
+    ("pairs-only LGDEA against the strongest CLIP baseline", "lgdea_pairs@0.05", "clip_evidence_soft@0.05"),
+    ("the same", "lgdea_pairs@0.1", "clip_evidence_soft@0.1"),
+    ("the same", "lgdea_pairs@1.0", "clip_evidence_soft@1.0"),
+    ("evidence against whole reports", "lgdea_pairs@1.0", "clip@1.0"),
+    ("the same", "clip_evidence_soft@1.0", "clip@1.0"),
+    ("LGDEA at 10% pairs against plain CLIP at 100%", "lgdea@0.1", "clip@1.0"),
+    ("what the unpaired images give", "lgdea@0.05", "lgdea_pairs@0.05"),
+    ("what they could give", "oracle@0.01", "lgdea_pairs@0.01"),
+    ("the same", "oracle@0.05", "lgdea_pairs@0.05"),
+    ("the same", "oracle@0.1", "lgdea_pairs@0.1"),
+))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -329,7 +342,7 @@ def main(argv: list[str]) -> int:
     if not arguments.plan:
         cli.require("matplotlib.figure", "colab", "the study's plots")  # Before hours of training, not after.
     cells = select_cells(arguments)
-    questions = [*QUESTIONS, *(parse_question(text, cells) for text in arguments.compare)]
+    questions = [*QUESTIONS, *LATER, *(parse_question(text, cells) for text in arguments.compare)]
     runs = make_runs(cells, seeds=arguments.seeds, steps=arguments.steps, split=arguments.split, extra=arguments.set)
     data = data_digest(arguments.data)
     keys = {run: run.key(data) for run in runs}

@@ -24,7 +24,7 @@ from lgdea_jax.metrics.bootstrap import holm
 
 # Metrics that a row keeps, with their names for readers. Holm's family is the primary ones.
 METRICS: Mapping[str, str] = {"zero_shot/auroc": "zero-shot AUROC", "retrieval/precision@5": "precision@5",
-                              "grounding/cnr": "CNR", "grounding/pointing": "pointing"}
+                              "grounding/pointing": "pointing", "grounding/cnr": "CNR"}
 PRIMARY = ("zero_shot/auroc", "retrieval/precision@5", "grounding/cnr")
 LEVEL = 0.05
 
@@ -41,7 +41,7 @@ READING = (
     "Intervals (95%) and p-values come from a hierarchical paired bootstrap: test subjects are resampled, the same for "
     "every run, and seeds with replacement; two methods at one share of pairs are compared seed by seed. p is "
     "two-sided, and adjusted over the three primary metrics (Holm). Resampling a few seeds understates how much they "
-    "scatter: the intervals and the first p make up for it (t distribution); the second p, \"plain\", does not.",
+    "scatter: the intervals and p make up for it (t distribution); the last column's p, \"plain\", do not.",
     "With all pairs nothing is unpaired: lgdea, mean_teacher and oracle would be lgdea_pairs there, and are left out.",
     "The oracle is no method: it reads the hidden reports of the unpaired images. It marks what better targets could "
     "give.",
@@ -147,7 +147,7 @@ def write(cells: Sequence[StudyCell], questions: Sequence[Question], out: Path, 
     """
     if len({row["subjects"] for cell in cells for row in cell.rows}) > 1:
         raise UserError("the finished runs were evaluated on different subjects: use another --out for each data set")
-    made = (answers(cells, questions), means(cells), *comparisons(cells, questions), headroom(cells), settings(cells))
+    made = (answers(cells, questions), means(cells), differences(cells, questions), headroom(cells), settings(cells))
     blocks = [block for block in made if block]
     text = "\n\n".join(block.markdown() for block in blocks)
     _replace(out / "table.md", "\n".join(f"{note}\n" for note in [*notes, *READING]) + "\n" + text + "\n")
@@ -205,24 +205,28 @@ def answer(question: Question, a: StudyCell, b: StudyCell) -> str:
     return text + (f"; worse on {', '.join(worse)}" if worse else "")
 
 
-def comparisons(cells: Sequence[StudyCell], questions: Sequence[Question]) -> list[Block]:
-    """A table for each question: the difference of each primary metric, its interval and p-values."""
-    blocks = []
-    for question, a, b in _asked(cells, questions):
+def differences(cells: Sequence[StudyCell], questions: Sequence[Question]) -> Block | None:
+    """A row for each question: the difference of each primary metric, its interval and p-values; None without any."""
+    rows = []
+    for _, a, b in _asked(cells, questions):
         found = _differences(a, b)
         adjusted = _adjusted(found, lambda d: d.result.p_two_sided)
         plain = _adjusted(found, lambda d: d.plain.p_two_sided)
-        rows = []
+        shown = []
         for name in PRIMARY:
             result = found[name].result
-            seeds = found[name].seeds
-            rows.append((METRICS[name], _number(result.difference, sign=True),
-                         _range(result.low, result.high, sign=True), p_text(adjusted[name]), p_text(plain[name]),
-                         f"{seeds[0]}, paired" if a.pairs == b.pairs else f"{seeds[0]} and {seeds[1]}"))
-        blocks.append(Block(f"{question.title}: {a.name} minus {b.name}", (),
-                            ("metric", "difference", "95% interval", "p (Holm)", "plain p (Holm)", "seeds"),
-                            tuple(rows)))
-    return blocks
+            interval = _range(result.low, result.high, sign=True)
+            p = f", p {p_text(adjusted[name])}" if interval else ""
+            shown.append(f"{_number(result.difference, sign=True)} {interval}{p}".strip())
+        one, other = found[PRIMARY[0]].seeds
+        paired = a.pairs == b.pairs
+        title = f"`{a.method}` - `{b.method}`, {share_name(a.pairs)}" if paired else f"{a.name} - {b.name}"
+        rows.append((title, str(one) if paired else f"{one} and {other}", *shown,
+                     ", ".join(p_text(plain[name]) for name in PRIMARY)))
+    if not rows:
+        return None
+    return Block("Differences", ("The last column: plain p of the three (Holm).",),
+                 ("difference", "seeds", *(METRICS[name] for name in PRIMARY), "plain p"), tuple(rows))
 
 
 def headroom(cells: Sequence[StudyCell]) -> Block | None:
