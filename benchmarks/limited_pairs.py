@@ -66,8 +66,14 @@ SHARES = {0.01: Share(8, 600), 0.05: Share(5, 800), 0.1: Share(3, 1000), 1.0: Sh
 # What each method reads beside the pairs, in the order of tables.
 READS: dict[str, tuple[str, ...]] = {
     "clip": (), "clip_evidence": (), "clip_evidence_soft": (), "local": (),
-    "lgdea_pairs": ("reports",), "mean_teacher": ("images", "reports"), "lgdea": ("images", "reports"),
-    "oracle": ("images", "reports"),
+    "lgdea_pairs": ("reports",), "lgdea_pairs_place": ("reports",), "mean_teacher": ("images", "reports"),
+    "lgdea": ("images", "reports"), "oracle": ("images", "reports"),
+}
+# Names of the study for a method with settings of its own -> (method, settings). They came later, and are asked about
+# where pairs are few: up to ARMS_UP_TO.
+ARMS_UP_TO = 0.05
+ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "lgdea_pairs_place": ("lgdea_pairs", ("methods.lgdea_pairs.weights.place=0.5",)),
 }
 UNPAIRED_ROWS = 32  # Of each stream in a batch; as many as configs/phantom.py has pairs.
 # The hidden reports are the oracle's targets; the others only log how far their targets are from them.
@@ -78,6 +84,8 @@ COMMON = ("log.tensorboard=false", "eval.every=0")
 NOT_IN_KEY = ("alarm", "compile_cache", "dry_run", "log", "data.dir", "loss_chunk", "batch.micro", "model.remat_keep",
               # Of volumes, which this study has none of.
               "volume", "image.modality", "data.labels", "model.image.resnet3d")
+# Terms of losses that rows of earlier builds knew nothing of: off, they change no number and no key.
+LATER_TERMS = ("place",)
 # Set by the grid: a row names them.
 OWN_KEYS = ("method", "seed", "total_steps", "data.pairs", "data.dir", "checkpoint.every")
 
@@ -101,7 +109,10 @@ LATER = tuple(Question(f"Asked later: {title}", a, b) for title, a, b in (
     ("the same", "clip_evidence_soft@1.0", "clip@1.0"),
     ("LGDEA at 10% pairs against plain CLIP at 100%", "lgdea@0.1", "clip@1.0"),
     ("what the unpaired images give", "lgdea@0.05", "lgdea_pairs@0.05"),
-    ("what they could give", "oracle@0.01", "lgdea_pairs@0.01"),
+    ("what places in words give", "lgdea_pairs_place@0.01", "lgdea_pairs@0.01"),
+    ("the same", "lgdea_pairs_place@0.05", "lgdea_pairs@0.05"),
+    ("pairs-only LGDEA with places at 5% against plain CLIP at 100%", "lgdea_pairs_place@0.05", "clip@1.0"),
+    ("what better targets could give", "oracle@0.01", "lgdea_pairs@0.01"),
     ("the same", "oracle@0.05", "lgdea_pairs@0.05"),
     ("the same", "oracle@0.1", "lgdea_pairs@0.1"),
 ))
@@ -123,6 +134,11 @@ class Run:
         """For messages and folders."""
         return f"{self.method} {share_name(self.pairs)} seed {self.seed}"
 
+    @property
+    def trained(self) -> str:
+        """The method that training knows."""
+        return ARMS.get(self.method, (self.method, ()))[0]
+
     def reads(self) -> tuple[str, ...]:
         """The unpaired streams of its batches; none when everything is paired."""
         return READS[self.method] if self.pairs < 1 else ()
@@ -132,8 +148,10 @@ class Run:
         unpaired = [f"batch.{stream}={UNPAIRED_ROWS}" for stream in self.reads()]
         truth = ["memory.truth=True"] if self.method in SEES_TRUTH and self.pairs < 1 else []
         # A checkpoint at the end is enough: a run that is stopped saves first.
-        return [f"method={self.method}", f"data.pairs={self.pairs}", f"seed={self.seed}", f"total_steps={self.steps}",
-                f"checkpoint.every={self.steps}", *COMMON, *SHARES[self.pairs].settings, *unpaired, *truth, *self.extra]
+        own = ARMS.get(self.method, ("", ()))[1]
+        return [f"method={self.trained}", f"data.pairs={self.pairs}", f"seed={self.seed}", f"total_steps={self.steps}",
+                f"checkpoint.every={self.steps}", *COMMON, *SHARES[self.pairs].settings, *unpaired, *truth, *own,
+                *self.extra]
 
     def config(self) -> dict[str, Any]:
         """Everything in the config that can change its numbers: the options of other methods are left out.
@@ -149,7 +167,11 @@ class Run:
             cli.set_override(config, key, value)
         method = assemble.load_method(config)
         kept = json.loads(config.to_json_best_effort())
-        kept["methods"] = {self.method: kept["methods"][self.method]}
+        kept["methods"] = {self.trained: kept["methods"][self.trained]}
+        weights = kept["methods"][self.trained]["weights"]
+        for term in LATER_TERMS:
+            if not weights.get(term, True):
+                del weights[term]
         if not method.targets:
             del kept["memory"]
         for name in NOT_IN_KEY:
@@ -208,6 +230,8 @@ def check_cell(method: str, share: float) -> tuple[str, float]:
     """The cell; see `parse_cell`."""
     if repeats(method, share):
         raise UserError(f"{method}@{share:g}: with all pairs nothing is unpaired, and {method} is lgdea_pairs")
+    if left_out(method, share):
+        raise UserError(f"{method}@{share:g}: asked about where pairs are few only")
     return method, share
 
 
@@ -216,12 +240,17 @@ def repeats(method: str, share: float) -> bool:
     return share == 1 and "images" in READS[method]
 
 
+def left_out(method: str, share: float) -> bool:
+    """Whether the cell is none of the study's."""
+    return repeats(method, share) or (share > ARMS_UP_TO and method in ARMS)
+
+
 def known_methods() -> list[str]:
     """Methods of the study that this version has."""
     from lgdea_jax import assemble
 
     available = assemble.method_names()
-    return [name for name in READS if name in available]
+    return [name for name in READS if ARMS.get(name, (name,))[0] in available]
 
 
 def select_cells(arguments: argparse.Namespace) -> list[tuple[str, float]]:
@@ -236,7 +265,7 @@ def select_cells(arguments: argparse.Namespace) -> list[tuple[str, float]]:
             methods = [check_method(name) for name in arguments.methods.split(",")]
         if arguments.pairs:
             shares = [check_share(text) for text in arguments.pairs.split(",")]
-        cells = [(method, share) for share in shares for method in methods if not repeats(method, share)]
+        cells = [(method, share) for share in shares for method in methods if not left_out(method, share)]
         if not cells:
             check_cell(methods[0], shares[0])
     order = list(READS)

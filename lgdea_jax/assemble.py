@@ -54,6 +54,11 @@ class Method:
     memory_image: Callable[..., dict[str, jax.Array]] | None = None
     memory_report: Callable[..., dict[str, jax.Array]] | None = None
 
+    @property
+    def reads_places(self) -> bool:
+        """Whether its losses read where in the image the phrases are."""
+        return bool(self.weights.get("place"))
+
 
 def method_names() -> list[str]:
     """Names that `config.method` takes: the modules of `methods/` that have `losses`."""

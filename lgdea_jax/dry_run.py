@@ -28,16 +28,17 @@ GIB = 2.0**30
 FALLBACK = "NVIDIA H100"
 
 
-def batch_shapes(config: Any, sizes: dict[str, int], *, text: str, num_labels: int) -> dict[str, dict[str, Any]]:
+def batch_shapes(config: Any, sizes: dict[str, int], *, method: assemble.Method,
+                 num_labels: int) -> dict[str, dict[str, Any]]:
     """Shapes and dtypes of a batch of `input_pipeline`, by stream.
 
     Args:
       config: the experiment's config.
       sizes: rows of each stream.
-      text: what the method reads, "" for none.
+      method: the config's.
       num_labels: of the data sets.
     """
-    frame, phrases = frame_of(config), config.text.phrases
+    frame, phrases, text = frame_of(config), config.text.phrases, method.text
     shapes: dict[str, dict[str, Any]] = {}
     for stream, rows in sizes.items():
         if not rows:
@@ -51,6 +52,8 @@ def batch_shapes(config: Any, sizes: dict[str, int], *, text: str, num_labels: i
             fields |= {"tokens": ((phrases, length) if text == "phrases" else (length,), jnp.int32),
                        "weight": ((phrases,), jnp.float32), "finding": ((phrases,), jnp.int32),
                        "normal": ((), jnp.bool_)}
+        if stream == "pairs" and method.reads_places:
+            fields |= {"region": ((phrases, 4), jnp.float32), "frame": ((2, 3), jnp.float32)}
         shapes[stream] = {name: jax.ShapeDtypeStruct((rows, *shape), dtype) for name, (shape, dtype) in fields.items()}
     return shapes
 
@@ -93,7 +96,7 @@ def dry_run(config: Any, mesh: Mesh) -> list[str]:
         return jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), tree,
                             shardings)
 
-    batch = batch_shapes(config, sizes, text=method.text, num_labels=ASSUMED_LABELS)
+    batch = batch_shapes(config, sizes, method=method, num_labels=ASSUMED_LABELS)
     split = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
     parts = types.SimpleNamespace(graphdef=graphdef, tx=tx, schedule=schedule, rates=rates,
                                   target=placed(state, sharding.tree_shardings(state, mesh)))

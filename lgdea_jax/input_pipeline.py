@@ -7,7 +7,8 @@ rows read and decoded into the arrays that are handed on; grain reads whole batc
 
 A batch is a dict of streams, each a dict of arrays with the stream's rows first:
   pairs    image [B, S, S] uint8 (volumes: [B, D, H, W, 1] float32, windowed),
-           text (see `TextView`), labels [B, n] int8, index [B] int32, study [B] int32
+           text (see `TextView`), labels [B, n] int8, index [B] int32, study [B] int32; where the method learns from
+           places, region [B, P, 4] float32 (`phrase_regions`) and frame [B, 2, 3] float32 (`Augment.image_and_frame`)
   images   the same without text
   reports  the same without image
 """
@@ -33,6 +34,7 @@ from lgdea_jax.cli import UserError, choose
 from lgdea_jax.data_plan import STREAMS
 from lgdea_jax.findings.vocabulary import FINDINGS
 from lgdea_jax.io import decode_image
+from lgdea_jax.preprocess import places
 from lgdea_jax.preprocess.augment import Augment, VolumeAugment
 from lgdea_jax.preprocess.evidence_text import NO_FINDING, canonical_phrase, usable_evidence
 from lgdea_jax.preprocess.image import letterbox
@@ -83,6 +85,15 @@ def phrases_of(record: records.Record, view: TextView, variant: str) -> list[tup
     return [(write(item), FINDING_IDS.get(item.finding, -1), weights[item.certainty]) for item in items]
 
 
+def phrase_regions(record: records.Record, view: TextView) -> np.ndarray:
+    """float32 [P, 4]: the region of the image that each of `phrases_of` names (`preprocess.places`)."""
+    regions = np.tile(np.array(places.EVERYWHERE, np.float32), (view.phrases, 1))
+    if places.is_frontal(record.view):
+        for slot, item in enumerate(usable_evidence(record.evidence, limit=view.phrases)):
+            regions[slot] = places.region(item.laterality, item.anatomy)
+    return regions
+
+
 def encode_text(record: records.Record, view: TextView, tokenizer: TextTokenizer) -> dict[str, np.ndarray]:
     """Tokens of one record's report.
 
@@ -123,12 +134,14 @@ class Items:
       progress: called after each row that is read into the cache.
       volume: what the model sees of a data set of volumes; they are cached compressed, as they are stored.
       labels: which set of labels `label_names` are taken from (`record_source.label_columns`).
+      with_regions: where the phrases of the text are in the image; needs both, of radiographs.
     """
 
     def __init__(
         self, directory: str, split: str, rows: np.ndarray, *, with_image: bool, with_text: bool, image_size: int,
         view: TextView, tokenizer: TextTokenizer, label_names: Sequence[str], cache: bool, first: int = 0,
         progress: Callable[[], None] | None = None, volume: VolumeView | None = None, labels: str = "",
+        with_regions: bool = False,
     ) -> None:
         self._records, metadata = record_source.open_records(directory, split), record_source.load_metadata(directory)
         self._format = metadata.image_encoding
@@ -136,7 +149,7 @@ class Items:
         columns = [(have[name], column) for column, name in enumerate(label_names) if name in have]
         self._label_columns = tuple(np.array(columns, int).reshape(-1, 2).T)
         self._rows, self._first = _compact(rows), first
-        self._with_image, self._with_text = with_image, with_text
+        self._with_image, self._with_text, self._with_regions = with_image, with_text, with_regions
         self._image_size, self._view, self._tokenizer = image_size, view, tokenizer
         self._num_labels = len(label_names)
         self.volume = volume
@@ -171,6 +184,8 @@ class Items:
                  "labels": np.full([len(indices), self._num_labels], records.MISSING, np.int8)}
         if self._with_image and self.volume is None:
             items["image"] = np.empty([len(indices), self._image_size, self._image_size], np.uint8)
+        if self._with_regions:
+            items["frame"] = np.tile(np.eye(2, 3, dtype=np.float32), (len(indices), 1, 1))
         theirs, ours = self._label_columns
         for place, index in enumerate(indices.tolist()):
             row = int(self._rows[index])
@@ -201,6 +216,8 @@ class Items:
             content["volume"] = record.image if stored is None else stored
         if self._with_text:
             content |= encode_text(record, self._view, self._tokenizer)
+        if self._with_regions:
+            content["region"] = phrase_regions(record, self._view)
         return records.hash64(record.study_id), record.labels, content
 
     def _fill(self, image: np.ndarray, data: bytes | np.ndarray) -> None:
@@ -278,7 +295,8 @@ class _Stream:
     def _randomised(self, batch: dict[str, Any], generators: Iterator[np.random.Generator]) -> dict[str, np.ndarray]:
         """`batch` with every row augmented; images in their places, volumes and tokens change their shape."""
         out = {name: values for name, values in batch.items() if name not in ("volume", "tokens")}
-        names = [name for name in ("image", "volume", "tokens") if name in batch and self._augment.changes(name)]
+        names = [name for name in ("image", "frame", "volume", "tokens")
+                 if name in batch and self._augment.changes(name)]
         for slot, generator in enumerate(generators if names else ()):
             item = self._augment.random_map({name: batch[name][slot] for name in names}, generator)
             for name, value in item.items():

@@ -70,6 +70,8 @@ def prepare_data(config: Any, mesh: jax.sharding.Mesh, *, show: bool) -> Data:
     directories = list(dict.fromkeys(part.directory for parts in plan.parts.values() for part in parts))
     metadata = [record_source.load_metadata(directory) for directory in directories]
     volume = volume_view(config)
+    if volume and method.reads_places:
+        raise UserError(f"methods.{method.name}.weights.place is for radiographs; image.modality is ct")
     transforms = sorted({meta.transform for meta in metadata})
     wanted = volume.geometry.name if volume else RECORD_TRANSFORM
     if transforms != [wanted]:
@@ -158,7 +160,8 @@ def open_items(
                 part.directory, part.split, part.rows, with_image=stream != "reports",
                 with_text=stream != "images" and bool(method.text), image_size=config.image.size, view=view,
                 tokenizer=tokenizer, label_names=label_names, cache=config.data.cache, first=first,
-                progress=progress.advance, volume=volume_view(config), labels=config.data.labels), weight))
+                progress=progress.advance, volume=volume_view(config), labels=config.data.labels,
+                with_regions=stream == "pairs" and method.reads_places), weight))
             first += len(part.rows)
     progress.end()
     return items

@@ -53,14 +53,15 @@ def gather_streams(batch: Batch) -> dict[str, Any]:
     """The streams of a batch as one set of rows: pairs first, then the unpaired.
 
     Returns:
-      image [B_pair + B_image, S, S] (or D, H, W, 1); tokens, weight, finding, normal [B_pair + B_report, ...];
-      labels of the images; study [B_pair] (equal numbers: views of one study); image_index, report_index: rows of the
-      evidence memory; num_pairs, a Python int. Without a stream its keys are absent.
+      image [B_pair + B_image, S, S] (or D, H, W, 1); tokens, weight, finding, normal [B_pair + B_report, ...]; region,
+      frame [B_pair, ...]; labels of the images; study [B_pair] (equal numbers: views of one study); image_index,
+      report_index: rows of the evidence memory; num_pairs, a Python int. Without a stream its keys are absent.
     """
     rows: dict[str, Any] = {"num_pairs": batch["pairs"]["index"].shape[0] if "pairs" in batch else 0}
     for name, streams in (("image", ("pairs", "images")), ("labels", ("pairs", "images")),
                           ("tokens", ("pairs", "reports")), ("weight", ("pairs", "reports")),
-                          ("finding", ("pairs", "reports")), ("normal", ("pairs", "reports"))):
+                          ("finding", ("pairs", "reports")), ("normal", ("pairs", "reports")),
+                          ("region", ("pairs",)), ("frame", ("pairs",))):
         parts = [batch[stream][name] for stream in streams if stream in batch and name in batch[stream]]
         if parts:
             rows[name] = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=0)

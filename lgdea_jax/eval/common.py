@@ -41,6 +41,7 @@ from lgdea_jax.evaluators import classified, probe, tasks
 from lgdea_jax.evaluators.base import Encoder, EvalData, Samples
 from lgdea_jax.metrics import bootstrap
 from lgdea_jax.metrics.bootstrap import Interval
+from lgdea_jax.preprocess import places
 from lgdea_jax.preprocess.frame import Frame, transform_name
 from lgdea_jax.preprocess.image import MODEL_TRANSFORM
 from lgdea_jax.record_source import DatasetMetadata, load_metadata, open_records
@@ -279,7 +280,7 @@ def _selected(args: argparse.Namespace, benchmark: Benchmark, source: Sequence[R
         frontal = args.views == "frontal"
         if frontal or benchmark.keep is not None:
             part = selection.matching(
-                source, lambda record: (not frontal or selection.is_frontal(record.view))
+                source, lambda record: (not frontal or places.is_frontal(record.view))
                 and (benchmark.keep is None or benchmark.keep(record)),
                 ", ".join(filter(None, ("frontal images" if frontal else "", benchmark.keep_note))), bar)
         else:
@@ -327,7 +328,7 @@ def _thresholds(args: argparse.Namespace, benchmark: Benchmark, data_dir: Path, 
         return None
     source = open_records(data_dir, "validation")
     # `keep` says whose labels are good enough to be measured against; for a threshold, any will do.
-    rows = (selection.matching(source, lambda record: selection.is_frontal(record.view), "", bar)
+    rows = (selection.matching(source, lambda record: places.is_frontal(record.view), "", bar)
             if args.views == "frontal" else selection.all_rows(len(source)))
     part = rows.sample(args.records, args.seed)
     data = _labelled(benchmark, EvalData.from_records(_Rows(source, part.rows), metadata, predict.frame,

@@ -26,10 +26,11 @@ from lgdea_jax import cli
 from lgdea_jax.cli import UserError
 from lgdea_jax.eval import common
 from lgdea_jax.eval.benchmark import Benchmark
-from lgdea_jax.eval.selection import Selection, is_frontal
+from lgdea_jax.eval.selection import Selection
 from lgdea_jax.evaluators.class_retrieval import CANDIDATES
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.findings.vocabulary import NO_FINDING, find_label
+from lgdea_jax.preprocess.places import is_frontal
 from lgdea_jax.record_source import DatasetMetadata
 from lgdea_jax.records import MISSING, POSITIVE, Record
 

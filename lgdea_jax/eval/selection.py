@@ -10,8 +10,6 @@ import numpy as np
 from lgdea_jax.evaluators.base import EvalData
 from lgdea_jax.records import Record
 
-# As sources state them; everything else (PA, AP, FRONTAL, unknown) counts as frontal.
-_LATERAL = frozenset({"LATERAL", "LL", "L", "LAT", "SWIMMERS", "XTABLE LATERAL", "LEFT LATERAL", "RIGHT LATERAL"})
 VIEWS = ("all", "frontal")
 
 
@@ -48,11 +46,6 @@ class Selection:
         with_report = np.flatnonzero(data.report_of >= 0)[::-1]
         of_report[data.report_of[with_report]] = labels[with_report]
         return dataclasses.replace(data, label_names=self.label_names, labels=labels, report_labels=of_report)
-
-
-def is_frontal(view: str) -> bool:
-    """Whether a view is not stated to be lateral."""
-    return view.strip().upper() not in _LATERAL
 
 
 def all_rows(count: int) -> Selection:

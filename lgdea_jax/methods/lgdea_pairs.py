@@ -5,8 +5,8 @@
 From the paper: assignments (4), reconstruction L_rec (5), patch evidence (6), its pooling (7), report evidence (8) and
 the pair loss L_evid_p (9); L_rec reads unpaired reports too. Ours, where the paper's text leaves room or the formula is
 not available to us: log-sum-exp pooling over patches beside the mean over lesion queries, soft contrastive targets from
-the overlap of the reports' evidence, and the anchor that keeps phrases of one finding together (without it the evidence
-of a text tower that is trained from scratch drifts).
+the overlap of the reports' evidence, the anchor that keeps phrases of one finding together (without it the evidence of
+a text tower that is trained from scratch drifts), and `place`, off by default (`losses.place`).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lgdea_jax.losses import contrastive, evidence
+from lgdea_jax.losses import contrastive, evidence, place
 from lgdea_jax.losses.chunked import Chunks
 from lgdea_jax.methods import _rows
 
 NEEDS = ("image", "text", "prototypes", "lesion_queries")
-LOSSES = ("rec", "evid_pair", "evid_lesion", "align", "phrase", "anchor", "overall")
+LOSSES = ("rec", "evid_pair", "evid_lesion", "align", "phrase", "anchor", "overall", "place")
 
 
 def losses(
@@ -41,6 +41,7 @@ def losses(
       same finding are positives.
     - `anchor`: phrases of one finding against all others (text only).
     - `overall`: the global image-text loss, with soft targets.
+    - `place`: phrases that name a side or a height attend to patches there; only the patches move.
 
     Args:
       text_temperature, patch_temperature: tau_t (4) and tau_p (6).
@@ -89,6 +90,11 @@ def losses(
         image, _ = _rows.paired(outputs, rows)
         text = _rows.report_vector(z, weight)[:count]
         result["overall"] = contrast(image, text, outputs["logit_scale"])
+    if "place" in terms:
+        patches = outputs["image"]["patches"][:count]
+        scores = jnp.einsum("bpd,bld->bpl", jax.lax.stop_gradient(z[:count]), patches) / contrast_temperature
+        result["place"] = place.place_loss(
+            scores, place.inside_regions(rows["region"], rows["frame"], patches.shape[1]), weight[:count])
     return result
 
 

@@ -51,9 +51,10 @@ def test_the_whole_grid():
     for run in runs:
         seeds.setdefault((run.method, run.pairs), []).append(run.seed)
     assert set(lp.known_methods()) == {method for method, _ in seeds}
+    assert {pairs for method, pairs in seeds if method == "lgdea_pairs_place"} == {0.01, 0.05}
     assert all(found == list(range({0.01: 8, 0.05: 5, 0.1: 3, 1.0: 3}[pairs])) for (_, pairs), found in seeds.items())
     assert {method for method, pairs in seeds if pairs == 1} == set(lp.known_methods()) - {
-        "mean_teacher", "lgdea", "oracle"}
+        "lgdea_pairs_place", "mean_teacher", "lgdea", "oracle"}
     assert len({(run.steps, run.pairs) for run in runs}) == len(lp.SHARES)  # Equal steps for all methods of a share.
     order = [(run.seed, run.pairs) for run in runs]
     assert order == sorted(order)  # A first seed of everything, small shares first.
@@ -66,7 +67,8 @@ def test_what_the_methods_read():
     sizes = {method: (of(method, 0.01)["batch"]["images"], of(method, 0.01)["batch"]["reports"])
              for method in lp.known_methods()}
     both = dict.fromkeys(("mean_teacher", "lgdea", "oracle"), (32, 32))
-    assert sizes == {**dict.fromkeys(lp.known_methods(), (0, 0)), "lgdea_pairs": (0, 32), **both}
+    assert sizes == {**dict.fromkeys(lp.known_methods(), (0, 0)), **both,
+                     **dict.fromkeys(("lgdea_pairs", "lgdea_pairs_place"), (0, 32))}
     assert of("oracle", 0.05)["memory"]["truth"] and of("lgdea", 0.05)["memory"]["truth"]
     everything = of("lgdea_pairs", 1.0)
     assert everything["batch"] == {"pairs": 64, "images": 0, "reports": 0} and "memory" not in everything
@@ -88,6 +90,16 @@ def test_a_key_is_what_decides_the_numbers():
     assert first.config_hash() == second.config_hash()
 
 
+def test_an_arm_is_its_method_with_its_settings():
+    arm, plain = (lp.Run(name, 0.01, 0, "test", 10) for name in ("lgdea_pairs_place", "lgdea_pairs"))
+    config = arm.config()
+    assert config["method"] == "lgdea_pairs" and config["methods"]["lgdea_pairs"]["weights"].pop("place") == 0.5
+    assert config == plain.config()  # A term that is off is not in the key: rows from before it count.
+    assert arm.key("d") != plain.key("d") and arm.name == "lgdea_pairs_place 1% seed 0"
+    by_hand = lp.Run("lgdea_pairs", 0.01, 0, "test", 10, ("methods.lgdea_pairs.weights.place=0.5",))
+    assert arm.key("d") == by_hand.key("d")
+
+
 @pytest.mark.parametrize("flags, message", [
     (["--methods=lgdae"], "unknown method 'lgdae' (did you mean 'lgdea'?); known: "),
     (["--pairs=0.02"], "unknown share of pairs '0.02'; known: 0.01, 0.05, 0.1, 1"),
@@ -95,6 +107,7 @@ def test_a_key_is_what_decides_the_numbers():
     (["--cells=lgdea"], "METHOD@SHARE, as lgdea@0.01"),
     (["--cells=supervised@0.01"], "unknown method 'supervised'"),
     (["--cells=oracle@1.0"], "oracle@1: with all pairs nothing is unpaired, and oracle is lgdea_pairs"),
+    (["--cells=lgdea_pairs_place@1"], "lgdea_pairs_place@1: asked about where pairs are few only"),
     (["--methods=lgdea", "--pairs=1"], "with all pairs nothing is unpaired"),
     (["--cells=clip@1", "--pairs=1"], "--cells excludes"),
     (["--seeds=0"], "--seeds=0: at least 1"),

@@ -1,5 +1,6 @@
 """Batches as a function of the step number: order, processes, rows of a process, mixtures, what a row holds."""
 
+import dataclasses
 import itertools
 import pickle
 
@@ -12,7 +13,9 @@ from lgdea_jax import cli, data_plan, input_pipeline, record_source, records
 from lgdea_jax.cli import UserError
 from lgdea_jax.input_pipeline import Items, TextView, encode_text, iterate, make_batches, prefetch_to_device
 from lgdea_jax.io import decode_image
+from lgdea_jax.preprocess import places
 from lgdea_jax.preprocess.augment import Augment
+from lgdea_jax.preprocess.evidence_text import usable_evidence
 from lgdea_jax.preprocess.image import letterbox
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.train_data import weighted_parts
@@ -28,11 +31,12 @@ def tokenizer(phantom_data):
 
 @pytest.fixture(scope="module")
 def make_items(phantom_data, tokenizer):
-    def make(rows, *, image=True, text=True, cache=True, view=VIEW, labels=None):
+    def make(rows, *, image=True, text=True, cache=True, view=VIEW, labels=None, regions=False):
         rows = np.asarray(rows)
         names = labels or record_source.load_metadata(phantom_data).label_names
         return Items(str(phantom_data), "train", rows, with_image=image, with_text=text,
-                     image_size=SIZE, view=view, tokenizer=tokenizer, label_names=names, cache=cache)
+                     image_size=SIZE, view=view, tokenizer=tokenizer, label_names=names, cache=cache,
+                     with_regions=regions)
 
     return make
 
@@ -82,6 +86,45 @@ def test_shapes_are_fixed(make_items, augment):
         "reports/tokens": ((2, 3, 8), "int32"), "reports/weight": ((2, 3), "float32"),
         "reports/finding": ((2, 3), "int32"), "reports/normal": ((2,), "bool"), "reports/labels": ((2, n), "int8"),
         "reports/index": ((2,), "int32"), "reports/study": ((2,), "int32")}
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_regions_and_frames_follow_their_rows(make_items, augment, phantom_data, cache):
+    sizes = {"pairs": 6, "images": 0, "reports": 0}
+
+    def batches(augment):
+        return make_batches({"pairs": [(make_items(range(12), cache=cache, regions=True), 1.0)]},
+                            sizes=sizes, rows_of=lambda rows: slice(0, rows), augment=augment, seed=0)
+
+    plain = make_batches({"pairs": [(make_items(range(12), cache=cache), 1.0)]}, sizes=sizes,
+                         rows_of=lambda rows: slice(0, rows), augment=augment, seed=0)
+    found, source = batches(augment), record_source.open_records(str(phantom_data), "train")
+    sides = 0
+    for step in range(2):
+        batch = found[step]["pairs"]
+        assert_equal({"pairs": {k: v for k, v in batch.items() if k not in ("region", "frame")}}, plain[step])
+        assert batch["region"].shape == (6, 3, 4) and batch["frame"].shape == (6, 2, 3)
+        assert batch["region"].dtype == batch["frame"].dtype == np.float32
+        for row, index in enumerate(batch["index"]):
+            items = usable_evidence(source[int(index)].evidence, limit=3)
+            for slot in range(3):
+                side = items[slot].laterality if slot < len(items) else ""
+                x0, _, x1, _ = batch["region"][row, slot]
+                assert (x0 > 0, x1 < 1) == (side == "left", side == "right")
+                sides += side in ("left", "right")
+    assert sides > 3
+    assert len(np.unique(batch["frame"], axis=0)) == 6  # Each image has a draw of its own.
+    still = batches(dataclasses.replace(augment, enabled=False))[0]["pairs"]["frame"]
+    np.testing.assert_array_equal(still, np.tile(np.eye(2, 3), (6, 1, 1)))
+
+
+def test_a_lateral_view_has_no_places(phantom_data):
+    source = record_source.open_records(str(phantom_data), "train")
+    record = next(record for record in (source[row] for row in range(40))
+                  if any(item.laterality == "left" for item in usable_evidence(record.evidence, limit=3)))
+    assert (input_pipeline.phrase_regions(record, VIEW)[:, 0] == 0.5).any()
+    lateral = dataclasses.replace(record, view="LATERAL")
+    assert (input_pipeline.phrase_regions(lateral, VIEW) == np.float32(places.EVERYWHERE)).all()
 
 
 def test_batch_n_is_the_same_however_it_is_read(make_items, augment):

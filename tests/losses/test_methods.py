@@ -12,7 +12,7 @@ from lgdea_jax import assemble, cli
 from lgdea_jax.methods import lgdea, local
 from tests.losses.gradients import check_gradients
 
-PAIRS, IMAGES, REPORTS, PHRASES, TOKENS, PATCHES, WIDTH, PROTOTYPES, LESIONS, LABELS = 4, 3, 3, 2, 5, 6, 4, 5, 2, 3
+PAIRS, IMAGES, REPORTS, PHRASES, TOKENS, PATCHES, WIDTH, PROTOTYPES, LESIONS, LABELS = 4, 3, 3, 2, 5, 9, 4, 5, 2, 3
 
 
 def unit(x):
@@ -44,6 +44,8 @@ def batch(seed=0, *, text="phrases"):
     rows = {"num_pairs": PAIRS, "weight": jnp.asarray(weight),
             "finding": jnp.asarray(np.where(weight > 0, rng.integers(0, 3, weight.shape), -1)),
             "normal": jnp.zeros(reports, bool), "study": jnp.asarray([0, 0, 1, 2]),
+            "region": jnp.asarray(rng.uniform([-1, -1, 0.4, 0.4], [0.4, 0.4, 1.5, 1.5], (PAIRS, PHRASES, 4))),
+            "frame": jnp.asarray(np.eye(2, 3) + rng.uniform(-0.1, 0.1, (PAIRS, 2, 3))),
             "labels": jnp.asarray(rng.integers(-1, 2, (images, LABELS)).astype(np.int8)),
             "image_index": jnp.asarray([*range(PAIRS), 6, 5, 7]), "report_index": jnp.asarray([*range(PAIRS), 7, 4, 5])}
     aux = {}
@@ -75,7 +77,7 @@ def test_gradient_of_every_term(name, term):
     def loss(*arrays):
         return module.losses(outputs(*arrays), rows, aux, jnp.asarray(0), terms=(term,), **free)[term]
 
-    if term in ("evid_align", "align"):  # Their text side is a target, which the derivative must not follow.
+    if term in ("evid_align", "align", "place"):  # Their text side is a target, which the derivative must not follow.
         fixed = [np.asarray(value) for value in raw.values()]
 
         def images_only(pooled, patches, lesions):

@@ -15,7 +15,7 @@ def test_batch_is_that_of_the_data(method, phantom_data):
     config.data.dir, config.batch.images, config.data.pairs = str(phantom_data), 4, 0.5
     mesh = sharding.make_mesh(**config.mesh)
     data = train_data.prepare_data(config, mesh, show=False)
-    ours = dry_run.batch_shapes(config, dict(data.sizes), text=assemble.load_method(config).text,
+    ours = dry_run.batch_shapes(config, dict(data.sizes), method=assemble.load_method(config),
                                 num_labels=len(data.label_names))
     theirs = data.batches[0]
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), ours) == jax.tree.map(

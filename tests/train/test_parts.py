@@ -33,7 +33,7 @@ def small(method, *flags):
         high = {"image": 256, "tokens": VOCABULARY, "finding": 3, "labels": 1}.get(name, 4)
         return rng.integers(0, high, leaf.shape).astype(leaf.dtype)
 
-    shapes = dry_run.batch_shapes(config, sizes, text=assemble.load_method(config).text, num_labels=LABELS)
+    shapes = dry_run.batch_shapes(config, sizes, method=assemble.load_method(config), num_labels=LABELS)
     batch = {stream: {name: fill(name, leaf) for name, leaf in arrays.items()} for stream, arrays in shapes.items()}
     aux = dry_run.aux_shapes(config)
     return config, graphdef, params, batch, aux
