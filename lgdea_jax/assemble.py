@@ -73,7 +73,7 @@ def load_method(config: Any, mesh: jax.sharding.Mesh | None = None) -> Method:
       mesh: that shares a loss which is made in chunks (`config.loss_chunk`).
 
     Raises:
-      UserError: unknown method, loss or option.
+      UserError: unknown method, loss or option; or one that is not for the config's images.
     """
     name = choose("method", config.method, method_names())
     module = importlib.import_module(f"lgdea_jax.methods.{name}")
@@ -94,6 +94,8 @@ def load_method(config: Any, mesh: jax.sharding.Mesh | None = None) -> Method:
     terms = tuple(term for term, weight in weights.items() if weight)
     if not terms:
         raise UserError(f"config.methods.{name}.weights are all 0: nothing to train on")
+    if "place" in terms and config.image.get("modality", "xray") == "ct":
+        raise UserError(f"config.methods.{name}.weights.place is for radiographs; image.modality is ct")
 
     if config.loss_chunk < 0:
         raise UserError(f"config key 'loss_chunk' is {config.loss_chunk}: at least 0")

@@ -70,8 +70,6 @@ def prepare_data(config: Any, mesh: jax.sharding.Mesh, *, show: bool) -> Data:
     directories = list(dict.fromkeys(part.directory for parts in plan.parts.values() for part in parts))
     metadata = [record_source.load_metadata(directory) for directory in directories]
     volume = volume_view(config)
-    if volume and method.reads_places:
-        raise UserError(f"methods.{method.name}.weights.place is for radiographs; image.modality is ct")
     transforms = sorted({meta.transform for meta in metadata})
     wanted = volume.geometry.name if volume else RECORD_TRANSFORM
     if transforms != [wanted]:
