@@ -204,7 +204,8 @@ def get_config(arg=None):
         "weights": {
             "rec": 0.5, "evid_pair": 1.0, "evid_lesion": 0.2, "align": 0.5, "phrase": 1.0, "anchor": 0.5,
             "overall": 0.5,
-            # Phrases that name a side or a height attend to patches there (ours, radiographs only); 0.5 is a good one.
+            # Phrases that name a side or a height attend to patches there (ours, radiographs only). Off: with 0.5 the
+            # study shows no gain (benchmarks/limited_pairs.md).
             "place": 0.0},
         "text_temperature": 0.1, "patch_temperature": 0.1,
         "sharpness": 1.0,  # Of the log-sum-exp over patches: large is the maximum, small the mean.
