@@ -26,8 +26,7 @@ def get_config(arg=None):
     for name, value in small.items():
         config.model.image.vit.sizes[name] = value
         config.model.text.bert.sizes[name] = value
-    for name in ("lgdea_pairs", "lgdea", "mean_teacher", "oracle"):
-        config.methods[name].weights.place = 0.5  # Off by default; here every term is trained.
+    config.methods.lgdea_pairs.weights.place = 0.5  # Off by default; here every term is trained.
     config.optim.rate = 1e-2
     config.optim.warmup_steps = 2
     config.eval.records = 8
