@@ -101,21 +101,18 @@ QUESTIONS = (
     Question("Relations against a mean teacher", "lgdea@0.01", "mean_teacher@0.01"),
 )
 # Asked when the results were there: they explore.
-LATER = tuple(Question(f"Asked later: {title}", a, b) for title, a, b in (
-    ("pairs-only LGDEA against the strongest CLIP baseline", "lgdea_pairs@0.05", "clip_evidence_soft@0.05"),
-    ("the same", "lgdea_pairs@0.1", "clip_evidence_soft@0.1"),
-    ("the same", "lgdea_pairs@1.0", "clip_evidence_soft@1.0"),
-    ("evidence against whole reports", "lgdea_pairs@1.0", "clip@1.0"),
-    ("the same", "clip_evidence_soft@1.0", "clip@1.0"),
-    ("LGDEA at 10% pairs against plain CLIP at 100%", "lgdea@0.1", "clip@1.0"),
-    ("what the unpaired images give", "lgdea@0.05", "lgdea_pairs@0.05"),
-    ("what places in words give", "lgdea_pairs_place@0.01", "lgdea_pairs@0.01"),
-    ("the same", "lgdea_pairs_place@0.05", "lgdea_pairs@0.05"),
-    ("pairs-only LGDEA with places at 5% against plain CLIP at 100%", "lgdea_pairs_place@0.05", "clip@1.0"),
-    ("what better targets could give", "oracle@0.01", "lgdea_pairs@0.01"),
-    ("the same", "oracle@0.05", "lgdea_pairs@0.05"),
-    ("the same", "oracle@0.1", "lgdea_pairs@0.1"),
-))
+LATER = tuple(Question(f"Asked later: {title}", *pair.split(" - ")) for title, *pairs in (
+    ("pairs-only LGDEA against the strongest CLIP baseline", "lgdea_pairs@0.05 - clip_evidence_soft@0.05",
+     "lgdea_pairs@0.1 - clip_evidence_soft@0.1", "lgdea_pairs@1.0 - clip_evidence_soft@1.0"),
+    ("evidence against whole reports", "lgdea_pairs@1.0 - clip@1.0", "clip_evidence_soft@1.0 - clip@1.0"),
+    ("LGDEA at 10% pairs against plain CLIP at 100%", "lgdea@0.1 - clip@1.0"),
+    ("what the unpaired images give", "lgdea@0.05 - lgdea_pairs@0.05"),
+    ("what places in words give", "lgdea_pairs_place@0.01 - lgdea_pairs@0.01",
+     "lgdea_pairs_place@0.05 - lgdea_pairs@0.05"),
+    ("pairs-only LGDEA with places at 5% against plain CLIP at 100%", "lgdea_pairs_place@0.05 - clip@1.0"),
+    ("what better targets could give", "oracle@0.01 - lgdea_pairs@0.01", "oracle@0.05 - lgdea_pairs@0.05",
+     "oracle@0.1 - lgdea_pairs@0.1"),
+) for pair in pairs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +167,7 @@ class Run:
         kept["methods"] = {self.trained: kept["methods"][self.trained]}
         weights = kept["methods"][self.trained]["weights"]
         for term in LATER_TERMS:
-            if not weights.get(term, True):
+            if weights.get(term) == 0:
                 del weights[term]
         if not method.targets:
             del kept["memory"]
