@@ -19,7 +19,8 @@ Both sides' W walk: rowsum(S), the confidence, is the chance that a walk from an
 1 - alpha^(T+1), and at most alpha - alpha^(T+1) without a seed of its own. Nothing here is meant to be differentiated.
 
 Large arrays may be split by rows over devices. Blocks are then cut within each device's rows, if `shards` says how
-many devices there are; with another `shards` the numbers are the same, and rows travel between devices.
+many devices there are; with another `shards` the numbers are the same, and rows travel between devices. Which landmarks
+and neighbours are the nearest is not left to rounding: of equal ones the first count.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ SCALINGS = ("balanced", "symmetric", "row")
 _BLOCK = 1024  # Rows at a time: 4 MB of float32 at 1,024 landmarks; larger blocks are no faster.
 _TINY = 1e-30  # Anchors and rows with less mass than this count as empty: what is divided by it could overflow.
 _BALANCING_STEPS = 50
+_TIE = 1e-5  # Cosines that are less apart count as equal: equal reports differ by rounding, and so do two meshes.
+_NO_LANDMARK = -1e30  # Score of a landmark that does not exist: its share of a softmax is 0, and finite without others.
 
 Carry = TypeVar("Carry")
 
@@ -162,6 +165,23 @@ def _divide(x: jax.Array, by: jax.Array) -> jax.Array:
     return jnp.where(some, x / jnp.where(some, by, 1.0), 0.0)
 
 
+def _nearest(cosines: jax.Array) -> jax.Array:
+    """Index of the largest entry [..., N] -> int [...], the first among equals."""
+    return jnp.argmax(cosines >= jnp.max(cosines, axis=-1, keepdims=True) - _TIE, axis=-1)
+
+
+def _top(cosines: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """The `k` largest entries and their indices, as `lax.top_k`; of those that equal the last, the first ones."""
+
+    def largest(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # XLA sorts whole rows on a CPU, six times slower, where it sees that half of this result is not used.
+        return lax.optimization_barrier(lax.top_k(values, k))
+
+    last = largest(cosines)[0][..., -1:]
+    _, indices = largest(jnp.where(jnp.abs(cosines - last) < _TIE, last, cosines))
+    return jnp.take_along_axis(cosines, indices, axis=-1), indices
+
+
 def dense_rows(rows: Rows) -> jax.Array:
     """`rows` as an array [..., K], float32 or wider; entries of equal index add up."""
     if not isinstance(rows, SparseRows):
@@ -214,14 +234,15 @@ def landmarks(key: jax.Array, features: jax.Array, num: int, *, mask: jax.Array 
               block: int = _BLOCK, shards: int = 1) -> jax.Array:
     """Landmarks of instance features: rows drawn without replacement, then spherical k-means (Dhillon & Modha, 2001).
 
-    A landmark that no row is nearest to stays where it is. Time O(steps N num D), memory O(block num).
+    A landmark that no row is nearest to stays where it is; where there are fewer rows than landmarks the rest are
+    zeros, to which nothing is assigned. Time O(steps N num D), memory O(block num).
 
     Args:
-      key: PRNG key; features: [N, D]; num: K; mask: bool [N], rows that exist, at least `num` of them.
+      key: PRNG key; features: [N, D]; num: K; mask: bool [N], rows that exist.
       steps: rounds of k-means; 0 leaves the drawn rows. block: rows at a time. shards: see the module.
 
     Returns:
-      [K, D] float32, unit norm.
+      [K, D] float32, unit norm or zeros.
 
     Raises:
       ValueError: fewer rows than landmarks, or rows that do not divide into `shards`.
@@ -231,14 +252,16 @@ def landmarks(key: jax.Array, features: jax.Array, num: int, *, mask: jax.Array 
         raise ValueError(f"{num} landmarks cannot be drawn from {rows} rows")
     _check_shards(rows, shards)
     valid = jnp.ones(rows, bool) if mask is None else mask != 0
-    chosen = jax.random.choice(key, rows, (num,), replace=False, p=valid / jnp.sum(valid))
+    chosen = jax.random.choice(key, rows, (num,), replace=False,
+                               p=valid / jnp.maximum(jnp.sum(valid), 1))
+    drawn = jnp.where(valid[chosen][:, None], normalize(features[chosen]), 0.0)
     parts = _split((features, valid), shards)
 
     def improve(_: Any, centres: jax.Array) -> jax.Array:
         def collect(sums: jax.Array, start: Any, size: int) -> jax.Array:
             part, there = _cut(parts, start, size)
             part = normalize(part)
-            nearest_one = jnp.argmax(_matmul("sbd,kd->sbk", part, centres), axis=-1)
+            nearest_one = _nearest(_cosines(part, centres))
             # A product rather than a scatter: the same on every machine, and no row leaves its device.
             own = jax.nn.one_hot(nearest_one, num, dtype=part.dtype) * there[..., None]
             return sums + _matmul("sbk,sbd->skd", own, part)
@@ -247,7 +270,13 @@ def landmarks(key: jax.Array, features: jax.Array, num: int, *, mask: jax.Array 
         moved = normalize(jnp.sum(sums, axis=0))
         return jnp.where(jnp.any(moved != 0, axis=-1, keepdims=True), moved, centres)
 
-    return lax.fori_loop(0, steps, improve, normalize(features[chosen]))
+    return lax.fori_loop(0, steps, improve, drawn)
+
+
+def _cosines(rows: jax.Array, centres: jax.Array) -> jax.Array:
+    """Rows [S, B, D] with landmarks [K, D], both of unit norm: [S, B, K]."""
+    exists = jnp.any(centres != 0, axis=-1)
+    return jnp.where(exists, _matmul("sbd,kd->sbk", rows, centres), _NO_LANDMARK)
 
 
 @functools.partial(jax.jit, static_argnames=("top", "block", "shards"))
@@ -257,7 +286,7 @@ def assign_to_landmarks(features: jax.Array, centres: jax.Array, *, temperature:
     """Soft assignments Z = softmax_k(cosine(features, centres) / temperature).
 
     Args:
-      features: [N, D]; centres: [K, D] (of `landmarks`); temperature: > 0.
+      features: [N, D]; centres: [K, D] (of `landmarks`); a row of zeros is no landmark. temperature: > 0.
       top: keep the softmax over the nearest `top` landmarks only, as `SparseRows`; default: all, as an array.
       mask: bool [N], rows that exist; the others get zeros and take no part in a graph.
       block: rows at a time. shards: see the module.
@@ -278,11 +307,11 @@ def assign_to_landmarks(features: jax.Array, centres: jax.Array, *, temperature:
 
     def step(out: Any, start: Any, size: int) -> Any:
         part, there = _cut(parts, start, size)
-        scores = _matmul("sbd,kd->sbk", normalize(part), centres) / temperature
+        cosines = _cosines(normalize(part), centres)
         if top is None:
-            return _put(out, jax.nn.softmax(scores, axis=-1) * there[..., None], start)
-        scores, indices = lax.top_k(scores, top)
-        return _put(out, (indices, jax.nn.softmax(scores, axis=-1) * there[..., None]), start)
+            return _put(out, jax.nn.softmax(cosines / temperature, axis=-1) * there[..., None], start)
+        cosines, indices = _top(cosines, top)
+        return _put(out, (indices, jax.nn.softmax(cosines / temperature, axis=-1) * there[..., None]), start)
 
     if top is None:
         return _join(_fold(step, jnp.zeros((*lead, num), centres.dtype), rows // shards, block))
@@ -380,8 +409,8 @@ def find_neighbours(features: jax.Array, *, k: int, mask: jax.Array | None = Non
       features: [N, D]; k: in [1, N - 1]; mask: bool [N], rows that exist; block: rows at a time.
 
     Returns:
-      (indices int32 [N, k], cosines float32 [N, k]), nearest first, the smaller index first among equals; -inf where
-      there is no such neighbour.
+      (indices int32 [N, k], cosines float32 [N, k]), nearest first, the smaller indices of those that are equal to the
+      last; -inf where there is no such neighbour.
 
     Raises:
       ValueError: k out of range.
@@ -403,7 +432,7 @@ def find_neighbours(features: jax.Array, *, k: int, mask: jax.Array | None = Non
             scores = jnp.where(usable, _matmul("qd,nd->qn", query, other), -jnp.inf)
             scores = jnp.concatenate([best[0], scores], axis=1)
             index = jnp.concatenate([best[1], jnp.broadcast_to(index, (size, width))], axis=1)
-            scores, chosen = lax.top_k(scores, k)
+            scores, chosen = _top(scores, k)
             return scores, jnp.take_along_axis(index, chosen, axis=1)
 
         none = (jnp.full((size, k), -jnp.inf, x.dtype), jnp.zeros((size, k), jnp.int32))

@@ -85,6 +85,52 @@ def test_equal_neighbours_come_by_index():
     np.testing.assert_array_equal(indices, [[j for j in range(9) if j != i][:3] for i in range(9)])
 
 
+def targets(kind, images, reports, pairs, evidence, **options):
+    """(targets, confidences) of the images and of the reports."""
+    seeds = relations.seed_edges(pairs, pairs, num_images=len(images), num_reports=len(reports))
+    graph = relations.relation_graph(kind, seeds, images, reports, key=jax.random.key(0), alpha=0.7, order=3,
+                                     **{"temperature": 0.1, "num_landmarks": 24, "top": 4, "neighbours": 6, **options})
+    return relations.image_targets(graph, evidence), relations.report_targets(graph, evidence)
+
+
+def assert_alike(one, other, rows=slice(None)):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(np.asarray(a)[rows], b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", relations.GRAPHS)
+@pytest.mark.parametrize("seed", range(3))
+def test_rounding_does_not_choose_between_equal_rows(kind, seed):
+    """Every row five times, as reports without a finding are: with landmarks, places and neighbours that tie."""
+    rng = np.random.default_rng(seed)
+    sides = [unit(np.repeat(features(seed + side, 12), 5, axis=0)[rng.permutation(60)]) for side in (0, 1)]
+    evidence = rng.dirichlet(np.ones(4), size=60).astype(np.float32)
+    pairs = np.arange(10)
+    expected = targets(kind, *sides, pairs, evidence)
+    for _ in range(3):
+        rounded = [side + 2e-7 * rng.normal(size=side.shape).astype(np.float32) for side in sides]
+        assert_alike(targets(kind, *rounded, pairs, evidence), expected)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000), rows=st.integers(1, 20), top=st.sampled_from([None, 1, 4]))
+def test_padding_is_no_landmark(seed, rows, top):
+    """With a landmark for every row the draw does not matter; those that only padding could be drawn for are zeros."""
+    images, reports = features(seed, rows), features(seed + 1, rows)
+    evidence = np.random.default_rng(seed).dirichlet(np.ones(4), size=rows).astype(np.float32)
+    pairs = np.arange(min(3, rows))
+    top = top and min(top, rows)
+    expected = targets("anchors", images, reports, pairs, evidence, top=top)
+    padded = [np.concatenate([part, np.repeat(part[-1:], 12, axis=0)]) for part in (images, reports, evidence)]
+    there = np.arange(rows + 12) < rows
+    found = np.asarray(relations.landmarks(jax.random.key(0), padded[0], rows + 4, mask=there))
+    assert np.sum(np.any(found != 0, axis=1)) == rows
+    given = np.where(there[:, None], padded[2], 0)
+    got = targets("anchors", *padded[:2], pairs, given, top=top, image_mask=there, report_mask=there)
+    assert_alike(got, expected, slice(rows))
+    assert not any(np.any(np.asarray(part)[rows:]) for part in jax.tree.leaves(got))
+
+
 @pytest.mark.parametrize("kind", relations.GRAPHS)
 def test_graphs_by_name_relate_alike(kind):
     rng = np.random.default_rng(0)

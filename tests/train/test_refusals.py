@@ -51,7 +51,7 @@ CLIP = ("method=clip", "total_steps=2", "checkpoint.every=1", "eval.split=none")
     (("augment.crop=0.3,1.0",), "augment.crop"),
     (("init_from=nowhere",), "no checkpoints in nowhere"),
     (("text.tokenizer=nowhere",), "no tokeniser at nowhere"),
-    (("image.modality=ct", "volume.geometry=phantom_ct", "method=lgdea_pairs"), "weights.place is for radiographs"),
+    (("image.modality=ct", "volume.geometry=phantom_ct"), "weights.place is for radiographs"),
 ])
 def test_mistakes_in_the_config(phantom_data, tmp_path, flags, message):
     with pytest.raises(UserError) as error:
