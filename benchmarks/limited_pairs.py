@@ -3,8 +3,8 @@
     python -m benchmarks.limited_pairs --out=runs/limited_pairs                    # the README's table
     python -m benchmarks.limited_pairs --out=runs/limited_pairs --plan             # what that would run, and how long
     python -m benchmarks.limited_pairs --out=runs/limited_pairs --only-table       # from the finished runs
-    python -m benchmarks.limited_pairs --out=runs/try --split=validation --cells=lgdea@0.01,oracle@0.01 --seeds=2
-        --set=memory.own=0.3
+    python -m benchmarks.limited_pairs --out=runs/try --split=validation --cells=lgdea@0.01,oracle@0.01 --seeds=4
+        --first_seed=8 --set=memory.own=0.3
 
 Every run trains with `configs/phantom.py`; at a share of pairs all methods have the same steps, pairs a batch and
 augmentation, and are evaluated on a split that training never saw. Choices are made on the validation
@@ -67,14 +67,30 @@ SHARES = {0.01: Share(8, 600), 0.05: Share(5, 800), 0.1: Share(3, 1000), 1.0: Sh
 READS: dict[str, tuple[str, ...]] = {
     "clip": (), "clip_evidence": (), "clip_evidence_soft": (), "local": (),
     "lgdea_pairs": ("reports",), "lgdea_pairs_place": ("reports",), "mean_teacher": ("images", "reports"),
-    "lgdea": ("images", "reports"), "oracle": ("images", "reports"),
+    "lgdea": ("images", "reports"), "lgdea_place": ("images", "reports"), "oracle": ("images", "reports"),
 }
-# Names of the study for a method with settings of its own -> (method, settings). They came later, and are asked about
-# where pairs are few: up to ARMS_UP_TO.
-ARMS_UP_TO = 0.05
-ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "lgdea_pairs_place": ("lgdea_pairs", ("methods.lgdea_pairs.weights.place=0.5",)),
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """A method with settings of its own under a name of the study; asked about up to a share of pairs."""
+
+    method: str
+    settings: tuple[str, ...] = ()
+    up_to: float = 1.0
+
+
+ARMS = {
+    "lgdea_pairs_place": Arm("lgdea_pairs", ("methods.lgdea_pairs.weights.place=0.5",), up_to=0.05),
+    "lgdea_place": Arm("lgdea", ("methods.lgdea.weights.place=0.5",), up_to=0.01),
 }
+
+
+def arm_of(name: str) -> Arm:
+    """What a name of the study stands for; a method stands for itself."""
+    return ARMS.get(name, Arm(name))
+
+
 UNPAIRED_ROWS = 32  # Of each stream in a batch; as many as configs/phantom.py has pairs.
 # The hidden reports are the oracle's targets; the others only log how far their targets are from them.
 SEES_TRUTH = ("lgdea", "mean_teacher", "oracle")
@@ -108,7 +124,9 @@ LATER = tuple(Question(f"Asked later: {title}", *pair.split(" - ")) for title, *
     ("LGDEA at 10% pairs against plain CLIP at 100%", "lgdea@0.1 - clip@1.0"),
     ("what the unpaired images give", "lgdea@0.05 - lgdea_pairs@0.05"),
     ("what places in words give", "lgdea_pairs_place@0.01 - lgdea_pairs@0.01",
-     "lgdea_pairs_place@0.05 - lgdea_pairs@0.05"),
+     "lgdea_pairs_place@0.05 - lgdea_pairs@0.05", "lgdea_place@0.01 - lgdea@0.01"),
+    ("what the unpaired images give beside places in words", "lgdea_place@0.01 - lgdea_pairs_place@0.01",
+     "lgdea_place@0.01 - lgdea_pairs@0.01", "lgdea_place@0.01 - mean_teacher@0.01"),
     ("pairs-only LGDEA with places at 5% against plain CLIP at 100%", "lgdea_pairs_place@0.05 - clip@1.0"),
     ("what better targets could give", "oracle@0.01 - lgdea_pairs@0.01", "oracle@0.05 - lgdea_pairs@0.05",
      "oracle@0.1 - lgdea_pairs@0.1"),
@@ -134,7 +152,7 @@ class Run:
     @property
     def trained(self) -> str:
         """The method that training knows."""
-        return ARMS.get(self.method, (self.method, ()))[0]
+        return arm_of(self.method).method
 
     def reads(self) -> tuple[str, ...]:
         """The unpaired streams of its batches; none when everything is paired."""
@@ -143,9 +161,9 @@ class Run:
     def settings(self) -> list[str]:
         """KEY=VALUE of the config beside the data set's folder; later ones win."""
         unpaired = [f"batch.{stream}={UNPAIRED_ROWS}" for stream in self.reads()]
-        truth = ["memory.truth=True"] if self.method in SEES_TRUTH and self.pairs < 1 else []
+        truth = ["memory.truth=True"] if self.trained in SEES_TRUTH and self.pairs < 1 else []
         # A checkpoint at the end is enough: a run that is stopped saves first.
-        own = ARMS.get(self.method, ("", ()))[1]
+        own = arm_of(self.method).settings
         return [f"method={self.trained}", f"data.pairs={self.pairs}", f"seed={self.seed}", f"total_steps={self.steps}",
                 f"checkpoint.every={self.steps}", *COMMON, *SHARES[self.pairs].settings, *unpaired, *truth, *own,
                 *self.extra]
@@ -239,7 +257,7 @@ def repeats(method: str, share: float) -> bool:
 
 def left_out(method: str, share: float) -> bool:
     """Whether the cell is none of the study's."""
-    return repeats(method, share) or (share > ARMS_UP_TO and method in ARMS)
+    return repeats(method, share) or share > arm_of(method).up_to
 
 
 def known_methods() -> list[str]:
@@ -247,7 +265,7 @@ def known_methods() -> list[str]:
     from lgdea_jax import assemble
 
     available = assemble.method_names()
-    return [name for name in READS if ARMS.get(name, (name,))[0] in available]
+    return [name for name in READS if arm_of(name).method in available]
 
 
 def select_cells(arguments: argparse.Namespace) -> list[tuple[str, float]]:
@@ -270,13 +288,13 @@ def select_cells(arguments: argparse.Namespace) -> list[tuple[str, float]]:
 
 
 def make_runs(cells: Sequence[tuple[str, float]], *, seeds: int | None, steps: int | None, split: str,
-              extra: Sequence[str]) -> list[Run]:
+              extra: Sequence[str], first_seed: int = 0) -> list[Run]:
     """The runs in the order in which they are done: a first seed of every cell, small shares first, then a second."""
     runs = []
     for seed in range(max(seeds or SHARES[share].seeds for _, share in cells)):
         for method, share in cells:
             if seed < (seeds or SHARES[share].seeds):
-                runs.append(Run(method, share, seed, split, steps or SHARES[share].steps, tuple(extra)))
+                runs.append(Run(method, share, first_seed + seed, split, steps or SHARES[share].steps, tuple(extra)))
     return runs
 
 
@@ -369,7 +387,10 @@ def main(argv: list[str]) -> int:
         cli.require("matplotlib.figure", "colab", "the study's plots")  # Before hours of training, not after.
     cells = select_cells(arguments)
     questions = [*QUESTIONS, *LATER, *(parse_question(text, cells) for text in arguments.compare)]
-    runs = make_runs(cells, seeds=arguments.seeds, steps=arguments.steps, split=arguments.split, extra=arguments.set)
+    if arguments.first_seed < 0:
+        raise UserError(f"--first_seed={arguments.first_seed}: at least 0")
+    runs = make_runs(cells, seeds=arguments.seeds, steps=arguments.steps, split=arguments.split, extra=arguments.set,
+                     first_seed=arguments.first_seed)
     data = data_digest(arguments.data)
     keys = {run: run.key(data) for run in runs}
     journal = Journal(arguments.out / "runs.jsonl")
@@ -407,7 +428,10 @@ def make_parser() -> cli.Parser:
     parser.add_argument("--methods", help=f"by commas, of {', '.join(READS)} (default: all that there are)")
     parser.add_argument("--pairs", help=f"shares, by commas, of {', '.join(f'{s:g}' for s in SHARES)} (default: all)")
     parser.add_argument("--cells", help="METHOD@SHARE by commas, instead of --methods and --pairs")
-    parser.add_argument("--seeds", type=int, help="seeds 0 .. N-1 of each cell (default: " + by_share("seeds") + ")")
+    parser.add_argument("--seeds", type=int, help="seeds of each cell (default: " + by_share("seeds") + ")")
+    parser.add_argument("--first_seed", type=int, default=0,
+                        help="the first of them (default: 0); a seed is the same training on either split, so choose "
+                             "with seeds that are not reported")
     parser.add_argument("--steps", type=int, help="training steps of each run (default: " + by_share("steps") + ")")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="a key of the training config, for every run; may be given several times")

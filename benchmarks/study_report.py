@@ -33,7 +33,8 @@ STYLES: Mapping[str, tuple[str, str, str]] = {
     "clip": ("#8c8c8c", "o", "--"), "clip_evidence": ("#E69F00", "s", "--"),
     "clip_evidence_soft": ("#56B4E9", "^", "--"), "local": ("#CC79A7", "v", "--"),
     "lgdea_pairs": ("#0072B2", "P", "-"), "lgdea_pairs_place": ("#7A4EAB", "p", "-"),
-    "mean_teacher": ("#009E73", "D", "-."), "lgdea": ("#D55E00", "*", "-"), "oracle": ("#000000", "X", ":"),
+    "mean_teacher": ("#009E73", "D", "-."), "lgdea": ("#D55E00", "*", "-"),
+    "lgdea_place": ("#8B0000", "h", "-"), "oracle": ("#000000", "X", ":"),
 }
 
 READING = (

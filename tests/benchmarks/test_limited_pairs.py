@@ -31,7 +31,7 @@ def no_committed_rows(tmp_path, monkeypatch):
 def runs_of(*flags):
     arguments = lp.make_parser().parse_args(["--out=x", *flags])
     return lp.make_runs(lp.select_cells(arguments), seeds=arguments.seeds, steps=arguments.steps, split=arguments.split,
-                        extra=arguments.set)
+                        extra=arguments.set, first_seed=arguments.first_seed)
 
 
 def write_rows(path, runs, data, level=lambda run: 0.5):
@@ -52,12 +52,18 @@ def test_the_whole_grid():
         seeds.setdefault((run.method, run.pairs), []).append(run.seed)
     assert set(lp.known_methods()) == {method for method, _ in seeds}
     assert {pairs for method, pairs in seeds if method == "lgdea_pairs_place"} == {0.01, 0.05}
+    assert {pairs for method, pairs in seeds if method == "lgdea_place"} == {0.01}
     assert all(found == list(range({0.01: 8, 0.05: 5, 0.1: 3, 1.0: 3}[pairs])) for (_, pairs), found in seeds.items())
     assert {method for method, pairs in seeds if pairs == 1} == set(lp.known_methods()) - {
-        "lgdea_pairs_place", "mean_teacher", "lgdea", "oracle"}
+        "lgdea_pairs_place", "lgdea_place", "mean_teacher", "lgdea", "oracle"}
     assert len({(run.steps, run.pairs) for run in runs}) == len(lp.SHARES)  # Equal steps for all methods of a share.
     order = [(run.seed, run.pairs) for run in runs]
     assert order == sorted(order)  # A first seed of everything, small shares first.
+
+
+def test_seeds_that_are_not_reported():
+    runs = runs_of("--cells=clip@0.01,lgdea@0.05", "--seeds=2", "--first_seed=8")
+    assert [(run.method, run.seed) for run in runs] == [("clip", 8), ("lgdea", 8), ("clip", 9), ("lgdea", 9)]
 
 
 def test_what_the_methods_read():
@@ -66,7 +72,7 @@ def test_what_the_methods_read():
 
     sizes = {method: (of(method, 0.01)["batch"]["images"], of(method, 0.01)["batch"]["reports"])
              for method in lp.known_methods()}
-    both = dict.fromkeys(("mean_teacher", "lgdea", "oracle"), (32, 32))
+    both = dict.fromkeys(("mean_teacher", "lgdea", "lgdea_place", "oracle"), (32, 32))
     assert sizes == {**dict.fromkeys(lp.known_methods(), (0, 0)), **both,
                      **dict.fromkeys(("lgdea_pairs", "lgdea_pairs_place"), (0, 32))}
     assert of("oracle", 0.05)["memory"]["truth"] and of("lgdea", 0.05)["memory"]["truth"]
@@ -90,13 +96,14 @@ def test_a_key_is_what_decides_the_numbers():
     assert first.config_hash() == second.config_hash()
 
 
-def test_an_arm_is_its_method_with_its_settings():
-    arm, plain = (lp.Run(name, 0.01, 0, "test", 10) for name in ("lgdea_pairs_place", "lgdea_pairs"))
+@pytest.mark.parametrize("name, method", [("lgdea_pairs_place", "lgdea_pairs"), ("lgdea_place", "lgdea")])
+def test_an_arm_is_its_method_with_its_settings(name, method):
+    arm, plain = (lp.Run(name, 0.01, 0, "test", 10) for name in (name, method))
     config = arm.config()
-    assert config["method"] == "lgdea_pairs" and config["methods"]["lgdea_pairs"]["weights"].pop("place") == 0.5
+    assert config["method"] == method and config["methods"][method]["weights"].pop("place") == 0.5
     assert config == plain.config()  # A term that is off is not in the key: rows from before it count.
-    assert arm.key("d") != plain.key("d") and arm.name == "lgdea_pairs_place 1% seed 0"
-    by_hand = lp.Run("lgdea_pairs", 0.01, 0, "test", 10, ("methods.lgdea_pairs.weights.place=0.5",))
+    assert arm.key("d") != plain.key("d") and arm.name == f"{name} 1% seed 0"
+    by_hand = lp.Run(method, 0.01, 0, "test", 10, (f"methods.{method}.weights.place=0.5",))
     assert arm.key("d") == by_hand.key("d")
 
 
@@ -108,9 +115,11 @@ def test_an_arm_is_its_method_with_its_settings():
     (["--cells=supervised@0.01"], "unknown method 'supervised'"),
     (["--cells=oracle@1.0"], "oracle@1: with all pairs nothing is unpaired, and oracle is lgdea_pairs"),
     (["--cells=lgdea_pairs_place@1"], "lgdea_pairs_place@1: asked about where pairs are few only"),
+    (["--cells=lgdea_place@0.05"], "lgdea_place@0.05: asked about where pairs are few only"),
     (["--methods=lgdea", "--pairs=1"], "with all pairs nothing is unpaired"),
     (["--cells=clip@1", "--pairs=1"], "--cells excludes"),
     (["--seeds=0"], "--seeds=0: at least 1"),
+    (["--first_seed=-1"], "--first_seed=-1: at least 0"),
     (["--jobs=0"], "--jobs=0: at least 1"),
     (["--set=batch.pairs"], "KEY=VALUE"),
     (["--set=batch.pear=1"], "unknown config key 'batch.pear' (did you mean 'batch.pairs'?)"),
