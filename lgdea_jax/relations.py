@@ -252,8 +252,7 @@ def landmarks(key: jax.Array, features: jax.Array, num: int, *, mask: jax.Array 
         raise ValueError(f"{num} landmarks cannot be drawn from {rows} rows")
     _check_shards(rows, shards)
     valid = jnp.ones(rows, bool) if mask is None else mask != 0
-    chosen = jax.random.choice(key, rows, (num,), replace=False,
-                               p=valid / jnp.maximum(jnp.sum(valid), 1))
+    chosen = jax.random.choice(key, rows, (num,), replace=False, p=valid / jnp.maximum(jnp.sum(valid), 1))
     drawn = jnp.where(valid[chosen][:, None], normalize(features[chosen]), 0.0)
     parts = _split((features, valid), shards)
 
