@@ -34,6 +34,7 @@ from lgdea_jax.cli import UserError, choose
 from lgdea_jax.data_plan import STREAMS
 from lgdea_jax.findings.vocabulary import FINDINGS
 from lgdea_jax.io import decode_image
+from lgdea_jax.io.stored import Stored
 from lgdea_jax.preprocess import places
 from lgdea_jax.preprocess.augment import Augment, VolumeAugment
 from lgdea_jax.preprocess.evidence_text import NO_FINDING, canonical_phrase, usable_evidence
@@ -180,34 +181,43 @@ class Items:
         """
         if self._cache is not None:
             return {name: values[indices] for name, values in self._cache.items()}
-        items = {"index": (self._first + indices).astype(np.int32), "study": np.empty(len(indices), np.int32),
-                 "labels": np.full([len(indices), self._num_labels], records.MISSING, np.int8)}
+        items = {"index": (self._first + indices).astype(np.int32)}
         if self._with_image and self.volume is None:
             items["image"] = np.empty([len(indices), self._image_size, self._image_size], np.uint8)
         if self._with_regions:
             items["frame"] = np.tile(np.eye(2, 3, dtype=np.float32), (len(indices), 1, 1))
-        theirs, ours = self._label_columns
-        for place, index in enumerate(indices.tolist()):
-            row = int(self._rows[index])
+        rows = [int(self._rows[index]) for index in indices.tolist()]
+        studies, labels, contents = [], [], self._contents(rows, items.get("image"))
+        for place, row in enumerate(rows):
             try:
-                study, labels, content = self._read_row(row, items["image"][place] if "image" in items else None)
+                study, values, content = next(contents)
             except ValueError as error:  # The row says which record it is, and nothing about the patient.
                 raise ValueError(f"record {row} of {self._records!r}: {error}") from error
-            # 31 bits of the hash do for telling the studies of a batch apart, and fit the device's integers.
-            items["study"][place] = study & 0x7FFFFFFF
-            items["labels"][place, ours] = labels[theirs]
+            studies.append(study & 0x7FFFFFFF)  # 31 bits do for telling a batch's apart, and fit a device's integers.
+            labels.append(values)
             for name, value in content.items():
                 if name not in items:
                     items[name] = _room(value, len(indices))
                 items[name][place] = value
+        theirs, ours = self._label_columns
+        items["study"] = np.array(studies, np.int32)
+        items["labels"] = np.full([len(indices), self._num_labels], records.MISSING, np.int8)
+        items["labels"][:, ours] = np.stack(labels)[:, theirs]
         return items
 
+    def _contents(self, rows: Sequence[int], images: np.ndarray | None,
+                  ) -> Iterator[tuple[int, np.ndarray, dict[str, Any]]]:
+        """(hash of the study, labels of the data set, stored volume and text) of records; fills `images`."""
+        if images is not None and not self._with_text:
+            for image, fields in zip(images, self._records.image_fields(rows), strict=True):
+                self._fill(image, fields.image)
+                yield fields.study, fields.labels, {}
+            return
+        for place, row in enumerate(rows):
+            yield self._read_row(row, None if images is None else images[place])
+
     def _read_row(self, row: int, image: np.ndarray | None) -> tuple[int, np.ndarray, dict[str, Any]]:
-        """(hash of the study, labels of the data set, stored volume and text) of one record; fills `image`."""
-        if image is not None and not self._with_text:
-            fields = self._records.image_fields(row)
-            self._fill(image, fields.image)
-            return fields.study, fields.labels, {}
+        """The same of one record that has text or a volume."""
         content: dict[str, Any] = {}
         record, stored = (self._records[row], None) if self.volume is None else self._records.parts(row)
         if image is not None:
@@ -220,7 +230,7 @@ class Items:
             content["region"] = phrase_regions(record, self._view)
         return records.hash64(record.study_id), record.labels, content
 
-    def _fill(self, image: np.ndarray, data: bytes | np.ndarray) -> None:
+    def _fill(self, image: np.ndarray, data: bytes | Stored) -> None:
         """Decodes a stored image into uint8 [S, S], as the model sees it."""
         decoded = decode_image(data, self._format, image)
         if decoded is not image:

@@ -10,13 +10,15 @@ numbers float32; a repeated group (evidence, boxes) is one list per key.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from lgdea_jax.records import ADDED, Box, Evidence, Record, hash64
+
+if TYPE_CHECKING:
+    from lgdea_jax.io.stored import Stored
 
 TEXT_KEYS = ("study_id", "image_id", "subject_id", "modality", "view", "image_format", "report", "sex", "source",
              "licence", "terms", "language", "extractor", "transform", "label_source")
@@ -108,18 +110,17 @@ def encode_record(record: Record) -> bytes:
     return example.SerializeToString(deterministic=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageFields:
+class ImageFields(NamedTuple):
     """What training reads of a record without text.
 
     Attributes:
       study: `records.hash64` of the study's id.
-      image: as in `Record`, or uint8 [n].
+      image: as in `Record`, or where it is stored.
       labels: as in `Record`.
     """
 
     study: int
-    image: bytes | np.ndarray
+    image: bytes | Stored
     labels: np.ndarray
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import mmap
 import os
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,10 +54,11 @@ class RowFile:
         self._dtype, self._offset = rows.dtype, rows.offset
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115
 
-    def __getitem__(self, index: int) -> np.void:
-        """The row of a record, see `row_type`."""
-        size = self._dtype.itemsize
-        return np.frombuffer(os.pread(self._file.fileno(), size, self._offset + index * size), self._dtype)[0]
+    def take(self, indices: Sequence[int]) -> np.ndarray:
+        """The rows of these records, see `row_type`."""
+        file, size = self._file.fileno(), self._dtype.itemsize
+        rows = [os.pread(file, size, self._offset + index * size) for index in indices]
+        return np.frombuffer(b"".join(rows), self._dtype)
 
 
 class ShardFile:
@@ -73,24 +75,32 @@ class ShardFile:
         Raises:
           ValueError: the file ends before.
         """
+        out = np.empty(length, np.uint8)
+        self.read_into(start, offset, [memoryview(out)])
+        return out
+
+    def read_into(self, start: int, offset: int, views: Sequence[memoryview]) -> None:
+        """The same into `views` of bytes one after the other, as many as they have room for."""
         room = _BLOCK - start % _BLOCK
         at = start + offset
         if offset >= room:
             blocks, rest = divmod(offset - room, _BLOCK - _HEADER)
             at = (start // _BLOCK + 1 + blocks) * _BLOCK + _HEADER + rest
-        out = np.empty(length, np.uint8)
-        room = _BLOCK - at % _BLOCK
-        if room >= length:
-            buffers = [out]
-        else:
-            view, header = memoryview(out), bytearray(_HEADER)
-            buffers = [view[:room]]
-            for done in range(room, length, _BLOCK - _HEADER):
-                buffers += [header, view[done:done + _BLOCK - _HEADER]]
-        while buffers:
-            got = os.preadv(self._file.fileno(), buffers[:_BUFFERS], at)
-            if not got and length:
+        room, header, buffers = _BLOCK - at % _BLOCK, bytearray(_HEADER), []
+        for view in views:
+            while len(view) > room:
+                buffers += [view[:room], header]
+                view, room = view[room:], _BLOCK - _HEADER
+            buffers.append(view)
+            room -= len(view)
+        file, wanted = self._file.fileno(), sum(map(len, buffers))
+        while wanted:
+            got = os.preadv(file, buffers[:_BUFFERS], at)
+            if not got:
                 raise ValueError("a shard ends inside a record")
+            wanted -= got
+            if not wanted:
+                break
             at, full = at + got, 0
             while full < len(buffers) and got >= len(buffers[full]):
                 got -= len(buffers[full])
@@ -98,14 +108,13 @@ class ShardFile:
             buffers = buffers[full:]
             if got:
                 buffers[0] = buffers[0][got:]
-        return out
 
 
 class StoredImage:
     """The image of one record in its shard: bytes that are read when they are asked for, and only those."""
 
-    def __init__(self, file: ShardFile, place: np.ndarray) -> None:
-        self._file, (self._start, _, _, self._image, self._length) = file, place.tolist()
+    def __init__(self, file: ShardFile, place: Sequence[int]) -> None:
+        self._file, (self._start, _, _, self._image, self._length) = file, place
 
     def __len__(self) -> int:
         return self._length
@@ -113,6 +122,10 @@ class StoredImage:
     def read(self, start: int, stop: int) -> np.ndarray:
         """Bytes `start` to `stop` of the image, uint8."""
         return self._file.read(self._start, self._image + start, stop - start)
+
+    def read_into(self, views: Sequence[memoryview]) -> None:
+        """The image's first bytes into these views one after the other."""
+        self._file.read_into(self._start, self._image, views)
 
 
 def find_places(path: Path, records: list[tuple[bytes, int, int, int]]) -> np.ndarray:

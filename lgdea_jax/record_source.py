@@ -304,17 +304,22 @@ class RecordSource(Sequence[Record]):
         if known is None or not known["place"][-1]:
             return decode_record(self._read(shard, row)), None
         file, place = self._file(shard), known["place"]
-        return without_image(file, place), StoredImage(file, place)
+        return without_image(file, place), StoredImage(file, place.tolist())
 
-    def image_fields(self, index: int) -> ImageFields:
-        """The image, still encoded, and what else training reads of a record without text: quicker than all of it."""
-        shard, row = self._locate(index)
-        known = self._row(shard, row)
+    def image_fields(self, indices: Sequence[int]) -> Iterator[ImageFields]:
+        """The images, still encoded, and what else training reads of records without text: quicker than all of it.
+
+        Args:
+          indices: of records, not negative.
+        """
+        located = [self._locate(index) for index in indices]
+        known = None if self._rows is None else self._rows.take(indices)
         if known is None:
-            return decode_image_fields(self._read(shard, row))
-        start, _, _, image_start, image_length = known["place"].tolist()
-        return ImageFields(int(known["study"]), self._file(shard).read(start, image_start, image_length),
-                           known["labels"])
+            return (decode_image_fields(self._read(*where)) for where in located)
+        places, studies = known["place"].tolist(), known["study"].tolist()
+        return (decode_image_fields(self._read(shard, row)) if place[0] < 0 else
+                ImageFields(study, StoredImage(self._file(shard), place), labels)
+                for (shard, row), place, study, labels in zip(located, places, studies, known["labels"], strict=True))
 
     def __iter__(self) -> Iterator[Record]:
         for index in range(len(self)):
@@ -345,7 +350,7 @@ class RecordSource(Sequence[Record]):
         """The row (`record_places.row_type`) of a shard's record; None if the record's place is not known."""
         if self._rows is None:
             return None
-        known = self._rows[self._ends[shard] - self._shards[shard].records + row]
+        known = self._rows.take([self._ends[shard] - self._shards[shard].records + row])[0]
         return None if known["place"][0] < 0 else known
 
     def _file(self, shard: int) -> ShardFile:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import io as _io
+import struct
 
 import numpy as np
 
 from lgdea_jax.cli import choose
+from lgdea_jax.io.stored import Stored
 
 ENCODINGS = ("png", "jpeg", "raw")
 
-_RAW_HEADER = 8  # Two little-endian uint32: height, width.
+_RAW_SHAPE = struct.Struct("<II")  # Height, width.
+_RAW_HEADER = _RAW_SHAPE.size
 
 
 def encode_image(array: np.ndarray, encoding: str) -> bytes:
@@ -35,7 +38,7 @@ def encode_image(array: np.ndarray, encoding: str) -> bytes:
     if array.dtype != np.uint8 or array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"expected uint8 [h, w], got {array.dtype} {list(array.shape)}")
     if encoding == "raw":
-        return np.array(array.shape, "<u4").tobytes() + np.ascontiguousarray(array).tobytes()
+        return _RAW_SHAPE.pack(*array.shape) + np.ascontiguousarray(array).tobytes()
     from PIL import Image
 
     buffer = _io.BytesIO()
@@ -47,11 +50,11 @@ def encode_image(array: np.ndarray, encoding: str) -> bytes:
     return buffer.getvalue()
 
 
-def decode_image(data: bytes | np.ndarray, image_format: str, out: np.ndarray | None = None) -> np.ndarray:
+def decode_image(data: bytes | np.ndarray | Stored, image_format: str, out: np.ndarray | None = None) -> np.ndarray:
     """Decodes a record's image.
 
     Args:
-      data: `Record.image`, or its bytes as uint8 [n].
+      data: `Record.image`, its bytes as uint8 [n], or where they are stored.
       image_format: `Record.image_format`, one of ENCODINGS.
       out: contiguous uint8 [h, w]; an image of this shape is written there, without an array of its own between.
 
@@ -62,10 +65,17 @@ def decode_image(data: bytes | np.ndarray, image_format: str, out: np.ndarray | 
       UserError: unknown format. ValueError: the bytes are not such an image.
     """
     choose("image format", image_format, ENCODINGS)
+    if not isinstance(data, bytes | np.ndarray):
+        if image_format == "raw" and out is not None and len(data) == _RAW_HEADER + out.size:
+            header = bytearray(_RAW_HEADER)
+            data.read_into([memoryview(header), memoryview(out).cast("B")])
+            if _RAW_SHAPE.unpack(header) == out.shape:
+                return out
+        data = data.read(0, len(data))
     if image_format == "raw":
         if len(data) < _RAW_HEADER:
             raise ValueError("a raw image has no header")
-        height, width = np.frombuffer(data, "<u4", 2).tolist()
+        height, width = _RAW_SHAPE.unpack_from(data)
         if len(data) != _RAW_HEADER + height * width:
             raise ValueError(f"a raw image of {height} x {width} has {len(data)} bytes")
         image = np.frombuffer(data, np.uint8, offset=_RAW_HEADER).reshape(height, width)

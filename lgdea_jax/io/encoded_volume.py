@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from lgdea_jax.cli import require
+from lgdea_jax.io.stored import Stored
 
 FORMAT = "blosc2"
 # Voxels of a chunk (what is located) and of a block (what is decompressed): blocks fit a core's cache.
@@ -20,15 +21,6 @@ CHUNK = (64, 96, 96)
 BLOCK = (16, 48, 48)
 # Decompressing a whole volume. More than two gain nothing: the result is put together by one.
 WHOLE_THREADS = 2
-
-
-class Stored(Protocol):
-    """A stored volume somewhere else, of which any bytes can be read (`record_places.StoredImage`)."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Bytes `start` to `stop`, uint8."""
 
 
 def _blosc2() -> Any:

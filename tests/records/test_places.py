@@ -1,6 +1,7 @@
 """Records read around ArrayRecord are the records that ArrayRecord reads; where they cannot be, ArrayRecord does."""
 
 import dataclasses
+import itertools
 import pickle
 
 import numpy as np
@@ -45,11 +46,42 @@ def test_places(tmp_path_factory, made, seed):
     for record, whole, place in zip(made, data, places):
         assert file.read(int(place[0]), 0, len(whole)).tobytes() == whole
         assert_equal(without_image(file, place), dataclasses.replace(record, image=b""))
-        stored = StoredImage(file, place)
+        stored = StoredImage(file, place.tolist())
         assert stored.read(0, len(stored)).tobytes() == record.image
         low = int(rng.integers(len(stored)))
         high = int(rng.integers(low, len(stored) + 1))
         assert stored.read(low, high).tobytes() == record.image[low:high]
+        whole = bytearray(high)
+        cuts = [0, *sorted(rng.integers(0, high + 1, 3).tolist()), high]
+        stored.read_into([memoryview(whole)[a:b] for a, b in itertools.pairwise(cuts)])
+        assert whole == record.image[:high]
+
+
+def _stored(path, template, image):
+    summaries, _ = write(path, [dataclasses.replace(template, image=image)])
+    return StoredImage(ShardFile(path), find_places(path, summaries)[0].tolist())
+
+
+def test_reading_into_two_places_that_part_at_any_byte(tmp_path):
+    """Of the 70,000 cuts one is at the edge of a block."""
+    image = np.random.default_rng(0).bytes(70_100)
+    stored = _stored(tmp_path / "shard", next(iter(open_records(_built(tmp_path / "a", 2), "train"))), image)
+    first, second = bytearray(70_000), bytearray(5)
+    for cut in range(70_000):
+        stored.read_into([memoryview(first)[:cut], memoryview(second)])
+        assert second == image[cut:cut + 5]
+    assert first[:-1] == image[:len(first) - 1]
+
+
+def test_a_shard_that_ends_too_early(tmp_path):
+    stored = _stored(tmp_path / "shard", next(iter(open_records(_built(tmp_path / "a", 2), "train"))), bytes(200_000))
+    stored.read(0, 200_000)
+    with open(tmp_path / "shard", "r+b") as file:
+        file.truncate(150_000)
+    with pytest.raises(ValueError, match="ends inside a record"):
+        stored.read(0, 200_000)
+    with pytest.raises(ValueError, match="ends inside a record"):
+        stored.read_into([memoryview(bytearray(100)), memoryview(bytearray(160_000))])
 
 
 def test_a_record_that_begins_at_the_edge_of_a_block(tmp_path):
@@ -94,10 +126,19 @@ def test_with_and_without_the_places(tmp_path):
         assert_equal(quick[i - 5], slow[i])
         np.testing.assert_array_equal(decode_volume(parts[i][1]), decode_volume(slow[i].image))
         assert volume_shape(parts[i][1]) == tuple(slow[i].image_shape)
-    for i in range(5):
-        for fields in (quick.image_fields(i), slow.image_fields(i)):
-            assert fields.study == hash64(slow[i].study_id) and bytes(fields.image) == slow[i].image
+    wanted = [3, 0, 3, 4, 1]
+    for i, seen, whole in zip(wanted, quick.image_fields(wanted), slow.image_fields(wanted), strict=True):
+        assert isinstance(seen.image, StoredImage) and seen.image.read(0, len(seen.image)).tobytes() == whole.image
+        assert whole.image == slow[i].image
+        for fields in (seen, whole):
+            assert fields.study == hash64(slow[i].study_id)
             np.testing.assert_array_equal(fields.labels, slow[i].labels)
+    rows = np.load(folder / "rows_train.npy")
+    rows["place"][3, 0] = -1
+    np.save(folder / "rows_train.npy", rows)
+    some = [fields.image for fields in open_records(folder, "train").image_fields(wanted)]
+    assert [isinstance(image, bytes) for image in some] == [True, False, True, False, False]
+    assert some[0] == slow[3].image
     again = pickle.loads(pickle.dumps(quick))
     assert_equal(again[4], slow[4])
     assert len(pickle.dumps(quick)) < 3000  # The rows stay in their file.
