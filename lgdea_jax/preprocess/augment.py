@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from lgdea_jax.cli import UserError
-from lgdea_jax.io.encoded_volume import Stored, volume_shape
+from lgdea_jax.io.encoded_volume import volume_shape
+from lgdea_jax.io.stored import Stored
 from lgdea_jax.preprocess.volume import VolumeView
 
 # A crop that keeps less than this share of the area can cut away what the report describes.

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.build import build
 from lgdea_jax import cli, data_plan, input_pipeline, record_source, records
 from lgdea_jax.cli import UserError
 from lgdea_jax.input_pipeline import Items, TextView, encode_text, iterate, make_batches, prefetch_to_device
@@ -254,6 +255,28 @@ def test_rows_hold_what_the_record_says(make_items, phantom_data, tokenizer):
             np.testing.assert_array_equal(alone[index][name], items[index][name])
     copy = pickle.loads(pickle.dumps(items))
     np.testing.assert_array_equal(copy[1]["image"], items[1]["image"])
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg", "png"])
+def test_images_of_every_encoding(tmp_path, encoding):
+    """Without text they are read around the records, raw ones into their rows of the batch where they have its size."""
+    config = cli.read_config("configs/data/phantom.py")
+    config.phantom.train, config.phantom.validation, config.phantom.test, config.phantom.size = 6, 0, 0, 200
+    config.image_size, config.image_encoding, config.workers, config.tokenizer.vocab_size = 200, encoding, 1, 300
+    build(config, tmp_path / "d", progress=False)
+    source = record_source.open_records(tmp_path / "d", "train")
+    names = record_source.load_metadata(tmp_path / "d").label_names
+    rows = np.array([4, 0, 5, 4, 2])
+    for size in (200, 96):
+        items = Items(str(tmp_path / "d"), "train", np.arange(6), with_image=True, with_text=False, image_size=size,
+                      view=VIEW, tokenizer=None, label_names=names, cache=False)
+        batch = items.read(rows)
+        for place, row in enumerate(rows):
+            record = source[row]
+            np.testing.assert_array_equal(
+                batch["image"][place], letterbox(decode_image(record.image, record.image_format), size))
+            np.testing.assert_array_equal(batch["labels"][place], record.labels)
+            assert batch["study"][place] == records.hash64(record.study_id) % 2**31
 
 
 def test_progress_counts_every_row(phantom_data, tokenizer):
