@@ -9,7 +9,7 @@ columns], Hounsfield units clipped to +-1000), beside the tables or in a folder 
 An abnormality is positive where it is at any location. Names are mapped to CT-RATE's as its authors do when they
 evaluate on this data set: `calcification` is both classes of calcification, of which there is no telling apart here.
 Spacing is that of the release, 0.8 mm (`spacing`); where the arrays' axes grow to is not in the files: `axes` says it,
-by default slices from the abdomen up, rows to the back, columns to the patient's left. Look at one volume first.
+by default IPL: slices from the head to the feet, rows to the back, columns to the patient's left.
 Splits are the official ones. There are no reports, no patient ids (every volume is a patient of its own), no sex and
 age, and no frontal or lateral views: a volume has every one.
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from data_prep.build import build, open_sources
+from data_prep.sources import rad_chestct
 from lgdea_jax.cli import UserError
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.io import decode_volume
@@ -106,6 +107,22 @@ def test_rad_chestct(tmp_path):
         "a label is neither 0 nor 1", "an .npz file with 2 arrays and none called ct", "the volume's file is missing"]
 
 
+def test_rad_chestct_is_the_right_way_up(tmp_path):
+    """A volume of 320 x 360 x 360 mm whose first slices, at the head, have a bone in front to the patient's left."""
+    name = "trn00001"
+    ones = dict.fromkeys([f"{kind}*other_location" for kind in rad_chestct.MAPPING], "0") | {"NoteAcc_DEID": name}
+    world.table(tmp_path / "imgtrain_Abnormality_and_Location_Labels.csv", [ones], list(ones))
+    volume = np.full((32, 48, 48), -1000, np.int16)  # [head to feet, front to back, patient's right to left].
+    volume[:8, 6:42, 6:42] = 0
+    volume[2:6, 8:16, 30:40] = 900
+    np.savez_compressed(tmp_path / f"{name}.npz", ct=volume)
+    build(releases.config("rad_chestct", tmp_path, spacing=(10.0, 7.5, 7.5)), tmp_path / "data", progress=False)
+    (record,) = open_records(tmp_path / "data", "train")
+    # Records are [feet to head, front to back, patient's right to left].
+    bone = np.argwhere(decode_volume(record.image) > 500)
+    np.testing.assert_allclose(bone.mean(0), (31 - 3.5, 11.5, 34.5), atol=0.6)
+
+
 def test_rad_chestct_axes(tmp_path):
     """The axes that the config names are turned into the canonical frame."""
     folder = releases.written("rad_chestct", tmp_path / "r")
@@ -113,7 +130,7 @@ def test_rad_chestct_axes(tmp_path):
     build(first, tmp_path / "a", progress=False)
     with pytest.raises(UserError, match="axes 'SPX'"):
         build(releases.config("rad_chestct", folder, axes="SPX"), tmp_path / "c", progress=False)
-    second = releases.config("rad_chestct", folder, axes="IPR", spacing=ct.SPACING)
+    second = releases.config("rad_chestct", folder, axes="SPR", spacing=ct.SPACING)
     build(second, tmp_path / "b", progress=False)
     for a, b in zip(open_records(tmp_path / "a", "train"), open_records(tmp_path / "b", "train"), strict=True):
         np.testing.assert_array_equal(decode_volume(a.image), decode_volume(b.image)[::-1, :, ::-1])
