@@ -242,7 +242,7 @@ def main(argv: list[str]) -> int:
     names = inputs.names
     scores, cost = None, None
     if asks:
-        answers = score_llm.ask(args, inputs.texts)
+        answers = score_llm.ask(args, inputs.texts, inputs.terms)
         if answers is None:
             print("dry run: nothing was sent")
             return cli.OK

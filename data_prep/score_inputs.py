@@ -1,8 +1,8 @@
 """What `data_prep.score` compares: reports and what is true of them, from two tables or from a source of ours.
 
-Tables are anybody's: reports with a `uid`, a reference with a column a finding. A source (`--config`) reads an official
-download or makes its world, and knows what its reports say: Open-I by its MeSH codes, the phantom world by having
-written them, a table by its label columns.
+Tables are anybody's: reports with a `uid`, a reference with a column a finding; a column `terms` in either states the
+terms of use of a report. A source (`--config`) reads an official download or makes its world, and knows what its
+reports say: Open-I by its MeSH codes, the phantom world by having written them, a table by its label columns.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 
 from data_prep.build import open_sources
-from data_prep.extract import sections
+from data_prep.extract import data_use, sections
+from data_prep.extract.extractors import LLM_EXTRACTORS
 from data_prep.study import SPLITS, Attribute, Reference, Reject, Study
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.findings.vocabulary import canonical, find
-from lgdea_jax.records import MISSING
+from lgdea_jax.records import MISSING, TERMS
 
 _VALUES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": MISSING}
 SIDES = ("left", "right", "bilateral", "midline", "")
@@ -38,6 +39,7 @@ class Inputs:
 
     Attributes:
       uids, texts: of the n reports; places: where each stands, (file or source, row), for the list of rejected ones.
+      terms: of use, of `records.TERMS`: the strictest that source and rows state of each report.
       names: canonical findings; truth: int8 [n, findings], 1, 0, -1 (uncertain) or MISSING; only 1 and 0 are scored.
       attributes: sides and places of the reports' findings, empty where the reference has none.
       ignored: columns of the reference that are not scored.
@@ -46,6 +48,7 @@ class Inputs:
 
     uids: tuple[str, ...]
     texts: tuple[str, ...]
+    terms: tuple[str, ...]
     places: tuple[tuple[str, int], ...]
     names: tuple[str, ...]
     truth: np.ndarray
@@ -59,8 +62,8 @@ class Inputs:
         def pick(values: Sequence[Any]) -> tuple[Any, ...]:
             return tuple(values[i] for i in kept)
 
-        return dataclasses.replace(self, uids=pick(self.uids), texts=pick(self.texts), places=pick(self.places),
-                                   truth=self.truth[list(kept)])
+        return dataclasses.replace(self, uids=pick(self.uids), texts=pick(self.texts), terms=pick(self.terms),
+                                   places=pick(self.places), truth=self.truth[list(kept)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,6 +213,12 @@ def _truth(reference: Sequence[Row], mapping: Mapping[str, str], args: argparse.
     return np.array(truth, np.int8).reshape(-1, len(mapping)), kept
 
 
+def _terms(rows: Iterable[Row]) -> str | None:
+    """The strictest in the column `terms` of a report's rows in both tables; None where a cell holds no terms."""
+    cells = {row.cells.get("terms", "").strip() for row in rows} - {""}
+    return data_use.strictest(cells) if cells <= set(TERMS) else None
+
+
 def from_tables(args: argparse.Namespace, rejected: list[dict]) -> Inputs:
     """Reads `args.reports`, `args.reference` and `args.attributes`; rows that cannot be read go to `rejected`.
 
@@ -227,15 +236,22 @@ def from_tables(args: argparse.Namespace, rejected: list[dict]) -> Inputs:
     for uid, row in _by_uid(reference_rows, args.reference, rejected).items():
         cells = {**(reports[uid].cells if uid in reports else {}), **row.cells}
         if inside(uid) and all(cells.get(name) == value for name, value in filters):
-            if uid in reports:
-                chosen.append((uid, row))
-            else:
+            if uid not in reports:
                 unmatched += 1
-    truth, kept = _truth([row for _, row in chosen], mapping, args, rejected)
+                continue
+            # What is not sent has no need of terms: a column of that name may then hold anything.
+            terms = _terms((reports[uid], row)) if args.extractor in LLM_EXTRACTORS else "unstated"
+            if terms is None:
+                rejected.append({"file": Path(args.reports).name, "row": reports[uid].number,
+                                 "reason": f"terms are not one of {', '.join(TERMS)}"})
+            else:
+                chosen.append((uid, row, terms))
+    truth, kept = _truth([row for _, row, _ in chosen], mapping, args, rejected)
     uids = tuple(chosen[i][0] for i in kept)
     if not uids:
         raise UserError("no report is left to score: the uids of the two tables, --where, --fold and --uids leave none")
     return Inputs(uids, tuple(_text(reports[uid].cells, columns) for uid in uids),
+                  tuple(chosen[i][2] for i in kept),
                   tuple((Path(args.reports).name, reports[uid].number) for uid in uids), tuple(mapping), truth,
                   _read_attributes(args.attributes, rejected) if args.attributes else (), tuple(ignored), unmatched, 0)
 
@@ -291,6 +307,7 @@ def from_source(config: Any, args: argparse.Namespace, rejected: list[dict]) -> 
                         "--uids and --label_set leave none")
     truth = np.array([[item.labels.get(name, MISSING) for name in names] for item, _, _ in items], np.int8)
     return Inputs(tuple(item.uid for item, _, _ in items), tuple(item.report for item, _, _ in items),
+                  tuple(item.terms for item, _, _ in items),
                   tuple((f"{config.source} {split}", index) for _, split, index in items), names, truth,
                   tuple(attribute for item, _, _ in items for attribute in item.attributes), (), without_report,
                   without_reference)
@@ -300,4 +317,4 @@ def _reference(source: Any, index: int) -> Reference:
     if hasattr(source, "reference"):
         return source.reference(index)
     study: Study = source[index]
-    return Reference(study.study_id, study.report, study.labels)
+    return Reference(study.study_id, study.report, study.labels, terms=study.terms)

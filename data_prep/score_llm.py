@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.extract import data_use
 from data_prep.extract.extractors import LLM_EXTRACTORS
 from data_prep.extract.settings import Settings
 from lgdea_jax import cli
@@ -28,7 +29,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--task", default="evidence", choices=("evidence", "labels"),
                        help="labels: asks for the --label_set directly (chexpert14, ct_rate18)")
     group.add_argument("--probability", action="store_true", help="with --task=labels: asks for a probability each")
-    group.add_argument("--terms", default="unstated", help=f"of the reports: {', '.join(TERMS)}")
+    group.add_argument("--terms", default="unstated",
+                       help=f"of the reports: {', '.join(TERMS)}; stricter ones of their rows or source win")
     group.add_argument("--dry_run", action="store_true", help="estimates tokens and cost; sends nothing")
     for field in dataclasses.fields(Settings):
         names = [f"--llm.{field.name}"] + ([f"--{field.name}"] if field.name in ("max_cost", "attest_data_use") else [])
@@ -77,8 +79,11 @@ class Answers:
     cost: dict[str, Any]
 
 
-def ask(args: argparse.Namespace, texts: Sequence[str]) -> Answers | None:
+def ask(args: argparse.Namespace, texts: Sequence[str], terms: Sequence[str]) -> Answers | None:
     """Asks about all texts; None after a dry run.
+
+    Args:
+      texts: of the reports; terms: what their source and rows state of each; `args.terms` may only be stricter.
 
     Raises:
       UserError: see `extract.stage.ask`.
@@ -95,7 +100,8 @@ def ask(args: argparse.Namespace, texts: Sequence[str]) -> Answers | None:
         stage.estimate(lambda: texts, job)
         return None
     started = time.perf_counter()
-    summary = stage.ask(lambda: texts, job, terms=lambda: (args.terms,), where="--terms")
+    summary = stage.ask(lambda: texts, job, where="--terms",
+                        terms=lambda: {data_use.strictest((args.terms, stated)) for stated in terms})
     seconds = time.perf_counter() - started
     replies = Replies(job)
     found: list[Any] = []

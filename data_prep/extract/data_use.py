@@ -63,6 +63,19 @@ def is_local(url: str) -> bool:
                                for address in plain)
 
 
+# From what says nothing to what forbids most.
+_STRICTNESS = ("unstated", "open", "own", "credentialed")
+
+
+def strictest(terms: Iterable[str]) -> str:
+    """The terms that one report is under, of all that are stated about it: by its source, its rows and the user.
+
+    Args:
+      terms: of `records.TERMS`, in any order; "unstated" and "" say nothing.
+    """
+    return max((term or "unstated" for term in terms), key=_STRICTNESS.index, default="unstated")
+
+
 def check_terms(terms: Iterable[str], *, local: bool, attestation: str, where: str) -> None:
     """Refuses to send reports to a remote endpoint unless their terms allow it.
 
@@ -82,13 +95,14 @@ def check_terms(terms: Iterable[str], *, local: bool, attestation: str, where: s
     if local:
         return
     terms = set(terms)
-    if "unstated" in terms:
-        raise UserError(f"the terms of these reports are not stated: before they are sent to a remote endpoint, state "
-                        f"{where}=open, credentialed or own (or use a local endpoint with llm.base_url)")
+    # First: who has such reports is not told to state terms of others.
     if "credentialed" in terms and not attestation:
         raise UserError("these reports are under credentialed terms, which forbid sending them to third parties: use a "
                         "model on this host or in your private network (llm.base_url=http://...), or state with "
                         '--attest_data_use="..." who permits this use; it is stored with the data set')
+    if "unstated" in terms:
+        raise UserError(f"the terms of these reports are not stated: before they are sent to a remote endpoint, state "
+                        f"{where}=open, credentialed or own (or use a local endpoint with llm.base_url)")
 
 
 # --- De-identification ------------------------------------------------------------------------------------------------

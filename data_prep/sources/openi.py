@@ -148,7 +148,8 @@ class _Reader:
     def reference(self, number: str) -> Reference:
         """The report of that number and its codes; raises `Reject`."""
         row = self._read(number)
-        return Reference(number, self._report(row), labels_from_mesh(row.mesh), attributes_from_mesh(number, row.mesh))
+        return Reference(number, self._report(row), labels_from_mesh(row.mesh), attributes_from_mesh(number, row.mesh),
+                         terms="open")
 
 
 class _XmlReader(_Reader):

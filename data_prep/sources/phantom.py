@@ -132,7 +132,7 @@ class PhantomSource:
         values = {"present": POSITIVE, "uncertain": UNCERTAIN}
         labels = {name: values.get(report.stated.get(name, ""), NEGATIVE) for name in FINDINGS}
         return Reference(f"phantom{self.options.seed}-{split}-{within:07d}",
-                         sections.keep(report.text, self.options.report_sections), labels)
+                         sections.keep(report.text, self.options.report_sections), labels, terms="open")
 
     def _report(self, scene: Scene, split: str, index: int) -> Report:
         dice = Dice(self.options.seed, SPLITS.index(split), 5, index)

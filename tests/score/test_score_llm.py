@@ -93,6 +93,75 @@ def test_wrong_use(files, flags, message):
         assert not server.calls
 
 
+@pytest.fixture
+def proxy(monkeypatch):
+    """A server that gets whatever is sent to REMOTE."""
+    with Server() as server:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, server.url)
+        yield server
+
+
+REMOTE = "--llm.base_url=http://192.0.2.1/v1"  # Of the addresses for documentation (RFC 5737): nobody's.
+
+
+def with_terms(path, terms):
+    """Adds a column `terms` to a table, "" in most rows; `terms` is row -> cell."""
+    with open(path, newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    write(path, [*header, "terms"], [[*row, terms.get(i, "")] for i, row in enumerate(rows)])
+
+
+def test_what_is_open_is_sent_to_a_remote_endpoint(files, proxy):
+    with_terms(files / "r.csv", {3: "own", 5: "open", 6: "free"})
+    status, result = run(files, proxy, REMOTE, "--terms=open")
+    assert status == 3 and len(proxy.calls) == 39 and make_report(6) not in proxy.calls
+    assert [(item["row"], item["reason"]) for item in result["rejected"]] == [
+        (8, "terms are not one of open, credentialed, own, unstated")]
+
+
+@pytest.mark.parametrize("table", ["r.csv", "ref.csv"])
+@pytest.mark.parametrize("flag", ["open", "own", "unstated"])
+def test_no_flag_makes_the_terms_of_a_row_less_strict(files, proxy, table, flag):
+    for name in ("r.csv", "ref.csv"):
+        with_terms(files / name, dict.fromkeys(range(40), "open") | ({17: "credentialed"} if name == table else {}))
+    with pytest.raises(UserError, match="credentialed terms") as error:
+        run(files, proxy, REMOTE, f"--terms={flag}")
+    assert not proxy.calls and not proxy.headers and "--terms" not in str(error.value)
+
+
+@pytest.mark.parametrize("source, row, flag, sent", [
+    ("unstated", "open", "unstated", 2), ("open", "", "own", 2), ("unstated", "", "open", 2),
+    ("credentialed", "open", "open", 0), ("open", "credentialed", "open", 0), ("open", "open", "credentialed", 0),
+    ("unstated", "", "unstated", 0)])
+def test_the_strictest_of_source_row_and_flag_counts(tmp_path, proxy, source, row, flag, sent):
+    """Of a table that has `row` in the second row of a study of two images; the first says open."""
+    folder = tmp_path / "t"
+    folder.mkdir()
+    write(folder / "studies.csv", ("study_id", "subject_id", "split", "image", "report", "terms", "label:Edema"), [
+        ("s1", "p1", "test", "a.png", make_report(1), "open" if row else "", 1),
+        ("s1", "p1", "test", "b.png", "", row, ""), ("s2", "p2", "test", "c.png", make_report(2), row, 0)])
+    arguments = ["--config=configs/data/table.py", f"--config.table.path={folder}", f"--config.table.terms={source}",
+                 "--extractor=openai", "--llm.model=m", REMOTE, f"--terms={flag}", f"--out={tmp_path / 'score.json'}",
+                 "--resamples=2"]
+    if sent:
+        assert score.main(arguments) == 0 and len(proxy.calls) == sent
+        return
+    with pytest.raises(UserError, match=r"terms of these|credentialed terms"):
+        score.main(arguments)
+    assert not proxy.calls and not proxy.headers
+
+
+def test_a_source_with_references_of_its_own_states_its_terms(tmp_path, proxy):
+    config = ["--config=configs/data/phantom.py", "--config.phantom.test=2", "--split=test"]
+    arguments = [*config, "--extractor=openai", "--llm.model=m", REMOTE, f"--out={tmp_path / 'score.json'}",
+                 "--resamples=2"]
+    with pytest.raises(UserError, match="credentialed terms"):
+        score.main([*arguments, "--terms=credentialed"])
+    assert not proxy.headers
+    assert score.main(arguments) == 0 and proxy.calls
+
+
 def test_auc_of_scores_is_scikit_learns():
     rng = np.random.default_rng(0)
     truth_ = rng.integers(-1, 2, (60, 3)).astype(np.int8)
