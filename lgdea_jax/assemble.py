@@ -33,6 +33,8 @@ class Method:
 
     Attributes:
       text: which text it reads ("report", "evidence", "phrases", or "" for none); see `input_pipeline.TextView`.
+      streams: the streams of a batch that its losses read: "pairs", and "images" and "reports" where it learns from
+        unpaired ones.
       scoring: how findings are asked for, see `evaluators.zero_shot`.
       weights: weight of each loss term.
       losses: (outputs, rows, aux, step) -> {name: scalar}, the terms of weight > 0.
@@ -44,6 +46,7 @@ class Method:
 
     name: str
     text: str
+    streams: tuple[str, ...]
     scoring: str
     weights: Mapping[str, float]
     losses: Callable[..., dict[str, jax.Array]]
@@ -107,7 +110,8 @@ def load_method(config: Any, mesh: jax.sharding.Mesh | None = None) -> Method:
         return functools.partial(function, **{key: value for key, value in options.items() if key in wanted})
 
     return Method(
-        name=name, text=text, scoring=scoring, weights=weights,
+        name=name, text=text, streams=("pairs", *getattr(module, "UNPAIRED_STREAMS", ())), scoring=scoring,
+        weights=weights,
         losses=functools.partial(bind(module.losses), terms=terms), diagnostics=bind(module.diagnostics),
         image_embedding=bind(module.image_embedding), text_embedding=bind(module.text_embedding), targets=targets,
         memory_image=bind(module.memory_image) if targets else None,

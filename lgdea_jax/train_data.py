@@ -32,10 +32,11 @@ class Data:
     Attributes:
       batches: a `grain.MapDataset` of batches by step number; this process's rows of each.
       tokenizer, label_names, record_transform: of the data sets; labels without the name of their set.
-      sizes: stream -> rows of a global batch; `counts`: stream -> items to draw from.
+      sizes: stream -> rows of a global batch; `counts`: stream with such rows -> items to draw from.
       items: stream -> its parts as random access to items, without augmentation, with their weights in the mixture.
       truth: the reports that the unpaired images really have, as items; empty unless `config.memory.truth`.
-      names: of the data sets; `digest`: SHA-256 over their shards, so that a resumed run reads the same data.
+      names: of the data sets with rows in the batch; `digest`: SHA-256 over their shards, so that a resumed run reads
+        the same data.
       record_size: longer side in pixels to which the build reduced images; 0 where the data sets differ or do not say.
     """
 
@@ -83,8 +84,13 @@ def prepare_data(config: Any, mesh: jax.sharding.Mesh, *, show: bool) -> Data:
     label_names = tuple(dict.fromkeys(
         name for meta in metadata for name in label_columns(meta.label_names, config.data.labels)))
     counts = {stream: plan.count(stream) for stream in STREAMS}
+    unused = [stream for stream in STREAMS if counts[stream] and not sizes[stream]]
     if show:
         log.info("data: %s", ", ".join(f"{count} {stream}" for stream, count in counts.items()))
+    if show and unused:
+        log.info("not trained on: %s", ", ".join(f"{counts[stream]} {stream} (batch.{stream}=0)" for stream in unused))
+    trained_on = [meta for directory, meta in zip(directories, metadata, strict=True) if any(
+        part.directory == directory for stream in STREAMS if sizes[stream] for part in plan.parts[stream])]
     items = open_items(config, plan, method, tokenizer, label_names, show=show)
     truth = open_truth(config, plan, method, tokenizer) if method.targets and config.memory.truth else []
     if volume:
@@ -96,8 +102,9 @@ def prepare_data(config: Any, mesh: jax.sharding.Mesh, *, show: bool) -> Data:
         items, sizes=sizes, rows_of=lambda rows: sharding.rows_of_process(rows, mesh), augment=augment,
         seed=config.seed)
     return Data(batches=batches, items=items, truth=truth, tokenizer=tokenizer, label_names=label_names,
-                record_transform=transforms[0], sizes=sizes, counts=counts,
-                names=tuple(meta.name for meta in metadata), digest=shards_digest(metadata),
+                record_transform=transforms[0], sizes=sizes,
+                counts={stream: count for stream, count in counts.items() if sizes[stream]},
+                names=tuple(meta.name for meta in trained_on), digest=shards_digest(trained_on),
                 record_size=record_size(metadata))
 
 
@@ -126,7 +133,8 @@ def batch_sizes(config: Any, method: assemble.Method, mesh: jax.sharding.Mesh) -
     """Rows of each stream in a global batch.
 
     Raises:
-      UserError: negative, not divisible by the devices, or without the pairs that the method needs.
+      UserError: negative, not divisible by the devices, without the pairs that the method needs, or of unpaired items
+        that it does not read.
     """
     sizes = {stream: config.batch[stream] for stream in STREAMS}
     for stream, rows in sizes.items():
@@ -134,8 +142,9 @@ def batch_sizes(config: Any, method: assemble.Method, mesh: jax.sharding.Mesh) -
             raise UserError(f"batch.{stream}={rows} must be a multiple of the {mesh.size} devices")
     if method.text and not sizes["pairs"]:
         raise UserError(f"the method {method.name} needs pairs: batch.pairs must be positive")
-    if not method.text and sizes["reports"]:
-        raise UserError(f"the method {method.name} reads no reports: batch.reports must be 0")
+    for stream in STREAMS:
+        if sizes[stream] and stream not in method.streams:
+            raise UserError(f"the method {method.name} does not learn from unpaired {stream}: batch.{stream} must be 0")
     if not sizes["pairs"] and not sizes["images"]:
         raise UserError("batch.pairs and batch.images are both 0: nothing to train on")
     return sizes

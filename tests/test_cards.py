@@ -1,11 +1,14 @@
 """Model card and data sheet: the numbers of the files, TODO where only people know, refusal of other runs' results."""
 
 import json
+import logging
+import re
+import shutil
 
 import pytest
 
 from data_prep import datasheet
-from lgdea_jax import card, cli
+from lgdea_jax import card, cli, sharding, train_data, train_state
 from lgdea_jax.checkpoint import Checkpoints
 from lgdea_jax.cli import UserError
 from lgdea_jax.eval.output import config_hash
@@ -37,6 +40,33 @@ def test_the_model_card(phantom_data, tmp_path, capsys):
     (tmp_path / "out/results.json").write_text(json.dumps(results(config_hash="other", step=3)))
     with pytest.raises(UserError, match="another run or step"):
         card.main([f"--checkpoint={run}", f"--results={tmp_path / 'out'}"])
+
+
+def test_only_what_was_trained_on_is_listed(phantom_data, tmp_path, caplog):
+    """Half of the 40 studies are unpaired, and another data set has images: without rows in the batch nobody reads
+    them, which one line of the log says and the card keeps to."""
+    other = tmp_path / "other"
+    shutil.copytree(phantom_data, other)
+    content = json.loads((other / "dataset.json").read_text())
+    (other / "dataset.json").write_text(json.dumps({**content, "name": "more_images"}))
+    config = cli.read_config("tests/train/tiny.py:lgdea")
+    config.data.dir, config.data.images_from, config.data.pairs = str(phantom_data), (str(other),), 0.5
+    config.batch.reports = 4
+
+    def listed():
+        caplog.clear()
+        with caplog.at_level(logging.INFO, logger="lgdea_jax"):
+            data = train_data.prepare_data(config, sharding.make_mesh(**config.mesh), show=True)
+        text = card.card({**train_state.make_spec(config, data), "step": 1}, [])
+        [line] = [line for line in text.splitlines() if "data sets' own sheets" in line]
+        return line.split(" (digest")[0], [line for line in caplog.messages if "not trained on" in line]
+
+    line, [told] = listed()
+    images = int(re.fullmatch(r"not trained on: (\d+) images \(batch\.images=0\)", told)[1])
+    assert images > 40 and re.fullmatch(r"- phantom: \d+ pairs, \d+ reports", line)
+    config.batch.images = 4
+    line, told = listed()
+    assert not told and re.fullmatch(rf"- phantom, more_images: \d+ pairs, {images} images, \d+ reports", line)
 
 
 def test_the_data_sheet(phantom_data, tmp_path):

@@ -22,6 +22,7 @@ from lgdea_jax.losses.chunked import Chunks
 from lgdea_jax.methods import _rows
 
 NEEDS = ("image", "text", "prototypes", "lesion_queries")
+UNPAIRED_STREAMS = ("reports",)
 LOSSES = ("rec", "evid_pair", "evid_lesion", "align", "phrase", "anchor", "overall", "place")
 
 

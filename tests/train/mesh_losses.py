@@ -12,7 +12,7 @@ import sys
 import jax
 import numpy as np
 
-from lgdea_jax import cli, sharding
+from lgdea_jax import assemble, cli, sharding
 from lgdea_jax.checkpoint import flatten
 from lgdea_jax.train_data import device_batches, prepare_data
 from lgdea_jax.train_state import compile_step, prepare_parts
@@ -66,8 +66,8 @@ def main(argv):
         for mesh in meshes.split(","):
             config = cli.read_config(f"tests/train/tiny.py:{method}")
             config.data.dir, config.data.pairs = data, 0.5
-            config.batch.images = 8
-            config.batch.reports = 0 if method == "supervised" else 8
+            for stream in assemble.load_method(config).streams:
+                config.batch[stream] = 8
             config.mesh.data, config.mesh.fsdp = map(int, mesh.split("x"))
             config.optim.warmup_steps, config.optim.rate = 0, 1e-3
             config.memory.start, config.memory.refresh, config.memory.truth = 0.3, 1, True  # At steps 2 and 3.

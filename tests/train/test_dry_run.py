@@ -9,10 +9,12 @@ from lgdea_jax import assemble, cli, dry_run, sharding, train_data
 from tests.train import runs
 
 
-@pytest.mark.parametrize("method", ["clip", "clip_evidence", "lgdea_pairs", "supervised"])
+@pytest.mark.parametrize("method", ["clip", "clip_evidence", "lgdea_pairs", "lgdea", "supervised"])
 def test_batch_is_that_of_the_data(method, phantom_data):
     config = cli.read_config(f"tests/train/tiny.py:{method}")
-    config.data.dir, config.batch.images, config.data.pairs = str(phantom_data), 4, 0.5
+    config.data.dir, config.data.pairs = str(phantom_data), 0.5
+    for stream in assemble.load_method(config).streams[1:]:
+        config.batch[stream] = 4
     mesh = sharding.make_mesh(**config.mesh)
     data = train_data.prepare_data(config, mesh, show=False)
     ours = dry_run.batch_shapes(config, dict(data.sizes), method=assemble.load_method(config),
