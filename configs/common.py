@@ -128,7 +128,7 @@ def get_config(arg=None):
         "family": "bert", "eps": 0.0,  # bert or roberta; 0 takes the family's.
         "projection": 128})  # Width of pool=projection, CXR-BERT's head.
 
-    # Targets of unpaired images and reports (lgdea, mean_teacher, oracle); see lgdea_jax/evidence_memory.py.
+    # Targets of unpaired images and reports (lgdea, mean_teacher, oracle); see lgdea_jax/training/evidence_memory.py.
     config.memory = ConfigDict()
     config.memory.start = 0.5  # First refresh, a share of the steps: an untrained teacher's errors would be locked in.
     config.memory.refresh = 50  # Steps from one refresh to the next: later teachers know better.
@@ -205,7 +205,7 @@ def get_config(arg=None):
             "rec": 0.5, "evid_pair": 1.0, "evid_lesion": 0.2, "align": 0.5, "phrase": 1.0, "anchor": 0.5,
             "overall": 0.5,
             # Phrases that name a side or a height attend to patches there (ours, radiographs only). Off: with 0.5 the
-            # study shows no gain (benchmarks/limited_pairs.md).
+            # study shows no gain (benchmarks/experiments/limited_pairs.md).
             "place": 0.0},
         "text_temperature": 0.1, "patch_temperature": 0.1,
         "sharpness": 1.0,  # Of the log-sum-exp over patches: large is the maximum, small the mean.
@@ -216,7 +216,8 @@ def get_config(arg=None):
     }
     config.methods.lgdea_pairs = ConfigDict(lgdea)
     # Pseudo-targets from few pairs are mostly wrong: at full weight they cost more than they gave (see
-    # benchmarks/limited_pairs.md). The text tower is trained on every report already: no pull of the images on it.
+    # benchmarks/experiments/limited_pairs.md). The text tower is trained on every report already: no pull of the images
+    # on it.
     unpaired = {"evid_image": 0.3, "evid_report": 0.0, "evid_align": 0.0}
     for name in ("lgdea", "mean_teacher", "oracle"):
         config.methods[name] = ConfigDict({**lgdea, "weights": {**lgdea["weights"], **unpaired}})

@@ -18,7 +18,7 @@ def get_config(arg=None):
         "max_findings": 4,
         "normal_share": 0.25,
         "repeat_share": 0.1,  # Subjects that have two studies.
-        # How the reports stray from the pictures (data_prep/sources/phantom_ct_reports.py):
+        # How the reports stray from the pictures (data_prep/synthetic/ct/reports.py):
         "omitted": 0.05,
         "hedged": 0.12,
         "compared": 0.15,

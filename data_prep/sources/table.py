@@ -27,9 +27,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from data_prep.extract.data_use import strictest
-from data_prep.sources.table_boxes import Boxes, read_boxes
-from data_prep.sources.table_rows import (
+from data_prep.extract.llm.data_use import strictest
+from data_prep.sources.shared.table_boxes import Boxes, read_boxes
+from data_prep.sources.shared.table_rows import (
     Columns,
     cell_fault,
     hash64,
