@@ -28,9 +28,7 @@ import multiprocessing.connection
 import os
 import re
 import shlex
-import signal
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -52,16 +50,17 @@ from data_prep.shards.worker import (
     load_extractor,
     process_slice,
     read_side_file,
-    write_atomically,
 )
 from data_prep.study import SPLITS, Rejection
 from lgdea_jax import cli
-from lgdea_jax.cli import UserError, choose
 from lgdea_jax.data.source import BUILD_FOLDER, METADATA_FILE, load_metadata
+from lgdea_jax.errors import UserError, choose, nearest, require
 from lgdea_jax.findings.vocabulary import BY_NAME
 from lgdea_jax.io import ENCODINGS
 from lgdea_jax.preprocess.volume import find_geometry
 from lgdea_jax.records import IMAGE_SCHEMA_VERSION, VOLUME_SCHEMA_VERSION
+from lgdea_jax.runtime.files import write_atomically
+from lgdea_jax.runtime.processes import end_with_parent
 
 SOURCES = {
     "phantom": "data_prep.synthetic.xray.source",
@@ -185,7 +184,7 @@ def make_plan(config: Any, out: Path | None) -> Plan:
 
 def _job(config: Any, out: Path | None) -> Any:
     """The job of an extractor that asks a language model; its replies lie beside the data set."""
-    cli.require("pydantic", "data", f"the extractor {config.extractor!r}")
+    require("pydantic", "data", f"the extractor {config.extractor!r}")
     from data_prep.extract.llm.stage import make_job
 
     if "llm" not in config:
@@ -332,15 +331,7 @@ _worker: tuple[dict[str, Any], ShardSpec, RecordMaker] | None = None  # Set once
 
 def _start(sources: dict[str, Any], spec: ShardSpec) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle.
-    parent = multiprocessing.parent_process()
-
-    def leave_with_parent() -> None:
-        # A pool's worker would wait for ever for work from a parent that was killed.
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
+    end_with_parent()
     _worker = (sources, spec, RecordMaker(spec))
 
 
@@ -456,14 +447,14 @@ def main(argv: list[str]) -> int:
             if flag == "--out":
                 out = value
             elif flag == "--runner":
-                runner = cli.choose("runner", value, RUNNERS)
+                runner = choose("runner", value, RUNNERS)
             elif config.extractor not in LLM_EXTRACTORS:
                 raise UserError(f"{flag} is for extractors that ask a language model: {', '.join(LLM_EXTRACTORS)}")
             else:
                 cli.set_override(config, llm[flag], value)
         else:
             known = ["--out", "--runner", "--dry_run", "--config", *llm]
-            raise UserError(f"unknown argument {item!r}{cli.nearest(item, known)}")
+            raise UserError(f"unknown argument {item!r}{nearest(item, known)}")
     if not out and not dry_run:
         raise UserError("--out=DATA is needed (or --dry_run)")
     if end < len(argv) and runner != "beam":

@@ -14,8 +14,8 @@ from collections import Counter
 from pathlib import Path
 
 from lgdea_jax import cli
-from lgdea_jax.cli import UserError
 from lgdea_jax.data.source import DatasetMetadata, load_metadata
+from lgdea_jax.errors import UserError
 
 FILE = "DATASHEET.md"
 _COUNTS = ("rows", "read", "rejected", "studies", "images", "reports", "normal", "evidence")

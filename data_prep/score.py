@@ -33,7 +33,7 @@ from data_prep.scoring import agreement, grades, llm, measures
 from data_prep.scoring.inputs import Inputs, fold, from_source, from_tables, read_table
 from data_prep.study import SPLITS
 from lgdea_jax import cli
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.findings.vocabulary import BY_NAME
 
@@ -84,7 +84,7 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Any]:
     llm.add_flags(parser)
     agreement.add_flags(parser)
     args = parser.parse_args(rest)
-    cli.choose("extractor", args.extractor, NAMES)
+    choose("extractor", args.extractor, NAMES)
     llm.check_flags(args)
     for flag in _TABLE_FLAGS:
         if config and getattr(args, flag):

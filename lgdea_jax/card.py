@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lgdea_jax import cli
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness.output import config_hash
 
 FILE = "MODEL_CARD.md"

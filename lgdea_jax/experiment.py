@@ -16,10 +16,10 @@ import optax
 from flax import nnx
 
 from lgdea_jax import methods
-from lgdea_jax.cli import UserError, choose, nearest
+from lgdea_jax.arrays import flatten
+from lgdea_jax.errors import UserError, choose, nearest
 from lgdea_jax.losses.chunked import Chunks
 from lgdea_jax.models import bert, layers, lgdea, resnet, resnet3d, vit
-from lgdea_jax.runtime.checkpoint import flatten
 from lgdea_jax.training import optim
 
 IMAGE_TOWERS = {"vit": (vit.sizes, vit.ViT), "resnet": (resnet.sizes, resnet.ResNet),

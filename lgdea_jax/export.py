@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lgdea_jax import cli
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError, choose
 
 TOWERS = ("image", "text")
 
@@ -60,7 +60,7 @@ def export(run: Any, out: Path, *, towers: tuple[str, ...] = TOWERS, names: str 
     from lgdea_jax.models import pretrained
 
     if names:
-        cli.choose("naming scheme", names, pretrained.NAMES)
+        choose("naming scheme", names, pretrained.NAMES)
     model, lines = nnx.merge(run.graphdef, run.params), []
     present = [name for name in towers if getattr(model, f"{name}_tower") is not None]
     if not present:

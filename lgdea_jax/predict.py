@@ -48,7 +48,7 @@ from typing import Any
 import numpy as np
 
 from lgdea_jax import cli
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError, nearest
 from lgdea_jax.inference.images import Picture, ReadAhead, Reader, Rejected, find_images, reading_threads
 from lgdea_jax.inference.overlay import Overlay, draw
 from lgdea_jax.inference.volumes import WINDOWS, Scan, Volume, VolumeReader, find_volumes, slice_overlay, window_of
@@ -419,7 +419,7 @@ def explain(asked: Asked) -> list[str]:
         else:
             # Free text may well contain a finding's name: only what is nearly one is a slip.
             close = difflib.get_close_matches(prompt.lower(), [name.lower() for name in LABELLED], n=1, cutoff=0.85)
-            lines.append(f"  {prompt}: as free text{cli.nearest(prompt, LABELLED) if close else ''}")
+            lines.append(f"  {prompt}: as free text{nearest(prompt, LABELLED) if close else ''}")
     return lines
 
 
@@ -435,7 +435,7 @@ def run(model: Model, paths: Sequence[str], writer: Writer, *, threads: int = 0,
       header: what .npz volumes do not say of themselves.
     """
     from lgdea_jax.preprocess.image_spec import input_dtype
-    from lgdea_jax.runtime.log import Progress
+    from lgdea_jax.runtime.progress import Progress
 
     clock = Clock()
     progress = Progress(len(paths), "volume" if model.volumes else "image", active=True)

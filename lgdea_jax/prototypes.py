@@ -28,8 +28,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from lgdea_jax import cli
-from lgdea_jax.cli import UserError
 from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness.output import make_folder, write_json
 from lgdea_jax.io import decode_image
 from lgdea_jax.preprocess.image import Letterbox, letterbox
@@ -136,7 +136,7 @@ def look(predict: Any, mu: np.ndarray, source: Sequence[Any], rows: np.ndarray, 
     Raises:
       UserError: there is no image, or no evidence.
     """
-    from lgdea_jax.runtime.log import Progress
+    from lgdea_jax.runtime.progress import Progress
 
     progress = Progress(len(rows), "record", active=show)
     counts: dict[str, dict[str, int]] = {}

@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lgdea_jax.models.prototypes import as_float, normalize
+from lgdea_jax.arrays import as_float, normalize
 
 __all__ = ["AnchorGraph", "NeighbourGraph", "Neighbours", "Rows", "Seeds", "SparseRows", "anchor_graph",
            "assign_to_landmarks", "confidence_weight", "dense_rows", "find_neighbours", "flip", "image_targets",

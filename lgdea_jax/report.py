@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from lgdea_jax import cli, prototypes
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.eval.harness.notes import notes
 from lgdea_jax.eval.harness.output import OVERLAYS, RESULTS, SAMPLES
 from lgdea_jax.eval.harness.pictures import LIST
@@ -132,7 +132,7 @@ def load_published(path: Path) -> list[Published]:
     for number, row in enumerate(rows, start=2):
         if any(not (row.get(column) or "").strip() for column in COLUMNS):
             raise UserError(f"{path}, line {number}: every row needs {', '.join(COLUMNS)}")
-        cli.choose(f"mode in line {number} of {path.name}", row["mode"], tasks.MODES)
+        choose(f"mode in line {number} of {path.name}", row["mode"], tasks.MODES)
         try:
             value = float(row["value"])
         except ValueError:

@@ -20,11 +20,12 @@ from typing import Any
 import jax
 
 from lgdea_jax import cli, experiment
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.runtime import host_memory, sharding
 from lgdea_jax.runtime.checkpoint import Checkpoints
 from lgdea_jax.runtime.guards import StopSignals, Watchdog, check_collapse, mean_metrics
-from lgdea_jax.runtime.log import MEMORY, Clock, Progress, TrainLog, utilisation
+from lgdea_jax.runtime.log import MEMORY, Clock, TrainLog, utilisation
+from lgdea_jax.runtime.progress import Progress
 from lgdea_jax.training import dry_run
 from lgdea_jax.training.data import Data, device_batches, prepare_data
 from lgdea_jax.training.evaluation import Evaluation

@@ -40,8 +40,9 @@ from benchmarks.experiments.report import METRICS, Question, StudyCell, share_na
 from benchmarks.experiments.runs import Job, Journal, exits_on_sigterm, only_one, run_jobs, usable_cores
 from benchmarks.experiments.statistics import read_results
 from lgdea_jax import cli
-from lgdea_jax.cli import UserError, choose
-from lgdea_jax.runtime.log import clock_text, read_rows
+from lgdea_jax.errors import UserError, choose, require
+from lgdea_jax.runtime.log import read_rows
+from lgdea_jax.runtime.progress import clock_text
 
 COMMITTED = Path(__file__).with_suffix(".jsonl")
 CONFIG, DATA_CONFIG = "configs/phantom.py", "configs/data/phantom.py"
@@ -386,7 +387,7 @@ def main(argv: list[str]) -> int:
         if (key := setting.split("=")[0]) in OWN_KEYS:
             raise UserError(f"--set={setting}: {key} is set by the study itself")
     if not arguments.plan:
-        cli.require("matplotlib.figure", "colab", "the study's plots")  # Before hours of training, not after.
+        require("matplotlib.figure", "colab", "the study's plots")  # Before hours of training, not after.
     cells = select_cells(arguments)
     questions = [*QUESTIONS, *LATER, *(parse_question(text, cells) for text in arguments.compare)]
     if arguments.first_seed < 0:

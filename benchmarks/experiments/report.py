@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.experiments.statistics import Cell, Difference, compare, headroom_closed, mean_interval
-from lgdea_jax import cli
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError, require
 from lgdea_jax.metrics.bootstrap import holm
+from lgdea_jax.runtime.files import write_text_atomically
 
 # Metrics that a row keeps, with their names for readers. Holm's family is the primary ones.
 METRICS: Mapping[str, str] = {"zero_shot/auroc": "zero-shot AUROC", "retrieval/precision@5": "precision@5",
@@ -151,16 +151,10 @@ def write(cells: Sequence[StudyCell], questions: Sequence[Question], out: Path, 
     made = (answers(cells, questions), means(cells), differences(cells, questions), headroom(cells), settings(cells))
     blocks = [block for block in made if block]
     text = "\n\n".join(block.markdown() for block in blocks)
-    _replace(out / "table.md", "\n".join(f"{note}\n" for note in [*notes, *READING]) + "\n" + text + "\n")
+    write_text_atomically(out / "table.md", "\n".join(f"{note}\n" for note in [*notes, *READING]) + "\n" + text + "\n")
     pictures = {name: plot(cells, name, out / f"{name.replace('/', '_').replace('@', '_at_')}.png") for name in METRICS}
-    _replace(out / "index.html", page(blocks, pictures, command=command, notes=notes))
+    write_text_atomically(out / "index.html", page(blocks, pictures, command=command, notes=notes))
     return text
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 # --- Tables -----------------------------------------------------------------------------------------------------------
@@ -324,7 +318,7 @@ def plot(cells: Sequence[StudyCell], metric: str, path: Path) -> Path:
     Raises:
       UserError: matplotlib is missing.
     """
-    figure_module = cli.require("matplotlib.figure", "colab", "the study's plots")
+    figure_module = require("matplotlib.figure", "colab", "the study's plots")
     figure = figure_module.Figure(figsize=(6.4, 5.6), dpi=160, layout="constrained")
     axes = figure.add_subplot()
     shares = sorted({cell.pairs for cell in cells})

@@ -26,7 +26,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lgdea_jax.cli import TERMINATED, UserError
+from lgdea_jax.cli import TERMINATED
+from lgdea_jax.errors import UserError
 from lgdea_jax.runtime.log import read_rows
 
 _POLL_SECONDS = 0.1

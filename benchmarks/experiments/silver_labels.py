@@ -34,11 +34,12 @@ from benchmarks.experiments.report import p_text
 from benchmarks.experiments.runs import Job, Journal, exits_on_sigterm, only_one, run_jobs, usable_cores
 from benchmarks.experiments.statistics import Cell, compare, mean_interval, read_results
 from lgdea_jax import cli
-from lgdea_jax.cli import UserError
 from lgdea_jax.data import source
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.metrics import classification
 from lgdea_jax.records import NEGATIVE, POSITIVE
-from lgdea_jax.runtime.log import clock_text, read_rows
+from lgdea_jax.runtime.log import read_rows
+from lgdea_jax.runtime.progress import clock_text
 
 COMMITTED = Path(__file__).with_suffix(".jsonl")
 SUPERVISED, CLIP, DATA_CONFIG = "configs/supervised_ct.py:phantom", "configs/clip_ct.py:phantom", \
@@ -253,7 +254,7 @@ def main(argv: list[str]) -> int:
     for name in ("seeds", "jobs", "supervised_steps", "clip_steps"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise UserError(f"--{name}={getattr(arguments, name)}: at least 1")
-    arms = [cli.choose("arm", arm.strip(), ARMS) for arm in arguments.arms.split(",")]
+    arms = [choose("arm", arm.strip(), ARMS) for arm in arguments.arms.split(",")]
     # Every arm's first seed, then every arm's second: a study cut short is a small one rather than half of one.
     seeds = {arm: arguments.seeds or SEEDS[arm] for arm in ARMS}
     runs = [Run(arm, seed, (arguments.supervised_steps, arguments.clip_steps), arguments.split)

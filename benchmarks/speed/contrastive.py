@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks.speed.memory import peak_bytes
 from lgdea_jax import cli
+from lgdea_jax.errors import choose
 
 LOSSES = ("softmax", "soft", "sigmoid")
 SCALE, BIAS = 14.3, -10.0
@@ -141,7 +142,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     table = []
     for kind in options.losses.split(","):
-        row = compare(cli.choose("loss", kind, LOSSES), options.chunk, options.rows, options.width, options.repeats)
+        row = compare(choose("loss", kind, LOSSES), options.chunk, options.rows, options.width, options.repeats)
         table.append(row)
         print(f"{kind}, {row['rows']:,} x {row['rows']:,}, width {row['width']}, chunks of {row['chunk']}: "
               f"{row['seconds']['chunked']:.2f} s against {row['seconds']['materialised']:.2f} s "

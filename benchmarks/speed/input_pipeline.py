@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 
 from lgdea_jax import cli
+from lgdea_jax.errors import require
 
 BATCH, SIDE = 64, 256
 GROWTH = (10_000, 1_000_000)
@@ -122,7 +123,7 @@ def our_batches(folder: Path, count: int, side: int, *, workers: int, threads: i
 
 def their_batches(folder: Path, *, workers: int) -> Iterator[Any]:
     """A DataLoader over the JPEG files: PIL decodes them, tensors are stacked into a batch."""
-    torch = cli.require("torch", "test", "the comparison")
+    torch = require("torch", "test", "the comparison")
     from PIL import Image
 
     paths = sorted(folder.glob("*.jpeg"))

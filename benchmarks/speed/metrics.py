@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from lgdea_jax import cli
+from lgdea_jax.errors import require
 from lgdea_jax.metrics import bootstrap, classification, recall
 
 KS = (1, 5, 10)
@@ -49,7 +50,7 @@ def auroc(*, labels: int = 14, samples: int = 200_000, resamples: int = 1000, ti
     Raises:
       SystemExit: the values of a resample differ by more than 1e-9.
     """
-    sk_metrics = cli.require("sklearn.metrics", "test", "the comparison")
+    sk_metrics = require("sklearn.metrics", "test", "the comparison")
     rng = np.random.default_rng(0)
     truth = (rng.random((labels, samples)) < rng.uniform(0.01, 0.3, (labels, 1))).astype(np.int8)
     scores = (np.round(rng.normal(size=truth.shape) + truth, 3)).astype(np.float32)  # Rounded: ties.

@@ -29,6 +29,7 @@ from typing import Any
 
 from benchmarks.speed.memory import current_bytes, peak_bytes
 from lgdea_jax import cli
+from lgdea_jax.errors import UserError
 
 ALPHA = 0.6
 _MEGA = 1e6
@@ -216,7 +217,7 @@ def in_fresh_process(case: Case) -> dict[str, Any]:
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or ["nothing was printed"]
     if done.returncode:
-        raise cli.UserError(f"{case} ended with {done.returncode}: {lines[-1]}")
+        raise UserError(f"{case} ended with {done.returncode}: {lines[-1]}")
     return json.loads(lines[-1])
 
 
@@ -295,9 +296,9 @@ def main(argv: list[str]) -> int:
         print(json.dumps(measure(Case(**arguments.case))))
         return cli.OK
     if arguments.out is None:
-        raise cli.UserError("--out=FOLDER is needed")
+        raise UserError("--out=FOLDER is needed")
     if arguments.anchors & (arguments.anchors - 1) or not 0 <= arguments.top <= arguments.anchors:
-        raise cli.UserError(f"--anchors={arguments.anchors}: a power of two; --top={arguments.top}: at most that")
+        raise UserError(f"--anchors={arguments.anchors}: a power of two; --top={arguments.top}: at most that")
     base = Case(**{name: getattr(arguments, name) for name in ("rows", "anchors", "evidence", "pairs", "order", "top",
                                                                "repeats")})
     cases = [dataclasses.replace(base, top=top, rows=arguments.rows >> halvings)

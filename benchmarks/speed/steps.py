@@ -32,6 +32,7 @@ import numpy as np
 
 from benchmarks.speed.turns import Ratio, Turns, take_turns
 from lgdea_jax import cli
+from lgdea_jax.errors import UserError, choose, require
 from lgdea_jax.runtime import host_memory
 
 Steps = Callable[[dict[str, np.ndarray], int], list[float]]  # (batch, number of steps) -> the loss of each
@@ -62,8 +63,8 @@ def our_steps(sizes: dict[str, Any]) -> tuple[Steps, dict[str, np.ndarray], floa
     import optax
     from flax import nnx
 
+    from lgdea_jax.arrays import flatten
     from lgdea_jax.models import bert, lgdea, resnet, vit
-    from lgdea_jax.runtime.checkpoint import flatten
     from lgdea_jax.training import step as train_step
 
     rngs = nnx.Rngs(0)
@@ -122,7 +123,7 @@ def made_batch(sizes: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
 
 def their_steps(sizes: dict[str, Any], params: dict[str, np.ndarray], *, compiled: bool) -> Steps:
     """Those of the same towers in PyTorch."""
-    torch = cli.require("torch", "test", "the comparison")
+    torch = require("torch", "test", "the comparison")
     from benchmarks.speed.torch_towers import TwoTowers
 
     torch.manual_seed(0)
@@ -197,15 +198,15 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     kind = jax.devices()[0].device_kind
     if jax.default_backend() != "cpu":
-        raise cli.UserError(f"on {kind} the rows of a CPU say nothing: run with JAX_PLATFORMS=cpu; the towers at the "
+        raise UserError(f"on {kind} the rows of a CPU say nothing: run with JAX_PLATFORMS=cpu; the towers at the "
                             "scale of the papers have no PyTorch peer here yet")
-    torch = cli.require("torch", "test", "the comparison")
+    torch = require("torch", "test", "the comparison")
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     print("| row | towers | ours, ms | PyTorch, ms | compiled, ms | PyTorch / ours | compiled / ours |")
     print("|---|---|---|---|---|---|---|")
     rows = []
     for name in options.only.split(","):
-        rows.append(compare(cli.choose("row", name, CPU_ROWS), options.repeats, options.steps))
+        rows.append(compare(choose("row", name, CPU_ROWS), options.repeats, options.steps))
         print(line(rows[-1]), flush=True)
     print("not measured on this device: " + "; ".join(f"{name} (goal: {goal})" for name, goal in NOT_ON_CPU.items()))
     options.out.write_text(json.dumps({

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from data_prep.extract.schema import Extraction
-from lgdea_jax.cli import choose
+from lgdea_jax.errors import choose
 
 
 @dataclasses.dataclass(frozen=True)

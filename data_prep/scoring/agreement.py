@@ -16,8 +16,7 @@ import numpy as np
 from data_prep.extract.extractors import LLM_EXTRACTORS, LOADERS, open_extractor
 from data_prep.extract.schema import Extraction
 from data_prep.scoring import grades, measures
-from lgdea_jax import cli
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError, require
 
 LEVELS = ("absent", "unmentioned", "possible", "likely", "present")  # In the order of `measures.GRADES`.
 
@@ -42,7 +41,7 @@ def open_replies(name: str, cache: str) -> Any:
     backend, colon, rest = name.partition(":")
     if not colon or backend not in LLM_EXTRACTORS:
         raise UserError(f"{name!r} is not the recorded name of a language model, like openai:MODEL/evidence@1")
-    cli.require("pydantic", "data", "a cache of replies")
+    require("pydantic", "data", "a cache of replies")
     from data_prep.extract.llm.jobs import Job, Replies
     from data_prep.extract.llm.settings import Settings
 

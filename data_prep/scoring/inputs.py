@@ -24,8 +24,7 @@ from data_prep.extract import sections
 from data_prep.extract.extractors import LLM_EXTRACTORS
 from data_prep.extract.llm import data_use
 from data_prep.study import SPLITS, Attribute, Reference, Reject, Study
-from lgdea_jax import cli
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError, choose, nearest
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.findings.vocabulary import canonical, find
 from lgdea_jax.records import MISSING, TERMS
@@ -95,7 +94,7 @@ def read_table(path: str, needed: Iterable[str], rejected: list[dict]) -> tuple[
         raise UserError(f"{path}: not readable as CSV in UTF-8 ({type(error).__name__})") from None
     for name in needed:
         if name not in columns:
-            raise UserError(f"{path}: no column {name!r}{cli.nearest(name, columns)}; it has {', '.join(columns[:40])}")
+            raise UserError(f"{path}: no column {name!r}{nearest(name, columns)}; it has {', '.join(columns[:40])}")
     return rows, columns
 
 
@@ -142,7 +141,7 @@ def _where(filters: Sequence[str], *columns: Sequence[str]) -> list[tuple[str, s
         if not equals:
             raise UserError(f"--where={text}: it is COLUMN=VALUE")
         if not any(name in known for known in columns):
-            raise UserError(f"--where: no column {name!r}{cli.nearest(name, [c for known in columns for c in known])}")
+            raise UserError(f"--where: no column {name!r}{nearest(name, [c for known in columns for c in known])}")
         pairs.append((name, value))
     return pairs
 
@@ -153,7 +152,7 @@ def _mapping(args: argparse.Namespace, columns: Sequence[str]) -> tuple[dict[str
         wanted = {canonical(name): column for name, column in _read_mapping(args.mapping).items()}
         for column in wanted.values():
             if column not in columns:
-                raise UserError(f"{args.mapping}: the reference has no column {column!r}{cli.nearest(column, columns)}")
+                raise UserError(f"{args.mapping}: the reference has no column {column!r}{nearest(column, columns)}")
     else:
         wanted = {}
         for column in columns:
@@ -164,7 +163,7 @@ def _mapping(args: argparse.Namespace, columns: Sequence[str]) -> tuple[dict[str
                                     "--mapping")
                 wanted[name] = column
     if args.label_set != "reference":
-        names = LABEL_SETS[cli.choose("label set", args.label_set, [*LABEL_SETS, "reference"])]
+        names = LABEL_SETS[choose("label set", args.label_set, [*LABEL_SETS, "reference"])]
         wanted = {name: wanted[name] for name in names if name in wanted}
     if not wanted:
         raise UserError("no column of the reference is a finding of ours: name them with --mapping")
@@ -281,10 +280,10 @@ def from_source(config: Any, args: argparse.Namespace, rejected: list[dict]) -> 
     """
     sources, inside = open_sources(config), _selection(args)
     if args.split != "all":
-        sources = {cli.choose("split", args.split, (*SPLITS, "all")): sources.get(args.split, ())}
+        sources = {choose("split", args.split, (*SPLITS, "all")): sources.get(args.split, ())}
     names = tuple(dict.fromkeys(name for source in sources.values() if len(source) for name in source.label_names))
     if args.label_set != "reference":
-        wanted = LABEL_SETS[cli.choose("label set", args.label_set, [*LABEL_SETS, "reference"])]
+        wanted = LABEL_SETS[choose("label set", args.label_set, [*LABEL_SETS, "reference"])]
         names = tuple(name for name in wanted if name in names)
     items: list[tuple[Reference, str, int]] = []
     without_report = without_reference = 0

@@ -14,8 +14,7 @@ import numpy as np
 from data_prep.extract.extractors import LLM_EXTRACTORS
 from data_prep.extract.llm import data_use
 from data_prep.extract.llm.settings import Settings
-from lgdea_jax import cli
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError, choose, require
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.records import TERMS
 
@@ -50,11 +49,11 @@ def check_flags(args: argparse.Namespace) -> None:
         if given:
             raise UserError(f"--task, --probability, --dry_run and --llm.* are for {', '.join(LLM_EXTRACTORS)}")
         return
-    cli.choose("terms", args.terms, TERMS)
+    choose("terms", args.terms, TERMS)
     if args.probability and args.task != "labels":
         raise UserError("--probability goes with --task=labels")
     if args.task == "labels":
-        cli.choose("label set of --task=labels", args.label_set, ("chexpert14", "ct_rate18"))
+        choose("label set of --task=labels", args.label_set, ("chexpert14", "ct_rate18"))
         if args.attributes:
             raise UserError("--attributes are scored on evidence: leave out --task=labels")
     if args.assertions:
@@ -88,7 +87,7 @@ def ask(args: argparse.Namespace, texts: Sequence[str], terms: Sequence[str]) ->
     Raises:
       UserError: see `extract.stage.ask`.
     """
-    cli.require("pydantic", "data", f"the extractor {args.extractor!r}")
+    require("pydantic", "data", f"the extractor {args.extractor!r}")
     from data_prep.extract.llm import stage
     from data_prep.extract.llm.cache import Cache
     from data_prep.extract.llm.jobs import Quarantined, Replies

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lgdea_jax import cli
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError, require
+from lgdea_jax.runtime.files import write_text_atomically
 
 # Beam tells at every import which clouds' packages it has not found.
 _level = logging.root.manager.disable
@@ -24,7 +24,7 @@ logging.disable(logging.WARNING)
 try:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        beam = cli.require("apache_beam", "beam", "--runner=beam")
+        beam = require("apache_beam", "beam", "--runner=beam")
         from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 finally:
     logging.disable(_level)
@@ -55,9 +55,7 @@ class _Do(beam.DoFn):
 
     def _report(self, message: str) -> None:
         # An exception would make runners try the same again, some of them for ever.
-        file = self._faults / uuid.uuid4().hex
-        file.with_name(f".{file.name}").write_text(message, encoding="utf-8")
-        os.replace(file.with_name(f".{file.name}"), file)
+        write_text_atomically(self._faults / uuid.uuid4().hex, message)
 
 
 def is_direct(options: Sequence[str]) -> bool:

@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.shards.worker import COUNTS, ShardSpec, Slice, read_side_file, write_atomically
+from data_prep.shards.worker import COUNTS, ShardSpec, Slice, read_side_file
 from data_prep.study import Rejection
-from lgdea_jax.cli import UserError
 from lgdea_jax.data.shard_file import row_type
 from lgdea_jax.data.source import (
     BUILD_FOLDER,
@@ -33,7 +32,9 @@ from lgdea_jax.data.source import (
     SourceTerms,
     rows_file,
 )
+from lgdea_jax.errors import UserError
 from lgdea_jax.preprocess.text import train_tokenizer
+from lgdea_jax.runtime.files import write_atomically
 
 REJECTED_FILE = "rejected.csv"
 SUMS_FILE = "SHA256SUMS"

@@ -26,10 +26,10 @@ import numpy as np
 from data_prep.extract.extractors import LANGUAGES, LLM_EXTRACTORS, reads
 from data_prep.extract.rules import keywords
 from data_prep.study import ImageRef, Reject, Rejection, Study
-from lgdea_jax.cli import choose
 from lgdea_jax.data.codec import encode_record
 from lgdea_jax.data.shard_file import find_places, summary
 from lgdea_jax.data.source import BUILD_FOLDER, INDEX_COLUMNS, WRITER_OPTIONS
+from lgdea_jax.errors import choose
 from lgdea_jax.findings.label_sets import labels_from_evidence
 from lgdea_jax.io import (
     ImageInfo,
@@ -44,6 +44,7 @@ from lgdea_jax.io.encoded_volume import FORMAT as VOLUME_FORMAT
 from lgdea_jax.preprocess.image import RECORD_TRANSFORM, difference_hash, grey8
 from lgdea_jax.preprocess.volume import find_geometry, projection, to_record
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, Box, Evidence, Record, hash64
+from lgdea_jax.runtime.files import sync_folder, write_atomically
 
 EXTRACTORS = {"rules": "data_prep.extract.rules.extractor"}
 COUNTS = ("rows", "read", "rejected", "studies", "records", "images", "reports", "normal", "evidence")
@@ -483,35 +484,6 @@ class _ShardWriter:
             if "quota exceeded" in text.lower():
                 raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), str(self.path)) from None
             raise
-
-
-def sync_folder(path: Path) -> None:
-    """Makes renames inside the folder `path` last."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
-    """Calls `write(file)` on a temporary binary file, syncs it and renames it to `path`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        raise
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _write_side_file(path: Path, result: SliceResult) -> None:

@@ -45,7 +45,7 @@ from data_prep.sources.shared.tables import (
     read_table,
 )
 from data_prep.study import ImageRef, Rejection, Study
-from lgdea_jax.cli import UserError, choose
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.label_sets import LABEL_SETS
 
 NAME, TERMS = "CheXpert", "credentialed"  # Given to registered users, who may not pass it on.

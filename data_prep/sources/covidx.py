@@ -28,7 +28,7 @@ from typing import Any
 from data_prep.sources.shared.official import Studies, check_shares, group, image_folder, open_folder, split_by_share
 from data_prep.sources.shared.tables import Packed, Row, read_table
 from data_prep.study import ImageRef, Study
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE
 

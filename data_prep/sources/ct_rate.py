@@ -43,7 +43,7 @@ from data_prep.sources.shared.tables import (
     read_table,
 )
 from data_prep.study import ImageRef, Rejection, Study
-from lgdea_jax.cli import UserError, choose
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.findings.vocabulary import find_label
 from lgdea_jax.io.dicom import parse_age

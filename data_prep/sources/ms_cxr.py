@@ -30,7 +30,7 @@ from data_prep.sources.shared import mimic_files, physionet
 from data_prep.sources.shared.official import Studies, group, image_folder, open_folder
 from data_prep.sources.shared.tables import Packed, Row, compare_count, read_table
 from data_prep.study import ImageRef, Study
-from lgdea_jax.cli import UserError, choose
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.findings.vocabulary import find_label
 from lgdea_jax.records import POSITIVE, Box

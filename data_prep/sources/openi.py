@@ -29,7 +29,7 @@ from typing import Any
 from data_prep.sources.shared.official import check_shares, split_by_share
 from data_prep.sources.shared.openi_mesh import LABEL_NAMES, attributes_from_mesh, labels_from_mesh
 from data_prep.study import SPLITS, ImageRef, Reference, Reject, Study
-from lgdea_jax.cli import UserError, choose
+from lgdea_jax.errors import UserError, choose
 
 XML_FOLDER, REPORTS_CSV, PROJECTIONS_CSV = "ecgen-radiology", "indiana_reports.csv", "indiana_projections.csv"
 IMAGE_FOLDERS = ("NLMCXR_png", "images/images_normalized", "images_normalized", "images", "NLMCXR_dcm")

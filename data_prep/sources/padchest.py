@@ -39,7 +39,7 @@ from data_prep.sources.shared.official import (
 )
 from data_prep.sources.shared.tables import Packed, Row, parse_sex, parse_years, read_table
 from data_prep.study import ImageRef, Study
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.findings.vocabulary import NO_FINDING, find_label
 from lgdea_jax.records import NEGATIVE, POSITIVE
 

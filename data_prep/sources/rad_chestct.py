@@ -27,7 +27,7 @@ from typing import Any
 from data_prep.sources.shared.official import Studies, group, image_folder, open_folder
 from data_prep.sources.shared.tables import Packed, Row, compare_count, find_table, parse_label, read_table
 from data_prep.study import ImageRef, Study
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.io.volumes import VolumeHeader
 from lgdea_jax.records import NEGATIVE, POSITIVE

@@ -33,7 +33,7 @@ from data_prep.sources.shared.official import (
 )
 from data_prep.sources.shared.tables import Packed, Row, compare_count, find_table, need_table, read_table
 from data_prep.study import ImageRef, Study
-from lgdea_jax.cli import UserError, choose
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.vocabulary import NO_FINDING
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, Box
 

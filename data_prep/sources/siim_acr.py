@@ -36,7 +36,7 @@ from data_prep.sources.shared.official import (
 )
 from data_prep.sources.shared.tables import Packed, Row, need_table, read_table
 from data_prep.study import ImageRef, Study
-from lgdea_jax.cli import UserError, choose
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.records import NEGATIVE, POSITIVE, Box
 
 NAME, TERMS = "SIIM-ACR Pneumothorax Segmentation", "open"

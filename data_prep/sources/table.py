@@ -41,7 +41,7 @@ from data_prep.sources.shared.table_rows import (
     table_rows,
 )
 from data_prep.study import SPLITS, ImageRef, Rejection, Study
-from lgdea_jax.cli import UserError, nearest
+from lgdea_jax.errors import UserError, nearest
 from lgdea_jax.records import MISSING
 
 BOXES_FILE = "boxes.csv"

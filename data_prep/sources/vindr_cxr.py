@@ -36,7 +36,7 @@ from data_prep.sources.shared.tables import (
     read_table,
 )
 from data_prep.study import ImageRef, Study
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.findings.vocabulary import find_label
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN, Box

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.cli import UserError, choose
 from lgdea_jax.data import source
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.io import decode_image, decode_volume
 from lgdea_jax.io.encoded_volume import FORMAT as VOLUME_FORMAT
 from lgdea_jax.preprocess.image import resize

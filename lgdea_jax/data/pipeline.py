@@ -16,11 +16,7 @@ A batch is a dict of streams, each a dict of arrays with the stream's rows first
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
-import multiprocessing.connection
-import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -30,10 +26,10 @@ import numpy as np
 from absl import flags
 
 from lgdea_jax import records
-from lgdea_jax.cli import UserError, choose
 from lgdea_jax.data import order, source
 from lgdea_jax.data.plan import STREAMS
 from lgdea_jax.data.shard_file import StoredImage
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.vocabulary import FINDINGS
 from lgdea_jax.io import decode_image
 from lgdea_jax.io.stored import Stored
@@ -43,6 +39,7 @@ from lgdea_jax.preprocess.evidence_text import NO_FINDING, canonical_phrase, usa
 from lgdea_jax.preprocess.image import letterbox
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.preprocess.volume import VolumeView
+from lgdea_jax.runtime.processes import end_with_parent
 
 _STEPS = 2**31  # The step number is an int32.
 
@@ -371,20 +368,7 @@ def iterate(batches: grain.MapDataset, *, start: int, workers: int, threads: int
 
 
 def _start_worker(index: int, count: int) -> None:
-    """Leaves signals to the parent, and ends with it.
-
-    Ctrl-C and a scheduler's SIGTERM reach the whole process group: the parent saves first and needs its workers until
-    then. A parent that was killed stops nobody, and its workers would wait for ever.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def leave_with_parent() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
+    end_with_parent(ignore=(signal.SIGINT, signal.SIGTERM))
 
 
 def prefetch_to_device(batches: Iterator[Any], put: Callable[[Any], Any], *, depth: int = 2) -> Iterator[Any]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.cli import UserError
 from lgdea_jax.data import leakage, source
+from lgdea_jax.errors import UserError
 
 STREAMS = ("pairs", "images", "reports")
 

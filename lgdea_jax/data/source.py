@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.cli import UserError, choose
 from lgdea_jax.data.codec import ImageFields, decode_image_fields, decode_record
 from lgdea_jax.data.shard_file import RowFile, ShardFile, StoredImage, without_image
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.records import (
     LABEL_SETS_OF_RECORDS,
     MODALITIES,

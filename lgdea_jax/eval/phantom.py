@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lgdea_jax import cli
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.eval.harness import runner
 from lgdea_jax.eval.harness.benchmark import Benchmark
 from lgdea_jax.eval.harness.output import command_line, make_folder
@@ -38,7 +38,7 @@ def make_world(args: Any) -> Path:
     """Builds the split's world in OUT at the size that the checkpoint takes, unless it is there."""
     from data_prep import build
 
-    cli.choose("split", args.split, SPLITS)
+    choose("split", args.split, SPLITS)
     if args.studies < 1:
         raise UserError("--studies must be at least 1")
     size = min(max(checkpoint_image_size(args.checkpoint, args.step), 64), 512)

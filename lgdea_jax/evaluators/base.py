@@ -26,8 +26,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from lgdea_jax.cli import UserError, choose
 from lgdea_jax.data.source import label_columns
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.evaluators.volumes import VolumeGeometry, Volumes
 from lgdea_jax.io import decode_image
 from lgdea_jax.io.encoded_volume import volume_shape

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from lgdea_jax.cli import UserError, choose
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict
 from lgdea_jax.evaluators.retrieval import MODES, RetrievalSamples, class_precision
 from lgdea_jax.evaluators.zero_shot import Prompts

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lgdea_jax.cli import choose
+from lgdea_jax.errors import choose
 from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict, Progress, Samples, silent
 from lgdea_jax.findings import prompts
 from lgdea_jax.metrics import grounding

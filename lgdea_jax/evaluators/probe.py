@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.evaluators import classified
 from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict, Progress, silent, subject_key
 from lgdea_jax.evaluators.classified import ClassifierSamples

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lgdea_jax.cli import choose
+from lgdea_jax.errors import choose
 from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict, Samples, weighted_mean
 from lgdea_jax.findings.vocabulary import NO_FINDING
 from lgdea_jax.metrics import recall, retrieval

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lgdea_jax.cli import UserError, choose
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict, Samples
 from lgdea_jax.evaluators.grounding import Grounding, GroundingSamples
 from lgdea_jax.evaluators.operating_point import OperatingPointSamples
@@ -16,6 +16,7 @@ from lgdea_jax.evaluators.probe import ProbeSamples
 from lgdea_jax.evaluators.retrieval import Retrieval, RetrievalSamples
 from lgdea_jax.evaluators.zero_shot import ZeroShot, ZeroShotSamples
 from lgdea_jax.findings.prompts import BARE
+from lgdea_jax.runtime.files import write_atomically
 
 TASKS = ("zero_shot", "retrieval", "grounding")
 MODES = ("clean", "official")
@@ -80,10 +81,7 @@ def save_samples(path: Path, samples: Mapping[str, Sequence[Samples]]) -> None:
     for mode, items in samples.items():
         for item in items:
             entries |= item.dump(f"{mode}/")
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, **entries)
-    temporary.replace(path)
+    write_atomically(path, lambda file: np.savez_compressed(file, **entries))
 
 
 def load_samples(path: Path, mode: str = "clean") -> dict[str, Samples]:

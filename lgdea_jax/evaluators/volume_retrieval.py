@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.cli import choose
+from lgdea_jax.errors import choose
 from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict
 from lgdea_jax.evaluators.retrieval import MODES, RetrievalSamples, same_text
 from lgdea_jax.findings.vocabulary import NO_FINDING

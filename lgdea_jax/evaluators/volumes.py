@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.preprocess.volume import VolumeMap, VolumeView
 from lgdea_jax.records import Record
 

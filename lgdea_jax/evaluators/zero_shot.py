@@ -26,7 +26,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lgdea_jax.cli import choose
+from lgdea_jax.errors import choose
 from lgdea_jax.evaluators import classified
 from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict
 from lgdea_jax.evaluators.classified import ClassifierSamples

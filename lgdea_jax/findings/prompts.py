@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.findings.vocabulary import LABELLED, NO_FINDING
 
 STYLES = ("cxr", "ct")

@@ -22,7 +22,7 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from lgdea_jax.cli import UserError, nearest
+from lgdea_jax.errors import UserError, nearest
 
 
 @dataclasses.dataclass(frozen=True)

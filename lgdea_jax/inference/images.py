@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.io import ImageInfo, UnreadableImage, read_image_file
 from lgdea_jax.preprocess import image_statistics
 from lgdea_jax.preprocess.image import fit_shape, letterbox, resize, to_grey8

@@ -18,7 +18,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from lgdea_jax import experiment
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.findings import prompts
 from lgdea_jax.preprocess.image_spec import Frame, frame_of, input_dtype, input_shape
 from lgdea_jax.preprocess.text import TextTokenizer

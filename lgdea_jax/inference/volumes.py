@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.evaluators.volumes import VolumeGeometry
 from lgdea_jax.findings.vocabulary import LABELLED
 from lgdea_jax.inference.images import Rejected

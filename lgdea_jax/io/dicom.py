@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.cli import UserError, require
+from lgdea_jax.errors import UserError, require
 from lgdea_jax.io.codestream import MAX_TILES, read_codestream
 from lgdea_jax.io.image_info import MAX_PIXELS, ImageInfo, UnreadableImage
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.cli import UserError, require
+from lgdea_jax.errors import UserError, require
 from lgdea_jax.io.dicom import parse_age
 from lgdea_jax.io.image_info import UnreadableImage
 

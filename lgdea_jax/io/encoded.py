@@ -12,7 +12,7 @@ import struct
 
 import numpy as np
 
-from lgdea_jax.cli import choose
+from lgdea_jax.errors import choose
 from lgdea_jax.io.stored import Stored
 
 ENCODINGS = ("png", "jpeg", "raw")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.cli import require
+from lgdea_jax.errors import require
 from lgdea_jax.io.stored import Stored
 
 FORMAT = "blosc2"

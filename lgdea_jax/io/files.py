@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lgdea_jax.cli import require
+from lgdea_jax.errors import require
 from lgdea_jax.io.codestream import Codestream, read_codestream
 from lgdea_jax.io.dicom import read_dicom
 from lgdea_jax.io.image_info import MAX_PIXELS, ImageInfo, UnreadableImage

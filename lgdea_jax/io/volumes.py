@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lgdea_jax.cli import UserError, require
+from lgdea_jax.errors import UserError, require
 from lgdea_jax.io.image_info import UnreadableImage
 
 MAX_VOXELS = 1 << 29  # A gigabyte of int16: more than any chest CT has.

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from lgdea_jax.models.prototypes import as_float
+from lgdea_jax.arrays import as_float
 
 # The score of what does not exist: finite, so that sums over nothing but such scores are finite too.
 _ABSENT = -1e30

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lgdea_jax.models.prototypes import as_float
+from lgdea_jax.arrays import as_float
 from lgdea_jax.records import MISSING, POSITIVE, UNCERTAIN
 
 

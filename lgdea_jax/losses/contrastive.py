@@ -10,7 +10,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lgdea_jax.models.prototypes import as_float, normalize
+from lgdea_jax.arrays import as_float, masked_mean, normalize
 
 __all__ = ["normalize", "phrase_image", "scored_contrastive", "sigmoid_contrastive", "soft_contrastive",
            "softmax_contrastive"]
@@ -23,11 +23,6 @@ def _scores(image: jax.Array, text: jax.Array, scale: jax.Array | float) -> jax.
 
 def _valid(mask: jax.Array | None, rows: int) -> jax.Array:
     return jnp.ones(rows, bool) if mask is None else mask != 0
-
-
-def masked_mean(values: jax.Array, valid: jax.Array) -> jax.Array:
-    """Mean of `values` where `valid` holds; 0 where it holds nowhere. Invalid values may be anything finite or not."""
-    return jnp.sum(jnp.where(valid, values, 0.0)) / jnp.maximum(jnp.sum(valid), 1)
 
 
 def _log_softmax(scores: jax.Array, columns: jax.Array) -> jax.Array:

@@ -12,8 +12,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from lgdea_jax.losses.contrastive import masked_mean
-from lgdea_jax.models.prototypes import as_float, assign, effective_number, entropy, pool_patches, similarities
+from lgdea_jax.arrays import as_float, masked_mean
+from lgdea_jax.models.prototypes import assign, effective_number, entropy, pool_patches, similarities
 
 __all__ = ["align_to_prior", "assign", "diagnostics", "distribution_overlap", "finding_overlap", "image_evidence",
            "pair_loss", "reconstruction_loss", "report_evidence", "rescale_to_prior", "sharpen", "similarities",

@@ -11,7 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from lgdea_jax.models.prototypes import as_float
+from lgdea_jax.arrays import as_float
 
 # Patients are not centred to the pixel, and lobes have no straight borders: a patch counts in full up to MARGIN outside
 # of its region, in shares of the image's side, and over RAMP more it ceases to count.

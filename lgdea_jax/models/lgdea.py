@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lgdea_jax.arrays import normalize
 from lgdea_jax.models import layers
 from lgdea_jax.models.lesion_queries import LesionQueries
-from lgdea_jax.models.prototypes import Prototypes, normalize
+from lgdea_jax.models.prototypes import Prototypes
 
 
 class TwoTowers(nnx.Module):

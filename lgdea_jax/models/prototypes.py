@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lgdea_jax.arrays import as_float
+
 
 class Prototypes(nnx.Module):
     """K prototype vectors of width D: `mu` [K, D], float32."""
@@ -24,17 +26,6 @@ class Prototypes(nnx.Module):
     def __call__(self, z: jax.Array, temperature: jax.Array | float) -> jax.Array:
         """`assign(z, mu, temperature)`."""
         return assign(z, self.mu[...], temperature)
-
-
-def as_float(x: jax.Array) -> jax.Array:
-    """`x` as float32, or as float64 where it is that already (gradient checks)."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def normalize(x: jax.Array, eps: float = 1e-6) -> jax.Array:
-    """`x / |x|` over the last axis in float32; zero vectors stay zero, with finite gradients."""
-    x = as_float(x)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), eps**2))
 
 
 def similarities(z: jax.Array, mu: jax.Array, temperature: jax.Array | float) -> jax.Array:

@@ -9,7 +9,7 @@ import grain
 import numpy as np
 from PIL import Image
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.io.encoded_volume import volume_shape
 from lgdea_jax.io.stored import Stored
 from lgdea_jax.preprocess.volume import VolumeView

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 

@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from lgdea_jax.cli import UserError, choose
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.io.encoded_volume import decode_volume, volume_shape
 from lgdea_jax.io.stored import Stored
 from lgdea_jax.records import Box

@@ -23,25 +23,15 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.arrays import flatten, unflatten
+from lgdea_jax.errors import UserError
 from lgdea_jax.runtime import packing
-from lgdea_jax.runtime.sharding import path_string
+from lgdea_jax.runtime.files import write_text_atomically
 
 SPEC_VERSION = 3
 READABLE_VERSIONS = (1, 2, 3)
 BEST = "best.json"
 OVERHEAD = 2**20  # Bytes of a checkpoint's own files (manifests, metadata, spec) beside the arrays.
-
-
-def flatten(tree: Any) -> dict[str, Any]:
-    """{path: leaf}: names that do not depend on container classes, so that a mismatch can be named."""
-    return {path_string(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def unflatten(target: Any, flat: Mapping[str, Any]) -> Any:
-    """The tree of `target`'s structure with the leaves of `flat`."""
-    paths = [path_string(path) for path, _ in jax.tree_util.tree_leaves_with_path(target)]
-    return jax.tree.unflatten(jax.tree.structure(target), [flat[path] for path in paths])
 
 
 class Checkpoints:
@@ -147,10 +137,7 @@ class Checkpoints:
             return
         self._best = {"step": step, "metric": metric, "score": float(value)}
         if jax.process_index() == 0:
-            path = self.directory / BEST
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(self._best), encoding="utf-8")
-            temporary.replace(path)
+            write_text_atomically(self.directory / BEST, json.dumps(self._best))
 
     def _drop_old(self) -> None:
         for step in self.steps()[: -self._keep]:

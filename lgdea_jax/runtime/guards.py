@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from lgdea_jax import cli
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 
 
 class StopSignals:

@@ -18,7 +18,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from lgdea_jax.cli import UserError, choose
+from lgdea_jax.arrays import path_string
+from lgdea_jax.errors import UserError, choose
 
 BATCH_AXES = ("data", "fsdp")
 
@@ -115,12 +116,6 @@ def make_mesh(*, data: int, fsdp: int, devices: Sequence[jax.Device] | None = No
     if math.prod(sizes) != len(devices):
         raise UserError(f"mesh.data={data} x mesh.fsdp={fsdp} does not cover {len(devices)} devices")
     return jax.make_mesh(tuple(sizes), BATCH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
-
-
-def path_string(path: Sequence[Any]) -> str:
-    """`image_tower/blocks/0/kernel` for a key path of `jax.tree_util`."""
-    names = (getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))) for key in path)
-    return "/".join(str(name) for name in names)
 
 
 def partition_spec(path: str, shape: Sequence[int], fsdp: int, rules: Sequence[tuple[str, str]]) -> PartitionSpec:

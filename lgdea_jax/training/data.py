@@ -12,18 +12,18 @@ from typing import Any
 import jax
 
 from lgdea_jax import cli, experiment
-from lgdea_jax.cli import UserError
 from lgdea_jax.data import pipeline, source
 from lgdea_jax.data import plan as data_plan
 from lgdea_jax.data.plan import STREAMS
 from lgdea_jax.data.source import DatasetMetadata, label_columns
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.preprocess.augment import Augment, VolumeAugment
 from lgdea_jax.preprocess.image import RECORD_TRANSFORM
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.preprocess.volume import VolumeView
 from lgdea_jax.records import MODALITIES
 from lgdea_jax.runtime import sharding
-from lgdea_jax.runtime.log import Progress
+from lgdea_jax.runtime.progress import Progress
 
 log = logging.getLogger("lgdea_jax")
 
@@ -123,7 +123,7 @@ def volume_view(config: Any) -> VolumeView | None:
     Raises:
       UserError: unknown modality or geometry, or keys that do not fit together.
     """
-    if cli.choose("image.modality", config.image.modality, MODALITIES) == "xray":
+    if choose("image.modality", config.image.modality, MODALITIES) == "xray":
         if config.volume.geometry:
             raise UserError("volume.geometry is for image.modality=ct")
         return None

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from lgdea_jax.cli import nearest
 from lgdea_jax.data import source
+from lgdea_jax.errors import nearest
 from lgdea_jax.evaluators.base import EvalData
 from lgdea_jax.evaluators.tasks import evaluate
 from lgdea_jax.inference.predictor import Predictor

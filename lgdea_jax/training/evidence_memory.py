@@ -28,7 +28,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lgdea_jax import relations
-from lgdea_jax.cli import UserError, choose
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.losses import evidence
 from lgdea_jax.runtime import sharding
 from lgdea_jax.training import step as train_step

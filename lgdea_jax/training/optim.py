@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lgdea_jax.cli import UserError, choose
-from lgdea_jax.runtime.sharding import path_string
+from lgdea_jax.arrays import path_string
+from lgdea_jax.errors import UserError, choose
 
 # Biases, norms, embeddings of position, temperatures and prototypes are not decayed: decay on them only fights the loss
 # that sets their scale (the prototypes have their own term in L_rec).

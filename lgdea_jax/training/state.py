@@ -16,13 +16,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from lgdea_jax import cli, experiment
-from lgdea_jax.cli import UserError
+from lgdea_jax.arrays import flatten, unflatten
+from lgdea_jax.errors import UserError
 from lgdea_jax.findings.vocabulary import FINDINGS
 from lgdea_jax.preprocess import image_statistics
 from lgdea_jax.preprocess.image_spec import frame_of, transform_name
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.runtime import sharding
-from lgdea_jax.runtime.checkpoint import Checkpoints, check_names, flatten, unflatten
+from lgdea_jax.runtime.checkpoint import Checkpoints, check_names
 from lgdea_jax.training import optim
 from lgdea_jax.training import step as train_step
 from lgdea_jax.training.data import Data

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from lgdea_jax.runtime.sharding import path_string
+from lgdea_jax.arrays import path_string
 from lgdea_jax.training import optim
 
 State = dict[str, Any]

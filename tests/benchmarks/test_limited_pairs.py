@@ -17,6 +17,7 @@ from benchmarks.experiments import limited_pairs as lp
 from benchmarks.experiments import report
 from benchmarks.experiments.report import METRICS, Question, StudyCell
 from lgdea_jax import cli
+from lgdea_jax.errors import UserError
 from tests.benchmarks.rows import make_row
 
 ROOT = Path(__file__).parents[2]
@@ -130,7 +131,7 @@ def test_an_arm_is_its_method_with_its_settings(name, method):
     (["--plan", "--only-table"], "not allowed with"),
 ])
 def test_refusals(flags, message, tmp_path):
-    with pytest.raises(cli.UserError, match=re.escape(message)) as error:
+    with pytest.raises(UserError, match=re.escape(message)) as error:
         lp.main([f"--out={tmp_path}", f"--data={tmp_path / 'none'}", *flags])
     assert "\n" not in str(error.value)
 
@@ -253,14 +254,14 @@ def test_rows_of_other_subjects_are_refused(tmp_path):
     runs = runs_of("--cells=clip@0.01", "--seeds=2")
     cells = [StudyCell("clip", 0.01, 1, (), "h", 2, tuple(make_row(run, "0" * 8, 0.5, subjects=f"s{run.seed}")
                                                          for run in runs))]
-    with pytest.raises(cli.UserError, match="different subjects"):
+    with pytest.raises(UserError, match="different subjects"):
         report.write(cells, [], tmp_path, command="c")
 
 
 def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(cli.UserError, match=re.escape("pip install 'lgdea-jax[colab]'")):
+    with pytest.raises(UserError, match=re.escape("pip install 'lgdea-jax[colab]'")):
         lp.main([f"--out={tmp_path}", f"--data={tmp_path / 'none'}", "--only-table"])
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lgdea_jax import cli
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError, choose, require
 
 # Runs another module on behalf of a study: no command for people.
 INTERNAL = {"benchmarks.experiments.runs"}
@@ -66,7 +65,7 @@ def test_a_missing_extra_names_its_pip_line(module, extra, monkeypatch):
 
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(UserError, match=re.escape(f"pip install 'lgdea-jax[{extra}]'")):
-        cli.require(module, extra, "this")
+        require(module, extra, "this")
 
 
 def test_a_dicom_without_its_extra_is_a_line(tmp_path, monkeypatch):
@@ -91,6 +90,6 @@ def test_unknown_names_suggest_the_nearest():
     from lgdea_jax.findings.vocabulary import canonical
 
     with pytest.raises(UserError, match="did you mean 'lgdea_pairs'"):
-        cli.choose("method", "lgdea_pair", ["clip", "lgdea", "lgdea_pairs"])
+        choose("method", "lgdea_pair", ["clip", "lgdea", "lgdea_pairs"])
     with pytest.raises(UserError, match="did you mean 'Pleural Effusion'"):
         canonical("Pleural Efusion")

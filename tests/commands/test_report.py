@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from lgdea_jax import cli, report
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.evaluators import tasks
 from lgdea_jax.evaluators.zero_shot import ZeroShotSamples
 from lgdea_jax.inference import overlay

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from data_prep.build import build
 from lgdea_jax import cli, records
-from lgdea_jax.cli import UserError
 from lgdea_jax.data import pipeline, plan
 from lgdea_jax.data import source as record_source
 from lgdea_jax.data.pipeline import Items, TextView, encode_text, iterate, make_batches, prefetch_to_device
+from lgdea_jax.errors import UserError
 from lgdea_jax.io import decode_image
 from lgdea_jax.preprocess import regions as places
 from lgdea_jax.preprocess.augment import Augment

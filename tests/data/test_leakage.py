@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lgdea_jax.cli import UserError
 from lgdea_jax.data import leakage, source
 from lgdea_jax.data.leakage import allowed_rows, near_duplicates, same_picture
+from lgdea_jax.errors import UserError
 from lgdea_jax.io import decode_image
 from lgdea_jax.preprocess.image import difference_hash, resize
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from data_prep.build import build
 from lgdea_jax import cli
-from lgdea_jax.cli import UserError
 from lgdea_jax.data import source as record_source
 from lgdea_jax.data.codec import encode_record
 from lgdea_jax.data.shard_file import ShardFile, StoredImage, find_places, row_type, summary, without_image
 from lgdea_jax.data.source import RecordSource, open_records
+from lgdea_jax.errors import UserError
 from lgdea_jax.io import decode_volume, encode_volume
 from lgdea_jax.io.encoded_volume import volume_shape
 from lgdea_jax.records import hash64

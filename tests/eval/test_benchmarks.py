@@ -7,8 +7,8 @@ import re
 import pytest
 
 from lgdea_jax import cli, report
-from lgdea_jax.cli import UserError
 from lgdea_jax.data.source import open_records
+from lgdea_jax.errors import UserError
 from lgdea_jax.evaluators import tasks
 from tests.eval import stand_ins
 

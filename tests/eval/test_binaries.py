@@ -13,8 +13,8 @@ from PIL import Image
 
 from data_prep import build
 from lgdea_jax import cli
-from lgdea_jax.cli import UserError
 from lgdea_jax.data.source import open_records
+from lgdea_jax.errors import UserError
 from lgdea_jax.eval import phantom, records
 from lgdea_jax.eval.harness import pictures, runner
 from lgdea_jax.evaluators import tasks

@@ -9,7 +9,7 @@ import pytest
 
 from data_prep import build
 from lgdea_jax import cli, report
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.eval import ct_rate, rad_chestct
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.inference import predictor

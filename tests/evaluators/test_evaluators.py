@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.evaluators import tasks
 from lgdea_jax.evaluators.base import Encoder, EvalData, subject_key
 from lgdea_jax.evaluators.grounding import Grounding, grounding_samples

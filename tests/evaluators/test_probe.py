@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.evaluators import tasks
 from lgdea_jax.evaluators.base import Encoder, EvalData, subject_key
 from lgdea_jax.evaluators.probe import Features, Probe, fit, read_features, share_rows

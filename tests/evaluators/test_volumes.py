@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, precision_score
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.eval import ct_rate, rad_chestct
 from lgdea_jax.eval.harness import benchmark, pictures
 from lgdea_jax.evaluators.base import Encoder, EvalData

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.findings.label_sets import LABEL_SETS, labels_from_evidence
 from lgdea_jax.findings.prompts import STYLES, negative_prompts, positive_prompts
 from lgdea_jax.findings.vocabulary import BY_NAME, FINDINGS, LABEL_ONLY, LABELLED, canonical, find, find_label

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.inference.images import Picture, ReadAhead, Reader, Rejected, find_images
 from lgdea_jax.preprocess import image_statistics
 from tests.io import dicom

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lgdea_jax import cli, experiment
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.evaluators.base import Encoder, EvalData
 from lgdea_jax.evaluators.grounding import grounding_samples, sample_heatmap
 from lgdea_jax.inference.predictor import Predictor, load_predictor

@@ -10,8 +10,8 @@ from PIL import Image
 
 from data_prep.build import build
 from lgdea_jax import cli, experiment, predict
-from lgdea_jax.cli import UserError
 from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.errors import UserError
 from lgdea_jax.evaluators import tasks
 from lgdea_jax.evaluators.base import EvalData
 from lgdea_jax.evaluators.volumes import VolumeGeometry

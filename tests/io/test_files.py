@@ -126,7 +126,7 @@ def test_dicom_palette(tmp_path):
 def test_dicom_without_the_extra_names_it(tmp_path, monkeypatch):
     import sys
 
-    from lgdea_jax.cli import UserError
+    from lgdea_jax.errors import UserError
 
     path = write_dicom(tmp_path / "a", RAMP.astype(np.uint16))
     monkeypatch.setitem(sys.modules, "pydicom", None)

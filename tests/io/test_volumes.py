@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.io import UnreadableImage, decode_volume, encode_volume, read_volume
 from lgdea_jax.io.volumes import VolumeHeader, centroid_mm, direction_letters
 from tests.fixtures.ct import write_nifti

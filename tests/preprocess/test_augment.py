@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lgdea_jax import cli
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.preprocess.augment import Augment
 
 PLAIN = {"crop": (1.0, 1.0), "aspect": 1.0, "rotate": 0.0, "gamma": 0.0, "contrast": 0.0, "brightness": 0.0,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.preprocess.evidence_text import canonical_phrase, usable_evidence
 from lgdea_jax.preprocess.text import SPECIAL_TOKENS, TextTokenizer, train_tokenizer
 from lgdea_jax.records import CERTAINTIES, LATERALITIES, TEMPORALITIES, Evidence

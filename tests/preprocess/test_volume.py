@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.io import encode_volume
 from lgdea_jax.preprocess.augment import VolumeAugment
 from lgdea_jax.preprocess.volume import (

@@ -10,9 +10,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.arrays import flatten, unflatten
+from lgdea_jax.errors import UserError
 from lgdea_jax.runtime import checkpoint
-from lgdea_jax.runtime.checkpoint import Checkpoints, check_names, disk_is_full, flatten, unflatten
+from lgdea_jax.runtime.checkpoint import Checkpoints, check_names, disk_is_full
 
 SPEC = {"config": {"a": 1}, "transform": "t"}
 

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from lgdea_jax import cli, experiment
+from lgdea_jax.arrays import flatten
 from lgdea_jax.runtime import sharding
-from lgdea_jax.runtime.checkpoint import flatten
 from lgdea_jax.training.data import device_batches, prepare_data
 from lgdea_jax.training.state import compile_step, prepare_parts
 

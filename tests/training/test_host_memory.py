@@ -11,7 +11,7 @@ from lgdea_jax.runtime import host_memory
 
 CHILD = """
 import json, resource, sys
-from lgdea_jax import host_memory
+from lgdea_jax.runtime import host_memory
 kept = host_memory.keep_freed_memory() if sys.argv[1] == "keep" else False
 import jax, jax.numpy as jnp
 

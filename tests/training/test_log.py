@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from lgdea_jax import cli
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.runtime import guards
 from lgdea_jax.runtime import log as train_log
 from lgdea_jax.runtime.guards import StopSignals, Watchdog, check_collapse, mean_metrics
-from lgdea_jax.runtime.log import Clock, Progress, TrainLog, clock_text, read_rows, utilisation
+from lgdea_jax.runtime.log import Clock, TrainLog, read_rows, utilisation
+from lgdea_jax.runtime.progress import Progress, clock_text
 from tests.training import runs
 
 

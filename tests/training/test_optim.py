@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lgdea_jax import cli, experiment
-from lgdea_jax.cli import UserError
-from lgdea_jax.runtime.checkpoint import flatten
+from lgdea_jax.arrays import flatten
+from lgdea_jax.errors import UserError
 from lgdea_jax.training import optim
 
 

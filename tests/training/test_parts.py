@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from lgdea_jax import cli, experiment
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.training import dry_run, optim
 from lgdea_jax.training import state as train_state
 from lgdea_jax.training import step as train_step

@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from lgdea_jax import cli, export
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.inference.predictor import restore
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.training.state import check_resume

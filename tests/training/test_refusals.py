@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from lgdea_jax import cli, train
-from lgdea_jax.cli import UserError
 from lgdea_jax.data import source
+from lgdea_jax.errors import UserError
 from lgdea_jax.preprocess.text import train_tokenizer
 from lgdea_jax.training import data as train_data
 from tests.training import runs

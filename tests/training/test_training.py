@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lgdea_jax import cli, train
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.inference.predictor import load_predictor
 from tests.training import runs
 

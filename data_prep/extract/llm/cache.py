@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO
 
 from data_prep.extract.llm.tasks import Task
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 
 VERSION = 1
 VALID, INVALID, FAILED = "valid", "invalid", "failed"

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 
 # Addresses that do not leave the house: this host, RFC 1918, and unique local IPv6. Not link-local (clouds put
 # services there), not the shared space of carriers.

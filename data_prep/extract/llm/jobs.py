@@ -16,7 +16,7 @@ from data_prep.extract.llm.repair import ReplyError
 from data_prep.extract.llm.settings import Settings
 from data_prep.extract.llm.tasks import EVIDENCE, Answer, Task, load_task
 from data_prep.extract.schema import Extraction
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 
 
 class Quarantined(Exception):

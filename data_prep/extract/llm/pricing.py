@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 
 # Tokenisers differ by model. Against OpenAI's cl100k_base, over 1,500 Open-I reports: the sum is 0.4% too low, single
 # reports are within 14% (95% of them), the prompts 11 to 26% too high. Vendors' newer tokenisers were not measured.

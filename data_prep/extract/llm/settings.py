@@ -8,7 +8,7 @@ from typing import Any
 
 from data_prep.extract.llm import data_use
 from data_prep.extract.llm.clients.client import BACKENDS, STRUCTURED, Endpoint
-from lgdea_jax.cli import UserError, choose, nearest
+from lgdea_jax.errors import UserError, choose, nearest
 
 
 @dataclasses.dataclass(frozen=True)

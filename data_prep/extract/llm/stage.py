@@ -23,7 +23,7 @@ from data_prep.extract.llm.runners.online import Summary, extract, show
 from data_prep.extract.llm.settings import Settings
 from data_prep.extract.llm.survey import Survey, survey
 from data_prep.study import Reject
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 
 # Settings that decide about the answers, or that must be on record: the others may change when a build goes on.
 RECORDED = ("model", "temperature", "structured", "attest_data_use")

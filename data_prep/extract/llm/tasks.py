@@ -21,7 +21,7 @@ from data_prep.extract.llm.repair import load_object
 from data_prep.extract.llm.replies import FINDING_NAMES, EvidenceReply, json_schema, read_evidence
 from data_prep.extract.llm.verify import Statement, verify
 from data_prep.extract.schema import Extraction
-from lgdea_jax.cli import choose
+from lgdea_jax.errors import choose
 from lgdea_jax.findings.label_sets import LABEL_SETS
 
 EVIDENCE = "evidence"

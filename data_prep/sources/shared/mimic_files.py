@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from lgdea_jax.cli import UserError, choose
+from lgdea_jax.errors import UserError, choose
 
 SUFFIXES = {"jpg": ".jpg", "dicom": ".dcm"}
 _TRIED = 200  # Images to look for before saying that there are none: a partial download lacks some.

@@ -11,7 +11,7 @@ import numpy as np
 
 from data_prep.sources.shared.tables import Packed, Row
 from data_prep.study import SPLITS, Rejection, Study
-from lgdea_jax.cli import UserError, choose
+from lgdea_jax.errors import UserError, choose
 
 FRONTAL = frozenset({"PA", "AP", "FRONTAL", "AP SUPINE", "AP_HORIZONTAL"})
 VIEWS = ("all", "frontal")

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lgdea_jax.cli import UserError, choose
+from lgdea_jax.errors import UserError, choose
 
 SUMS_FILE = "SHA256SUMS.txt"
 CHECKS = ("tables", "all", "none")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.sources.shared.table_rows import hash64, table_rows
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.records import Box
 
 COLUMNS = ("study_id", "image_id", "finding", "phrase", "x", "y", "w", "h")

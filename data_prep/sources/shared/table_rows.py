@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from data_prep.study import SEXES
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, TERMS, UNCERTAIN
 
 REQUIRED = ("study_id", "subject_id", "split")

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lgdea_jax.cli import UserError, nearest
+from lgdea_jax.errors import UserError, nearest
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN
 
 csv.field_size_limit(min(sys.maxsize, 1 << 27))  # Run-length masks and reports are longer than the default allows.

@@ -17,7 +17,7 @@ from data_prep.study import SPLITS, ImageRef, Study
 from data_prep.synthetic.ct.reports import Rates, Report, write_report
 from data_prep.synthetic.ct.world import FIELD, FINDINGS, Scene, render, sample_scene
 from data_prep.synthetic.xray.world import Dice
-from lgdea_jax.cli import UserError, nearest
+from lgdea_jax.errors import UserError, nearest
 from lgdea_jax.io.volumes import VolumeHeader
 from lgdea_jax.records import NEGATIVE, POSITIVE, Box
 

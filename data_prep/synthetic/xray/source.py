@@ -19,7 +19,7 @@ from data_prep.synthetic.xray.drawing import render
 from data_prep.synthetic.xray.findings import sample_scene
 from data_prep.synthetic.xray.reports import Report, write_report
 from data_prep.synthetic.xray.world import FINDINGS, Dice, Scene
-from lgdea_jax.cli import UserError, choose, nearest
+from lgdea_jax.errors import UserError, choose, nearest
 from lgdea_jax.records import NEGATIVE, POSITIVE, UNCERTAIN, Box
 
 NAME = "phantom"

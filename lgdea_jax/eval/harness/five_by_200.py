@@ -22,9 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax import cli
-from lgdea_jax.cli import UserError
 from lgdea_jax.data.source import DatasetMetadata
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.eval.harness import runner
 from lgdea_jax.eval.harness.benchmark import Benchmark
 from lgdea_jax.eval.harness.selection import Selection
@@ -69,7 +68,7 @@ def select(args: argparse.Namespace, source: Sequence[Record], metadata: Dataset
     out = {}
     ids: dict[str, int] = {}
     labels = np.zeros((len(source), len(PATHOLOGIES)), np.int8)
-    columns = [metadata.label_names.index(cli.choose("label of the data set", name, metadata.label_names))
+    columns = [metadata.label_names.index(choose("label of the data set", name, metadata.label_names))
                for name in PATHOLOGIES] if args.mode != "official" else []
     usable = np.zeros(len(source), bool)
     for row, record in enumerate(source):

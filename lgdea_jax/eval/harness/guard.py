@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.cli import UserError
 from lgdea_jax.data import source
 from lgdea_jax.data.plan import parse_weights
+from lgdea_jax.errors import UserError
 
 
 def check(spec: Mapping[str, Any], data_dir: Path, split: str, rows: np.ndarray, *, trained_on: Sequence[str] = (),

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness.notes import notes
 from lgdea_jax.evaluators.base import Samples
 from lgdea_jax.metrics.bootstrap import Interval
+from lgdea_jax.runtime.files import write_text_atomically
 
 RESULTS, SAMPLES, OVERLAYS = "results.json", "samples.npz", "overlays"
 
@@ -66,9 +67,7 @@ def entry(interval: Interval, size: int) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes strict JSON, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def config_hash(config: Any) -> str:

@@ -19,8 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from lgdea_jax import cli
-from lgdea_jax.cli import UserError
 from lgdea_jax.data.source import DatasetMetadata, load_metadata, open_records
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.eval.harness import examples as retrieval_examples
 from lgdea_jax.eval.harness import guard, selection, subgroups
 from lgdea_jax.eval.harness.benchmark import Benchmark, evaluator, zero_shot
@@ -139,7 +139,7 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
       UserError: no such checkpoint, data or split, unknown task, another transform than the checkpoint's, or subjects
         that it was trained on.
     """
-    chosen = [cli.choose("task", name.strip(), tasks.TASKS) for name in args.tasks.split(",") if name.strip()]
+    chosen = [choose("task", name.strip(), tasks.TASKS) for name in args.tasks.split(",") if name.strip()]
     if args.probe and benchmark.no_probe:
         raise UserError(f"--probe is refused by {benchmark.name}: {benchmark.no_probe}")
     metadata = load_metadata(data_dir)
@@ -351,7 +351,7 @@ def _probes(args: argparse.Namespace, benchmark: Benchmark, data_dir: Path, meta
                         f"{', '.join(metadata.splits)}")
     features: dict[str, probe.Features] = {}
     names = next(iter(worlds.values())).data.label_names
-    columns = np.array([metadata.label_names.index(cli.choose("label of the data set", name, metadata.label_names))
+    columns = np.array([metadata.label_names.index(choose("label of the data set", name, metadata.label_names))
                         for name in names], np.int64)
     for split in ("train", "validation"):
         if split in metadata.splits and split != args.split:

@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 from data_prep import build as build_module
 from data_prep.build import build
 from data_prep.shards import worker
-from lgdea_jax.cli import UserError
 from lgdea_jax.data.source import RecordSource, load_index, load_metadata, open_records
+from lgdea_jax.errors import UserError
 from lgdea_jax.preprocess.image import difference_hash
 from tests.data.make import assert_equal
 from tests.data_prep.build.run import assert_refused, command, environment

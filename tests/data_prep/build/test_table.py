@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 from configs.data.table import get_config
 from data_prep.build import build
 from data_prep.sources.table import open_splits
-from lgdea_jax.cli import UserError
 from lgdea_jax.data.source import load_index, load_metadata, open_records
+from lgdea_jax.errors import UserError
 from tests.data_prep.build import tables
 from tests.data_prep.build.run import assert_refused
 from tests.data_prep.build.run import build as run_build

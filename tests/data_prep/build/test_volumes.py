@@ -7,10 +7,10 @@ import pytest
 
 from data_prep.build import build
 from lgdea_jax import cli
-from lgdea_jax.cli import UserError
 from lgdea_jax.data import leakage, pipeline, source
 from lgdea_jax.data.pipeline import Items, TextView
 from lgdea_jax.data.source import label_columns, load_index, load_metadata, open_records
+from lgdea_jax.errors import UserError
 from lgdea_jax.io import decode_volume
 from lgdea_jax.preprocess.augment import VolumeAugment
 from lgdea_jax.preprocess.text import TextTokenizer

@@ -7,8 +7,8 @@ import pytest
 
 from data_prep import audit
 from data_prep.build import main as build
-from lgdea_jax.cli import UserError
 from lgdea_jax.data.source import open_records
+from lgdea_jax.errors import UserError
 from lgdea_jax.records import Evidence
 from tests.data_prep.build import tables
 from tests.data_prep.extract.llm.server import TEXT_FAULTS, Server, make_report

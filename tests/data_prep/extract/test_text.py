@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from data_prep.extract import sections
 from data_prep.extract.extractors import open_extractor
 from data_prep.extract.rules import scanner
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 
 
 def _split(report):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from data_prep import score
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 
 REPORTS = """uid,findings,impression,site
 a,Small left pleural effusion.,,x

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from data_prep import score
 from data_prep.scoring import measures
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from tests.data_prep.extract.conftest import clean_environment  # noqa: F401 (a fixture for every test here)
 from tests.data_prep.extract.llm.server import FINDINGS, Server, make_report, truth
 

@@ -7,7 +7,7 @@ import pytest
 
 from data_prep import score
 from data_prep.synthetic.xray.source import PhantomOptions, PhantomSource
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.records import NEGATIVE, POSITIVE, UNCERTAIN
 from tests.data_prep.build import openi_layout
 

@@ -11,7 +11,7 @@ from sklearn.model_selection import train_test_split
 from data_prep.build import open_sources
 from data_prep.sources.shared.official import permuted_split
 from data_prep.sources.siim_acr import box_of_runs
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from tests.data_prep.sources import releases
 from tests.fixtures import siim_acr as siim
 from tests.fixtures import world

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from data_prep.build import open_sources
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from tests.data_prep.sources import releases
 from tests.fixtures import world
 

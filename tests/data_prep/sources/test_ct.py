@@ -6,8 +6,8 @@ import pytest
 
 from data_prep.build import build, open_sources
 from data_prep.sources import rad_chestct
-from lgdea_jax.cli import UserError
 from lgdea_jax.data.source import open_records
+from lgdea_jax.errors import UserError
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.io import decode_volume
 from tests.data_prep.sources import releases

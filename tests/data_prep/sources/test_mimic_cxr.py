@@ -11,7 +11,7 @@ import pytest
 from data_prep.build import open_sources
 from data_prep.sources.shared import mimic_files
 from data_prep.sources.shared.mimic_report import read_report
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from tests.data_prep.sources import releases
 from tests.fixtures import mimic_cxr as fixture
 from tests.fixtures import world

@@ -3,7 +3,7 @@
 import pytest
 
 from data_prep.build import open_sources
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from tests.data_prep.sources import releases
 from tests.fixtures import mimic_cxr as mimic
 from tests.fixtures import ms_cxr as fixture

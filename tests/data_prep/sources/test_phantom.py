@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from data_prep.synthetic.xray.findings import sample_scene
 from data_prep.synthetic.xray.source import PhantomOptions, PhantomSource, open_source
 from data_prep.synthetic.xray.world import FINDINGS
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 
 COUNTS = {"train": 1500, "validation": 100, "test": 300}
 

@@ -10,7 +10,7 @@ from data_prep.extract.rules import extractor, keywords
 from data_prep.synthetic.ct.reports import Rates, write_report
 from data_prep.synthetic.ct.source import PhantomCtOptions, PhantomCtSource, open_source
 from data_prep.synthetic.ct.world import FIELD, FINDINGS, Dice, Lesion, Scene, render, sample_anatomy
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from lgdea_jax.findings.label_sets import LABEL_SETS, labels_from_evidence
 from lgdea_jax.io.volumes import is_hounsfield
 from lgdea_jax.records import NEGATIVE, POSITIVE, UNCERTAIN

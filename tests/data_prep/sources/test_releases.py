@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from data_prep.build import SOURCES, build, open_sources
-from lgdea_jax.cli import UserError
 from lgdea_jax.data.source import load_index, load_metadata, open_records
+from lgdea_jax.errors import UserError
 from lgdea_jax.io import decode_image, decode_volume
 from tests.data_prep.build.run import build as run_build
 from tests.data_prep.sources import releases

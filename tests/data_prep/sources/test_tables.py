@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from data_prep.sources.shared.official import check_shares, group, keep_view, share, split_by_share
 from data_prep.sources.shared.tables import Packed, Row, need_table, parse_label, parse_sex, parse_years, read_table
 from data_prep.study import Study
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 
 
 def write(path, text, **how):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from lgdea_jax.cli import UserError, choose, require
+from lgdea_jax.errors import UserError, choose, require
 
 # Transient kinds are tried again; the others concern the request or the whole run.
 RATE, SERVER, TIMEOUT = "rate limit", "server error", "timeout"

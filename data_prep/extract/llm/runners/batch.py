@@ -29,8 +29,7 @@ from data_prep.extract.llm.repair import ReplyError
 from data_prep.extract.llm.runners.batch_ledger import Batch, Ledger
 from data_prep.extract.llm.runners.online import KEPT_CHARACTERS, REASK, Progress, Summary, cost_bound, spent_on
 from data_prep.extract.llm.survey import unfinished
-from lgdea_jax import cli
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError, require
 
 # A request with everything in it may have 20 MB; the service takes a hundred batches at a time.
 _MOST_REQUESTS, _MOST_BYTES, _MOST_BATCHES = 1000, 12_000_000, 20
@@ -226,7 +225,7 @@ def extract(reports: Callable[[], Iterable[str]], job: Job, *, stream: TextIO | 
       UserError: the endpoint refuses the key or takes no batches; another process waits for them.
     """
     started = time.monotonic()
-    cli.require("google.genai", "genai", "llm.batch")
+    require("google.genai", "genai", "llm.batch")
     from data_prep.extract.llm.clients.genai_batch import GenaiBatches
 
     async def run() -> _Run:

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import itertools
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -19,7 +18,8 @@ from typing import Any
 
 from data_prep.extract.llm.cache import Cache
 from data_prep.extract.llm.jobs import Job
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
+from lgdea_jax.runtime.files import write_text_atomically
 
 SIZE = 100  # Reports: a minute or so of a worker's time, and what a lost worker may repeat.
 
@@ -31,10 +31,7 @@ def folder_of(job: Job) -> Path:
 
 def write(path: Path, value: Any) -> None:
     """JSON, readable by the user alone, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        json.dump(value, file)
-    os.replace(temporary, path)
+    write_text_atomically(path, json.dumps(value), mode=0o600)
 
 
 @contextlib.contextmanager

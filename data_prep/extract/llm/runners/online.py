@@ -22,7 +22,7 @@ from data_prep.extract.llm.limits import RateLimiter, backoff
 from data_prep.extract.llm.pricing import FREE, Price, most_tokens
 from data_prep.extract.llm.repair import MAX_CHARACTERS, ReplyError
 from data_prep.extract.llm.survey import Survey, question_tokens, survey, unfinished
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 
 _POLL = 0.2  # Seconds between looks at what another process is asking.
 KEPT_CHARACTERS = 16 * MAX_CHARACTERS  # Of a raw reply in quarantine.

@@ -19,7 +19,7 @@ from data_prep.extract.llm.runners import batch as batch_runner
 from data_prep.extract.llm.runners.batch_ledger import Ledger
 from data_prep.extract.llm.survey import survey
 from data_prep.extract.llm.tasks import load_task
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from tests.data_prep.build import run, tables
 from tests.data_prep.extract.llm.server import KEY, Server, make_report
 from tests.data_prep.extract.llm.test_runner import check_answers, make_job, misbehave, prices
@@ -86,9 +86,9 @@ def test_every_report_is_accounted_for(tmp_path):
 CHILD = """
 import sys
 from data_prep.extract import batch_runner
-from data_prep.extract.jobs import Job
-from data_prep.extract.settings import Settings
-from tests.extract.server import make_report
+from data_prep.extract.llm.jobs import Job
+from data_prep.extract.llm.settings import Settings
+from tests.data_prep.extract.llm.server import make_report
 batch_runner._MOST_REQUESTS = 10
 job = Job("genai", Settings(model="m", base_url=sys.argv[1], batch=True, batch_poll=0.05), sys.argv[2], base_wait=0.02)
 print(batch_runner.extract(lambda: (make_report(i) for i in range(40)), job).valid)

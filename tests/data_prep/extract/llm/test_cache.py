@@ -24,7 +24,7 @@ from data_prep.extract.llm.cache import (
     scope_of,
 )
 from data_prep.extract.llm.tasks import load_task
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from tests.data_prep.build.run import ROOT, environment
 
 SCOPE = b"s" * 16
@@ -83,7 +83,7 @@ def test_the_limit_holds_over_processes(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from data_prep.extract.cache import Cache, Entry, Spent, VALID
+from data_prep.extract.llm.cache import Cache, Entry, Spent, VALID
 cache = Cache(sys.argv[1])
 for i in range(3):
     assert cache.claim(bytes([i]) * 16, b"s" * 16, 0.25) == "claimed"

@@ -10,7 +10,7 @@ from data_prep.extract.llm.clients.client import ClientError, Endpoint, Request,
 from data_prep.extract.llm.clients.gemini_schema import gemini_schema, retry_delay
 from data_prep.extract.llm.replies import EvidenceReply, json_schema
 from data_prep.extract.llm.tasks import load_task
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from tests.data_prep.extract.llm.server import KEY, Server, make_report
 
 BACKENDS = ("openai", "genai", "gemini")

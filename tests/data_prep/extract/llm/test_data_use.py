@@ -14,7 +14,7 @@ from data_prep.extract.llm import data_use, pricing, stage
 from data_prep.extract.llm.data_use import check_terms, check_url, is_local, likely_identifiers
 from data_prep.extract.llm.limits import backoff
 from data_prep.extract.llm.settings import Settings
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 
 
 @pytest.mark.parametrize("url, local", [

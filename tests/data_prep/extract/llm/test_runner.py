@@ -18,7 +18,7 @@ from data_prep.extract.llm.jobs import Job, Quarantined, Replies
 from data_prep.extract.llm.runners.online import extract
 from data_prep.extract.llm.settings import Settings
 from data_prep.extract.llm.survey import survey
-from lgdea_jax.cli import UserError
+from lgdea_jax.errors import UserError
 from tests.data_prep.build.run import ROOT, environment
 from tests.data_prep.extract.llm.server import (
     FAULTS,
@@ -206,10 +206,10 @@ def test_survey_counts_and_corrects_its_estimate(tmp_path):
 
 CHILD = """
 import sys, time
-from data_prep.extract.jobs import Job
-from data_prep.extract.runner import extract
-from data_prep.extract.settings import Settings
-from tests.extract import server
+from data_prep.extract.llm.jobs import Job
+from data_prep.extract.llm.runners.online import extract
+from data_prep.extract.llm.settings import Settings
+from tests.data_prep.extract.llm import server
 backend, url, cache, n, make, timeout = sys.argv[1:]
 settings = Settings(model="m", base_url=url, concurrency=8, timeout=float(timeout))
 job = Job(backend, settings, cache, base_wait=0.02)

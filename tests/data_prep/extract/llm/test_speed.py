@@ -16,8 +16,8 @@ from data_prep.extract.llm.jobs import Job
 from data_prep.extract.llm.runners.online import extract
 from data_prep.extract.llm.settings import Settings
 from data_prep.extract.llm.tasks import load_task
-from tests.build.run import ROOT, environment
-from tests.extract.server import KEY, make_report
+from tests.data_prep.build.run import ROOT, environment
+from tests.data_prep.extract.llm.server import KEY, make_report
 
 REPORTS = [make_report(i) for i in range(600)]
 CONCURRENCY = 8
@@ -79,7 +79,8 @@ def bare_gemini(url, task):
 def test_keeps_up_with_a_bare_loop(backend, bare, tmp_path, monkeypatch):
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name)  # The bare loops would use them.
-    process = subprocess.Popen([sys.executable, "-m", "tests.extract.server"], cwd=ROOT, env=environment(), text=True,
+    process = subprocess.Popen([sys.executable, "-m", "tests.data_prep.extract.llm.server"], cwd=ROOT,
+                               env=environment(), text=True,
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
