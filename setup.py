@@ -85,7 +85,7 @@ setup(
     python_requires=">=3.11",
     packages=PACKAGES,
     package_dir={"lgdea_jax.configs": "configs"},
-    package_data={"lgdea_jax": ["findings/*.json"], "data_prep": ["extract/prompts/*", "extract/*.json"]},
+    package_data={"lgdea_jax": ["findings/*.json"], "data_prep": ["extract/llm/prompts/*", "extract/llm/*.json"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     cmdclass={"build_py": BuildPy},

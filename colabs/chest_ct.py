@@ -52,9 +52,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import display
 
+from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.inference.volumes import WINDOWS, window_of
 from lgdea_jax.io import decode_volume
-from lgdea_jax.predict_volumes import WINDOWS, window_of
-from lgdea_jax.record_source import load_metadata, open_records
 
 records = list(open_records(DATA, "test"))
 shown = max(records, key=lambda record: len({box.finding for box in record.boxes}))
@@ -80,7 +80,7 @@ assert boxes and volume.min() < -900 and volume.max() > 200  # Air and bone: Hou
 # things out and hedge. *Weak* labels are bare keywords, which take every denial ("no pleural effusion") for a finding.
 
 # %%
-from lgdea_jax.record_source import label_columns
+from lgdea_jax.data.source import label_columns
 from lgdea_jax.records import NEGATIVE, POSITIVE
 
 names = load_metadata(DATA).label_names

@@ -54,9 +54,9 @@ if not RUN:
 # ensemble of prompts, anything else as it stands. Scores order images for one prompt; they are no probabilities.
 
 # %%
+from lgdea_jax.data.source import open_records
 from lgdea_jax.io import decode_image
 from lgdea_jax.predict import load
-from lgdea_jax.record_source import open_records
 
 model = load(RUN)
 records = [record for record in open_records(DATA, "validation") if record.has_image]
@@ -72,7 +72,7 @@ assert scores.shape == (4, 3) and np.isfinite(scores).all()
 # %%
 from IPython.display import display
 
-from lgdea_jax import overlay
+from lgdea_jax.inference import overlay
 
 boxed = [number for number, record in enumerate(records) if record.boxes]
 chosen = boxed[:3]

@@ -2,8 +2,8 @@
 # # Limited pairs: the plots of the study
 #
 # How zero-shot classification, retrieval and grounding on the phantom world depend on how many studies stay paired. The
-# finished runs lie in `benchmarks/limited_pairs.jsonl`; this notebook reads them and trains nothing, so it needs a
-# checkout of the repository around it. What is not finished is said, not guessed.
+# finished runs lie in `benchmarks/experiments/limited_pairs.jsonl`; this notebook reads them and trains nothing, so it
+# needs a checkout of the repository around it. What is not finished is said, not guessed.
 
 # %%
 # Where the package is not installed (Colab), this installs it. LGDEA_PACKAGE says what from: a name on a package index,
@@ -54,11 +54,11 @@ assert rows and all(0 <= row["metrics"]["zero_shot/auroc"] <= 1 for row in rows)
 # %% [markdown]
 # ## The study's table and plots
 #
-# The same as `python -m benchmarks.limited_pairs --only-table --out=OUT`: means over seeds with intervals over seeds
-# and subjects, paired comparisons with Holm's correction, and a plot for each metric.
+# The same as `python -m benchmarks.experiments.limited_pairs --only-table --out=OUT`: means over seeds with intervals
+# over seeds and subjects, paired comparisons with Holm's correction, and a plot for each metric.
 
 # %%
-from benchmarks import limited_pairs
+from benchmarks.experiments import limited_pairs
 
 OUT = Path(WORK) / "limited_pairs"
 os.makedirs(WORK, exist_ok=True)

@@ -3,7 +3,7 @@
     python colabs/make_notebooks.py
 
 A cell starts with `# %%` (code) or `# %% [markdown]` (text, every line behind "# "). The sources are what is edited
-and reviewed; tests/test_colabs.py checks that the notebooks are made from them, and executes them.
+and reviewed; tests/docs/test_colabs.py checks that the notebooks are made from them, and executes them.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ TABLE = os.environ.get("LGDEA_TABLE", "")
 if not TABLE:
     import PIL.Image
 
-    from data_prep.sources.phantom import PhantomOptions, PhantomSource
+    from data_prep.synthetic.xray.source import PhantomOptions, PhantomSource
 
     folder = Path(WORK) / "own"
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ print("exit status", status)
 print(Path(f"{DATA}/rejected.csv").read_text(encoding="utf-8"))
 
 # %%
-from lgdea_jax.record_source import load_metadata, open_records
+from lgdea_jax.data.source import load_metadata, open_records
 
 metadata = load_metadata(DATA)
 counts = metadata.counts

@@ -22,13 +22,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep import agreement, grades
 from data_prep.extract.extractors import LANGUAGES, reads
 from data_prep.extract.schema import Extraction
+from data_prep.scoring import agreement, grades
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError, choose
+from lgdea_jax.data.source import load_metadata, open_records
 from lgdea_jax.findings.vocabulary import BY_NAME, NO_FINDING
-from lgdea_jax.record_source import load_metadata, open_records
 from lgdea_jax.records import Evidence
 
 _STYLE = """
@@ -144,7 +144,7 @@ def _reports(records: Any, limit: int) -> Iterator[Any]:
 
 
 def _item(record: Any, replies: Any) -> Item:
-    from data_prep.extract.verify import contradictions
+    from data_prep.extract.llm.verify import contradictions
 
     flags, dropped = tuple(f"contradiction {name}" for name in contradictions(record.evidence)), ()
     if replies is not None:
@@ -159,7 +159,7 @@ def _item(record: Any, replies: Any) -> Item:
 
 def _not_usable(replies: Any) -> str:
     """A note on reports that are not in the data set because the model's reply could not be used."""
-    from data_prep.extract.cache import Cache
+    from data_prep.extract.llm.cache import Cache
 
     with Cache(replies.job.cache) as cache:
         reasons = Counter(entry.reason for _, entry in cache.quarantined(replies.job.scope))

@@ -40,9 +40,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data_prep import finish
 from data_prep.extract.extractors import LLM_EXTRACTORS
-from data_prep.shards import (
+from data_prep.shards import finish
+from data_prep.shards.worker import (
     COUNTS,
     RecordMaker,
     ShardSpec,
@@ -57,14 +57,14 @@ from data_prep.shards import (
 from data_prep.study import SPLITS, Rejection
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError, choose
+from lgdea_jax.data.source import BUILD_FOLDER, METADATA_FILE, load_metadata
 from lgdea_jax.findings.vocabulary import BY_NAME
 from lgdea_jax.io import ENCODINGS
 from lgdea_jax.preprocess.volume import find_geometry
-from lgdea_jax.record_source import BUILD_FOLDER, METADATA_FILE, load_metadata
 from lgdea_jax.records import IMAGE_SCHEMA_VERSION, VOLUME_SCHEMA_VERSION
 
 SOURCES = {
-    "phantom": "data_prep.sources.phantom",
+    "phantom": "data_prep.synthetic.xray.source",
     "table": "data_prep.sources.table",
     "openi": "data_prep.sources.openi",
     "mimic_cxr": "data_prep.sources.mimic_cxr",
@@ -77,7 +77,7 @@ SOURCES = {
     "siim_acr": "data_prep.sources.siim_acr",
     "covidx": "data_prep.sources.covidx",
     "vindr_cxr": "data_prep.sources.vindr_cxr",
-    "phantom_ct": "data_prep.sources.phantom_ct",
+    "phantom_ct": "data_prep.synthetic.ct.source",
     "ct_rate": "data_prep.sources.ct_rate",
     "rad_chestct": "data_prep.sources.rad_chestct",
 }
@@ -177,7 +177,7 @@ def make_plan(config: Any, out: Path | None) -> Plan:
         "input": {split: [len(source), getattr(source, "fingerprint", "")] for split, source in sources.items()},
     }
     if job:
-        from data_prep.extract.stage import RECORDED
+        from data_prep.extract.llm.stage import RECORDED
 
         fingerprint["config"]["llm"] = {key: getattr(job.settings, key) for key in RECORDED}
     return Plan(sources, tuple(slices), spec, fingerprint)
@@ -186,7 +186,7 @@ def make_plan(config: Any, out: Path | None) -> Plan:
 def _job(config: Any, out: Path | None) -> Any:
     """The job of an extractor that asks a language model; its replies lie beside the data set."""
     cli.require("pydantic", "data", f"the extractor {config.extractor!r}")
-    from data_prep.extract.stage import make_job
+    from data_prep.extract.llm.stage import make_job
 
     if "llm" not in config:
         raise UserError(f"the extractor {config.extractor!r} needs the group config.llm (see configs/data/table.py)")
@@ -195,7 +195,7 @@ def _job(config: Any, out: Path | None) -> Any:
 
 def _ask(plan: Plan, config: Any, progress: bool, pipeline: Sequence[str] | None) -> None:
     """Asks the language model about every report that has no answer yet."""
-    from data_prep.extract.stage import SourceReports, ask
+    from data_prep.extract.llm.stage import SourceReports, ask
 
     reports = SourceReports(plan.sources)
     ask(reports, plan.spec.job, terms=lambda: reports.terms, where=f"config.{config.source}.terms", progress=progress,
@@ -204,8 +204,8 @@ def _ask(plan: Plan, config: Any, progress: bool, pipeline: Sequence[str] | None
 
 def estimate(config: Any, out: Path | None) -> None:
     """The dry run of an extractor that asks a language model: prints reports, duplicates, tokens and cost."""
-    from data_prep.extract.stage import SourceReports
-    from data_prep.extract.stage import estimate as run
+    from data_prep.extract.llm.stage import SourceReports
+    from data_prep.extract.llm.stage import estimate as run
 
     plan = make_plan(config, out)
     run(SourceReports(plan.sources), plan.spec.job)
@@ -231,7 +231,7 @@ def build(config: Any, out: str | Path | None, *, command: str = "", progress: b
     """
     started = time.monotonic()
     if pipeline is not None:
-        from data_prep import beam  # Says what to install where Beam is missing.
+        from data_prep.shards import beam  # Says what to install where Beam is missing.
     plan = make_plan(config, Path(out) if out is not None else None)
     if plan.spec.out is None:
         results = [result for _, result in _run(plan, list(plan.slices), config.workers, progress)]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError
-from lgdea_jax.record_source import DatasetMetadata, load_metadata
+from lgdea_jax.data.source import DatasetMetadata, load_metadata
 
 FILE = "DATASHEET.md"
 _COUNTS = ("rows", "read", "rejected", "studies", "images", "reports", "normal", "evidence")

@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_prep import agreement, grades, score_llm, scoring
-from data_prep.extract import negex
 from data_prep.extract.extractors import LLM_EXTRACTORS, NAMES, open_extractor
+from data_prep.extract.rules import negex
 from data_prep.extract.schema import Extraction
-from data_prep.score_inputs import Inputs, fold, from_source, from_tables, read_table
+from data_prep.scoring import agreement, grades, llm, measures
+from data_prep.scoring.inputs import Inputs, fold, from_source, from_tables, read_table
 from data_prep.study import SPLITS
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError
@@ -67,7 +67,7 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Any]:
     parser.add_argument("--columns", default="findings,impression", help="text columns of the reports")
     parser.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE",
                         help="only rows of the reference (or of the reports) with this value; may be repeated")
-    parser.add_argument("--uncertain", default="likely", choices=tuple(scoring.CALLED),
+    parser.add_argument("--uncertain", default="likely", choices=tuple(measures.CALLED),
                         help="uncertain findings count as positive where the report calls them likely (default), "
                         "always, never, or are left out")
     parser.add_argument("--mapping", help="JSON {finding: column} or CSV finding,column")
@@ -81,11 +81,11 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Any]:
     parser.add_argument("--min_positives", type=int, default=20, help="findings with fewer stay out of the macro mean")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
-    score_llm.add_flags(parser)
+    llm.add_flags(parser)
     agreement.add_flags(parser)
     args = parser.parse_args(rest)
     cli.choose("extractor", args.extractor, NAMES)
-    score_llm.check_flags(args)
+    llm.check_flags(args)
     for flag in _TABLE_FLAGS:
         if config and getattr(args, flag):
             raise UserError(f"--{flag} is about tables: leave it out, or --config")
@@ -105,19 +105,19 @@ def _extract(extract: Callable[[str], Extraction], texts: Sequence[str]) -> tupl
 
 def _findings(truth: np.ndarray, grade: np.ndarray, scores: np.ndarray | None, names: Sequence[str],
               args: argparse.Namespace) -> tuple[dict, dict]:
-    weights = scoring.resample_weights(len(truth), args.resamples, args.seed)
-    counts = scoring.histograms(truth, grade, weights)
-    samples = scoring.measures(counts, args.uncertain)
+    weights = measures.resample_weights(len(truth), args.resamples, args.seed)
+    counts = measures.histograms(truth, grade, weights)
+    samples = measures.measures(counts, args.uncertain)
     if scores is not None:
-        samples["auc"] = scoring.auc_of_scores(truth, scores, weights)
+        samples["auc"] = measures.auc_of_scores(truth, scores, weights)
     n, positives = np.isin(truth, (0, 1)).sum(0), (truth == 1).sum(0)
     table = {name: {"n": int(n[i]), "positives": int(positives[i]),
-                    **{key: scoring.estimate(samples[key][:, i]).as_json() for key in scoring.METRICS},
-                    "confusion": scoring.confusion(counts[0, i])}
+                    **{key: measures.estimate(samples[key][:, i]).as_json() for key in measures.METRICS},
+                    "confusion": measures.confusion(counts[0, i])}
              for i, name in enumerate(names)}
     chosen = positives >= args.min_positives
     macro = {"n": len(truth), "findings": int(chosen.sum()), "min_positives": args.min_positives,
-             **{key: scoring.estimate(scoring.mean_over(samples[key], chosen)).as_json() for key in scoring.METRICS}}
+             **{key: measures.estimate(measures.mean_over(samples[key], chosen)).as_json() for key in measures.METRICS}}
     return table, macro
 
 
@@ -128,9 +128,10 @@ def _negated_words(texts: Sequence[str], truth: np.ndarray, grade: np.ndarray, n
         if name in names:
             i = list(names).index(name)
             rows = [r for r, text in enumerate(texts) if truth[r, i] == 0 and word in text.lower()]
-            table[name] = scoring.share(int((grade[rows, i] != scoring.PRESENT).sum()), len(rows))
-            table[name]["not_present_nor_uncertain"] = scoring.share(
-                int((~np.isin(grade[rows, i], (scoring.PRESENT, scoring.LIKELY, scoring.POSSIBLE))).sum()), len(rows))
+            table[name] = measures.share(int((grade[rows, i] != measures.PRESENT).sum()), len(rows))
+            table[name]["not_present_nor_uncertain"] = measures.share(
+                int((~np.isin(grade[rows, i], (measures.PRESENT, measures.LIKELY,
+                                                           measures.POSSIBLE))).sum()), len(rows))
     return table
 
 
@@ -165,7 +166,7 @@ def _attributes(inputs: Inputs, extractions: Sequence[Extraction], args: argpars
             mine = by_uid.get(uid, set())
             true.append({(name, value) for name in mine for value in pairs[uid, name]})
             found.append({(name, value) for name in mine for value in _said(extraction, name, kind)})
-        result[kind] = scoring.retrieved(true, found, resamples=args.resamples, seed=args.seed)
+        result[kind] = measures.retrieved(true, found, resamples=args.resamples, seed=args.seed)
     return result
 
 
@@ -199,19 +200,20 @@ def _negated(rows: Sequence[tuple[str, str, str]], assertion: Callable[[str, str
              args: argparse.Namespace) -> dict:
     given = [assertion(sentence, concept) for sentence, concept, _ in rows]
     true = [{1} if wanted == "Negated" else set() for *_, wanted in rows]
-    table = scoring.retrieved(true, [{1} if value == "Negated" else set() for value in given], resamples=args.resamples,
+    table = measures.retrieved(true, [{1} if value == "Negated" else set() for value in given],
+                              resamples=args.resamples,
                               seed=args.seed)
     right = sum(value == wanted for value, (*_, wanted) in zip(given, rows))
-    return {"negated": table.pop("n"), **table, "accuracy": scoring.share(right, len(rows)), "n": len(rows)}
+    return {"negated": table.pop("n"), **table, "accuracy": measures.share(right, len(rows)), "n": len(rows)}
 
 
 def _print(result: Mapping, ignored: Sequence[str]) -> None:
     if ignored:
         print(f"columns that are not scored: {', '.join(ignored)}")
-    print(f"{'finding':34} {'n':>6} {'pos':>5}  " + "  ".join(f"{key:^20}" for key in scoring.METRICS))
+    print(f"{'finding':34} {'n':>6} {'pos':>5}  " + "  ".join(f"{key:^20}" for key in measures.METRICS))
     for name, row in [*result["findings"].items(), ("macro", {"positives": "", **result["macro"]})]:
         print(f"{name:34} {row['n']:>6} {row['positives']:>5}  "
-              + "  ".join(_cell(row[key]) for key in scoring.METRICS))
+              + "  ".join(_cell(row[key]) for key in measures.METRICS))
     for key in ("negated_word_specificity", "attributes"):
         for name, row in result[key].items():
             print(f"{key} {name}: " + (f"{_cell(row)} n {row['n']}" if "value" in row else "  ".join(
@@ -242,7 +244,7 @@ def main(argv: list[str]) -> int:
     names = inputs.names
     scores, cost = None, None
     if asks:
-        answers = score_llm.ask(args, inputs.texts)
+        answers = llm.ask(args, inputs.texts, inputs.terms)
         if answers is None:
             print("dry run: nothing was sent")
             return cli.OK
@@ -258,9 +260,9 @@ def main(argv: list[str]) -> int:
         name = extractor.name
         extractions, speed = _extract(extractor.extract, inputs.texts)
     if asks and args.task == "labels":
-        labels = score_llm.label_values(extractions, names, args.label_set)
+        labels = llm.label_values(extractions, names, args.label_set)
         if args.probability:
-            scores = score_llm.probabilities(extractions, names, args.label_set)
+            scores = llm.probabilities(extractions, names, args.label_set)
         grade = grades.of_labels(labels)
     else:
         grade = grades.of_extractions(extractions, names)

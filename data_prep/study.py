@@ -155,9 +155,11 @@ class Reference:
       report: whole text, sections with their headers; empty where there is none.
       labels: as `Study.labels`, but of what the report states.
       attributes: sides and places, empty where the source knows none.
+      terms: as `Study.terms`.
     """
 
     uid: str
     report: str
     labels: dict[str, int]
     attributes: tuple[Attribute, ...] = ()
+    terms: str = "unstated"

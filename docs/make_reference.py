@@ -202,11 +202,10 @@ def _data_keys() -> list[str]:
 
 
 def commands() -> list[str]:
-    """Modules that are commands, in the order of the page."""
-    names = [".".join(path.relative_to(ROOT).with_suffix("").parts)
-             for folder in ("data_prep", "lgdea_jax", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))
-             if '__name__ == "__main__"' in path.read_text(encoding="utf-8")]
-    return [name for name in names if not name.endswith("study_runs")]  # Runs other modules; not for people.
+    """Modules that are commands for people, in the order of the page: those that end with `cli.run(main)`."""
+    return [".".join(path.relative_to(ROOT).with_suffix("").parts)
+            for folder in ("data_prep", "lgdea_jax", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))
+            if "    cli.run(main)" in path.read_text(encoding="utf-8")]
 
 
 def parser_of(module: str) -> argparse.ArgumentParser:

@@ -24,7 +24,7 @@ import numpy as np
 
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError
-from lgdea_jax.eval.output import RESULTS, SAMPLES, config_hash, write_json
+from lgdea_jax.eval.harness.output import RESULTS, SAMPLES, config_hash, write_json
 from lgdea_jax.evaluators import tasks
 from lgdea_jax.metrics import classification
 from lgdea_jax.records import NEGATIVE, POSITIVE

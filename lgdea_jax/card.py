@@ -16,7 +16,7 @@ from typing import Any
 
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError
-from lgdea_jax.eval.output import config_hash
+from lgdea_jax.eval.harness.output import config_hash
 
 FILE = "MODEL_CARD.md"
 # Keys of the config that a reader of the card asks for first.
@@ -35,8 +35,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", default="", metavar="FILE", help=f"the card (default: RUN/{FILE})")
     parser.add_argument("--step", default="latest", help="latest, best or a step number (default: latest)")
     args = parser.parse_args(argv)
-    from lgdea_jax.checkpoint import Checkpoints
     from lgdea_jax.report import load_run
+    from lgdea_jax.runtime.checkpoint import Checkpoints
 
     runs = [load_run(Path(folder)) for folder in args.results]
     store = Checkpoints(args.checkpoint, writable=False)

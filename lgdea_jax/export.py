@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
                                                     "no published model has such a tower)")
     args = parser.parse_args(argv)
     # Here, not above: it imports JAX, and a wrong flag should not wait for that.
-    from lgdea_jax.predictor import restore
+    from lgdea_jax.inference.predictor import restore
 
     for line in export(restore(args.checkpoint, args.step), Path(args.out), names=args.names,
                        towers=(args.tower,) if args.tower else TOWERS):

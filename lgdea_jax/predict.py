@@ -16,7 +16,7 @@ geometry that is stored in it.
 - With --calibration=FILE (made by `python -m lgdea_jax.calibrate`) findings get probabilities as well. They hold for
   images like those of the calibration, with the same share of positives.
 - Warnings say where an image is unlike the training images (`image_statistics.py`), or a volume unlike a chest CT in
-  its Hounsfield units or its extent (`predict_volumes.py`): a net with wide meshes.
+  its Hounsfield units or its extent (`inference.volumes.py`): a net with wide meshes.
 - The heatmap of a prompt on a volume is shown over the axial slice that holds its highest value, in a lung or a
   mediastinal window as the prompt asks for (--window).
 
@@ -49,10 +49,10 @@ import numpy as np
 
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError
+from lgdea_jax.inference.images import Picture, ReadAhead, Reader, Rejected, find_images, reading_threads
+from lgdea_jax.inference.overlay import Overlay, draw
+from lgdea_jax.inference.volumes import WINDOWS, Scan, Volume, VolumeReader, find_volumes, slice_overlay, window_of
 from lgdea_jax.io.volumes import NO_HEADER, VolumeHeader
-from lgdea_jax.overlay import Overlay, draw
-from lgdea_jax.predict_inputs import Picture, ReadAhead, Reader, Rejected, find_images, reading_threads
-from lgdea_jax.predict_volumes import WINDOWS, Scan, Volume, VolumeReader, find_volumes, slice_overlay, window_of
 
 __all__ = ["Asked", "Model", "Volume", "load"]
 
@@ -281,9 +281,9 @@ def load(checkpoint: str | Path, step: str | int = "latest", *, batch_size: int 
     Raises:
       UserError: no such checkpoint, or one that does not fit this code.
     """
-    from lgdea_jax.predictor import load_predictor
-    from lgdea_jax.preprocess.frame import transform_name
+    from lgdea_jax.inference.predictor import load_predictor
     from lgdea_jax.preprocess.image import RECORD_TRANSFORM
+    from lgdea_jax.preprocess.image_spec import transform_name
 
     for noisy in ("absl", "orbax", "jax"):  # Their warnings about reading a checkpoint tell a user nothing.
         logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -352,7 +352,7 @@ def main(argv: list[str]) -> int:
     if not args.image:
         raise UserError("an IMAGE is needed: a file, a folder or a pattern (see --help)")
     from lgdea_jax import calibrate
-    from lgdea_jax.eval.output import make_folder
+    from lgdea_jax.eval.harness.output import make_folder
 
     calibration = calibrate.read(Path(args.calibration)) if args.calibration else None
     model = load(args.checkpoint, args.step, batch_size=args.batch_size)
@@ -434,8 +434,8 @@ def run(model: Model, paths: Sequence[str], writer: Writer, *, threads: int = 0,
       threads: that read files while the model works; 0: see `Model.read_ahead`.
       header: what .npz volumes do not say of themselves.
     """
-    from lgdea_jax.preprocess.frame import input_dtype
-    from lgdea_jax.train_log import Progress
+    from lgdea_jax.preprocess.image_spec import input_dtype
+    from lgdea_jax.runtime.log import Progress
 
     clock = Clock()
     progress = Progress(len(paths), "volume" if model.volumes else "image", active=True)
@@ -477,7 +477,7 @@ class Writer:
       model: for heatmaps.
       head: what predictions.json says besides.
       embeddings, heatmaps: whether to write them.
-      window: in which slices of volumes are shown: a name in `predict_volumes.WINDOWS`, or "auto" by the prompt.
+      window: in which slices of volumes are shown: a name in `inference.volumes.WINDOWS`, or "auto" by the prompt.
 
     Attributes:
       count: images with results; warned: with warnings; rejected: the others.

@@ -29,10 +29,10 @@ from PIL import Image, ImageDraw
 
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError
-from lgdea_jax.eval.output import make_folder, write_json
+from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.eval.harness.output import make_folder, write_json
 from lgdea_jax.io import decode_image
 from lgdea_jax.preprocess.image import Letterbox, letterbox
-from lgdea_jax.record_source import load_metadata, open_records
 from lgdea_jax.records import Box
 
 FILE, PATCHES = "prototypes.json", "patches"
@@ -77,8 +77,8 @@ def main(argv: list[str]) -> int:
     rows = np.arange(len(source))
     if 0 < args.records < len(rows):
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:args.records])
-    from lgdea_jax.eval.common import check_transform
-    from lgdea_jax.predictor import load_predictor
+    from lgdea_jax.eval.harness.runner import check_transform
+    from lgdea_jax.inference.predictor import load_predictor
 
     for noisy in ("absl", "orbax", "jax"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -136,7 +136,7 @@ def look(predict: Any, mu: np.ndarray, source: Sequence[Any], rows: np.ndarray, 
     Raises:
       UserError: there is no image, or no evidence.
     """
-    from lgdea_jax.train_log import Progress
+    from lgdea_jax.runtime.log import Progress
 
     progress = Progress(len(rows), "record", active=show)
     counts: dict[str, dict[str, int]] = {}

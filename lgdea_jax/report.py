@@ -20,16 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax import cli, prototypes, report_parts
+from lgdea_jax import cli, prototypes
 from lgdea_jax.cli import UserError
-from lgdea_jax.eval.notes import notes
-from lgdea_jax.eval.output import OVERLAYS, RESULTS, SAMPLES
-from lgdea_jax.eval.pictures import LIST
+from lgdea_jax.eval.harness.notes import notes
+from lgdea_jax.eval.harness.output import OVERLAYS, RESULTS, SAMPLES
+from lgdea_jax.eval.harness.pictures import LIST
 from lgdea_jax.evaluators import tasks
 from lgdea_jax.evaluators.classified import ClassifierSamples, probabilities
 from lgdea_jax.metrics import classification
-from lgdea_jax.report_html import curve, gallery_figure, listing, page, panels, table, text
-from lgdea_jax.train_log import METRICS
+from lgdea_jax.pages import parts as report_parts
+from lgdea_jax.pages.html import curve, gallery_figure, listing, page, panels, table, text
+from lgdea_jax.runtime.log import METRICS
 
 # In a checkout, or in the installed package.
 _PLACES = (Path(__file__).parents[1] / "benchmarks" / "published.csv", Path(__file__).with_name("published.csv"))

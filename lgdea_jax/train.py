@@ -19,14 +19,16 @@ from typing import Any
 
 import jax
 
-from lgdea_jax import assemble, cli, dry_run, host_memory, sharding
-from lgdea_jax.checkpoint import Checkpoints
+from lgdea_jax import cli, experiment
 from lgdea_jax.cli import UserError
-from lgdea_jax.train_data import Data, device_batches, prepare_data
-from lgdea_jax.train_eval import Evaluation
-from lgdea_jax.train_guards import StopSignals, Watchdog, check_collapse, mean_metrics
-from lgdea_jax.train_log import MEMORY, Clock, Progress, TrainLog, utilisation
-from lgdea_jax.train_state import (
+from lgdea_jax.runtime import host_memory, sharding
+from lgdea_jax.runtime.checkpoint import Checkpoints
+from lgdea_jax.runtime.guards import StopSignals, Watchdog, check_collapse, mean_metrics
+from lgdea_jax.runtime.log import MEMORY, Clock, Progress, TrainLog, utilisation
+from lgdea_jax.training import dry_run
+from lgdea_jax.training.data import Data, device_batches, prepare_data
+from lgdea_jax.training.evaluation import Evaluation
+from lgdea_jax.training.state import (
     Parts,
     check_resume,
     compile_step,
@@ -198,7 +200,7 @@ def start_state(
         if config.init_from:
             state, loaded = initialise_from(config, data, state)
             origin = f"{loaded:,} from {config.init_from}, the rest fresh"
-    log.info("parameters (%s)\n%s", origin, assemble.parameter_table(state["params"], rates=parts.rates))
+    log.info("parameters (%s)\n%s", origin, experiment.parameter_table(state["params"], rates=parts.rates))
     return state, bool(steps)
 
 

@@ -2,7 +2,7 @@
 
 import re
 
-from lgdea_jax import assemble
+from lgdea_jax import experiment
 
 TRANSFORMER = {"width": 16, "depth": 2, "heads": 2, "mlp_dim": 32}
 
@@ -32,7 +32,7 @@ def shrink(config):
     vit.variant = re.sub(r"/\d+$", "/8", vit.variant)
     vit.sizes.update(TRANSFORMER)
     resnet.variant, resnet.sizes.width = "resnet8", 8
-    paths = assemble.flatten(assemble.abstract_model(config, vocab_size=100, num_labels=2)[1])
+    paths = experiment.flatten(experiment.abstract_model(config, vocab_size=100, num_labels=2)[1])
     config.optim.rates = tuple(rule for rule in config.optim.rates
                                if any(re.search(rule.rpartition("=")[0], path) for path in paths))
     return config

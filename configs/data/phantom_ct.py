@@ -18,7 +18,7 @@ def get_config(arg=None):
         "max_findings": 4,  # Per study.
         "normal_share": 0.25,  # Studies without a finding.
         "repeat_share": 0.1,  # Subjects that have two studies.
-        # How reports differ from what was drawn (data_prep/sources/phantom_ct_reports.py).
+        # How reports differ from what was drawn (data_prep/synthetic/ct/reports.py).
         "omitted": 0.05,  # Share of findings that the report does not mention.
         "hedged": 0.12,  # Share of the mentioned ones that it hedges.
         "compared": 0.15,  # Share of the mentioned ones that it compares with an earlier examination.

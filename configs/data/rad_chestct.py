@@ -13,5 +13,5 @@ def get_config(arg=None):
         "path": "",  # The folder with the tables of labels.
         "images": "auto",  # The folder with the .npz files.
         "spacing": (0.8, 0.8, 0.8),  # mm (z, y, x).
-        "axes": "SPL",  # Where slices, rows and columns grow to.
+        "axes": "IPL",  # Where slices, rows and columns grow to: to the feet, the back and the patient's left.
     }, geometry="ct_clip")

@@ -26,9 +26,9 @@ class Extractor:
 
 
 def _rules() -> Extractor:
-    from data_prep.extract import rules
+    from data_prep.extract.rules import extractor
 
-    return Extractor(rules.NAME, rules.extract, rules.assertion)
+    return Extractor(extractor.NAME, extractor.extract, extractor.assertion)
 
 
 LOADERS: Mapping[str, Callable[[], Extractor]] = MappingProxyType({"rules": _rules})

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.sources.chestxray14 import subject_of
-from data_prep.sources.official import Studies, group, image_folder, open_folder
-from data_prep.sources.tables import Packed, Row, compare_count
+from data_prep.sources.shared.official import Studies, group, image_folder, open_folder
+from data_prep.sources.shared.tables import Packed, Row, compare_count
 from data_prep.study import ImageRef, Study
 from lgdea_jax.cli import UserError
 from lgdea_jax.findings.label_sets import LABEL_SETS

@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources.official import Studies, check_shares, group, open_folder, split_by_share
-from data_prep.sources.tables import Packed, Row, compare_count, need_table, parse_sex, parse_years, read_table
+from data_prep.sources.shared.official import Studies, check_shares, group, open_folder, split_by_share
+from data_prep.sources.shared.tables import Packed, Row, compare_count, need_table, parse_sex, parse_years, read_table
 from data_prep.study import ImageRef, Study
 from lgdea_jax.cli import UserError
 from lgdea_jax.findings.label_sets import LABEL_SETS

@@ -25,8 +25,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from data_prep.sources.official import Studies, check_shares, group, image_folder, open_folder, split_by_share
-from data_prep.sources.tables import Packed, Row, read_table
+from data_prep.sources.shared.official import Studies, check_shares, group, image_folder, open_folder, split_by_share
+from data_prep.sources.shared.tables import Packed, Row, read_table
 from data_prep.study import ImageRef, Study
 from lgdea_jax.cli import UserError
 from lgdea_jax.findings.label_sets import LABEL_SETS

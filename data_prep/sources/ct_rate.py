@@ -31,8 +31,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources.official import Studies, check_shares, group, image_folder, open_folder, split_by_share
-from data_prep.sources.tables import (
+from data_prep.sources.shared.official import Studies, check_shares, group, image_folder, open_folder, split_by_share
+from data_prep.sources.shared.tables import (
     Packed,
     Row,
     compare_count,

@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.sources import mimic_files, mimic_report, physionet
-from data_prep.sources.official import Studies, group, image_folder, keep_view, open_folder
-from data_prep.sources.tables import (
+from data_prep.sources.shared import mimic_files, mimic_report, physionet
+from data_prep.sources.shared.official import Studies, group, image_folder, keep_view, open_folder
+from data_prep.sources.shared.tables import (
     Packed,
     Row,
     compare_count,

@@ -26,9 +26,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources import mimic_files, physionet
-from data_prep.sources.official import Studies, group, image_folder, open_folder
-from data_prep.sources.tables import Packed, Row, compare_count, read_table
+from data_prep.sources.shared import mimic_files, physionet
+from data_prep.sources.shared.official import Studies, group, image_folder, open_folder
+from data_prep.sources.shared.tables import Packed, Row, compare_count, read_table
 from data_prep.study import ImageRef, Study
 from lgdea_jax.cli import UserError, choose
 from lgdea_jax.findings.label_sets import LABEL_SETS

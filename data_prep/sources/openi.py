@@ -26,8 +26,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources.official import check_shares, split_by_share
-from data_prep.sources.openi_mesh import LABEL_NAMES, attributes_from_mesh, labels_from_mesh
+from data_prep.sources.shared.official import check_shares, split_by_share
+from data_prep.sources.shared.openi_mesh import LABEL_NAMES, attributes_from_mesh, labels_from_mesh
 from data_prep.study import SPLITS, ImageRef, Reference, Reject, Study
 from lgdea_jax.cli import UserError, choose
 
@@ -148,7 +148,8 @@ class _Reader:
     def reference(self, number: str) -> Reference:
         """The report of that number and its codes; raises `Reject`."""
         row = self._read(number)
-        return Reference(number, self._report(row), labels_from_mesh(row.mesh), attributes_from_mesh(number, row.mesh))
+        return Reference(number, self._report(row), labels_from_mesh(row.mesh), attributes_from_mesh(number, row.mesh),
+                         terms="open")
 
 
 class _XmlReader(_Reader):

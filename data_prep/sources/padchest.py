@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources.official import (
+from data_prep.sources.shared.official import (
     Studies,
     check_shares,
     group,
@@ -37,7 +37,7 @@ from data_prep.sources.official import (
     open_folder,
     split_by_share,
 )
-from data_prep.sources.tables import Packed, Row, parse_sex, parse_years, read_table
+from data_prep.sources.shared.tables import Packed, Row, parse_sex, parse_years, read_table
 from data_prep.study import ImageRef, Study
 from lgdea_jax.cli import UserError
 from lgdea_jax.findings.vocabulary import NO_FINDING, find_label

@@ -9,7 +9,7 @@ columns], Hounsfield units clipped to +-1000), beside the tables or in a folder 
 An abnormality is positive where it is at any location. Names are mapped to CT-RATE's as its authors do when they
 evaluate on this data set: `calcification` is both classes of calcification, of which there is no telling apart here.
 Spacing is that of the release, 0.8 mm (`spacing`); where the arrays' axes grow to is not in the files: `axes` says it,
-by default slices from the abdomen up, rows to the back, columns to the patient's left. Look at one volume first.
+by default IPL: slices from the head to the feet, rows to the back, columns to the patient's left.
 Splits are the official ones. There are no reports, no patient ids (every volume is a patient of its own), no sex and
 age, and no frontal or lateral views: a volume has every one.
 
@@ -24,8 +24,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from data_prep.sources.official import Studies, group, image_folder, open_folder
-from data_prep.sources.tables import Packed, Row, compare_count, find_table, parse_label, read_table
+from data_prep.sources.shared.official import Studies, group, image_folder, open_folder
+from data_prep.sources.shared.tables import Packed, Row, compare_count, find_table, parse_label, read_table
 from data_prep.study import ImageRef, Study
 from lgdea_jax.cli import UserError
 from lgdea_jax.findings.label_sets import LABEL_SETS

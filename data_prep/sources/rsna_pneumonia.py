@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources.official import (
+from data_prep.sources.shared.official import (
     Studies,
     check_shares,
     group,
@@ -31,7 +31,7 @@ from data_prep.sources.official import (
     permuted_split,
     split_by_share,
 )
-from data_prep.sources.tables import Packed, Row, compare_count, find_table, need_table, read_table
+from data_prep.sources.shared.tables import Packed, Row, compare_count, find_table, need_table, read_table
 from data_prep.study import ImageRef, Study
 from lgdea_jax.cli import UserError, choose
 from lgdea_jax.findings.vocabulary import NO_FINDING

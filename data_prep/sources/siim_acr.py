@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.sources.official import (
+from data_prep.sources.shared.official import (
     Studies,
     check_shares,
     group,
@@ -34,7 +34,7 @@ from data_prep.sources.official import (
     permuted_split,
     split_by_share,
 )
-from data_prep.sources.tables import Packed, Row, need_table, read_table
+from data_prep.sources.shared.tables import Packed, Row, need_table, read_table
 from data_prep.study import ImageRef, Study
 from lgdea_jax.cli import UserError, choose
 from lgdea_jax.records import NEGATIVE, POSITIVE, Box

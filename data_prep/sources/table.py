@@ -5,7 +5,8 @@
 `studies.csv` has one row per image: `study_id, subject_id, split`; optional `image_id` (the path in `image` when it is
 empty), `view`, `image` (path relative to the table; empty: a report alone), `report` (in any row of the study; may be
 empty), `label:NAME` (1, 0, -1 for uncertain, empty for missing), `sex`, `age`, `modality`, `language`, `source`,
-`licence`, `terms`. `boxes.csv` has `study_id, image_id, finding, phrase, x, y, w, h` in pixels of the original image.
+`licence`, `terms` (the strictest of a study's rows and of the config counts). `boxes.csv` has `study_id, image_id,
+finding, phrase, x, y, w, h` in pixels of the original image.
 Text is UTF-8.
 
 With `configs/data/table_ct.py` images are volumes: NIfTI files, folders with a DICOM series, .npz files. Their boxes
@@ -26,8 +27,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from data_prep.sources.table_boxes import Boxes, read_boxes
-from data_prep.sources.table_rows import (
+from data_prep.extract.llm.data_use import strictest
+from data_prep.sources.shared.table_boxes import Boxes, read_boxes
+from data_prep.sources.shared.table_rows import (
     Columns,
     cell_fault,
     hash64,
@@ -279,4 +281,5 @@ class TableSource:
             study_id, first("subject_id"), first("split"), tuple(images), reports[0] if reports else "", labels,
             sex=parse_sex(first("sex"), ""), age=parse_age(first("age"), ""), row=number,
             rows=len(rows) + len(rejections), rejections=rejections,
-            **{key: first(key) or default for key, default in defaults.items()})
+            **{**{key: first(key) or default for key, default in defaults.items()},
+               "terms": strictest([defaults["terms"], *(columns.get(cells, "terms") for cells in rows)])})

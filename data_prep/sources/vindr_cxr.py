@@ -24,9 +24,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources import physionet
-from data_prep.sources.official import Studies, check_shares, group, image_folder, open_folder, split_by_share
-from data_prep.sources.tables import Packed, Row, compare_count, find_table, need_table, parse_label, read_table
+from data_prep.sources.shared import physionet
+from data_prep.sources.shared.official import Studies, check_shares, group, image_folder, open_folder, split_by_share
+from data_prep.sources.shared.tables import (
+    Packed,
+    Row,
+    compare_count,
+    find_table,
+    need_table,
+    parse_label,
+    read_table,
+)
 from data_prep.study import ImageRef, Study
 from lgdea_jax.cli import UserError
 from lgdea_jax.findings.label_sets import LABEL_SETS

@@ -11,8 +11,8 @@ images' reports, or over class prompts where there are none. `five_by_200.py` sa
 from __future__ import annotations
 
 from lgdea_jax import cli
-from lgdea_jax.eval import five_by_200
-from lgdea_jax.eval.benchmark import Benchmark
+from lgdea_jax.eval.harness import five_by_200
+from lgdea_jax.eval.harness.benchmark import Benchmark
 
 BENCHMARK = Benchmark(
     "chexpert_5x200", "Five-class zero-shot accuracy and precision@K on CheXpert 5x200.",

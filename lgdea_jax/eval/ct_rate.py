@@ -17,8 +17,8 @@ Only the official mode compares with published numbers. Intervals are over patie
 from __future__ import annotations
 
 from lgdea_jax import cli
-from lgdea_jax.eval import common
-from lgdea_jax.eval.benchmark import Benchmark
+from lgdea_jax.eval.harness import runner
+from lgdea_jax.eval.harness.benchmark import Benchmark
 from lgdea_jax.findings.label_sets import LABEL_SETS
 
 # As the label files spell them, in the order of LABEL_SETS["ct_rate18"].
@@ -39,7 +39,7 @@ BENCHMARK = Benchmark(
 
 def main(argv: list[str]) -> int:
     """Parses the flags and evaluates; returns the exit status."""
-    return common.run_benchmark(BENCHMARK, argv)
+    return runner.run_benchmark(BENCHMARK, argv)
 
 
 if __name__ == "__main__":

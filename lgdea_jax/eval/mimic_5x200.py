@@ -10,8 +10,8 @@ the rarest class has fewer than 200 images, as many of each class are drawn, and
 from __future__ import annotations
 
 from lgdea_jax import cli
-from lgdea_jax.eval import five_by_200
-from lgdea_jax.eval.benchmark import Benchmark
+from lgdea_jax.eval.harness import five_by_200
+from lgdea_jax.eval.harness.benchmark import Benchmark
 
 BENCHMARK = Benchmark(
     "mimic_5x200", "Five-class zero-shot accuracy and precision@K by the 5x200 rule on MIMIC-CXR.",

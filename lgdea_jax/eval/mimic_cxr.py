@@ -13,8 +13,8 @@ Read: DATA built with configs/data/mimic_cxr.py, its test split, frontal images.
 from __future__ import annotations
 
 from lgdea_jax import cli
-from lgdea_jax.eval import common
-from lgdea_jax.eval.benchmark import Benchmark
+from lgdea_jax.eval.harness import runner
+from lgdea_jax.eval.harness.benchmark import Benchmark
 
 BENCHMARK = Benchmark(
     "mimic_cxr", "Recall@K between images and reports of MIMIC-CXR, both ways.",
@@ -23,7 +23,7 @@ BENCHMARK = Benchmark(
 
 def main(argv: list[str]) -> int:
     """Parses the flags and evaluates; returns the exit status."""
-    return common.run_benchmark(BENCHMARK, argv)
+    return runner.run_benchmark(BENCHMARK, argv)
 
 
 if __name__ == "__main__":

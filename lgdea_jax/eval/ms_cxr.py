@@ -17,8 +17,8 @@ import dataclasses
 from pathlib import Path
 
 from lgdea_jax import cli
-from lgdea_jax.eval import common
-from lgdea_jax.eval.benchmark import Benchmark
+from lgdea_jax.eval.harness import runner
+from lgdea_jax.eval.harness.benchmark import Benchmark
 from lgdea_jax.preprocess.centre_crop import CROPS
 
 BENCHMARK = Benchmark(
@@ -28,12 +28,12 @@ BENCHMARK = Benchmark(
 
 def main(argv: list[str]) -> int:
     """Parses the flags and evaluates; returns the exit status."""
-    parser = common.make_parser(BENCHMARK)
+    parser = runner.make_parser(BENCHMARK)
     parser.add_argument("--crop", type=int, choices=(*CROPS, 0), default=BENCHMARK.crop,
                         help="of the official geometry: 480 (BioViL), 448 (BioViL-T), or 0 for the checkpoint's own "
                              "transform (default: 480)")
     args = parser.parse_args(argv)
-    return common.evaluate(args, argv, dataclasses.replace(BENCHMARK, crop=args.crop), Path(args.data_dir))
+    return runner.evaluate(args, argv, dataclasses.replace(BENCHMARK, crop=args.crop), Path(args.data_dir))
 
 
 if __name__ == "__main__":

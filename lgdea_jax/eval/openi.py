@@ -12,8 +12,8 @@ The gallery of recall@K has one report per study; many are the same words, so th
 from __future__ import annotations
 
 from lgdea_jax import cli
-from lgdea_jax.eval import common
-from lgdea_jax.eval.benchmark import Benchmark
+from lgdea_jax.eval.harness import runner
+from lgdea_jax.eval.harness.benchmark import Benchmark
 
 BENCHMARK = Benchmark(
     "openi", "Zero-shot classification and image-report retrieval on Open-I.",
@@ -22,7 +22,7 @@ BENCHMARK = Benchmark(
 
 def main(argv: list[str]) -> int:
     """Parses the flags and evaluates; returns the exit status."""
-    return common.run_benchmark(BENCHMARK, argv)
+    return runner.run_benchmark(BENCHMARK, argv)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ labels of the data set that have prompts in `findings/prompts.py` and both class
 from __future__ import annotations
 
 from lgdea_jax import cli
-from lgdea_jax.eval import common
-from lgdea_jax.eval.benchmark import Benchmark
+from lgdea_jax.eval.harness import runner
+from lgdea_jax.eval.harness.benchmark import Benchmark
 
 BENCHMARK = Benchmark(
     "padchest", "Zero-shot classification of frequent and rare findings on PadChest's manual labels.",
@@ -24,7 +24,7 @@ BENCHMARK = Benchmark(
 
 def main(argv: list[str]) -> int:
     """Parses the flags and evaluates; returns the exit status."""
-    return common.run_benchmark(BENCHMARK, argv)
+    return runner.run_benchmark(BENCHMARK, argv)
 
 
 if __name__ == "__main__":

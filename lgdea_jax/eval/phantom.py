@@ -13,9 +13,9 @@ from typing import Any
 
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError
-from lgdea_jax.eval import common
-from lgdea_jax.eval.benchmark import Benchmark
-from lgdea_jax.eval.output import command_line, make_folder
+from lgdea_jax.eval.harness import runner
+from lgdea_jax.eval.harness.benchmark import Benchmark
+from lgdea_jax.eval.harness.output import command_line, make_folder
 
 BENCHMARK = Benchmark(
     "phantom", "Evaluates a checkpoint on the synthetic phantom world: zero-shot classification, image-report "
@@ -26,12 +26,12 @@ SPLITS = ("train", "validation", "test")
 
 def main(argv: list[str]) -> int:
     """Parses the flags, builds the world if need be, and evaluates; returns the exit status."""
-    parser = common.make_parser(BENCHMARK, data_dir="optional")
+    parser = runner.make_parser(BENCHMARK, data_dir="optional")
     parser.add_argument("--studies", type=int, default=1000, help="size of the world that is made (default: 1000)")
     parser.add_argument("--world_seed", type=int, default=0, help="seed of the world that is made (default: 0)")
     args = parser.parse_args(argv)
     data_dir = Path(args.data_dir) if args.data_dir else make_world(args)
-    return common.evaluate(args, argv, BENCHMARK, data_dir)
+    return runner.evaluate(args, argv, BENCHMARK, data_dir)
 
 
 def make_world(args: Any) -> Path:
@@ -60,7 +60,7 @@ def world_config(size: int, split: str, studies: int, seed: int) -> Any:
 
 def checkpoint_image_size(checkpoint: str, step: str) -> int:
     """The side of the images that a checkpoint's model takes."""
-    from lgdea_jax.checkpoint import Checkpoints
+    from lgdea_jax.runtime.checkpoint import Checkpoints
 
     store = Checkpoints(checkpoint, writable=False)
     try:

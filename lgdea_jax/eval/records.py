@@ -9,8 +9,8 @@ benchmarks it does not look for subjects that the checkpoint was trained on: any
 from __future__ import annotations
 
 from lgdea_jax import cli
-from lgdea_jax.eval import common
-from lgdea_jax.eval.benchmark import Benchmark
+from lgdea_jax.eval.harness import runner
+from lgdea_jax.eval.harness.benchmark import Benchmark
 
 BENCHMARK = Benchmark(
     "records", "Evaluates a checkpoint on a data set written by data_prep.build: zero-shot classification of its "
@@ -19,7 +19,7 @@ BENCHMARK = Benchmark(
 
 def main(argv: list[str]) -> int:
     """Parses the flags and evaluates; returns the exit status."""
-    return common.run_benchmark(BENCHMARK, argv)
+    return runner.run_benchmark(BENCHMARK, argv)
 
 
 if __name__ == "__main__":

@@ -27,14 +27,14 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from lgdea_jax.cli import UserError, choose
+from lgdea_jax.data.source import label_columns
 from lgdea_jax.evaluators.volumes import VolumeGeometry, Volumes
 from lgdea_jax.io import decode_image
 from lgdea_jax.io.encoded_volume import volume_shape
 from lgdea_jax.preprocess import centre_crop
 from lgdea_jax.preprocess.centre_crop import CentreCrop
-from lgdea_jax.preprocess.frame import Frame
 from lgdea_jax.preprocess.image import MODEL_TRANSFORM, Letterbox, letterbox
-from lgdea_jax.record_source import label_columns
+from lgdea_jax.preprocess.image_spec import Frame
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN, Box, Record
 
 
@@ -122,7 +122,7 @@ class EvalData:
 
         Args:
           records: of one split.
-          metadata: `record_source.DatasetMetadata`, or anything with `label_names`.
+          metadata: `data.source.DatasetMetadata`, or anything with `label_names`.
           frame: side of the model's square, or its view of volumes.
           transform: the model's transform.
           progress: called with ("reading", done, total).

@@ -24,8 +24,8 @@ from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict, Pro
 from lgdea_jax.evaluators.classified import ClassifierSamples
 from lgdea_jax.io import decode_image
 from lgdea_jax.metrics import classification
-from lgdea_jax.preprocess.frame import Frame, input_dtype, input_shape
 from lgdea_jax.preprocess.image import letterbox
+from lgdea_jax.preprocess.image_spec import Frame, input_dtype, input_shape
 from lgdea_jax.records import NEGATIVE, POSITIVE, Record
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)

@@ -12,7 +12,7 @@ Two relations, kept apart because data sets disagree about the second:
   it: a report that says "edema" is not coded as "opacity". Nothing uses it unless asked to.
 
 Synonyms are lower-case noun phrases, as a report or a prompt would write them; the patterns of whole statements ("the
-heart is enlarged") belong to `data_prep.extract.lexicon`.
+heart is enlarged") belong to `data_prep.extract.rules.lexicon`.
 """
 
 from __future__ import annotations

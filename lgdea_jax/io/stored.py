@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Stored(Protocol):
-    """The encoded bytes of an image or a volume, somewhere else (`record_places.StoredImage`)."""
+    """The encoded bytes of an image or a volume, somewhere else (`data.shard_file.StoredImage`)."""
 
     def __len__(self) -> int: ...
 

@@ -29,10 +29,11 @@ from lgdea_jax.losses.chunked import Chunks
 from lgdea_jax.methods import lgdea_pairs
 from lgdea_jax.methods.lgdea_pairs import diagnostics, image_embedding, memory_image, memory_report, text_embedding
 
-__all__ = ["LOSSES", "NEEDS", "TARGETS", "diagnostics", "image_embedding", "losses", "memory_image", "memory_report",
-           "text_embedding"]
+__all__ = ["LOSSES", "NEEDS", "TARGETS", "UNPAIRED_STREAMS", "diagnostics", "image_embedding", "losses", "memory_image",
+           "memory_report", "text_embedding"]
 
 NEEDS = lgdea_pairs.NEEDS
+UNPAIRED_STREAMS = ("images", "reports")
 UNPAIRED = ("evid_image", "evid_report", "evid_align")
 LOSSES = (*lgdea_pairs.LOSSES, *UNPAIRED)
 TARGETS = "relations"

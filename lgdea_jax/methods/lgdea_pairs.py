@@ -17,11 +17,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lgdea_jax.losses import contrastive, evidence, place
+from lgdea_jax.losses import contrastive, evidence, location
 from lgdea_jax.losses.chunked import Chunks
 from lgdea_jax.methods import _rows
 
 NEEDS = ("image", "text", "prototypes", "lesion_queries")
+UNPAIRED_STREAMS = ("reports",)
 LOSSES = ("rec", "evid_pair", "evid_lesion", "align", "phrase", "anchor", "overall", "place")
 
 
@@ -93,8 +94,8 @@ def losses(
     if "place" in terms:
         patches = outputs["image"]["patches"][:count]
         scores = jnp.einsum("bpd,bld->bpl", jax.lax.stop_gradient(z[:count]), patches) / contrast_temperature
-        result["place"] = place.place_loss(
-            scores, place.inside_regions(rows["region"], rows["frame"], patches.shape[1]), weight[:count])
+        result["place"] = location.place_loss(
+            scores, location.inside_regions(rows["region"], rows["frame"], patches.shape[1]), weight[:count])
     return result
 
 

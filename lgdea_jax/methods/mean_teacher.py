@@ -11,6 +11,7 @@ from __future__ import annotations
 from lgdea_jax.methods.lgdea import (
     LOSSES,
     NEEDS,
+    UNPAIRED_STREAMS,
     diagnostics,
     image_embedding,
     losses,
@@ -19,7 +20,7 @@ from lgdea_jax.methods.lgdea import (
     text_embedding,
 )
 
-__all__ = ["LOSSES", "NEEDS", "TARGETS", "diagnostics", "image_embedding", "losses", "memory_image", "memory_report",
-           "text_embedding"]
+__all__ = ["LOSSES", "NEEDS", "TARGETS", "UNPAIRED_STREAMS", "diagnostics", "image_embedding", "losses", "memory_image",
+           "memory_report", "text_embedding"]
 
 TARGETS = "teacher"

@@ -15,6 +15,7 @@ from lgdea_jax import records
 from lgdea_jax.losses import classification
 
 NEEDS = ("image", "labels")
+UNPAIRED_STREAMS = ("images",)
 LOSSES = ("labels",)
 
 

@@ -32,7 +32,7 @@ class Dense(nnx.Linear):
     """`nnx.Linear` on rows: [..., din] -> [..., dout] as one product of matrices, its gradients too.
 
     The gradients of kernel and bias sum over all leading axes. As products over a single one the kernel's takes half
-    the time on a CPU, and the bias's saves 3% of a step of small transformer towers (benchmarks/speed.py, G1).
+    the time on a CPU, and the bias's saves 3% of a step of small transformer towers (benchmarks/speed/steps.py, G1).
     """
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -110,7 +110,7 @@ class BatchNorm(nnx.Module):
     """Batch norm (Ioffe & Szegedy, 2015) of `[B, ..., C]` over the batch and the positions; float32 inside.
 
     In training the moments are those of the whole (global) batch and the moving ones are updated in place:
-    `train_step` takes them out of the model again. Elsewhere the moving moments are used.
+    `training.step` takes them out of the model again. Elsewhere the moving moments are used.
     """
 
     def __init__(self, channels: int, *, momentum: float = 0.9, eps: float = 1e-5, zero_scale: bool = False):

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import limited_pairs as lp
-from benchmarks import study_report
-from benchmarks.study_report import METRICS, Question, StudyCell
+from benchmarks.experiments import limited_pairs as lp
+from benchmarks.experiments import report
+from benchmarks.experiments.report import METRICS, Question, StudyCell
 from lgdea_jax import cli
 from tests.benchmarks.rows import make_row
 
@@ -145,7 +145,7 @@ def test_data_is_known_before_it_is_made(phantom_data, tmp_path):
         config.phantom[split] = 4
     config.workers, config.tokenizer.vocab_size = 1, 300
     build.build(config, tmp_path / "data", progress=False)
-    from lgdea_jax.record_source import load_metadata
+    from lgdea_jax.data.source import load_metadata
 
     found = load_metadata(tmp_path / "data").config
     assert lp.data_digest(tmp_path / "data") != before
@@ -226,7 +226,7 @@ def test_table_plots_and_page_of_what_is_finished(tmp_path, capsys):
     links.feed(page)
     assert len(links.found) == len(METRICS) and all(link.startswith("data:image/png;base64,") for link in links.found)
     assert "url(" not in page and "@import" not in page and "width=device-width" in page
-    assert "python -m benchmarks.limited_pairs" in page and runs[0].config_hash() in page
+    assert "python -m benchmarks.experiments.limited_pairs" in page and runs[0].config_hash() in page
     for run in runs[:3]:
         assert run.config_hash() in page
 
@@ -243,10 +243,10 @@ def test_level_with_a_baseline():
             for name, level in (("a", 0.80), ("b", 0.80), ("c", 0.75))}
     a, b, c = (StudyCell("lgdea", 0.05, 1, (), "h", 8, tuple(found)) for found in rows.values())
     question = Question("q", "x@1", "y@1", margins={"zero_shot/auroc": 0.02})
-    assert study_report.answer(question, a, b).startswith("zero-shot AUROC: level or better (lower bound +0.000")
-    assert "not shown to be level" in study_report.answer(question, c, a)
+    assert report.answer(question, a, b).startswith("zero-shot AUROC: level or better (lower bound +0.000")
+    assert "not shown to be level" in report.answer(question, c, a)
     plain = Question("q", "x@1", "y@1")
-    assert study_report.answer(plain, c, a).startswith("better on 0 of 3 at p < 0.05; worse on zero-shot AUROC")
+    assert report.answer(plain, c, a).startswith("better on 0 of 3 at p < 0.05; worse on zero-shot AUROC")
 
 
 def test_rows_of_other_subjects_are_refused(tmp_path):
@@ -254,7 +254,7 @@ def test_rows_of_other_subjects_are_refused(tmp_path):
     cells = [StudyCell("clip", 0.01, 1, (), "h", 2, tuple(make_row(run, "0" * 8, 0.5, subjects=f"s{run.seed}")
                                                          for run in runs))]
     with pytest.raises(cli.UserError, match="different subjects"):
-        study_report.write(cells, [], tmp_path, command="c")
+        report.write(cells, [], tmp_path, command="c")
 
 
 def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
@@ -273,7 +273,8 @@ TINY = ("model.width=16", "model.prototypes=8", "model.lesion_queries=2", "model
 
 def command(out, data, cache, *flags):
     """The study of two cells with one seed, one run at a time."""
-    return [sys.executable, "-m", "benchmarks.limited_pairs", f"--out={out}", f"--data={data}", "--seeds=1", "--jobs=1",
+    return [sys.executable, "-m", "benchmarks.experiments.limited_pairs",
+            f"--out={out}", f"--data={data}", "--seeds=1", "--jobs=1",
             "--cells=lgdea_pairs@0.1,clip@1.0", "--fresh", *(f"--set={setting}" for setting in TINY),
             f"--set=compile_cache={cache}", *flags]
 

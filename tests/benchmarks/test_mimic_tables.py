@@ -4,13 +4,13 @@ import json
 import subprocess
 import sys
 
-from benchmarks import mimic_tables
+from benchmarks.speed import mimic_tables
 from lgdea_jax import cli
 
 
 def test_every_study_is_read_and_split():
     # A process of its own: the peak of this one is that of all tests so far.
-    done = subprocess.run([sys.executable, "-m", "benchmarks.mimic_tables", "--images=3000", "--studies=1800"],
+    done = subprocess.run([sys.executable, "-m", "benchmarks.speed.mimic_tables", "--images=3000", "--studies=1800"],
                           stdout=subprocess.PIPE, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["images"] == 3000 and sum(found["studies"].values()) == 1800

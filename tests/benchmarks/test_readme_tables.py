@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import limited_pairs, silver_labels
+from benchmarks.experiments import limited_pairs, silver_labels
 from lgdea_jax import cli
 
 README = Path("README.md").read_text(encoding="utf-8")

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import silver_labels as study
-from lgdea_jax import cli, record_source
+from benchmarks.experiments import silver_labels as study
+from lgdea_jax import cli
 from lgdea_jax.cli import UserError
-from lgdea_jax.record_source import label_columns
+from lgdea_jax.data import source
+from lgdea_jax.data.source import label_columns
 
 MEANS = {"scratch": 0.62, "scratch_long": 0.64, "reference": 0.80, "silver": 0.795, "weak": 0.66}
 
@@ -116,8 +117,8 @@ def test_each_arm_has_its_number_of_seeds(tmp_path, capsys):
 
 def test_label_quality_is_counted_by_hand(phantom_ct_data):
     found = study.label_quality(phantom_ct_data)
-    names = record_source.load_metadata(phantom_ct_data).label_names
-    records = record_source.open_records(phantom_ct_data, "train")
+    names = source.load_metadata(phantom_ct_data).label_names
+    records = source.open_records(phantom_ct_data, "train")
     right, known = {}, 0
     for record in records:
         for name, column in label_columns(names, "weak").items():

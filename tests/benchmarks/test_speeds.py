@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from benchmarks import checkpoint, chunked_loss, input_pipeline, metrics, predict, speed, step_cost, volumes
+from benchmarks.speed import checkpoint, contrastive, input_pipeline, metrics, predict, step_cost, steps, volumes
 from lgdea_jax import cli
 from tests.shrink import shrink
 
@@ -14,13 +14,13 @@ TOWER = {"width": 32, "depth": 1, "heads": 2, "mlp_dim": 64}
 
 @pytest.mark.slow
 def test_training_steps_beside_pytorch(tmp_path, capsys, monkeypatch):
-    for row in speed.CPU_ROWS.values():
+    for row in steps.CPU_ROWS.values():
         if row["image"]["kind"] == "vit":
             monkeypatch.setitem(row, "image", row["image"] | TOWER)
         monkeypatch.setitem(row, "text", TOWER)
         for name, value in {"batch": 4, "side": 32, "tokens": 8, "width": 16}.items():
             monkeypatch.setitem(row, name, value)
-    assert speed.main([f"--out={tmp_path / 'speed.json'}", "--repeats=6", "--steps=1"]) == cli.OK
+    assert steps.main([f"--out={tmp_path / 'speed.json'}", "--repeats=6", "--steps=1"]) == cli.OK
     rows = json.loads((tmp_path / "speed.json").read_text())["rows"]
     assert [row["row"] for row in rows] == ["G1", "G2"]
     for row in rows:
@@ -74,8 +74,8 @@ def test_cost_of_a_checkpoint(tmp_path, capsys, small_config):
 @pytest.mark.slow
 def test_chunked_losses(tmp_path, capsys):
     out = tmp_path / "chunked.json"
-    assert chunked_loss.main([f"--out={out}", "--rows=128", "--width=16", "--chunk=32", "--repeats=1"]) == cli.OK
-    assert {row["loss"] for row in json.loads(out.read_text())["rows"]} == set(chunked_loss.LOSSES)
+    assert contrastive.main([f"--out={out}", "--rows=128", "--width=16", "--chunk=32", "--repeats=1"]) == cli.OK
+    assert {row["loss"] for row in json.loads(out.read_text())["rows"]} == set(contrastive.LOSSES)
     capsys.readouterr()
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from benchmarks import study_statistics as s
+from benchmarks.experiments import statistics as s
 from lgdea_jax.evaluators.base import Samples, weighted_mean
 from lgdea_jax.metrics import bootstrap
 

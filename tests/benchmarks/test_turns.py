@@ -6,8 +6,8 @@ import statistics
 import pytest
 from scipy import stats
 
-from benchmarks import turns
-from benchmarks.turns import Turns, take_turns
+from benchmarks.speed import turns
+from benchmarks.speed.turns import Turns, take_turns
 
 
 class Clock:

@@ -6,9 +6,10 @@ import gzip
 import importlib
 
 from data_prep import build
-from lgdea_jax import cli, predictor
+from lgdea_jax import cli
+from lgdea_jax.inference import predictor
 from tests.fixtures import world
-from tests.train import runs
+from tests.training import runs
 
 # Benchmark -> (fixture and config, studies, flags of the binary).
 BENCHMARKS = {

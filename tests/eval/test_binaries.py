@@ -14,10 +14,11 @@ from PIL import Image
 from data_prep import build
 from lgdea_jax import cli
 from lgdea_jax.cli import UserError
-from lgdea_jax.eval import common, phantom, pictures, records
+from lgdea_jax.data.source import open_records
+from lgdea_jax.eval import phantom, records
+from lgdea_jax.eval.harness import pictures, runner
 from lgdea_jax.evaluators import tasks
 from lgdea_jax.metrics import bootstrap
-from lgdea_jax.record_source import open_records
 
 STUDIES = 130
 
@@ -52,7 +53,7 @@ def data_dir(tmp_path_factory):
 @pytest.fixture
 def model(monkeypatch):
     stand_in = Model()
-    monkeypatch.setattr("lgdea_jax.predictor.load_predictor", lambda checkpoint, step: stand_in)
+    monkeypatch.setattr("lgdea_jax.inference.predictor.load_predictor", lambda checkpoint, step: stand_in)
     return stand_in
 
 
@@ -158,7 +159,7 @@ def test_unreadable_images_give_status_3(data_dir, model, tmp_path, monkeypatch,
 
     rows = list(open_records(data_dir, "test"))[:40]
     rows[5] = dataclasses.replace(rows[5], image=b"broken")
-    monkeypatch.setattr(common, "open_records", lambda data_dir, split: rows)
+    monkeypatch.setattr(runner, "open_records", lambda data_dir, split: rows)
     status = _run(records.main, "checkpoint=RUN", f"data_dir={data_dir}", f"out={tmp_path}", "bootstrap=5",
                   "overlays=0")
     assert status == cli.PARTIAL and "record 5 left out" in capsys.readouterr().err

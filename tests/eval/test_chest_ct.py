@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from data_prep import build
-from lgdea_jax import cli, predictor, report
-from lgdea_jax.checkpoint import Checkpoints
+from lgdea_jax import cli, report
 from lgdea_jax.cli import UserError
 from lgdea_jax.eval import ct_rate, rad_chestct
 from lgdea_jax.findings.label_sets import LABEL_SETS
-from lgdea_jax.train_log import read_rows
-from tests.train import runs
+from lgdea_jax.inference import predictor
+from lgdea_jax.runtime.checkpoint import Checkpoints
+from lgdea_jax.runtime.log import read_rows
+from tests.training import runs
 
-CONFIG = "tests/train/tiny_ct.py"
+CONFIG = "tests/training/tiny_ct.py"
 ALWAYS = ("--bootstrap=10", "--overlays=2")
 load_predictor = functools.cache(predictor.load_predictor)
 
@@ -42,7 +43,7 @@ def run(supervised, phantom_ct_data, compile_cache, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def one_model(monkeypatch):
     """The checkpoint is read and compiled once."""
-    monkeypatch.setattr("lgdea_jax.predictor.load_predictor", load_predictor)
+    monkeypatch.setattr("lgdea_jax.inference.predictor.load_predictor", load_predictor)
 
 
 def evaluate(module, run, data, out, *flags):

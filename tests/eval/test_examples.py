@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 
-from lgdea_jax.eval import examples
+from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.eval.harness import examples
 from lgdea_jax.evaluators.base import Encoder, EvalData
-from lgdea_jax.record_source import load_metadata, open_records
-from tests.predictor.test_predictor import make
+from tests.inference.test_predictor import make
 
 
 def test_ranks_and_reports(phantom_data, tmp_path):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lgdea_jax.cli import UserError
-from lgdea_jax.eval import five_by_200 as f
-from lgdea_jax.record_source import DatasetMetadata
+from lgdea_jax.data.source import DatasetMetadata
+from lgdea_jax.eval.harness import five_by_200 as f
 from lgdea_jax.records import MISSING, UNCERTAIN
 from tests.evaluators.world import record
 

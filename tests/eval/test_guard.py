@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lgdea_jax.cli import UserError
-from lgdea_jax.eval import guard
-from lgdea_jax.record_source import load_index, load_metadata
+from lgdea_jax.data.source import load_index, load_metadata
+from lgdea_jax.eval.harness import guard
 
 
 def _spec(folder, **config):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lgdea_jax import overlay as o
+from lgdea_jax.inference import overlay as o
 from lgdea_jax.records import Box
 
 

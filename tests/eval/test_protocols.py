@@ -7,7 +7,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import precision_recall_curve
 
-from lgdea_jax.eval import benchmark, chexpert, chexpert_5x200, ms_cxr, rsna_pneumonia
+from lgdea_jax.eval import chexpert, chexpert_5x200, ms_cxr, rsna_pneumonia
+from lgdea_jax.eval.harness import benchmark
 from lgdea_jax.evaluators import classified
 from lgdea_jax.evaluators.base import Encoder, EvalData
 from lgdea_jax.evaluators.class_retrieval import ClassRetrieval

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lgdea_jax.eval import subgroups
+from lgdea_jax.eval.harness import subgroups
 from lgdea_jax.evaluators.base import Encoder, EvalData
 from lgdea_jax.evaluators.grounding import Grounding
 from lgdea_jax.evaluators.retrieval import Retrieval

@@ -8,15 +8,16 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, precision_score
 
 from lgdea_jax.cli import UserError
-from lgdea_jax.eval import benchmark, ct_rate, pictures, rad_chestct
+from lgdea_jax.eval import ct_rate, rad_chestct
+from lgdea_jax.eval.harness import benchmark, pictures
 from lgdea_jax.evaluators.base import Encoder, EvalData
 from lgdea_jax.evaluators.grounding import Grounding, grounding_samples, sample_heatmap, sample_queries
 from lgdea_jax.evaluators.volume_retrieval import VolumeRetrieval
 from lgdea_jax.evaluators.volumes import Volumes
 from lgdea_jax.evaluators.zero_shot import ZeroShot
+from lgdea_jax.inference.overlay import draw
 from lgdea_jax.io.encoded_volume import encode_volume
 from lgdea_jax.metrics import volume_retrieval as metric
-from lgdea_jax.overlay import draw
 from lgdea_jax.preprocess.volume import VolumeView, to_record
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN, Box
 from tests.evaluators.world import record

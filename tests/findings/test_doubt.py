@@ -2,7 +2,7 @@
 
 import pytest
 
-from lgdea_jax.findings.doubt import is_merely_possible, without_possibilities
+from lgdea_jax.findings.hedging import is_merely_possible, without_possibilities
 from lgdea_jax.records import Evidence
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.memory import peak_bytes
+from benchmarks.speed.memory import peak_bytes
 from lgdea_jax.io import UnreadableImage
 from lgdea_jax.io.files import read_image_bytes
 from lgdea_jax.preprocess.image import grey8

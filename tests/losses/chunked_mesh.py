@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lgdea_jax import sharding
 from lgdea_jax.losses import chunked, contrastive
 from lgdea_jax.methods import _rows
+from lgdea_jax.runtime import sharding
 from tests.losses.test_chunked import rows, same
 
 

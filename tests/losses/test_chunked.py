@@ -170,7 +170,7 @@ def test_no_square_array_is_made():
 
 def test_eight_devices():
     """Values and gradients of every loss on meshes of eight fake devices, in a process of its own."""
-    from tests.train import runs
+    from tests.training import runs
 
     done = subprocess.run([sys.executable, str(Path(__file__).with_name("chunked_mesh.py"))], cwd=runs.ROOT,
                           env=runs.environment(devices=8), capture_output=True, text=True, timeout=120)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp, rel_entr, softmax
 
-from lgdea_jax import assemble, cli
+from lgdea_jax import cli, experiment
 from lgdea_jax.methods import lgdea, local
 from tests.losses.gradients import check_gradients
 
@@ -67,7 +67,7 @@ def options_of(name):
 
 
 @pytest.mark.parametrize(("name", "term"), [
-    (name, term) for name in assemble.method_names()
+    (name, term) for name in experiment.method_names()
     for term in importlib.import_module(f"lgdea_jax.methods.{name}").LOSSES])
 def test_gradient_of_every_term(name, term):
     module, options, text = options_of(name)

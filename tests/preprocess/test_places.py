@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lgdea_jax.preprocess import places
+from lgdea_jax.preprocess import regions
 from lgdea_jax.records import LATERALITIES
 
 BORDERS = (-1.0, -1.0, 2.0, 2.0)
@@ -18,15 +18,15 @@ BORDERS = (-1.0, -1.0, 2.0, 2.0)
     ("", "mid lung", (-1.0, 0.3, 2.0, 0.7)), ("bilateral", "lower lung", (-1.0, 0.5, 2.0, 2.0)),
 ])
 def test_regions(laterality, anatomy, expected):
-    assert places.region(laterality, anatomy) == expected
+    assert regions.region(laterality, anatomy) == expected
 
 
 @given(st.sampled_from(LATERALITIES), st.text(max_size=20))
 def test_a_region_is_never_empty(laterality, anatomy):
-    x0, y0, x1, y1 = places.region(laterality, anatomy)
+    x0, y0, x1, y1 = regions.region(laterality, anatomy)
     assert x1 - x0 >= 0.4 and y1 - y0 >= 0.4
 
 
 def test_views():
-    assert all(map(places.is_frontal, ("PA", "AP", "frontal", "", "LORDOTIC")))
-    assert not any(map(places.is_frontal, ("LATERAL", "ll", " Left lateral ")))
+    assert all(map(regions.is_frontal, ("PA", "AP", "frontal", "", "LORDOTIC")))
+    assert not any(map(regions.is_frontal, ("LATERAL", "ll", " Left lateral ")))

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lgdea_jax import relations, sharding
+from lgdea_jax import relations
+from lgdea_jax.runtime import sharding
 
 N, D, K, TOP, E, PAIRS = 320, 6, 24, 4, 5, 40
 

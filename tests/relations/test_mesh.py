@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.train import runs
+from tests.training import runs
 
 
 @pytest.mark.slow

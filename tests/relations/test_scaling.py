@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import relations as benchmark
+from benchmarks.speed import relations as benchmark
 from lgdea_jax import relations
 
 CASE = benchmark.Case(rows=40_000, anchors=64, evidence=16, pairs=0.01, order=3, top=0, repeats=3)

@@ -1,0 +1,1 @@
+"""Experiments with several seeds, one command each, and their committed rows."""

@@ -1,1 +1,0 @@
-"""TFDS builders over the one feature spec."""

@@ -1,0 +1,1 @@
+"""Evidence and labels from a language model."""

@@ -1,0 +1,1 @@
+"""Ways to put many questions to a language model."""

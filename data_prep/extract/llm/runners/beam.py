@@ -1,0 +1,153 @@
+"""The extraction of `runner` in an Apache Beam pipeline, on as many machines as its runner has.
+
+The reports that have no answer yet are cut into chunks (`chunks`), files in a folder that all workers mount. A worker
+gives a chunk to `online.extract`, the same function that runs on one machine, with a reply cache of the chunk's own;
+these caches are then taken into the cache of the job. With Beam's direct runner a chunk's cache lies in the folder from
+the start, and `kill -9` loses no finished reply. Workers of other runners keep it on their own disk until the chunk is
+done (SQLite's WAL is not for network disks): killed, they lose at most the replies of the chunks under way.
+
+Limits a minute and the concurrency hold for each worker. A limit on the cost is shared out over the chunks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from data_prep.extract.llm.cache import FAILED, INVALID, VALID, Cache
+from data_prep.extract.llm.jobs import Job
+from data_prep.extract.llm.pricing import FREE
+from data_prep.extract.llm.runners import chunks, online
+from data_prep.extract.llm.runners.online import Progress, Summary
+from data_prep.extract.llm.survey import unfinished
+from data_prep.shards import beam
+from lgdea_jax.cli import UserError
+
+_NOTHING = 1e-9  # A limit on the cost that admits no request; 0 would mean none.
+_ADDED = ("valid", "quarantined", "failed", "calls", "tokens_in", "tokens_out", "cost")
+_COUNTED = ("dropped", "repairs", "flags", "reasons")
+
+
+@dataclasses.dataclass(frozen=True)
+class AskChunk:
+    """Asks about the reports of a chunk, given its name. Picklable.
+
+    Attributes:
+      job: with the cache of the whole run; the key is each worker's own, from its environment.
+      folder: of the chunks; in_place: chunk caches may lie there while they are written to.
+      local: whether the endpoint is, as the reports' terms were checked.
+      share: what a report of the chunk may cost, 0 for no limit.
+    """
+
+    job: Job
+    folder: str
+    in_place: bool
+    local: bool
+    share: float
+
+    def __call__(self, name: str) -> None:
+        chunk, done = (Path(self.folder) / f"{name}{ending}" for ending in (".json", ".done"))
+        if done.exists():
+            return  # Beam may give the same work out again.
+        try:
+            texts = json.loads(chunk.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return  # A later run took it back.
+        kept = Path(self.folder) / f"{name}.sqlite"
+        with contextlib.ExitStack() as stack:
+            file = kept
+            if not self.in_place:
+                file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / kept.name
+            settings = dataclasses.replace(self.job.settings, max_cost=self.share * len(texts))
+            job = dataclasses.replace(self.job, cache=str(file), settings=settings)
+            if self.local and not job.endpoint.local:
+                # The terms of the reports were checked for an address in the house; here the name means another.
+                raise UserError(f"{job.settings.base_url} is neither on this host nor in a private network as a worker "
+                                "sees it")
+            try:
+                summary = online.extract(lambda: texts, job)
+                with Cache(file) as cache:  # Not the summary: this may have been a second try.
+                    counts, spent = cache.count(job.scope), cache.spent(job.scope)
+            finally:
+                if not self.in_place and file.exists():
+                    shutil.copyfile(file, kept.with_suffix(".copying"))
+                    os.replace(kept.with_suffix(".copying"), kept)
+        chunks.write(done, {
+            "valid": counts[VALID], "quarantined": counts[INVALID], "failed": counts[FAILED], "calls": spent.calls,
+            "tokens_in": spent.tokens_in, "tokens_out": spent.tokens_out, "cost": spent.cost,
+            **{name: getattr(summary, name) for name in _COUNTED}})
+
+
+def extract(reports: Callable[[], Iterable[str]], job: Job, options: Sequence[str], *, stream: TextIO | None = None
+            ) -> Summary:
+    """Asks about every report that has no answer yet, in a pipeline; see `online.extract`.
+
+    Args:
+      reports, job, stream: as there. Chunks lie in a folder beside the job's cache.
+      options: of Beam, see `beam.run`.
+
+    Raises:
+      UserError: as there; or another process is asking about the same reports.
+    """
+    started = time.monotonic()
+    folder = chunks.folder_of(job)
+    with chunks.own(folder), Cache(job.cache) as cache:
+        chunks.absorb(folder, cache)
+        cache.reap()
+        names, pending = chunks.cut(unfinished(reports(), job, cache, Counter()), folder, job, cache)
+        share = 0.0
+        if job.settings.max_cost and pending:
+            share = max(_NOTHING, job.settings.max_cost - cache.spent(job.scope).cost) / pending
+        total: Counter[str] = Counter()
+        counts = {name: Counter() for name in _COUNTED}
+        try:
+            if names:
+                work = AskChunk(job, str(folder), beam.is_direct(options), job.endpoint.local, share)
+                with _shown(folder, pending, job, stream):
+                    beam.run(names, work, folder, options)
+        finally:
+            for done in folder.glob("*.done"):
+                values = json.loads(done.read_text(encoding="utf-8"))
+                total.update({name: values[name] for name in _ADDED})
+                for name in _COUNTED:
+                    counts[name].update(values[name])
+            chunks.absorb(folder, cache)
+    shutil.rmtree(folder)
+    asked = sum(total[name] for name in ("valid", "quarantined", "failed"))
+    return Summary(pending, **{name: total[name] for name in _ADDED[:3]}, left=pending - asked,
+                   **{name: total[name] for name in _ADDED[3:]}, seconds=time.monotonic() - started, **counts)
+
+
+@contextlib.contextmanager
+def _shown(folder: Path, pending: int, job: Job, stream: TextIO | None) -> Iterator[None]:
+    """Shows progress by the chunks that are done while the pipeline runs."""
+    progress, end = Progress(pending, stream), threading.Event()
+    currency = (job.price or FREE).currency
+
+    def look(last: bool = False) -> None:
+        values = [json.loads(done.read_text(encoding="utf-8")) for done in folder.glob("*.done")]
+        progress.show(sum(value[name] for value in values for name in _ADDED[:3]),
+                      sum(value["cost"] for value in values), currency, last)
+
+    def watch() -> None:
+        while not end.wait(2.0):
+            look()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+        look(last=True)

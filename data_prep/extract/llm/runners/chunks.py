@@ -1,0 +1,86 @@
+"""Chunks of reports as files in a folder, for workers on other machines, and the way of their replies into the cache.
+
+A chunk is NAME.json; its worker leaves NAME.sqlite, a reply cache, and then NAME.done, what it counted. They quote
+reports: the folder is for its user's eyes only, and is removed when the run is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data_prep.extract.llm.cache import Cache
+from data_prep.extract.llm.jobs import Job
+from lgdea_jax.cli import UserError
+
+SIZE = 100  # Reports: a minute or so of a worker's time, and what a lost worker may repeat.
+
+
+def folder_of(job: Job) -> Path:
+    """Where the chunks of a job lie: beside its cache."""
+    return Path(f"{job.cache}.beam").absolute()
+
+
+def write(path: Path, value: Any) -> None:
+    """JSON, readable by the user alone, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        json.dump(value, file)
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def own(folder: Path) -> Iterator[None]:
+    """Makes the folder, for this user's eyes only, and holds its lock."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with open(folder / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another run is working in {folder}") from None
+        yield
+
+
+def cut(items: Iterator[tuple[bytes, str]], folder: Path, job: Job, cache: Cache) -> tuple[list[str], int]:
+    """Writes the chunks of a new run; returns their names and the number of reports in them."""
+    run, names, reports = uuid.uuid4().hex[:8], [], 0
+    while part := list(itertools.islice(items, SIZE)):
+        if cache.reserve([key for key, _ in part], job.scope) < len(part):
+            raise UserError("another process is asking about the same reports through this cache: run the same command "
+                            "again when it has ended")
+        names.append(f"{run}-{len(names):06d}")
+        write(folder / f"{names[-1]}.json", [text for _, text in part])
+        reports += len(part)
+    return names, reports
+
+
+def absorb(folder: Path, cache: Cache) -> None:
+    """Takes the replies of finished and of killed workers into the cache, and removes the files."""
+    for chunk in folder.glob("*.json"):
+        chunk.unlink()  # First: a worker of a forgotten pipeline finds no more work.
+    for file in sorted(folder.glob("*.sqlite")):
+        cache.absorb(file)
+    for file in folder.glob("*.done"):
+        file.unlink()
+
+
+def take_over(job: Job) -> None:
+    """Takes what a killed run has left in the job's folder into its cache, and removes the folder.
+
+    Raises:
+      UserError: another run is working there.
+    """
+    folder = folder_of(job)
+    if folder.is_dir():
+        with own(folder):
+            with Cache(job.cache) as cache:
+                absorb(folder, cache)
+            shutil.rmtree(folder)

@@ -1,0 +1,341 @@
+"""Puts a job's question about many reports to the model: bounded, resumable, and never dearer than allowed.
+
+Whatever happens, every different report ends as one of: valid, quarantined with the raw reply, or without a reply (and
+asked again next time). Run again after any stop, `kill -9` included, it asks only what has no answer yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import TextIO
+
+from data_prep.extract.llm.cache import FAILED, INVALID, OVER, TAKEN, VALID, Cache, Entry, Spent
+from data_prep.extract.llm.clients import client as clients
+from data_prep.extract.llm.clients.client import Client, ClientError, Reply, Request
+from data_prep.extract.llm.jobs import Job
+from data_prep.extract.llm.limits import RateLimiter, backoff
+from data_prep.extract.llm.pricing import FREE, Price, most_tokens
+from data_prep.extract.llm.repair import MAX_CHARACTERS, ReplyError
+from data_prep.extract.llm.survey import Survey, question_tokens, survey, unfinished
+from lgdea_jax.cli import UserError
+
+_POLL = 0.2  # Seconds between looks at what another process is asking.
+KEPT_CHARACTERS = 16 * MAX_CHARACTERS  # Of a raw reply in quarantine.
+REASK = ("\n\nYour previous reply could not be used ({reason}). Reply again with one JSON object as described, and "
+          "nothing else.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """What a run did.
+
+    Attributes:
+      asked: different reports that had to be asked; valid, quarantined, failed, left: what became of them (left: not
+        asked because the money was over). asked = valid + quarantined + failed + left.
+      calls: requests sent; tokens_in, tokens_out: as counted by the server; cost: of this run; seconds: it took.
+      dropped, repairs, flags: counts over the valid replies of this run.
+      reasons: of quarantined and failed reports.
+    """
+
+    asked: int
+    valid: int
+    quarantined: int
+    failed: int
+    left: int
+    calls: int
+    tokens_in: int
+    tokens_out: int
+    cost: float
+    seconds: float
+    dropped: Counter[str]
+    repairs: Counter[str]
+    flags: Counter[str]
+    reasons: Counter[str]
+
+    def lines(self, currency: str) -> list[str]:
+        """The summary in words."""
+        found = [f"asked {self.asked}: valid {self.valid}, quarantined {self.quarantined}, without a reply "
+                 f"{self.failed}, left {self.left}; {self.calls} requests, {self.tokens_in:,} tokens in, "
+                 f"{self.tokens_out:,} out, {self.cost:.4f} {currency}, {self.seconds:.0f} s"]
+        for name, counts in (("dropped", self.dropped), ("repaired", self.repairs), ("flagged", self.flags),
+                             ("not usable", self.reasons)):
+            if counts:
+                found.append(f"{name}: " + ", ".join(f"{n} x {what}" for what, n in counts.most_common(12)))
+        return found
+
+
+class _OutOfBudget(Exception):
+    """The next request might cost more than is left."""
+
+
+class Progress:
+    """Live counts on stderr: a line that is rewritten on a terminal, one every half minute elsewhere."""
+
+    def __init__(self, total: int, stream: TextIO | None) -> None:
+        self._total, self._stream = total, stream
+        self._started = self._shown = time.monotonic()
+        self._terminal = bool(stream) and stream.isatty()
+
+    def show(self, done: int, cost: float, currency: str, last: bool = False) -> None:
+        """Spent, left and time left, at the rates so far."""
+        now = time.monotonic()
+        if not self._stream or not self._total or (not last and now - self._shown < (0.5 if self._terminal else 30)):
+            return
+        self._shown = now
+        left = (self._total - done) / done if done else float("nan")
+        text = (f"extracted {done}/{self._total}, spent {cost:.4f} {currency}, left about {cost * left:.4f}, "
+                f"{(now - self._started) * left / 60:.1f} min")
+        end = "\n" if last or not self._terminal else ""
+        print(("\r\x1b[K" if self._terminal else "") + text, end=end, file=self._stream, flush=True)
+
+
+class _Run:
+    """One run over the reports of a job; its counters."""
+
+    def __init__(self, job: Job, cache: Cache, client: Client, progress: Progress) -> None:
+        self._job, self._cache, self._client, self._progress = job, cache, client, progress
+        settings = job.settings
+        self._price = job.price or FREE
+        self._limiter = RateLimiter(settings.requests_per_minute, settings.tokens_per_minute)
+        self._later: list[tuple[bytes, str]] = []
+        self._under_way = 0
+        self._failures_in_a_row = 0
+        self._answered = False
+        self.stopped = False
+        self.finished: Counter[str] = Counter()  # Answered before their turn came, by earlier runs or other processes.
+        self.calls = self.tokens_in = self.tokens_out = 0
+        self.cost = 0.0
+        self.statuses: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.repairs: Counter[str] = Counter()
+        self.flags: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+
+    async def all(self, items: Iterator[tuple[bytes, str]]) -> None:
+        """Asks about every item, so many at a time; then sees to those that another process had claimed."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._job.settings.concurrency):
+                group.create_task(self._worker(items))
+        while self._later and not self.stopped:
+            waiting, self._later = self._later, []
+            self._cache.reap()
+            statuses = self._cache.statuses(key for key, _ in waiting)
+            for key, text in waiting:
+                if statuses.get(key, FAILED) == FAILED:
+                    await self._one(key, text)
+                else:
+                    self.statuses[statuses[key]] += 1
+            if self._later:
+                await asyncio.sleep(_POLL)
+
+    async def _worker(self, items: Iterator[tuple[bytes, str]]) -> None:
+        for key, text in items:  # Shared by the workers: each takes the next one.
+            await self._one(key, text)
+            if self.stopped:
+                return
+
+    async def _one(self, key: bytes, text: str) -> None:
+        bound = cost_bound(self._job, self._price, text)
+        while True:
+            claimed = self._cache.claim(key, self._job.scope, bound, self._job.settings.max_cost)
+            if claimed != OVER:
+                break
+            if self.stopped or not self._under_way:
+                self.stopped = True
+                return
+            await asyncio.sleep(0.05)  # Requests under way are claimed at more than they will cost.
+        if claimed == TAKEN:
+            self._later.append((key, text))
+            return
+        self._under_way += 1
+        try:
+            entry, used = await self._answer(text, bound)
+        except _OutOfBudget:
+            self.stopped = True
+            self._cache.release(key)
+            return
+        except asyncio.CancelledError:
+            self._cache.book_lost(self._job.scope, bound)  # The server may charge what it was asked.
+            self._cache.release(key)
+            raise
+        except BaseException:
+            self._cache.release(key)
+            raise
+        finally:
+            self._under_way -= 1
+        self._cache.put(key, self._job.scope, entry, used)
+        self.statuses[entry.status] += 1
+        if entry.status != VALID:
+            self.reasons[entry.reason] += 1
+        self._progress.show(sum(self.statuses.values()), self.cost, self._price.currency)
+
+    async def _answer(self, text: str, bound: float) -> tuple[Entry, Spent]:
+        """The entry to store and what its replies took: asks, reads, and asks again where the reply cannot be used."""
+        job, suffix, reason, reply = self._job, "", "", Reply("", 0, 0)
+        used = Spent()
+        for ask in range(job.settings.asks):
+            request = Request(job.task.prompt, text + suffix, job.task.schema, job.task.name, job.task.max_tokens)
+            try:
+                reply = await self._ask(request, bound, used.cost)
+            except _OutOfBudget:
+                if not ask:
+                    raise
+                return Entry(FAILED, f"{reason}, and no money for another try", reply.text), used
+            except ClientError as error:
+                return self._unanswered(error, reply.text), used
+            used = self._charge(used, request, reply)
+            try:
+                answer = job.task.read(reply.text, text)
+            except ReplyError as error:
+                reason = error.reason
+                suffix = REASK.format(reason=reason)
+                continue
+            self.dropped.update(answer.dropped)
+            self.repairs.update(answer.repairs)
+            self.flags.update(answer.flags)
+            return Entry(VALID, "", reply.text), used
+        return Entry(INVALID, reason, reply.text[:KEPT_CHARACTERS]), used
+
+    def _unanswered(self, error: ClientError, reply: str) -> Entry:
+        """What a request that finally failed means for its report, or for the whole run."""
+        where = self._job.endpoint.base_url or "the endpoint"
+        if error.kind == clients.AUTH:
+            names = " or ".join(clients.BACKENDS[self._job.backend].key_variables)
+            raise UserError(f"{where} refused the key ({error.status}): check {names}")
+        if error.kind == clients.NOT_FOUND:
+            raise UserError(f"{where} does not know the model {self._job.settings.model!r}, or its path is wrong (404)")
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= max(8, 2 * self._job.settings.concurrency):
+            raise UserError(f"the last {self._failures_in_a_row} requests to {where} failed ({error}): what was "
+                            "answered is kept; run the same command again to go on")
+        if error.kind in clients.TRANSIENT:
+            return Entry(FAILED, f"{error} after {self._job.settings.attempts} tries", reply)
+        if not self._answered:
+            return Entry(FAILED, str(error), reply)  # Perhaps it refuses everything: not the report's fault.
+        return Entry(INVALID, str(error), reply)
+
+    async def _ask(self, request: Request, bound: float, unbooked: float) -> Reply:
+        """One reply, through passing failures. `unbooked` is what the same report has cost already."""
+        settings = self._job.settings
+        tokens = question_tokens(self._job, request.report)
+        for attempt in range(settings.attempts):
+            await self._limiter.acquire(tokens + self._job.task.typical_tokens)
+            if settings.max_cost and not self._cache.affordable(self._job.scope, settings.max_cost - unbooked):
+                raise _OutOfBudget
+            self.calls += 1
+            try:
+                reply = await self._client.ask(request)
+            except ClientError as error:
+                if error.kind in clients.MAYBE_CHARGED and bound:
+                    self._cache.book_lost(self._job.scope, bound)
+                    self.cost += bound
+                if error.kind not in clients.TRANSIENT or attempt == settings.attempts - 1:
+                    raise
+                delay = backoff(attempt, error.retry_after, base=self._job.base_wait)
+                if error.retry_after is not None:
+                    self._limiter.pause(delay)
+                await asyncio.sleep(delay)
+                continue
+            self._failures_in_a_row, self._answered = 0, True
+            return reply
+        raise AssertionError("attempts is at least 1")
+
+    def _charge(self, used: Spent, request: Request, reply: Reply) -> Spent:
+        """`used` and what this reply took."""
+        took = spent_on(self._job, self._price, request.report, reply)
+        self.tokens_in += took.tokens_in
+        self.tokens_out += took.tokens_out
+        self.cost += took.cost
+        return used.plus(took)
+
+
+def cost_bound(job: Job, price: Price, report: str) -> float:
+    """What one request about a report may cost at most."""
+    return price.cost(most_tokens(job.task.prompt) + most_tokens(report) + len(REASK) + 64, job.task.max_tokens)
+
+
+def spent_on(job: Job, price: Price, question: str, reply: Reply) -> Spent:
+    """What a reply took. A server that counts nothing is charged by our estimate."""
+    estimate = question_tokens(job, question)
+    tokens_in = reply.tokens_in or estimate
+    tokens_out = reply.tokens_out or most_tokens(reply.text[:MAX_CHARACTERS]) // 3
+    return Spent(1, tokens_in, tokens_out, estimate, price.cost(tokens_in, tokens_out))
+
+
+async def _run(reports: Iterable[str], job: Job, cache: Cache, progress: Progress) -> _Run:
+    client = clients.open_client(job.endpoint)
+    run = _Run(job, cache, client, progress)
+    try:
+        await run.all(unfinished(reports, job, cache, run.finished))
+    finally:
+        await client.close()
+    return run
+
+
+def extract(reports: Callable[[], Iterable[str]], job: Job, *, surveyed: Survey | None = None,
+            stream: TextIO | None = None) -> Summary:
+    """Asks about every report that has no answer yet.
+
+    Args:
+      reports: gives the texts, each time from the beginning; equal and empty ones may occur.
+      job: what to ask of whom; its cache receives every reply as it comes.
+      surveyed: what `survey` found, if it has been called.
+      stream: where progress is shown; None shows none.
+
+    Returns:
+      The summary; answers are read with `jobs.Replies`.
+
+    Raises:
+      UserError: the endpoint refuses the key or the model, or does not answer any more; no price for a limit.
+    """
+    started = time.monotonic()
+    with Cache(job.cache) as cache:
+        cache.reap()
+        ahead = surveyed or survey(reports(), job, cache, screen=False)
+        if not ahead.pending:
+            empty: Counter[str] = Counter()
+            return Summary(0, 0, 0, 0, 0, 0, 0, 0, 0.0, time.monotonic() - started, empty, empty, empty, empty)
+        progress = Progress(ahead.pending, stream)
+        try:
+            run = asyncio.run(_run(reports(), job, cache, progress))
+        except BaseExceptionGroup as group:
+            mistakes = group.subgroup(UserError)
+            full = group.subgroup(sqlite3.Error)
+            if mistakes is None and full is not None:
+                raise _unwritable(job, _first(full)) from None
+            if mistakes is None:
+                raise
+            raise _first(mistakes) from None  # Workers fail together: one of them says it all.
+        except sqlite3.Error as error:
+            raise _unwritable(job, error) from None
+        if not run.stopped:  # Another process answered some since they were surveyed.
+            run.statuses[VALID] += max(0, run.finished[VALID] - ahead.valid)
+            run.statuses[INVALID] += max(0, run.finished[INVALID] - ahead.invalid)
+        done = sum(run.statuses.values())
+        progress.show(done, run.cost, (job.price or FREE).currency, last=True)
+        return Summary(
+            ahead.pending, run.statuses[VALID], run.statuses[INVALID], run.statuses[FAILED],
+            max(0, ahead.pending - done), run.calls, run.tokens_in, run.tokens_out, run.cost,
+            time.monotonic() - started, run.dropped, run.repairs, run.flags, run.reasons)
+
+
+def _unwritable(job: Job, error: BaseException) -> UserError:
+    return UserError(f"cannot write the reply cache {job.cache} ({error}): what was answered is kept")
+
+
+def _first(group: BaseExceptionGroup) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def show(lines: Iterable[str], stream: TextIO) -> None:
+    """Prints lines."""
+    for line in lines:
+        print(line, file=stream, flush=True)

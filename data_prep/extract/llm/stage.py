@@ -1,0 +1,137 @@
+"""The stage of a build that asks a language model, before any shard is written: look, check, ask, account.
+
+Workers later read the answers from the cache, so a build that was stopped asks nothing twice, and a build of the same
+reports with the same cache asks nothing at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from data_prep.extract.llm import data_use
+from data_prep.extract.llm.cache import Cache
+from data_prep.extract.llm.clients.client import read_key
+from data_prep.extract.llm.jobs import Job
+from data_prep.extract.llm.pricing import FREE
+from data_prep.extract.llm.runners import chunks
+from data_prep.extract.llm.runners.online import Summary, extract, show
+from data_prep.extract.llm.settings import Settings
+from data_prep.extract.llm.survey import Survey, survey
+from data_prep.study import Reject
+from lgdea_jax.cli import UserError
+
+# Settings that decide about the answers, or that must be on record: the others may change when a build goes on.
+RECORDED = ("model", "temperature", "structured", "attest_data_use")
+
+
+def make_job(backend: str, values: Mapping[str, Any], beside: str | Path, **task: Any) -> Job:
+    """The job of a config group `llm`.
+
+    Args:
+      backend: gemini, genai or openai; values: of `Settings`.
+      beside: the output; replies are kept in a file beside it unless `values["cache"]` names one.
+      task: kind and probability, see `Job`.
+
+    Raises:
+      UserError: a value that makes no sense.
+    """
+    settings = Settings.read(values)
+    if settings.batch and backend != "genai":
+        raise UserError(f"llm.batch is for the extractor genai: what {backend!r} speaks through knows no batches")
+    beside = Path(beside)
+    return Job(backend, settings, settings.cache or str(beside.with_name(beside.name + ".replies.sqlite")), **task)
+
+
+def check(terms: Iterable[str], job: Job, where: str) -> None:
+    """Everything that can be refused before reports are looked at twice: terms of use, price, key."""
+    data_use.check_terms(terms, local=job.endpoint.local, attestation=job.settings.attest_data_use, where=where)
+    _ = job.price  # Raises where a limit was set but the price is unknown.
+    read_key(job.endpoint)
+
+
+@dataclasses.dataclass
+class SourceReports:
+    """The reports of a build's sources, read again on every call; remembers the terms that it met."""
+
+    sources: Mapping[str, Any]
+    terms: set[str] = dataclasses.field(default_factory=set)
+
+    def __call__(self) -> Iterator[str]:
+        for source in self.sources.values():
+            for index in range(len(source)):
+                try:
+                    study = source[index]
+                except Reject:
+                    continue
+                if study.report.strip():
+                    self.terms.add(study.terms)
+                    yield study.report
+
+
+def estimate(reports: Callable[[], Iterable[str]], job: Job, stream: TextIO | None = None) -> Survey:
+    """The dry run: prints what would be asked and what it may cost; sends nothing and leaves no file behind."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(job.cache)
+        if not path.is_file():
+            path = Path(folder) / "empty.sqlite"
+        with Cache(path) as cache:
+            found = survey(reports(), job, cache)
+    show([*found.lines(job), *filter(None, [found.screening.warning()])], stream or sys.stdout)
+    return found
+
+
+def ask(reports: Callable[[], Iterable[str]], job: Job, *, terms: Callable[[], Iterable[str]], where: str,
+        progress: bool = True, pipeline: Sequence[str] | None = None) -> Summary:
+    """Surveys, checks, warns, and asks what has no answer yet.
+
+    Args:
+      reports: gives all texts, each time from the beginning; job: what to ask.
+      terms: called after the reports were read once: the terms they are under; where: how the user states them.
+      progress: show counts on stderr.
+      pipeline: options of Beam, to ask in a pipeline (`runners.beam`); None asks from this process.
+
+    Returns:
+      The summary; every report is valid or quarantined.
+
+    Raises:
+      UserError: sending is not allowed, the endpoint fails, money or replies are missing.
+    """
+    stream = sys.stderr if progress else None
+    chunks.take_over(job)
+    with Cache(job.cache) as cache:
+        cache.reap()
+        ahead = survey(reports(), job, cache)
+        waiting = cache.batches_under_way(job.scope)
+    if ahead.pending:
+        check(terms(), job, where)
+        show(ahead.lines(job), sys.stdout)
+        show(filter(None, [ahead.screening.warning()]), sys.stderr)
+    if job.settings.batch:
+        from data_prep.extract.llm.runners import batch
+
+        if pipeline is not None:
+            raise UserError("llm.batch asks in batches of the service's own: leave out --runner=beam")
+        summary = batch.extract(reports, job, stream=stream)
+    elif waiting:
+        raise UserError("some of these reports are in batches that are under way: collect them with llm.batch first")
+    elif pipeline is None or not ahead.pending:
+        summary = extract(reports, job, surveyed=ahead, stream=stream)
+    else:
+        from data_prep.extract.llm.runners import beam  # Needs the extra "beam".
+
+        summary = beam.extract(reports, job, pipeline, stream=stream)
+    currency = (job.price or FREE).currency
+    if summary.asked:
+        show(summary.lines(currency), sys.stdout)
+    if summary.left:
+        raise UserError(f"stopped before llm.max_cost={job.settings.max_cost:g} {currency} is exceeded: {summary.left} "
+                        "reports are left; raise it and run the same command again to go on")
+    if summary.failed:
+        raise UserError(f"{summary.failed} reports got no reply ({summary.reasons.most_common(1)[0][0]}): run the same "
+                        "command again to ask about them")
+    return summary

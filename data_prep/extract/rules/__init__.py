@@ -1,0 +1,1 @@
+"""The rules extractor: evidence from English reports without a model."""

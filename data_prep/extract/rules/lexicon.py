@@ -1,0 +1,485 @@
+"""The words of the rules extractor: what each literal of a chest report can mean.
+
+A literal has roles. FINDING names findings; SUBJECT and PREDICATE make a finding together ("heart" + "enlarged",
+`STATEMENTS`); NEGATE, UNCERTAIN, HYPOTHETICAL and HISTORY act on what follows them, NEGATED and DOUBTED on what
+precedes; PSEUDO takes words away from the cues ("no change in" denies nothing); BREAK ends the reach of a cue. Literals
+are in the alphabet of `scanner.normalise` (lower case, no hyphens); `scanner.expand` writes them out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from data_prep.extract.rules.scanner import expand
+from lgdea_jax.findings.vocabulary import BY_NAME, FINDINGS
+
+FINDING, SUBJECT, PREDICATE, NEGATE, NEGATED, UNCERTAIN, DOUBTED = (
+    "finding", "subject", "predicate", "negate", "negated", "uncertain", "doubted")
+PSEUDO, HISTORY, HYPOTHETICAL, BREAK = "pseudo", "history", "hypothetical", "break"
+
+# Words of the vocabulary that mean too many other things when they stand alone in a report.
+_TOO_GENERAL = frozenset(("low volumes", "support device", "median sternotomy", "sternotomy", "lesion", "spurring",
+    "collapse", "malignancy", "neoplasm",
+                          "tumor", "medical device", "foreign material", "cavity", "wall calcification", "icd"))
+
+# Words that say of a finding only that it may be there: a nodular opacity need not be a nodule.
+_VAGUE = {"Nodule": ("nodular (opacity|opacities|density|densities)",)}
+
+# A tip and a generator stand among the devices because, where de-identification masked the device's name, all that a
+# report still says of it is where its tip lies.
+_MORE_FINDINGS = {
+    "Cardiomegaly": (
+        "cardiac (silhouette |shadow |)enlargement", "enlarged cardiopericardial silhouette",
+        "(left|right) ventricular (enlargement|hypertrophy)", "globular heart", "biventricular enlargement"),
+    "Lung Opacity": (
+        "(alveolar|airspace|air space|interstitial|parenchymal|reticular|reticulonodular|linear|streaky|"
+        "pulmonary) (disease|opacity|opacities|opacification|density|densities)", "opacifications", "haziness",
+        "nodular (opacity|opacities|density|densities)", "airspace (process|changes)", "ground glass",
+        "(calcific|calcified) (opacity|opacities|density|densities)", "haz(y|e)"),
+    "Edema": ("(interstitial |alveolar |pulmonary |)(edema|oedema)", "fluid overload", "volume overload"),
+    "Consolidation": ("consolidat(ion|ions|ive change|ive changes|ed lung)",),
+    "Pneumonia": ("pneumoni(a|as|c infiltrate|c infiltrates|c consolidation)", "(infectious|inflammatory) infiltrate"),
+    "Atelectasis": (
+        "atelecta(sis|ses|tic change|tic changes|tic lung|tic opacity|tic opacities)", "atelectatic",
+        "(lobe|lobar|lung|segmental|complete) collapse", "collapse of the (right|left) lung"),
+    "Pneumothorax": ("pneumothora(x|xes|ces)", "hydropneumothora(x|ces)"),
+    "Pleural Effusion": (
+        "(pleural |)(effusion|effusions|fluid collection|fluid collections)", "pleural fluid",
+        "subpulmonic (effusion|fluid)", "fluid in the (fissure|fissures|pleural space)"),
+    "Pleural Thickening": (
+        "(apical |biapical |pleural |apical pleural )(cap|caps|capping)", "(fissural|pleural) thickening"),
+    "Pleural Other": (
+        "pleural (parenchymal |)(scarring|plaque|plaques|opacity|density|calcification|calcifications)",
+        "calcified (pleural |)(plaque|plaques)", "pleural disease"),
+    "Nodule": (
+        "(lung |pulmonary |)(nodule|nodules)", "nodular (lesion|focus|foci)", "nodularity",
+        "micronodul(e|es|ar opacities)", "calcified (lung |pulmonary |parenchymal |)(nodule|nodules)"),
+    "Mass": (
+        "(lung |pulmonary |hilar |mediastinal |)(mass|masses)", "mass like (opacity|density|consolidation)",
+        "(lung|bronchogenic|pulmonary) (cancer|carcinoma|malignancy|neoplasm|tumor)"),
+    "Lung Lesion": ("(lung|pulmonary|parenchymal) (lesion|lesions)",),
+    "Cavitation": ("cavit(y|ation|ary lesion|ary lesions|ary mass|ary nodule|ating lesion)",),
+    "Granuloma": (
+        "(calcified |)granulom(a|as|ata)",
+        "(old |prior |previous |remote |calcified |chronic |healed |)granulomatous( disease| change| changes| "
+        "infection| process| exposure| residual| residuals| sequela| sequelae| calcification| calcifications|)",
+        "calcified (lung |pulmonary |parenchymal |)(nodule|nodules|lesion|lesions|focus|foci)",
+        "(ghon|ranke) (complex|focus|lesion)"),
+    "Calcification Other": (
+        "calcification(s|)", "(calcified|calcific) (thoracic |)aorta",
+        "(calcific|calcified) (opacity|opacities|density|densities)",
+        "calcified (lung |pulmonary |parenchymal |)(nodule|nodules|lesion|lesions|focus|foci)",
+        "calcified sequela(e|)", "(calcified|calcific) (pleural |)(plaque|plaques)", "pleural calcification(s|)",
+        "calcific aortic disease", "(calcified|calcific) aortic (knob|arch|xxxx|disease)",
+        "(aortic |vascular |aortic vascular |aortic arch |aortic knob |aortic xxxx )(calcification|calcifications)",
+        "calcified (hilar |mediastinal |perihilar |infracarinal |subcarinal |)(lymph |)(node|nodes)",
+        "calcified lymph xxxx", "calcified (hilum|hila|lymphadenopathy)"),
+    "Emphysema": (
+        "(bullous |centrilobular |paraseptal |)emphysem(a|atous change|atous changes|atous disease)", "emphysematous",
+        "bull(a|ae|ous disease|ous changes|ous change)", "bleb(s|)"),
+    "COPD": ("(chronic |)obstructive (pulmonary|lung|airway|airways) disease", "copd"),
+    "Hyperinflation": (
+        "hyper(inflation|expansion|aeration|lucency|distention)", "over(inflation|expansion)", "air trapping"),
+    "Low Lung Volume": (
+        "hypo(inflation|aeration|expansion|ventilation)", "under(| )(inflation|expansion|aeration)",
+        "(low|lower|decreased|reduced|diminished) (lung |inspiratory |)volumes",
+        "(low|lower|small|decreased|reduced|diminished) (lung |inspiratory )volume(s|)",
+        "(shallow|poor|low|suboptimal|incomplete|limited) (inspiration|inspiratory effort|lung inflation|lung "
+        "expansion)"),
+    "Fibrosis": (
+        "(pulmonary |interstitial |chronic |)(fibrosis|fibrotic change|fibrotic changes)", "fibrotic", "honeycombing",
+        "chronic interstitial", "(chronic |)interstitial (lung disease|pulmonary disease|fibrosis)",
+        "chronic interstitial (disease|lung changes)"),
+    "Scar": ("scar(s|ring|red|)", "pleural (parenchymal |)scarring", "cicatri(x|ces)", "scar(ring|) tissue"),
+    "Hernia": (
+        "(hiatal |hiatus |diaphragmatic |paraesophageal |bochdalek |morgagni |)(hernia|hernias)",
+        "intrathoracic stomach"),
+    "Fracture": (
+        "(rib |ribs |clavicle |clavicular |vertebral |compression |humerus |sternal |)(fracture|fractures)",
+        "fracture deformit(y|ies)", "fractured", "broken (rib|ribs|clavicle|bone|bones)",
+        "compression deformit(y|ies)"),
+    "Support Devices": (
+        "(central |)(venous |)(catheter|catheters)", "(central |picc |ij |subclavian |venous |)line (tip|in place)",
+        "(picc|picc line|central line|central venous line|dialysis catheter|hickman|mediport|infusaport|"
+        "portacath|port a cath|port a xxxx|port catheter|chest port|chemotherapy port|infusion port|powerport|"
+        "mediport catheter)",
+        "(right|left) (sided |)(chest |internal jugular |subclavian |ij |chest wall |anterior chest |)(port|line|"
+        "picc)",
+        "(pacemaker|pacemakers|pacer|pacing|aicd|icd|defibrillator) (lead|leads|wires|wire|device|generator|)",
+        "(dual|single|triple|biventricular) (lead|chamber) (pacemaker|pacer|icd|aicd|device|cardiac device)",
+        "(cardiac|implanted|electronic|stimulator|stimulation|neurostimulator) (device|devices|leads|lead|generator)",
+        "(valve |valvular )(replacement|prosthesis)", "(mitral|aortic) valve replacement",
+        "(prosthetic|artificial|mechanical|bioprosthetic) (aortic |mitral |tricuspid |pulmonic |pulmonary |heart "
+        "|cardiac |)(valve|valves)", "(all |)(lines and tubes|tubes and lines)", "cardiac xxxx with leads",
+        "(endotracheal|et|ng|nasogastric|orogastric|enteric|feeding|chest|thoracostomy|tracheostomy|gastric|"
+        "dobbhoff|drainage|gastrostomy|peg|g|og|et) (tube|tubes)", "(chest|surgical|pleural|mediastinal) drain(s|)",
+        "annuloplasty( ring|)", "(left |)ventricular assist device", "lvad", "tavr", "valve prosthes(is|es)",
+        "(implanted|implantable|electronic|monitoring) (device|devices)", "tracheostomy",
+        "(nerve |spinal |vagal |) stimulator", "(nerve |spinal |vagal )stimulator", "stimulator",
+        "swan ganz( catheter|)", "pigtail (catheter|drain)", "loop recorder", "(ivc|vena cava|caval) filter",
+        "vp shunt", "(distal |proximal |catheter |line |tube |lead |)tip(s|)",
+        "(pulse |cardiac |pacemaker |)generator(s|)", "(pacing|pacemaker) (electrode|electrodes|leads)",
+        "medi port", "port a cath(s|eter)",
+        "(shoulder|humeral|humerus|hip|joint) (arthroplasty|prosthesis|prostheses|replacement|hardware)",
+        "prosthetic (left |right |)(shoulder|humerus|humeral head|joint)", "(bone|suture) anchor(s|)",
+        "ventriculoperitoneal shunt", "shunt (catheter|tubing)", "dobbhoff",
+        "(external |)(cardiac |)(monitor|monitoring|ekg|ecg) leads", "(ventricular|atrial) leads",
+        "intra aortic balloon pump"),
+    "Surgical Hardware": (
+        "(surgical |cholecystectomy |vascular |hemostatic |mediastinal |axillary |hilar |metallic |cabg |)(clip|"
+        "clips|staple|staples)", "(surgical |chain |) suture(s| line| material|)", "suture(s| line| material|)",
+        "(median |midline |)sternotomy (wire|wires|suture|sutures)", "sternal (wire|wires|sutures)", "cerclage wires",
+        "(coronary |aortic |tracheal |vascular |stent )(stent|stents|graft)", "stent(s|)",
+        "cabg( markers| clips| changes|)", "coronary (artery |)bypass( graft| grafting| surgery|)",
+        "(spinal|cervical|thoracic|lumbar|spine) (fusion|hardware|rods|fixation)( hardware| plate|)",
+        "(harrington|spinal|fixation|metallic) (rod|rods)",
+        "(orthopedic|surgical|fixation|fusion|metallic) (hardware|device|plate|screws|material|instrumentation)",
+        "breast (implant|implants|prosthesis|prostheses)", "(cervical|anterior|interbody) fusion", "acdf",
+        "(pedicle|fixation|cortical) (screw|screws|rod|rods|plate|plates)", "(cervical|spinal|metallic) plate(s|)",
+        "(metallic|metal|internal) (hardware|fixation|sutures|wires)", "(surgical|sternal|cerclage|cabg) wire(s|)",
+        "(bone |surgical |orthopedic |)screw(s|)", "(embolization |vascular |)coil(s|)", "gastric band", "lap band",
+        "surgical xxxx"),
+    "Scoliosis Or Kyphosis": (
+        "(kypho|dextro|levo|roto|)scolio(sis|tic curvature|tic deformity)", "(dextro|levo) (scoliosis|curvature)",
+        "kypho(sis|tic curvature)", "kyphotic", "scoliotic", "(thoracic |spinal |) curvature",
+        "(dextro|levo)(curvature|convex curvature)", "(s shaped |rightward |leftward )curvature",
+        "curvature of the (thoracic |)spine"),
+    "Degenerative Spine": (
+        "degenerative (endplate |disc |disk |joint |spine |spinal |spondylitic |bony |osseous |)(change|changes|"
+        "disease|spurring|disk disease|disc disease)", "osteophyt(e|es|ic change|ic changes|osis|ic spurring)",
+        "spondyl(osis|itic change|itic changes|otic change|otic changes|otic spurring)", "spinal spurring", "djd",
+        "degenerative (spondylosis|spondylitis|sclerosis|osteophytes|osteophytosis|osteophyte)", "osteophytic",
+        "(disc|disk) (space |)height loss", "loss of (disc|disk) (space |)height", "spondylotic",
+        "(disc|disk) (space |)(narrowing|disease|degeneration)", "endplate (spurring|changes|sclerosis)",
+        "(hypertrophic|arthritic|spondylitic|bony|vertebral) (spurring|spurs)", "hypertrophic (change|changes)",
+        "(diffuse idiopathic skeletal hyperostosis|dish)", "marginal spurring", "bridging osteophytes",
+        "arthritic changes of the spine", "anterior spurring", "degenerative xxxx"),
+    "Aortic Abnormality": (
+        "(calcified|calcific) (thoracic |)aorta", "(aortic |)atheroscleros(is|es)",
+        "atherosclerotic( vascular| aortic|) (calcification|calcifications|disease|change|changes|plaque|aorta)",
+        "aortic (calcification|calcifications|ectasia|tortuosity|aneurysm|atherosclerosis|unfolding|dilatation|"
+        "dilation|xxxx calcification|xxxx calcifications|knob calcification|arch calcification|arch "
+        "calcifications|vascular calcifications|sclerosis)", "calcific aortic disease",
+        "atheromatous (change|changes|calcification|disease)", "arteriosclerotic (change|changes|disease|aorta)",
+        "arterioscleros(is|es)", "(calcified|calcific) (aortic|atherosclerotic) (knob|arch|plaque|xxxx|disease)"),
+    "Arterial Wall Calcification": (
+        "(calcified|calcific) (thoracic |)aorta",
+        "(aortic |vascular |arterial |aortic vascular |aortic arch |aortic knob |aortic xxxx )(calcification|"
+        "calcifications)",
+        "calcific (aortic |vascular |)(atherosclerosis|atherosclerotic disease|disease of the aorta)",
+        "calcific aortic disease", "(calcified|calcific) (aortic|atherosclerotic) (knob|arch|plaque|xxxx|disease)",
+        "atherosclerotic (aortic |vascular |)(calcification|calcifications)"),
+    "Elevated Diaphragm": ("eventration", "(diaphragm|diaphragmatic|hemidiaphragm) (eventration|elevation)"),
+    "Pulmonary Congestion": (
+        "(pulmonary |central |vascular |venous |interstitial |) congestion",
+        "(pulmonary |central |)(vascular|venous) (congestion|engorgement|prominence|redistribution|cephalization|"
+        "hypertension)", "cephalization",
+        "(central |)pulmonary (vascular |venous |)(congestion|engorgement|prominence)", "congestive changes"),
+    "Lymphadenopathy": (
+        "(hilar |mediastinal |)(lymph|)adenopathy", "enlarged (hilar |mediastinal |)lymph (node|nodes)"),
+    "Peribronchial Thickening": ("(peribronchial|bronchial|peribronchovascular) (wall |)(thickening|cuffing)",),
+    "Interlobular Septal Thickening": ("(interlobular |)septal (thickening|lines)", "kerley (a |b |)lines"),
+    "Pericardial Effusion": ("pericardial (effusion|fluid)",),
+    "Bronchiectasis": ("bronchiect(asis|ases|atic change|atic changes)",),
+    "Pneumoperitoneum": (
+        "pneumoperitoneum", "free (intraperitoneal |subdiaphragmatic |intra abdominal |peritoneal |)air",
+        "air under the diaphragm"),
+    "Subcutaneous Emphysema": ("subcutaneous (emphysema|air|gas)", "soft tissue (emphysema|air|gas)"),
+}
+
+_SUBJECTS = {
+    "heart": (
+        "heart( size| shadow| silhouette| contour| contours|)",
+        "cardiac (silhouette|shadow|contour|contours|size|silhouette size|heart|borders)", "cardiac",
+        "(cardio|cardiac |cardio )pericardial silhouette", "heart xxxx"),
+    "cardiomediastinum": (
+        "(cardiomediastinal|cardio mediastinal|cardiac mediastinal) (silhouette|silhouettes|contour|contours|"
+        "structures|borders|outline|size|shadow|)", "cardiomediastinum", "cardiomediastinal"),
+    "mediastinum": (
+        "(superior |upper |)mediastin(um|al contour|al contours|al silhouette|al structures|al width|al|al borders)",
+        "mediastinal and hilar contours", "vascular pedicle", "paratracheal stripe"),
+    "lungs": ("lung(s|)( fields| field| zones| parenchyma| bases|)", "pulmonary parenchyma", "lung xxxx"),
+    "volumes": (
+        "lung volume(s|)", "inspiratory (volume|volumes|effort)", "volumes", "inspiration",
+        "(lung |pulmonary )(inflation|expansion|aeration)"),
+    "diaphragm": (
+        "(hemi|)diaphragm(s|)", "hemidiaphragmatic (contour|contours)", "diaphragmatic (contour|contours)",
+        "hemi diaphragm(s|)", "diaphragmatic"),
+    "angle": (
+        "costophrenic( angle| angles| sulcus| sulci| recess| recesses| xxxx|)", "(cp|cardiophrenic) (angle|angles)",
+        "(pleural |lateral |posterior |)sulc(us|i)", "xxxx sulci", "pleural space"),
+    "pleura": ("pleura", "pleural (spaces|surfaces|margins)"),
+    "aorta": (
+        "(thoracic |descending |ascending |descending thoracic |ascending thoracic |)aorta",
+        "aortic (arch|knob|contour|xxxx|silhouette|)", "aortic", "great vessels"),
+    "vessels": (
+        "(central |pulmonary |hilar |lung |bronchovascular |perihilar |pulmonary interstitial |)(vascularity|"
+        "vasculature|vascular markings|vessels|vascular structures)", "pulmonary (vascular|xxxx)",
+        "pulmonary arteries and veins", "pulmonary vascular (markings|pattern)"),
+    "bones": (
+        "(osseous|bony|skeletal) (structures|thorax|elements|structure|abnormality)", "bones", "ribs",
+        "bony (framework|xxxx)", "skeleton"),
+    "spine": (
+        "(thoracic |lumbar |cervical |thoracolumbar |t |mid thoracic |)spine",
+        "(thoracic |)vertebra(l bodies|l body|e)"),
+    "nodes": (
+        "(hilar |mediastinal |infrahilar |)(lymph |)(node|nodes)", "(hilar |mediastinal |)lymph xxxx",
+        "(hilar |mediastinal |)(lymph|)adenopathy"),
+    "hila": ("hil(a|um|ar contours|ar structures|ar)", "perihilar"),
+    "organs": (
+        "mitral (annulus|valve)", "aortic valve", "coronary arter(y|ies)", "spleen", "trachea",
+        "tracheobronchial tree", "(costal |costochondral |rib |tracheal |)cartilage(s|)", "bronchi", "pericardium"),
+    "spaces": ("disc space(s|)", "disk space(s|)"),
+}
+
+_PREDICATES = {
+    "enlarged": (
+        "(borderline |)enlarged", "enlargement", "large", "increased in size", "widened", "widening", "wide",
+        "larger than normal", "is big"),
+    "prominent": ("prominen(t|ce)",),
+    "borderline": ("borderline( in size| size| enlarged|)",),
+    "upper": (
+        "upper limit(s|) (of |)normal( in size| size|)", "(upper|top|high) normal( in size| size| limits|)",
+        "top limits of normal", "upper limits", "limits of normal", "top normal in size"),
+    "low": ("low", "decreased", "reduced", "diminished", "small", "shallow", "lower"),
+    "hypoinflated": (
+        "hypo(inflated|expanded|aerated|ventilated|ventilatory)", "under(| )(inflated|expanded|aerated|ventilated)",
+        "(poorly|incompletely|suboptimally) (inflated|expanded|aerated)", "low in volume"),
+    "hyperinflated": (
+        "hyper(inflated|expanded|lucent|aerated|distended|extended)", "over(inflated|expanded|distended)",
+        "hyper (inflated|expanded)"),
+    "increased": ("increased",),
+    "flattened": ("flatten(ed|ing)", "flat", "depress(ed|ion)"),
+    "elevated": ("elevat(ed|ion)", "eventrat(ed|ion)", "high riding", "raised"),
+    "blunted": ("blunt(ed|ing)", "obscur(ed|ation)"),
+    "tortuous": (
+        "tortuous", "tortuosity", "ectatic", "ectasia", "unfold(ed|ing)", "uncoil(ed|ing)", "dilat(ed|ation|ion)",
+        "aneurysm", "aneurysmal", "elongat(ed|ion)"),
+    "atherosclerotic": (
+        "atheroscler(otic|osis)", "(atherosclerotic|atheromatous) calcification(s|)", "arterioscler(otic|osis)",
+        "atheromatous"),
+    "calcified": (
+        "calcif(ied|ic)", "calcification(s|)", "partially calcified", "densely calcified",
+        "(vascular|mural|wall) calcification(s|)"),
+    "degenerative": ("degenerative", "degenerated", "degeneration", "spurring", "narrowing", "narrowed"),
+    "fused": ("(posterior |anterior |interbody |)fusion", "fused"),
+    "congested": (
+        "congest(ed|ion)", "engorg(ed|ement)", "cephaliz(ed|ation)", "plethoric", "indistinct", "accentuated",
+        "redistribution"),
+    "clear": ("clear", "well aerated", "normally aerated", "well inflated", "well expanded"),
+    "normal": (
+        "normal( in size| size| in contour| in appearance|)", "unremarkable", "within normal limits", "not enlarged",
+        "intact", "low normal", "within normal range", "normally inflated", "not widened", "normal limits", "wnl"),
+    "sharp": ("sharp", "preserved", "well defined"),
+}
+
+# What a subject and a predicate state together: findings present, or, with "-", absent.
+STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
+    ("heart", "enlarged"): ("Cardiomegaly",), ("heart", "prominent"): ("Cardiomegaly",),
+    ("heart", "borderline"): ("?Cardiomegaly",), ("heart", "increased"): ("Cardiomegaly",),
+    ("heart", "normal"): ("-Cardiomegaly",), ("heart", "upper"): ("-Cardiomegaly",),
+    ("cardiomediastinum", "enlarged"): ("Cardiomegaly", "Enlarged Cardiomediastinum"),
+    ("cardiomediastinum", "prominent"): ("?Cardiomegaly", "Enlarged Cardiomediastinum"),
+    ("cardiomediastinum", "borderline"): ("?Cardiomegaly",),
+    ("cardiomediastinum", "normal"): ("-Cardiomegaly", "-Enlarged Cardiomediastinum"),
+    ("mediastinum", "enlarged"): ("Enlarged Cardiomediastinum",), ("mediastinum",
+        "prominent"): ("Enlarged Cardiomediastinum",),
+    ("mediastinum", "normal"): ("-Enlarged Cardiomediastinum",),
+    ("lungs", "hyperinflated"): ("Hyperinflation",), ("lungs", "hypoinflated"): ("Low Lung Volume",),
+    ("lungs", "clear"): ("-Lung Opacity", "-Consolidation"), ("lungs", "normal"): ("-Lung Opacity", "-Consolidation"),
+    ("volumes", "low"): ("Low Lung Volume",), ("volumes", "increased"): ("Hyperinflation",),
+    ("volumes", "enlarged"): ("Hyperinflation",), ("volumes", "normal"): ("-Low Lung Volume", "-Hyperinflation"),
+    ("diaphragm", "elevated"): ("Elevated Diaphragm",), ("diaphragm", "flattened"): ("Hyperinflation",),
+    ("diaphragm", "normal"): ("-Elevated Diaphragm",),
+    ("angle", "blunted"): ("Costophrenic Blunting",),
+    ("angle", "sharp"): ("-Pleural Effusion", "-Costophrenic Blunting"),
+    ("angle", "clear"): ("-Pleural Effusion", "-Costophrenic Blunting"),
+    ("angle", "normal"): ("-Pleural Effusion", "-Costophrenic Blunting"),
+    ("pleura", "clear"): ("-Pleural Effusion",), ("pleura", "normal"): ("-Pleural Effusion",),
+    ("aorta", "tortuous"): ("Aortic Abnormality",), ("aorta", "enlarged"): ("Aortic Abnormality",),
+    ("aorta", "prominent"): ("Aortic Abnormality",), ("aorta", "atherosclerotic"): ("Aortic Abnormality",),
+    ("aorta", "calcified"): ("Aortic Abnormality", "Arterial Wall Calcification", "Calcification Other"),
+    ("aorta", "normal"): ("-Aortic Abnormality",),
+    ("vessels", "congested"): ("Pulmonary Congestion",), ("vessels", "prominent"): ("Pulmonary Congestion",),
+    ("vessels", "increased"): ("Pulmonary Congestion",), ("vessels", "enlarged"): ("Pulmonary Congestion",),
+    ("vessels", "normal"): ("-Pulmonary Congestion",),
+    ("bones", "normal"): ("-Fracture",), ("nodes", "calcified"): ("Calcification Other",),
+    ("nodes", "enlarged"): ("Lymphadenopathy",), ("hila", "calcified"): ("Calcification Other",),
+    ("organs", "calcified"): ("Calcification Other",),
+    ("vessels", "calcified"): ("Calcification Other", "Arterial Wall Calcification"),
+    ("spine", "degenerative"): ("Degenerative Spine",), ("spine", "fused"): ("Surgical Hardware",),
+    ("spaces", "degenerative"): ("Degenerative Spine",),
+})
+
+# A finding is something else when one of these words stands in its clause.
+_BONE = ("bone", "bony", "osseous", "rib", "ribs", "vertebral", "spine", "humerus", "lytic", "sclerotic", "blastic",
+    "clavicle")
+BLOCKED: Mapping[str, frozenset[str]] = MappingProxyType({
+    "Lung Opacity": frozenset((*_BONE, "metallic", "soft", "breast", "bullet", "tissue", "dental")),
+    "Lung Lesion": frozenset(_BONE), "Nodule": frozenset(("thyroid", "nipple")),
+    "Mass": frozenset(("cardiac", "breast", "index", "wall")),
+    "Degenerative Spine": frozenset((
+        "shoulder", "shoulders", "acromioclavicular", "glenohumeral", "ac", "hip", "hips", "knee", "knees", "ankle",
+        "foot", "midfoot", "wrist", "hand", "elbow", "costochondral", "costovertebral", "sternoclavicular", "humeral")),
+    "Support Devices": frozenset(("scapula", "scapular", "rib", "ribs", "spinous", "finger")),
+    "Fibrosis": frozenset(("cystic",)),
+    "Edema": frozenset(("tissue", "subcutaneous")),
+})
+
+_CUES = {
+    NEGATE: (
+        "no", "not", "without", "(neither|nor)", "absen(ce|t)( of|)", "negative for", "free (of|from)", "clear of",
+        "w/o", "never", "unable to", "fail(s|ed|) to", "hardly", "scarcely", "(argue|argues|evidence) against",
+        "(did|does|do|is|was|were|are|has|have|had|could|can|would)n't", "cannot( see|)", "can not", "nil", "zero",
+        "no (findings|changes|evidence|signs|features|abnormality|abnormalities|opacity|opacities) (consistent|"
+        "compatible) with", "not (due|secondary|related) to", "lacking", "lacked",
+        "no (radiographic |definite |convincing |significant |obvious |focal |acute |other |new |further |"
+        ")evidence (of|for)",
+        "no (signs|sign|suggestion|indication|findings|evidence|finding) (of|to suggest|suggesting|suggestive of|"
+        "suspicious for|to indicate|concerning for|for)", "without (evidence|sign|signs) of",
+        "no evidence (of|to suggest|for|suggesting)", "(fail|fails|failed) to (reveal|show|demonstrate)",
+        "(den(ies|ied|ying|y))", "rather than", "never (had|developed)",
+        "(rule|rules|ruled) (him |her |the patient |)out (for|against)", "ruled out",
+        "(did|can|could) rule (him |her |the patient |)out", "resolution of", "resolved",
+        "interval (resolution|removal|clearing) of", "removal of", "clearing of", "not (consistent|compatible) with",
+        "inconsistent with", "lack of", "lacks", "exclude(s|d)", "no longer", "nonvisualization of",
+        "(is|was|are|were) negative for",
+        "not (demonstrate|demonstrated|show|reveal|see|seen|identified|have|has|had|appear|appreciate|feel)",
+        "unremarkable for", "no typical findings of", "no complaints of", "declin(es|ed)",
+        "nothing (to suggest|to indicate|suggestive of|suspicious for|concerning for)", "(minimal|little) if any"),
+    NEGATED: (
+        "(is|are|was|were|has been|have been|) (ruled out|excluded|absent|resolved|negative)", "(ruled out|excluded)",
+        "(is|are|was|were|) (no longer|not) (definitely |clearly |well |)(seen|identified|visualized|present|"
+        "evident|appreciated|demonstrated|detected|noted|visible|apparent|observed|found|shown)",
+        "(is|are|was|were) (all |both |also |again |otherwise |) (negative|absent)", "free",
+        "(is|are|was|were|would be|seems|appears|) (very |quite |) unlikely",
+        "(is|are|was|were) not (palpable|palpated|heard|elicited|felt|noticed|reported|documented|recorded)",
+        "(did|does|do|has|have) not (occur|occurred|recur|recurred|persist|return)",
+        "(has|have) (also |now |since |) (resolved|cleared|subsided|disappeared)",
+        "(has been|have been|been) (removed|ruled out)",
+        "not (seen|identified|visualized|present|evident|found|appreciated)", "(is|are|was|were) denied",
+        "(has|have) (completely|essentially|nearly|largely|) resolved", "resolved", "none", "denied",
+        "within (normal limits|limits of normal)"),
+    UNCERTAIN: (
+        "possib(le|ly|ility of)", "probab(le|ly)", "likely",
+        "may (represent|be|reflect|indicate|also represent|relate to|be related to|be due to|suggest)",
+        "(might|could|can|would) (represent|be|reflect|indicate|relate to|suggest|be related to)",
+        "suggest(s|ive of|ing|ed|ion of|)", "suspicious for", "suspicion (of|for)", "suspected", "suspect",
+        "concern(ing|) for", "question(able|ed| of|)", "worrisome for", "cannot (exclude|rule out|be excluded)",
+        "can not exclude", "(not|n't|can't|difficult to|unable to|fails to) (exclude|rule out)", "not excluded",
+        "(versus|vs|vs\\.)", "presumed", "presumably", "apparent", "equivocal", "indeterminate", "less likely",
+        "perhaps", "most likely", "differential (diagnosis |considerations |)(includes|include|considerations)",
+        "differential", "consider", "favor(ed|ing|s|)", "felt to represent", "appearance of",
+        "xxxx represent(s|ing|)", "xxxx reflect(s|ing|)", "may", "might", "impression of", "subtle suggestion of"),
+    DOUBTED: (
+        "(is|are|) (also |still |) (suspected|questioned|possible|likely|probable|questionable|favored)",
+        "(is|are|remains|) (also |) (in|within|on) the differential",
+        "(cannot|can not|could not|not) be (excluded|ruled out|completely excluded|entirely excluded|"
+        "definitively excluded)", "not (been |)(excluded|ruled out)",
+        "(is|are|was|were|) (not|difficult to) (excluded|exclude)",
+        "(is|are|) (a |)(possibility|consideration|considerations|concern)", "(would be|is|are) less likely",
+        "did(n't| not) rule out"),
+    PSEUDO: (
+        "(no|without|without any|not) (significant |interval |definite |appreciable |suspicious |substantial |"
+        "obvious |significant interval |radiographic |)(change|changes|increase|decrease|improvement|progression|"
+        "worsening|difference)( in| of| from|)", "no (longer|further) (increase|change) in",
+        "not (significantly |appreciably |) changed", "not only", "not necessarily",
+        "not (certain|clear|sure) (if|whether)", "gram negative", "without difficulty",
+        "not (fully|completely|well|entirely|optimally) (evaluated|assessed|included|imaged|visualized|seen)",
+        "no (prior |previous |)comparison(s|)", "no priors",
+        "no (prior|previous) (study|studies|exam|exams|examination|examinations|film|films|radiograph|"
+        "radiographs|images)", "not extend", "not cause", "free (wall|margin|text|flow)", "no response",
+        "not significantly different", "question of .", "heart failure symptoms", "not drain", "nothing by mouth",
+        "no xxxx change", "no xxxx interval change",
+        "not (yet |fully |completely |entirely |)(resolved|cleared|subsided)",
+        "without (treatment|therapy|intervention|surgery|medication)", "not (know|aware)"),
+    HISTORY: (
+        "(history|h/o|hx|past history|past medical history|prior history|known history|personal history) of",
+        "history", "status post", "s/p", "previous(ly|)( documented| described| noted|)", "prior episode of"),
+    HYPOTHETICAL: (
+        "(evaluate|evaluation|assess|assessment|checked|screen|screening|check) for",
+        "(to |)(rule|rules) (him |her |the patient |)out", "r/o",
+        "if (there is |)(clinical |persistent |continued |further |high |)(concern|suspicion|suspected) (for|of|)",
+        "to (exclude|evaluate|assess|document|confirm)",
+        "(clinically|clinical) (concern|suspicion|correlation) (for|of)",
+        "(should|could|would|ought to|must|to|will|may) be (ruled out|excluded) for", "differentiate",
+        "if clinically indicated", "in (the |)(setting|case) of", "risk (of|for)", "question of history",
+        "follow up (of|for|to)", "(signs|symptoms) of"),
+    BREAK: (
+        "but", "however", "nevertheless", "yet", "(al|)though", "aside from", "except( for|)", "apart from",
+        "other than", "secondary to", "due to", "because( of|)", "which", "whereas", "while", "otherwise",
+        "and (there|the|a|an|stable|mild|mildly|small|minimal|unchanged|moderate|is|are|has|persistent|left|"
+        "right|bilateral|some)",
+        "and (was|were|had|does|did|will|would|then|now|positive|remains|remained|continues|continued|shows|"
+        "showed|demonstrates|demonstrated|reveals|revealed|reports|reported|complains|complained|developed|"
+        "became|began)", "until", "prior to",
+        "with (the|a|an|some|mild|moderate|small|stable|persistent|minimal|unchanged|associated|left|right|"
+        "bilateral)", "as (the |a |an |)(cause|source|reason|etiology|origin) (of|for)",
+        "(cause|source|reason|etiology|origin)(s|) (of|for)", "there (is|are)", "given", "consistent with",
+        "compatible with", "in keeping with", "representing", "represents", "related to", "with interval",
+        "positive for", "and (he|she|it|they|we|i|this|these|her|his|their|patient)", "besides", "despite", "so",
+        "since", "to suggest that"),
+}
+
+
+# A statement that the study is normal, in the alphabet of `scanner.normalise`.
+NORMALITY = re.compile(
+    r"\b(?:(?:no|without|negative for)(?: (?:any|evidence (?:of|for)|radiographic|definite|significant|visible|"
+    r"suspicious|other|obvious|convincing|findings of|signs? of))* (?:acute|active)"
+    r"(?: (?:or|and|/) (?:acute|active|significant|focal))*"
+    r"(?: (?:cardiopulmonary|cardio pulmonary|cardiothoracic|pulmonary|intrathoracic|thoracic|chest|lung|cardiac|"
+        "disease|"
+    r"cardiovascular|radiographic|or|and|process|abnormality)){0,5} ?(?:diseases?|abnormalit(?:y|ies)|process(?:es)?|"
+    r"findings?|patholog(?:y|ies)|infiltrates?)?"
+    r"|no (?:significant |radiographic |evidence of |visible |definite )*(?:cardiopulmonary|intrathoracic|chest|"
+        "thoracic|"
+    r"lung or pleural|pulmonary) (?:disease|abnormalit(?:y|ies)|findings?|pathology|process)"
+    r"|(?:normal|negative|unremarkable|clear) (?:two view |2 view |pa and lateral |frontal and lateral |adult |exam "
+        "of the "
+    r")?(?:chest|examination|exam|study|radiographs?)|chest (?:is |radiograph is |x ray is )?(?:normal|unremarkable|"
+    r"negative)|no (?:radiographic )?abnormalit(?:y|ies)|normal heart and lungs|study within normal limits)\b")
+
+
+def _plural(text: str) -> tuple[str, ...]:
+    return (text,) if text[-1] in "sx" else (text, f"{text}s")
+
+
+def _specific(names: list[str]) -> tuple[str, ...]:
+    """Without the findings that another one of the list already implies by definition."""
+    implied = {name for name in names for other in names if other in BY_NAME[name].members}
+    return tuple(name for name in names if name not in implied)
+
+
+def build() -> Mapping[str, Mapping[str, object]]:
+    """Literal -> {role: value}.
+
+    FINDING has a tuple of names ("?" before a vague one), SUBJECT and PREDICATE their part of a key of `STATEMENTS`,
+    the others True.
+    """
+    roles: dict[str, dict[str, object]] = {}
+    named: dict[str, list[str]] = {}
+    for finding in FINDINGS:
+        if finding.kind != "none":
+            texts = [text.replace("-", " ") for text in finding.synonyms if text not in _TOO_GENERAL]
+            texts += [text for pattern in _MORE_FINDINGS.get(finding.name, ()) for text in expand(pattern)]
+            for text in texts:
+                for form in _plural(text):
+                    if finding.name not in named.setdefault(form, []):
+                        named[form].append(finding.name)
+    vague = {(text, name) for name, patterns in _VAGUE.items() for pattern in patterns for text in expand(pattern)}
+    for text, names in named.items():
+        roles.setdefault(text, {})[FINDING] = tuple(
+            f"?{name}" if (text, name) in vague else name for name in _specific(names))
+    for role, table in ((SUBJECT, _SUBJECTS), (PREDICATE, _PREDICATES)):
+        for value, patterns in table.items():
+            for pattern in patterns:
+                for text in expand(pattern):
+                    roles.setdefault(text, {})[role] = value
+    for role, patterns in _CUES.items():
+        for pattern in patterns:
+            for text in expand(pattern):
+                roles.setdefault(text, {})[role] = True
+    roles.pop("", None)
+    return MappingProxyType({text: MappingProxyType(value) for text, value in roles.items()})

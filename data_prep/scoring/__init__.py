@@ -1,0 +1,1 @@
+"""Extracted evidence against a reference or against another extractor."""

@@ -1,0 +1,1 @@
+"""From studies to finished ArrayRecord shards and their metadata."""

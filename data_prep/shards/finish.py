@@ -1,0 +1,224 @@
+"""The end of a build: over finished shards, the tokeniser, index files, TFDS metadata, rejections and checksums.
+
+Everything is streamed from the shards and their side files, so memory does not grow with the data set. `dataset.json`
+is written last: a folder without it is not a data set.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import shutil
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.shards.worker import COUNTS, ShardSpec, Slice, read_side_file, write_atomically
+from data_prep.study import Rejection
+from lgdea_jax.cli import UserError
+from lgdea_jax.data.shard_file import row_type
+from lgdea_jax.data.source import (
+    BUILD_FOLDER,
+    INDEX_COLUMNS,
+    METADATA_FILE,
+    TOKENIZER_FILE,
+    DatasetMetadata,
+    RecordSource,
+    Shard,
+    SourceTerms,
+    rows_file,
+)
+from lgdea_jax.preprocess.text import train_tokenizer
+
+REJECTED_FILE = "rejected.csv"
+SUMS_FILE = "SHA256SUMS"
+KEPT_REJECTIONS = 1000
+
+
+def finish(folder: Path, slices: Sequence[Slice], spec: ShardSpec, config: Any, fingerprint: dict[str, Any],
+           command: str) -> tuple[DatasetMetadata, tuple[Rejection, ...]]:
+    """Writes everything but the shards; `slices` are all finished.
+
+    Returns:
+      The metadata, and the first KEPT_REJECTIONS refused rows.
+
+    Raises:
+      UserError: no record at all, a subject in two splits, or a (study, image) key twice.
+    """
+    splits: dict[str, list[Slice]] = {}
+    for part in slices:
+        splits.setdefault(part.split, []).append(part)
+    shards, counts = {}, {}
+    converted: Counter[str] = Counter()
+    sources, languages, modalities = set(), set(), set()
+    for split, parts in splits.items():
+        counts[split] = dict.fromkeys(COUNTS, 0)
+        shards[split] = []
+        for part in parts:
+            result = _finished(folder, part)
+            for name in COUNTS:
+                counts[split][name] += result.counts[name]
+            converted.update(result.converted)
+            sources.update(result.sources)
+            languages.update(result.languages)
+            modalities.update(result.modalities)
+            shards[split].append(Shard(result.file, result.records, result.bytes, result.sha256))
+        if not counts[split]["records"]:
+            shards[split] = []
+    kept = _write_rejected(folder, slices)
+    if not any(shards.values()):
+        raise UserError(f"no row of the source could be used: see {folder / REJECTED_FILE}")
+    _check_keys(folder, splits)
+    for split, parts in splits.items():
+        if shards[split]:
+            write_atomically(folder / f"index_{split}.npz", lambda f, parts=parts: _write_index(f, folder, parts))
+            write_atomically(rows_file(folder, split), lambda f, parts=parts: _write_rows(
+                f, folder, parts, len(spec.label_names)))
+    tokenizer = _write_tokenizer(folder, shards.get("train", []), config.tokenizer.vocab_size)
+    metadata = DatasetMetadata(
+        schema_version=fingerprint["schema_version"], name=spec.name, modalities=tuple(sorted(modalities)),
+        languages=tuple(sorted(languages)), label_names=spec.label_names, transform=spec.transform,
+        image_size=spec.image_size, image_encoding=spec.image_encoding,
+        sources=tuple(SourceTerms(*source) for source in sorted(sources)), extractor=fingerprint["extractor"],
+        tokenizer=tokenizer, shards={split: tuple(files) for split, files in shards.items()}, counts=counts,
+        converted=dict(sorted(converted.items())), config=fingerprint["config"],
+        input=fingerprint["input"], command=command,
+        seed=int(config[config.source].get("seed", 0)), modality="ct" if spec.volume else "xray", volume=spec.volume)
+    _write_tfds(folder, metadata)
+    text = metadata.to_json().encode("utf-8")
+    _write_sums(folder, metadata, text)
+    write_atomically(folder / METADATA_FILE, lambda f: f.write(text))
+    return metadata, kept
+
+
+def remove_build_folder(folder: Path) -> None:
+    """Removes the work folder of a finished data set."""
+    shutil.rmtree(folder / BUILD_FOLDER)
+
+
+def read_rejected(folder: Path) -> tuple[Rejection, ...]:
+    """The first KEPT_REJECTIONS lines of a data set's rejected.csv."""
+    with open(folder / REJECTED_FILE, encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        return tuple(Rejection(row["study_id"], row["image_id"], int(row["row"]), row["reason"])
+                     for row, _ in zip(rows, range(KEPT_REJECTIONS), strict=False))
+
+
+def _finished(folder: Path, part: Slice, *columns: str) -> Any:
+    result = read_side_file(folder, part, columns=columns)
+    if result is None:
+        raise UserError(f"shard {part.shard} of {part.split} disappeared while the build was finishing: run it again")
+    return result
+
+
+def _write_rejected(folder: Path, slices: Sequence[Slice]) -> tuple[Rejection, ...]:
+    kept: list[Rejection] = []
+
+    def write(file: Any) -> None:
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(("study_id", "image_id", "row", "reason"))
+        for part in slices:
+            for rejection in _finished(folder, part).rejections:
+                rows.writerow((rejection.study_id, rejection.image_id, rejection.row, rejection.reason))
+                if len(kept) < KEPT_REJECTIONS:
+                    kept.append(rejection)
+        text.detach()
+
+    write_atomically(folder / REJECTED_FILE, write)
+    return tuple(kept)
+
+
+def _check_keys(folder: Path, splits: dict[str, list[Slice]]) -> None:
+    """Refuses a data set in which a subject lies in two splits or a key occurs twice, whatever its source."""
+    keys, subjects = [], {}
+    for split, parts in splits.items():
+        columns = [_finished(folder, part, "key", "subject").columns for part in parts]
+        keys += [column["key"] for column in columns]
+        subjects[split] = np.unique(np.concatenate([column["subject"] for column in columns]))
+    keys = np.concatenate(keys)
+    twice = len(keys) - len(np.unique(keys))
+    if twice:
+        raise UserError(f"{twice} pairs of study_id and image_id occur more than once in the source")
+    names = list(subjects)
+    for i, first in enumerate(names):
+        for second in names[i + 1:]:
+            shared = len(np.intersect1d(subjects[first], subjects[second], assume_unique=True))
+            if shared:
+                raise UserError(f"{shared} subjects lie both in the {first} and in the {second} split of the source")
+
+
+def _write_index(file: Any, folder: Path, parts: Sequence[Slice]) -> None:
+    """An .npz written column by column, part by part: no column is ever whole in memory."""
+    rows = sum(_finished(folder, part).records for part in parts)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name, (dtype, trailing) in INDEX_COLUMNS.items():
+            # A fixed date: equal data gives equal bytes.
+            with archive.open(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), "w", force_zip64=True) as column:
+                header = {"descr": dtype, "fortran_order": False, "shape": (rows, *trailing)}
+                np.lib.format.write_array_header_1_0(column, header)
+                for part in parts:
+                    column.write(np.ascontiguousarray(_finished(folder, part, name).columns[name]).tobytes())
+
+
+def _write_rows(file: Any, folder: Path, parts: Sequence[Slice], labels: int) -> None:
+    """`data.shard_file.row_type` of every record as an .npy, part by part."""
+    dtype, names = row_type(labels), ("place", "study", "labels")
+    count = sum(_finished(folder, part).records for part in parts)
+    np.lib.format.write_array_header_1_0(file, {
+        "descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)})
+    for part in parts:
+        result = _finished(folder, part, *names)
+        rows = np.empty(result.records, dtype)
+        for name in names:
+            rows[name] = result.columns[name]
+        file.write(rows.tobytes())
+
+
+def _train_reports(folder: Path, shards: Sequence[Shard]) -> Iterator[str]:
+    """The reports of the training split, those of several views once."""
+    previous = None
+    for record in RecordSource(folder, shards) if shards else ():
+        if record.has_report and record.study_id != previous:
+            yield record.report
+        previous = record.study_id
+
+
+def _write_tokenizer(folder: Path, shards: Sequence[Shard], vocab_size: int) -> str:
+    reports = _train_reports(folder, shards)
+    first = next(reports, None)
+    if first is None:
+        return ""
+
+    def texts() -> Iterator[str]:
+        yield first
+        yield from reports
+
+    tokenizer = train_tokenizer(texts(), vocab_size)
+    write_atomically(folder / TOKENIZER_FILE, lambda f: f.write(tokenizer.serialised.encode("utf-8")))
+    return TOKENIZER_FILE
+
+
+def _write_tfds(folder: Path, metadata: DatasetMetadata) -> None:
+    from data_prep.shards.tfds_metadata import write_metadata  # TFDS takes seconds to import: only here.
+
+    write_metadata(folder, metadata)
+
+
+def _write_sums(folder: Path, metadata: DatasetMetadata, dataset_json: bytes) -> None:
+    """`sha256sum -c SHA256SUMS` checks the folder."""
+    sums = {shard.file: shard.sha256 for shards in metadata.shards.values() for shard in shards}
+    sums[METADATA_FILE] = hashlib.sha256(dataset_json).hexdigest()
+    others = [REJECTED_FILE, "LICENSE", "dataset_info.json", "features.json", metadata.tokenizer,
+              *(f"index_{split}.npz" for split in metadata.splits),
+              *(rows_file(folder, split).name for split in metadata.splits)]
+    for name in filter(None, others):
+        with open(folder / name, "rb") as file:
+            sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+    write_atomically(folder / SUMS_FILE, lambda f: f.write(text.encode("utf-8")))

@@ -1,0 +1,1 @@
+"""Synthetic worlds, made from a seed."""

@@ -1,0 +1,1 @@
+"""The phantom CT world: synthetic chest volumes with reports."""

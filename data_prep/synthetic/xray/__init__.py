@@ -1,0 +1,1 @@
+"""The phantom world: synthetic chest radiographs with reports."""

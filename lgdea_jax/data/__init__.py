@@ -1,0 +1,1 @@
+"""Data sets of records: from shards on disk to batches of fixed shapes."""

@@ -1,0 +1,73 @@
+"""Refuses to evaluate a checkpoint on subjects that it was trained on.
+
+A checkpoint names the data sets of its training (its config) and carries a digest of their shards. Their indexes hold a
+hash of every subject id, so the check reads no images. Data sets of one origin must use the same subject ids, as ours
+do: MS-CXR's are MIMIC-CXR's, 5x200 comes from CheXpert's training split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lgdea_jax.cli import UserError
+from lgdea_jax.data import source
+from lgdea_jax.data.plan import parse_weights
+
+
+def check(spec: Mapping[str, Any], data_dir: Path, split: str, rows: np.ndarray, *, trained_on: Sequence[str] = (),
+          allow: bool = False) -> dict[str, Any]:
+    """Looks for subjects in common between the training data and what is evaluated.
+
+    Args:
+      spec: of the checkpoint.
+      data_dir, split, rows: what is evaluated.
+      trained_on: where the training data are now, if they have moved.
+      allow: goes on in spite of a leak, or of training data that cannot be read; the result says so.
+
+    Returns:
+      For results.json: {"checked": whether, "trained_on": data sets, "subjects_in_common": number or None, "note"}.
+
+    Raises:
+      UserError: subjects in common, or the training data cannot be looked at.
+    """
+    config = spec.get("config", {})
+    folders = list(trained_on) or training_folders(config.get("data", {}))
+    found: dict[str, Any] = {"checked": False, "trained_on": list(spec.get("data", {}).get("names", ())),
+                             "subjects_in_common": None, "note": ""}
+    try:
+        subjects = _training_subjects(folders, config.get("data", {}).get("split", "train"), spec)
+    except UserError as error:
+        if not allow:
+            raise UserError(f"cannot look for subjects that the checkpoint was trained on: {error}. Say where its "
+                            "training data are with --trained_on=DIR, or go on with --allow_leaks") from None
+        return {**found, "note": f"not checked: {error}"}
+    evaluated = source.load_index(data_dir, split)["subject"][rows]
+    common = len(np.intersect1d(subjects, evaluated))
+    if common and not allow:
+        raise UserError(f"{common} subjects of {data_dir} ({split}) are in the training data of this checkpoint: its "
+                        "numbers here would mean nothing (--allow_leaks goes on all the same, and says so)")
+    start = config.get("init_from", "")
+    return {**found, "checked": True, "subjects_in_common": common,
+            "note": f"what {start} was trained on, from which this run started, is not checked" if start else ""}
+
+
+def training_folders(data: Mapping[str, Any]) -> list[str]:
+    """The data sets that a run's `config.data` names, each once."""
+    entries = [entry for key in ("pairs_from", "images_from", "reports_from") for entry in data.get(key) or ()]
+    named = [data["dir"]] if data.get("dir") else []
+    return list(dict.fromkeys(named + [folder for folder, _ in parse_weights(entries)]))
+
+
+def _training_subjects(folders: Sequence[str], split: str, spec: Mapping[str, Any]) -> np.ndarray:
+    if not folders:
+        raise UserError("the checkpoint names no training data")
+    metadata = [source.load_metadata(folder) for folder in folders]
+    known = set(spec.get("data", {}).get("names", ()))
+    if known and {meta.name for meta in metadata} != known:
+        raise UserError(f"it was trained on {', '.join(sorted(known))}, not on "
+                        f"{', '.join(sorted(meta.name for meta in metadata))}")
+    return np.unique(np.concatenate([source.load_index(folder, split)["subject"] for folder in folders]))

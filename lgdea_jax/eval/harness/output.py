@@ -1,0 +1,132 @@
+"""What an evaluation leaves behind: results.json, and the printed tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lgdea_jax.cli import UserError
+from lgdea_jax.eval.harness.notes import notes
+from lgdea_jax.evaluators.base import Samples
+from lgdea_jax.metrics.bootstrap import Interval
+
+RESULTS, SAMPLES, OVERLAYS = "results.json", "samples.npz", "overlays"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModeResult:
+    """One mode: intervals, on how many samples each metric rests, what each task says of itself, and subgroups.
+
+    `subgroups` is {attribute: {group: {"n_subjects", "metrics": {name: {"value", "low", "high", "n"}}}}}.
+    """
+
+    mode: str
+    intervals: dict[str, Interval]
+    sizes: dict[str, int]
+    info: dict[str, Any]
+    samples: tuple[Samples, ...]
+    subgroups: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def make_folder(path: str) -> Path:
+    """The output folder, made.
+
+    Raises:
+      UserError: it cannot be made.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"--out={path} is not a folder") from None
+    except PermissionError:
+        raise UserError(f"no permission to write to --out={path}") from None
+    return folder
+
+
+def as_json(result: ModeResult) -> dict[str, Any]:
+    """One entry of `results`: undefined numbers are null."""
+    metrics = {name: entry(interval, result.sizes[name]) for name, interval in result.intervals.items()}
+    return {"mode": result.mode, "metrics": metrics, "info": result.info, "subgroups": result.subgroups}
+
+
+def entry(interval: Interval, size: int) -> dict[str, Any]:
+    """{"value", "low", "high", "n"} of one metric."""
+    def number(value: float) -> float | None:
+        return float(value) if math.isfinite(value) else None
+
+    return {"value": number(interval.value), "low": number(interval.low), "high": number(interval.high), "n": size}
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes strict JSON, whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def config_hash(config: Any) -> str:
+    """12 hex digits of a config's canonical JSON."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def command_line(benchmark: str, argv: Sequence[str]) -> str:
+    """The command, to be run again."""
+    return shlex.join(["python", "-m", f"lgdea_jax.eval.{benchmark}", *argv])
+
+
+def table(head: dict[str, Any], results: Sequence[ModeResult]) -> str:
+    """The printed tables: metrics with intervals, a column per mode; then the findings, a row each."""
+    # What depends on the mode stands in columns of its own: the two never mix.
+    lines = ["", f"{head['benchmark']}: {head['data']} / {head['split']}, {head['records']} records of "
+             f"{head['subjects']} subjects, checkpoint {head['checkpoint']} step {head['step']}"]
+    if head["bootstrap"]:
+        lines.append(f"95% intervals: {head['bootstrap']} resamples of subjects, seed {head['seed']}")
+    if head.get("report_sections"):
+        lines.append(f"  reports: {', '.join(head['report_sections'])}")
+    lines += [f"  {line}" for line in head.get("lacks", ())]
+    lines += [f"  {line}" for line in notes({result.mode: result.info for result in results})]
+    overall = [name for name in dict.fromkeys(name for result in results for name in result.intervals)
+               if name.count("/") == 1 or name.startswith("retrieval/")]
+    sizes = {name: size for result in results for name, size in result.sizes.items()}
+    width = max((len(name) for name in overall), default=0)
+    lines += ["", f"{'metric':<{width}}" + "".join(f"  {r.mode:>22}" for r in results) + f"  {'n':>6}"]
+    lines += [f"{name:<{width}}" + "".join(f"  {_cell(r.intervals.get(name)):>22}" for r in results)
+              + f"  {sizes[name]:>6}" for name in overall]
+    return "\n".join(lines + _finding_lines(results[0])) + "\n"
+
+
+def _finding_lines(result: ModeResult) -> list[str]:
+    columns = {"zero_shot/auroc": "AUROC", "grounding/cnr": "CNR", "grounding/pointing": "pointing"}
+    per_finding = [name.split("/", 2) for name in result.intervals if name.rsplit("/", 1)[0] in columns]
+    columns = {name: title for name, title in columns.items() if any(name == f"{a}/{b}" for a, b, _ in per_finding)}
+    findings = list(dict.fromkeys(finding for *_, finding in per_finding))
+    if not findings:
+        return []
+    width = max(len(name) for name in (*findings, "finding"))
+    lines = ["", f"{'finding':<{width}}" + "".join(f"  {f'{title} ({result.mode})':>22}  {'n':>6}"
+                                                   for title in columns.values())]
+    for finding in findings:
+        cells = []
+        for name in columns:
+            interval = result.intervals.get(f"{name}/{finding}")
+            size = result.sizes.get(f"{name}/{finding}", 0)
+            cells.append(f"  {_cell(interval) if interval else '':>22}  {size if interval else '':>6}")
+        lines.append(f"{finding:<{width}}" + "".join(cells))
+    return lines
+
+
+def _cell(interval: Interval | None) -> str:
+    if interval is None:
+        return "-"
+    if not math.isfinite(interval.value):
+        return "undefined"
+    if not math.isfinite(interval.low):
+        return f"{interval.value:.3f}"
+    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"

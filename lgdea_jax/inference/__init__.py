@@ -1,0 +1,1 @@
+"""A trained model on images and volumes of your own."""

@@ -1,0 +1,213 @@
+"""A trained model as three functions: images, texts, heatmaps. What evaluators and `predict` take.
+
+The score of image i and text j is the dot product of their embeddings; the heatmap of text j on image i is the dot
+product of the image's patches with the text's query. How a method makes both is its own business (`methods/`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from lgdea_jax import experiment
+from lgdea_jax.cli import UserError
+from lgdea_jax.findings import prompts
+from lgdea_jax.preprocess.image_spec import Frame, frame_of, input_dtype, input_shape
+from lgdea_jax.preprocess.text import TextTokenizer
+from lgdea_jax.runtime.checkpoint import Checkpoints
+from lgdea_jax.training import step as train_step
+
+
+class Predictor:
+    """Scores images against texts with one method's embeddings.
+
+    Args:
+      config: the run's config.
+      params: plain tree of parameters, on host or device.
+      graphdef: static part of the model.
+      tokenizer: the run's.
+      spec: the checkpoint's spec (or what will be one), for its transforms and names.
+      batch_size: rows of a call; the last one is padded, so that there is one compilation. None: 64 images, or as many
+        volumes as hold 4 million voxels.
+    """
+
+    def __init__(self, *, config: Any, params: Any, graphdef: Any, tokenizer: TextTokenizer, spec: dict[str, Any],
+                 batch_size: int | None = None) -> None:
+        self.config, self.spec, self.tokenizer = config, spec, tokenizer
+        self.frame = frame_of(config)
+        self.image_shape = input_shape(self.frame)
+        # Activations of a volume are as many as those of hundreds of images.
+        self.batch_size = batch_size or max(1, min(64, 2**22 // math.prod(self.image_shape)))
+        self.transform: str = spec["transform"]
+        self.set_params(params)
+        method = experiment.load_method(config)
+        self._text, self.reads_text, self.scoring = method.text, bool(method.text), method.scoring
+        self.style = "cxr" if isinstance(self.frame, int) else "ct"
+        self.prompt_context = prompts.REPORT if method.text == "report" else prompts.BARE
+        common = {"pad_id": tokenizer.pad_id, "mean": config.image.mean, "std": config.image.std,
+                  "per_image": config.image.per_image}
+
+        def images(params: Any, images: jax.Array) -> dict[str, jax.Array]:
+            model = nnx.merge(graphdef, params)
+            outputs = train_step.forward(model, {"image": images}, **common)
+            return {**method.image_embedding(outputs), "features": outputs["image"]["features"]}
+
+        def texts(params: Any, tokens: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:
+            model = nnx.merge(graphdef, params)
+            outputs = train_step.forward(model, {"tokens": tokens}, **common)
+            return method.text_embedding(outputs, weight)
+
+        self._images, self._texts = jax.jit(images), jax.jit(texts)
+        self.grid, self.patch_offset = patch_grid(graphdef, params, self.frame)
+
+    def set_params(self, params: Any) -> None:
+        """Goes on with other parameters of the same shapes; nothing is compiled again."""
+        self._params = jax.device_put(params, jax.local_devices()[0])
+
+    @property
+    def params(self) -> Any:
+        """The tree of parameters that predicts, on the device."""
+        return self._params
+
+    @property
+    def image_size(self) -> int:
+        """Side in px of the square that an image is fitted into.
+
+        Raises:
+          UserError: the model sees volumes.
+        """
+        if not isinstance(self.frame, int):
+            raise UserError("this checkpoint reads CT volumes and only 2D images can be used here; for data sets of "
+                            "volumes there are python -m lgdea_jax.eval.records and the CT benchmarks")
+        return self.frame
+
+    def images(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Images, or windowed volumes, as a model sees them -> what it makes of them.
+
+        Args:
+          images: uint8 [N, S, S], or float32 [N, D, H, W, 1] (`VolumeView.prepare`).
+
+        Returns:
+          float32 embedding [N, E], tower features [N, W], patches [N, L, Q] where it grounds.
+        """
+        if tuple(images.shape[1:]) != self.image_shape or images.dtype != input_dtype(self.frame):
+            raise ValueError(f"images are {images.dtype} {list(images.shape)}, not {input_dtype(self.frame)} [N, "
+                             f"{', '.join(map(str, self.image_shape))}]")
+        return self._batched(self._images, images)
+
+    def texts(self, texts: Sequence[str], phrases: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+        """N texts with their evidence phrases -> embedding float32 [N, E], query float32 [N, Q].
+
+        Args:
+          texts: whole reports (or prompts).
+          phrases: the evidence phrases of each; a prompt is its own only phrase.
+        """
+        if not self._text:
+            raise UserError(f"the method {self.config.method} has no text tower: it cannot read prompts")
+        length = self.config.text.length[self._text]
+        limit = self.config.text.phrases
+        weight = np.zeros([len(texts), limit], np.float32)
+        for row, items in zip(weight, phrases, strict=True):
+            row[: len(items)] = 1.0
+        if self._text == "report":
+            tokens = self.tokenizer.encode(texts, length)
+        elif self._text == "evidence":
+            tokens = self.tokenizer.encode([". ".join(items[:limit]) for items in phrases], length)
+        else:
+            tokens = np.full([len(texts), limit, length], self.tokenizer.pad_id, np.int32)
+            flat = [(i, j, phrase) for i, items in enumerate(phrases) for j, phrase in enumerate(items[:limit])]
+            if flat:
+                rows, slots, words = zip(*flat, strict=True)
+                tokens[np.array(rows), np.array(slots)] = self.tokenizer.encode(words, length)
+        return self._batched(self._texts, tokens, weight)
+
+    def _batched(self, function: Callable[..., Any], *arrays: np.ndarray) -> dict[str, np.ndarray]:
+        count, size = len(arrays[0]), self.batch_size
+        if not count:
+            raise ValueError("nothing to predict: an empty batch")
+        results = []
+        for start in range(0, count, size):
+            parts = [array[start:start + size] for array in arrays]
+            rows = len(parts[0])
+            if rows < size:
+                parts = [np.concatenate([part, np.repeat(part[-1:], size - rows, axis=0)]) for part in parts]
+            # Not copied to the host yet, so that the next call starts at once.
+            results.append((rows, function(self._params, *parts)))
+        return {name: np.concatenate([np.asarray(result[name], np.float32)[:rows] for rows, result in results])
+                for name in results[0][1]}
+
+
+def patch_grid(graphdef: Any, params: Any, frame: Frame) -> tuple[tuple[int, ...], float | tuple[float, ...]]:
+    """(grid of the image tower's patches, the tower's `offset` in cells); ((), 0) without an image tower.
+
+    The grid is (rows, columns), or (depth, rows, columns) of volumes, for which there is an offset for each axis.
+    Nothing is computed.
+    """
+    found: list[tuple[tuple[int, ...], Any]] = [((), 0.0)]
+    shape = input_shape(frame)
+
+    def probe(params: Any, image: jax.Array) -> jax.Array:
+        tower = nnx.merge(graphdef, params).image_tower
+        if tower is not None:
+            pooled, out = tower(image)
+            if isinstance(frame, int):
+                found[0] = tuple(out["grid"]), tower.offset * out["grid"][0] / frame
+            else:
+                found[0] = tuple(out["grid"]), tuple(
+                    offset * cells / side for offset, cells, side in zip(tower.offset, out["grid"], shape))
+            return pooled
+        return image
+
+    image = (1, *shape, 1) if isinstance(frame, int) else (1, *shape)
+    jax.eval_shape(probe, params, jax.ShapeDtypeStruct(image, np.float32))
+    return found[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A run's model: config, parameters (the averaged ones where there are any), static part, tokeniser and spec."""
+
+    config: Any
+    params: Any
+    graphdef: Any
+    tokenizer: TextTokenizer
+    spec: dict[str, Any]
+
+
+def restore(checkpoint: str | Path, step: str | int = "latest") -> Restored:
+    """The model of a run, from its checkpoint alone.
+
+    Args:
+      checkpoint: the run's directory (RUN).
+      step: "latest", "best" or a number.
+
+    Raises:
+      UserError: no such checkpoint, or one that does not fit this code.
+    """
+    store = Checkpoints(checkpoint, writable=False)
+    number = store.resolve(step)
+    spec = store.spec(number)
+    config = ConfigDict(spec["config"])
+    tokenizer = TextTokenizer(spec["tokenizer"])
+    graphdef, shapes = experiment.abstract_model(
+        config, vocab_size=tokenizer.vocab_size, num_labels=len(spec["label_names"]))
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
+    params = store.restore_params(number, target)
+    store.close()
+    return Restored(config, params, graphdef, tokenizer, {**spec, "step": number})
+
+
+def load_predictor(checkpoint: str | Path, step: str | int = "latest", *, batch_size: int | None = None) -> Predictor:
+    """The predictor of a run; arguments and errors as in `restore`."""
+    run = restore(checkpoint, step)
+    return Predictor(config=run.config, params=run.params, graphdef=run.graphdef, tokenizer=run.tokenizer,
+                     spec=run.spec, batch_size=batch_size)

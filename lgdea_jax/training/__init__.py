@@ -1,0 +1,1 @@
+"""What a training run consists of: state, step, optimiser, evidence memory, evaluation."""

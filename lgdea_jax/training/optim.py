@@ -1,0 +1,127 @@
+"""AdamW as this field uses it: schedules in steps, decay on kernels only, per-module rates, frozen modules, EMA.
+
+Rules are ordered regular expressions over parameter paths (`image_tower/blocks/0/attention/query/kernel`): the first
+match wins. A rule that matches nothing is an error, so that a misspelled freeze cannot pass unseen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lgdea_jax.cli import UserError, choose
+from lgdea_jax.runtime.sharding import path_string
+
+# Biases, norms, embeddings of position, temperatures and prototypes are not decayed: decay on them only fights the loss
+# that sets their scale (the prototypes have their own term in L_rec).
+DECAYED = r"kernel$"
+
+# The moving moments of batch norm: the training step sets them, the optimiser never does.
+MOVING = r"(^|/)moving_(mean|variance)$"
+
+
+def learning_rate(*, schedule: str, peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
+    """Learning rate by step: linear warm-up to `peak`, then "cosine" or "linear" to zero, or "constant"."""
+    choose("schedule", schedule, ("cosine", "linear", "constant"))
+    warmup_steps = min(warmup_steps, max(total_steps - 1, 0))
+    rest = max(total_steps - warmup_steps, 1)
+    after = {
+        "cosine": optax.cosine_decay_schedule(peak, rest),
+        "linear": optax.linear_schedule(peak, 0.0, rest),
+        "constant": optax.constant_schedule(peak),
+    }[schedule]
+    if not warmup_steps:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup_steps), after], [warmup_steps])
+
+
+def rates_by_path(params: Any, rules: Sequence[tuple[str, float]]) -> Any:
+    """A tree of rate multipliers like `params`: that of the first rule that matches a path, 1.0 without one.
+
+    Args:
+      params: tree of parameters.
+      rules: (pattern, multiplier); 0.0 freezes.
+
+    Raises:
+      UserError: a rule matches no parameter.
+    """
+    paths = [path_string(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    for pattern, _ in rules:
+        if not any(re.search(pattern, path) for path in paths):
+            raise UserError(f"optim.rates: the pattern {pattern!r} matches no parameter")
+
+    def rate(path: Sequence[Any], _: Any) -> float:
+        name = path_string(path)
+        if re.search(MOVING, name):
+            return 0.0
+        return next((float(value) for pattern, value in rules if re.search(pattern, name)), 1.0)
+
+    return jax.tree_util.tree_map_with_path(rate, params)
+
+
+def stop_frozen(params: Any, rates: Any) -> Any:
+    """`params` with the gradient stopped at the frozen ones, so that nothing is computed backwards for them alone.
+
+    Args:
+      params: tree of parameters.
+      rates: tree of multipliers like it (`rates_by_path`); 0.0 is frozen.
+    """
+    return jax.tree.map(lambda value, rate: jax.lax.stop_gradient(value) if rate == 0.0 else value, params, rates)
+
+
+def make_optimizer(
+    params: Any, *, schedule: Callable[[Any], Any], weight_decay: float, beta1: float, beta2: float,
+    clip_norm: float, rates: Sequence[tuple[str, float]],
+) -> optax.GradientTransformation:
+    """AdamW with the rules of this file.
+
+    Args:
+      params: tree of parameters (or their shapes).
+      schedule: step -> learning rate.
+      weight_decay: decoupled decay, on parameters whose path matches `DECAYED`.
+      beta1, beta2: Adam's moments.
+      clip_norm: gradients are scaled to at most this global norm, frozen ones left out; 0 does not clip.
+      rates: (pattern, multiplier) rules; frozen parameters (0.0) have no optimiser slots.
+    """
+    multipliers = rates_by_path(params, rates)
+    decayed = jax.tree_util.tree_map_with_path(lambda path, _: bool(re.search(DECAYED, path_string(path))), params)
+    chain = [
+        optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
+        optax.scale_by_adam(b1=beta1, b2=beta2, mu_dtype=jnp.float32),
+        optax.add_decayed_weights(weight_decay, mask=lambda tree: _restrict(decayed, tree)),
+        _scale_by_tree(multipliers),
+        optax.scale_by_learning_rate(schedule),
+    ]
+    groups = jax.tree.map(lambda rate: "frozen" if rate == 0.0 else "trained", multipliers)
+    if "frozen" not in jax.tree.leaves(groups):
+        return optax.chain(*chain)
+    return optax.partition({"trained": optax.chain(*chain), "frozen": optax.set_to_zero()}, groups)
+
+
+def _restrict(full: Any, tree: Any) -> Any:
+    """`full` with the holes that `optax.partition` leaves in `tree`."""
+    return jax.tree.map(
+        lambda part, value: part if isinstance(part, optax.MaskedNode) else value, tree, full,
+        is_leaf=lambda node: isinstance(node, optax.MaskedNode))
+
+
+def _scale_by_tree(multipliers: Any) -> optax.GradientTransformation:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        factors = _restrict(multipliers, updates)
+        scaled = jax.tree.map(
+            lambda factor, value: value if isinstance(value, optax.MaskedNode) else value * factor, factors, updates,
+            is_leaf=lambda node: isinstance(node, optax.MaskedNode))
+        return scaled, state
+
+    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+
+
+def update_ema(ema: Any, params: Any, *, decay: float, step: jax.Array) -> Any:
+    """Exponential moving average of the parameters; early steps use a shorter one, so that the start is forgotten."""
+    rate = jnp.minimum(decay, (1.0 + step) / (10.0 + step)).astype(jnp.float32)
+    return jax.tree.map(lambda old, new: rate * old + (1.0 - rate) * new, ema, params)

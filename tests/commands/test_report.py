@@ -1,0 +1,279 @@
+"""The page: numbers of the JSON, published numbers of the same mode only, nothing from outside, nothing unescaped."""
+
+import html as html_module
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lgdea_jax import cli, report
+from lgdea_jax.cli import UserError
+from lgdea_jax.evaluators import tasks
+from lgdea_jax.evaluators.zero_shot import ZeroShotSamples
+from lgdea_jax.inference import overlay
+from lgdea_jax.pages import html
+from lgdea_jax.records import Box
+
+PUBLISHED = ("benchmark,mode,metric,method,value,source\n"
+             "demo,official,zero_shot/auroc,Method O,0.811,paper O\n"
+             "demo,clean,zero_shot/auroc,Method C,0.722,paper C\n"
+             "other,clean,zero_shot/auroc,Method X,0.633,paper X\n"
+             "demo,clean,grounding/cnr,Method Y,1.544,paper Y\n")
+
+
+def entry(value, low=None, high=None, n=9):
+    return {"value": value, "low": low, "high": high, "n": n}
+
+
+def results(**changes):
+    metrics = {"zero_shot/auroc": entry(0.7512, 0.7, 0.8), "zero_shot/kappa": entry(None),
+               "zero_shot/auroc/Edema": entry(0.6543, 0.6, 0.7),
+               "retrieval/recall@5/image_to_text": entry(0.25, 0.2, 0.3)}
+    official = {**metrics, "zero_shot/auroc": entry(0.6001, 0.5, 0.7)}
+    groups = {"sex": {"F": {"images": 5, "n_subjects": 4, "metrics": {}},
+                      "M": {"images": 20, "n_subjects": 20, "metrics": {"zero_shot/auroc": entry(0.9, 0.8, 1.0)}}}}
+    return {"benchmark": "demo", "data": "set <&>", "split": "test", "records": 9, "images": 9, "subjects": 8,
+            "checkpoint": "runs/a", "step": 3, "command": "python -m x --a='<b>'", "terms": ["open"], "leakage": None,
+            "results": [{"mode": "clean", "metrics": metrics, "info": {"selection": "nine"}, "subgroups": groups},
+                        {"mode": "official", "metrics": official, "info": {}, "subgroups": {}}], **changes}
+
+
+def write(folder, content=None, *, samples=True, pictures=True):
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(content or results()))
+    if samples:
+        rng = np.random.default_rng(0)
+        scores, labels = rng.normal(size=(40, 2)).astype(np.float32), rng.integers(0, 2, (40, 2)).astype(np.int8)
+        item = ZeroShotSamples(np.arange(40).astype("U"), {
+            "scores": scores, "labels": labels, "truth": np.full(40, -1), "predicted": np.full(40, -1)},
+            {"findings": ("Edema", "Mass"), "classes": ()}, {"probabilities": True})
+        tasks.save_samples(folder / "samples.npz", {"clean": [item], "official": [item]})
+    if pictures:
+        (folder / "overlays").mkdir()
+        heat = np.zeros((60, 40))
+        heat[10, 30] = 1
+        shown = overlay.Overlay(np.full((60, 40), 120, np.uint8), heat, (60, 40), (Box("Edema", "", 5, 5, 10, 10),),
+                                "Edema", ("pointing: hit    CNR +1.00",))
+        overlay.draw(shown).save(folder / "overlays/000_edema.png")
+        (folder / "overlays/overlays.json").write_text(json.dumps([{
+            "file": "000_edema.png", "title": "Edema", "lines": list(shown.lines),
+            "panels": overlay.panel_boxes(shown)}]))
+    return folder
+
+
+def page(tmp_path, *folders, published=PUBLISHED):
+    (tmp_path / "published.csv").write_text(published)
+    target = tmp_path / "page.html"
+    assert report.main([*map(str, folders), f"--html={target}", f"--published={tmp_path / 'published.csv'}"]) == cli.OK
+    return target.read_text(encoding="utf-8")
+
+
+def plain(text):
+    return html_module.unescape(re.sub(r"<[^>]+>", " ", text))
+
+
+def test_numbers_and_modes_have_their_places(tmp_path):
+    text = page(tmp_path, write(tmp_path / "a"))
+    row = re.search(r'<tr><th scope="row">AUROC</th>(.*?)</tr>', text).group(1)
+    cells = [" ".join(plain(cell).split()) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)]
+    assert cells == ["0.751 [0.700, 0.800]", "0.600 [0.500, 0.700]", "9"]
+    assert re.search(r"kappa</th><td[^>]*>undefined", text)
+    assert "recall@5 image to text" in text and "0.654" in text
+    assert "too few" in text and "nine" in text and "Subgroups" in text
+
+
+def test_published_numbers_stand_beside_the_same_mode_only(tmp_path):
+    text = page(tmp_path, write(tmp_path / "a"))
+    clean, official = (re.search(rf"Published numbers, {mode} mode</h3>(.*?)</table>", text, re.DOTALL).group(1)
+                       for mode in ("clean", "official"))
+    assert "Method C" in clean and "0.722" in clean and "0.751" in clean and "paper C" in clean
+    assert "Method O" in official and "0.811" in official and "0.600" in official
+    assert "Method O" not in clean and "Method C" not in official and "0.600" not in clean
+    assert "Method X" not in text and "Method Y" not in text  # Another benchmark; a metric that was not measured.
+
+
+def test_the_page_is_complete_in_itself(tmp_path):
+    text = page(tmp_path, write(tmp_path / "a"), write(tmp_path / "b", samples=False, pictures=False))
+    # Two ROC curves that both modes share, and a calibration curve of each.
+    assert text.count("data:image/jpeg;base64,") == 2 and text.count("<svg") == 4
+    assert not re.search(r"""(?:src|href)=["'](?!data:|#)|<script|@import|url\(|https?:""", text)
+    assert "default-src 'none'" in text and 'name="viewport"' in text
+    assert "set <&>" in plain(text) and "<b>'" not in text
+    overview = text[text.index("Overview"):text.index('id="run0"')]
+    for mode in ("clean", "official"):  # Modes have tables of their own.
+        assert f"<h3>{mode} mode</h3>" in overview
+    assert overview.index("0.751") < overview.index("<h3>official") < overview.index("0.600")
+
+
+def test_runs_of_one_benchmark_are_told_apart(tmp_path):
+    folders = [write(tmp_path / name, results(checkpoint=f"runs/{name}"), samples=False, pictures=False)
+               for name in ("a", "b")]
+    both = page(tmp_path, *folders)
+    for number, name in enumerate("ab"):
+        assert f'<a href="#run{number}">demo: {name}</a>' in both and f"<h2>demo: {name}</h2>" in both
+    same = [write(tmp_path / f"{n}", results(checkpoint=f"{n}/clip"), samples=False, pictures=False) for n in range(2)]
+    assert "<h2>demo: 1/clip</h2>" in page(tmp_path, *same) and "<h2>demo</h2>" in page(tmp_path, folders[0])
+
+
+def test_roc_curves_are_drawn_through_their_points():
+    drawn = html.curve(np.array([0.0, 0.5, 1.0]), np.array([0.0, 1.0, 1.0]), "t<", "x", "y")
+    points = re.search(r'polyline points="([^"]+)"', drawn).group(1).split()
+    assert points == ["22.0,136.0", "87.0,6.0", "152.0,6.0"] and "t&lt;" in drawn
+    many = html.curve(np.linspace(0, 1, 5000), np.linspace(0, 1, 5000), "t", "x", "y")
+    points = re.search(r'polyline points="([^"]+)"', many).group(1).split()
+    assert len(points) == 150 and points[0] == "22.0,136.0" and points[-1] == "152.0,6.0"
+
+
+def test_panels_are_the_two_images(tmp_path):
+    import base64
+    import io
+
+    folder = write(tmp_path / "a", samples=False)
+    [item] = json.loads((folder / "overlays/overlays.json").read_text())
+    urls = html.panels(folder / "overlays" / item["file"], item["panels"])
+    images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))) for url in urls]
+    assert [image.shape for image in images] == [(420, 280, 3)] * 2
+    outside = [image[300:, 200:].astype(int) for image in images]
+    assert all(np.abs(part - 120).max() < 12 for part in outside)  # No margin, title or legend is cut in.
+    assert np.abs(images[0][70:80, 205:215].astype(int) - 120).max() < 12  # The heat is in the second one.
+    assert np.abs(images[1][70:80, 205:215].astype(int) - 120).max() > 60
+
+
+def test_warnings(tmp_path):
+    leaked = {"checked": True, "subjects_in_common": 4, "note": "", "trained_on": ["x"]}
+    text = page(tmp_path, write(tmp_path / "a", results(terms=["credentialed"], leakage=leaked)))
+    assert "credentialed terms" in text and "4 subjects were in the checkpoint" in text
+    unknown = {"checked": False, "subjects_in_common": None, "note": "not checked: gone", "trained_on": []}
+    assert "not checked: gone" in page(tmp_path, write(tmp_path / "b", results(leakage=unknown)))
+
+
+@pytest.mark.parametrize("text,message", [
+    ("benchmark,mode,metric,method,value\na,clean,b,c,1\n", "every row needs"),
+    ("benchmark,mode,metric,method,value,source\na,oficial,b,c,1,s\n", "did you mean 'official'"),
+    ("benchmark,mode,metric,method,value,source\na,clean,b,c,high,s\n", "is no number"),
+    ("benchmark,mode,metric,method,value,source\na,clean,b,c,1,\n", "every row needs")])
+def test_faulty_published_numbers_are_refused(text, message, tmp_path):
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        report.load_published(tmp_path / "p.csv")
+
+
+def test_wrong_use(tmp_path):
+    with pytest.raises(UserError, match=r"no results\.json"):
+        report.main([str(tmp_path), f"--html={tmp_path / 'p.html'}"])
+    (tmp_path / "results.json").write_text('{"results": []}')
+    with pytest.raises(UserError, match="not the results"):
+        report.main([str(tmp_path), f"--html={tmp_path / 'p.html'}"])
+    folder = write(tmp_path / "a", samples=False, pictures=False)
+    with pytest.raises(UserError, match="cannot write"):
+        report.main([str(folder), f"--html={tmp_path}"])
+
+
+def test_the_published_numbers_of_the_project_have_sources():
+    rows = report.load_published(report.PUBLISHED)
+    assert rows and all(0 < row.value < 10 for row in rows)
+    # What was only remembered is not on file: every source says where the number was read.
+    assert all(re.search(r"\(paper|public code", row.source) for row in rows)
+    assert len({(r.benchmark, r.mode, r.metric, r.method) for r in rows}) == len(rows)
+
+
+class Nesting(HTMLParser):
+    """Notes what is wrong with a page: elements left open or closed in another order, double ids, images unnamed."""
+
+    VOID = ("meta", "img", "br", "link", "input", "hr", "rect", "line", "polyline", "circle")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.faults, self.ids, self.targets = [], [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        if len(given) != len(attributes):
+            self.faults.append(f"an attribute twice in {tag}")
+        if tag == "img" and not given.get("alt"):
+            self.faults.append("an image without alt")
+        if tag in ("p", "ul", "table", "div", "figure", "section") and "p" in self.open:
+            self.faults.append(f"{tag} inside p")
+        self.ids += [given["id"]] if "id" in given else []
+        self.targets += [given["href"]] if "href" in given else []
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in self.VOID:
+            return
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"{tag} closed out of order")
+
+
+def check_html(text):
+    parser = Nesting()
+    parser.feed(text)
+    parser.close()
+    assert parser.faults == [] and parser.open == [] and len(set(parser.ids)) == len(parser.ids)
+    assert all(target.startswith("#") and target[1:] in parser.ids for target in parser.targets)
+    assert not re.search(r"""(?:src|href)=["'](?!data:|#)|<script|@import|url\(|https?:""", text)
+
+
+def with_everything(tmp_path):
+    """An evaluation with examples, a prototype table and a training run."""
+    folder = write(tmp_path / "a")
+    (folder / "retrieval").mkdir()
+    Image.fromarray(np.full((20, 30), 90, np.uint8)).save(folder / "retrieval/000.png")
+    (folder / "retrieval/examples.json").write_text(json.dumps([{
+        "file": "000.png", "findings": [], "report": "A <b>report</b>.", "rank": 2, "candidates": 7, "score": 0.5,
+        "first": [{"report": "Another one.", "score": 0.75, "own": False, "findings": ["Mass"]},
+                  {"report": "A <b>report</b>.", "score": 0.5, "own": True, "findings": []}]}]))
+    table = tmp_path / "proto"
+    (table / "patches").mkdir(parents=True)
+    Image.fromarray(np.full((112, 460), 90, np.uint8)).save(table / "patches/0003.png")
+    rows = [{"prototype": 3, "share": 0.9, "findings": [{"finding": "Mass", "share": 0.8}], "file": "0003.png",
+             "phrases": [{"phrase": "a <mass>", "finding": "Mass", "p": 0.66, "count": 2}],
+             "patches": {"images": 20, "in_a_box": 7, "by_chance": 0.031}},
+            {"prototype": 1, "share": 0.0001, "findings": [], "phrases": [], "file": "",
+             "patches": {"images": 0, "in_a_box": None, "by_chance": None}}]
+    (table / "prototypes.json").write_text(json.dumps({
+        "checkpoint": "runs/b", "step": 9, "data": "d", "split": "test", "records": 5, "phrases": 6,
+        "effective_number": 1.25, "hardly_used": 1, "terms": ["credentialed"], "prototypes": rows}))
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text("".join(json.dumps(
+        {"step": step, "loss": 8 - step / 100, "loss/rec": None if step == 20 else step}) + "\n"
+        for step in (20, 40, 60)))
+    (run / "evals.jsonl").write_text('{"step": 50, "zero_shot/auroc": 0.61}\n{"step": 60, "zero_shot/auroc": 0.72}\n')
+    return folder, table, run
+
+
+def test_examples_prototypes_and_curves(tmp_path):
+    text = page(tmp_path, *with_everything(tmp_path))
+    check_html(text)
+    words = " ".join(plain(text).split())
+    assert "place 2 of 7: A <b>report</b>." in words and "Its own: A <b>report</b>." in words and "no positive" in words
+    assert words.index("Another one. Mass; score 0.75") < words.index("Its own:")
+    assert "Prototypes of runs/b" in words and "a <mass> p = 0.66, Mass" in words
+    assert "7 of 20 (by chance 3.1%)" in words
+    assert "Prototype 1:" not in words  # Hardly used.
+    assert "credentialed terms" in words  # The evaluation is open, the prototype table is not.
+    assert "training loss" in words and "zero_shot/auroc while training" in words and "7.8" in words
+    assert text.count("data:image/jpeg;base64,") == 4
+
+
+def test_the_page_is_valid_and_can_be_used_with_the_keyboard(tmp_path):
+    text = page(tmp_path, write(tmp_path / "a"), write(tmp_path / "b", samples=False, pictures=False))
+    check_html(text)
+    assert text.count('class="scroll"') == text.count('class="scroll" tabindex="0" role="region" aria-label=')
+    assert 'class="skip" href="#main"' in text and "focus-visible" in text and "<nav" in text
+    for fault in ("<p><div></div></p>", "<p>", "</i>", '<a id="x"></a><a id="x"></a>', '<img src="data:x">',
+                  '<a href="#nowhere">x</a>', '<a href="https://x.org">x</a>'):
+        with pytest.raises(AssertionError):
+            check_html(fault)
+
+
+def test_lines_are_drawn_through_their_points():
+    drawn = html.line_plot({"a": [(0, 1.0), (50, 3.0), (100, 2.0)]}, "t<")
+    assert re.search(r'polyline points="([^"]+)"', drawn).group(1) == "46.0,138.0 196.0,8.0 346.0,73.0"
+    assert "t&lt;" in drawn and ">3</text>" in drawn and ">1</text>" in drawn
+    assert html.line_plot({}, "t") == "" and "polyline" in html.line_plot({"a": [(5, 2.0)]}, "t")

@@ -1,0 +1,225 @@
+"""The rules extractor on sentences written for these tests, and properties that hold for any text."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.extract.rules import extractor
+from data_prep.extract.schema import Extraction, problems
+from lgdea_jax.findings.label_sets import LABEL_SETS, labels_from_evidence
+from lgdea_jax.findings.prompts import negative_prompts, positive_prompts
+from lgdea_jax.records import NEGATIVE, POSITIVE
+
+
+def _said(report):
+    """{finding: certainty} with the strongest statement of each finding that is not history."""
+    order = ("absent", "uncertain", "present")
+    said = {}
+    for item in extractor.extract(report).evidence:
+        if item.temporality != "historical":
+            said[item.finding] = max(said.get(item.finding, "absent"), item.certainty, key=order.index)
+    return said
+
+
+def _one(report, finding):
+    items = [item for item in extractor.extract(report).evidence if item.finding == finding]
+    assert len(items) == 1, [item.phrase for item in items]
+    return items[0]
+
+
+@pytest.mark.parametrize(("sentence", "finding", "certainty"), [
+    # Plain and composed statements.
+    ("Small right pleural effusion.", "Pleural Effusion", "present"),
+    ("The heart is mildly enlarged.", "Cardiomegaly", "present"),
+    ("Enlarged cardiac silhouette.", "Cardiomegaly", "present"),
+    ("There is enlargement of the heart.", "Cardiomegaly", "present"),
+    ("The superior mediastinum is widened.", "Enlarged Cardiomediastinum", "present"),
+    ("Blunting of the left costophrenic angle.", "Costophrenic Blunting", "present"),
+    ("The right hemidiaphragm is elevated.", "Elevated Diaphragm", "present"),
+    ("Hyperexpanded lungs.", "Hyperinflation", "present"),
+    ("Flattened diaphragms.", "Hyperinflation", "present"),
+    ("Lung volumes are low.", "Low Lung Volume", "present"),
+    ("The aorta is tortuous.", "Aortic Abnormality", "present"),
+    ("A calcified 4 mm nodule in the left upper lobe.", "Granuloma", "present"),
+    ("Degenerative changes of the thoracic spine.", "Degenerative Spine", "present"),
+    ("Right internal jugular central venous catheter.", "Support Devices", "present"),
+    ("The tip projects over the lower SVC.", "Support Devices", "present"),
+    ("Patient is status post aortic valve replacement.", "Support Devices", "present"),
+    ("Deformity from a previous fracture of the rib.", "Fracture", "present"),
+    ("A calcified 4 mm nodule in the left upper lobe.", "Nodule", "present"),
+    ("A calcified 4 mm nodule in the left upper lobe.", "Calcification Other", "present"),
+    ("Nodular opacity in the left upper lobe.", "Lung Opacity", "present"),
+    ("Nodular opacity in the left upper lobe.", "Nodule", "uncertain"),
+    ("A tortuous, calcified thoracic aorta.", "Calcification Other", "present"),
+    ("There is fusion of the lower cervical spine.", "Surgical Hardware", "present"),
+    ("Apical pleural scarring.", "Scar", "present"),
+    # Denial before, after, in lists and by normal statements.
+    ("No pneumothorax.", "Pneumothorax", "absent"),
+    ("No effusion, pneumothorax or focal consolidation.", "Consolidation", "absent"),
+    ("No displaced, acute rib fractures are seen.", "Fracture", "absent"),
+    ("The lungs are free of consolidation.", "Consolidation", "absent"),
+    ("Without evidence of pulmonary edema.", "Edema", "absent"),
+    ("Pneumothorax is not seen.", "Pneumothorax", "absent"),
+    ("The effusion has resolved.", "Pleural Effusion", "absent"),
+    ("Heart size is normal.", "Cardiomegaly", "absent"),
+    ("The heart is not enlarged.", "Cardiomegaly", "absent"),
+    ("The heart is at the upper limits of normal in size.", "Cardiomegaly", "absent"),
+    ("The lungs are clear.", "Lung Opacity", "absent"),
+    ("Costophrenic angles are sharp.", "Pleural Effusion", "absent"),
+    ("Bony structures are intact.", "Fracture", "absent"),
+    ("Lung volumes are low normal.", "Low Lung Volume", "absent"),
+    ("Pneumothorax: none.", "Pneumothorax", "absent"),
+    ("Pneumonia is unlikely.", "Pneumonia", "absent"),
+    # The end of a denial's reach.
+    ("No pneumothorax, but a small effusion is present.", "Pleural Effusion", "present"),
+    ("No pneumothorax; small effusion.", "Pleural Effusion", "present"),
+    ("No effusion. Atelectasis at the left base.", "Atelectasis", "present"),
+    ("There is no pneumothorax, the heart is enlarged.", "Cardiomegaly", "present"),
+    ("No acute findings except a healed rib fracture.", "Fracture", "present"),
+    # Words that look like denials.
+    ("No change in the left effusion.", "Pleural Effusion", "present"),
+    ("No significant interval increase in the effusion.", "Pleural Effusion", "present"),
+    # Doubt.
+    ("Possible left lower lobe pneumonia.", "Pneumonia", "uncertain"),
+    ("Pneumonia cannot be excluded.", "Pneumonia", "uncertain"),
+    ("Underlying pneumonia is not excluded.", "Pneumonia", "uncertain"),
+    ("Findings suspicious for pneumonia.", "Pneumonia", "uncertain"),
+    ("Questionable nodule at the right apex.", "Nodule", "uncertain"),
+    ("Opacity in the left base may represent atelectasis.", "Atelectasis", "uncertain"),
+    ("Opacity in the left base may represent atelectasis.", "Lung Opacity", "present"),
+    ("Borderline heart size.", "Cardiomegaly", "uncertain"),
+    ("Atelectasis?", "Atelectasis", "uncertain"),
+    ("Pneumonia is in the differential.", "Pneumonia", "uncertain"),
+    ("Edema is also possible.", "Edema", "uncertain"),
+    ("Pneumonia is less likely.", "Pneumonia", "uncertain"),
+])
+def test_certainty(sentence, finding, certainty):
+    assert _said(sentence).get(finding) == certainty
+
+
+@pytest.mark.parametrize("sentence", [
+    "Recommend CT to evaluate for mass.", "If there is concern for pneumonia, repeat.", "Soft tissue density is noted.",
+    "The trachea is midline.", "Well-positioned patient."])
+def test_questions_and_other_matters_are_no_evidence(sentence):
+    assert extractor.extract(sentence).evidence == ()
+
+
+@pytest.mark.parametrize(("sentence", "finding"), [
+    ("Calcified left hilar granuloma.", "Calcification Other"),
+    ("Atherosclerotic calcification of the aorta.", "Calcification Other"),  # Atherosclerosis, as coders write it.
+    ("Changes of cystic fibrosis.", "Fibrosis"),
+    ("Degenerative changes of the knee.", "Degenerative Spine"),
+    ("Small volume ascites.", "Low Lung Volume"),
+    ("Chest wall mass.", "Mass"),
+    ("No calcified nodule.", "Nodule"),
+    ("No calcified granuloma or nodule.", "Calcification Other"),
+])
+def test_words_of_something_else(sentence, finding):
+    assert finding not in _said(sentence)
+
+
+def test_history_is_kept_apart():
+    item = _one("History of pneumonia.", "Pneumonia")
+    assert (item.certainty, item.temporality) == ("present", "historical")
+    assert "Pneumonia" not in _said("History of pneumonia.")
+
+
+@pytest.mark.parametrize(("sentence", "finding", "phrase"), [
+    ("There is a small right pleural effusion with adjacent atelectasis.", "Pleural Effusion",
+     "small right pleural effusion"),
+    ("There is a small right pleural effusion with adjacent atelectasis.", "Atelectasis", "adjacent atelectasis"),
+    ("A 2.3 cm spiculated mass is seen in the left upper lobe today.", "Mass",
+     "2.3 cm spiculated mass is seen in the left upper lobe"),
+    ("The heart is mildly enlarged.", "Cardiomegaly", "heart is mildly enlarged"),
+    ("Again, no left pleural effusion or pneumothorax.", "Pneumothorax", "no left pleural effusion or pneumothorax"),
+    ("Apical lucency suspicious for pneumothorax.", "Pneumothorax", "Apical lucency suspicious for pneumothorax"),
+    ("Nodule in the right\nlower lobe.", "Nodule", "Nodule in the right\nlower lobe"),
+])
+def test_phrases_are_verbatim_and_readable(sentence, finding, phrase):
+    item = _one(sentence, finding)
+    assert item.phrase == phrase
+    assert sentence[item.start:item.end] == phrase
+
+
+@pytest.mark.parametrize(("sentence", "finding", "expected"), [
+    ("Small right pleural effusion.", "Pleural Effusion", ("pleura", "right", "mild", "")),
+    ("Bibasilar atelectasis, unchanged.", "Atelectasis", ("base", "bilateral", "", "unchanged")),
+    ("New large left apical pneumothorax.", "Pneumothorax", ("apex", "left", "severe", "new")),
+    ("In the right upper lobe there is a nodule.", "Nodule", ("upper lobe", "right", "", "")),
+    ("Improving moderate pulmonary edema.", "Edema", ("lung", "", "moderate", "improved")),
+])
+def test_attributes(sentence, finding, expected):
+    item = _one(sentence, finding)
+    assert (item.anatomy, item.laterality, item.severity, item.temporality) == expected
+
+
+@pytest.mark.parametrize(("report", "normal"), [
+    ("No acute cardiopulmonary abnormality.", True),
+    ("Heart size normal. Lungs clear.", True),
+    ("Normal chest.", True),
+    ("No pneumothorax.", False),
+    ("No acute cardiopulmonary abnormality. Possible small nodule.", False),
+    ("No acute disease. Pacemaker in place.", False),
+    ("", False),
+])
+def test_normality_is_stated_and_unspoilt(report, normal):
+    assert extractor.extract(report).normal is normal
+
+
+def test_only_findings_and_impression_are_evidence():
+    report = ("INDICATION: Rule out pneumonia, known mass.\nCOMPARISON: Edema on the prior film.\n"
+              "FINDINGS: Small left effusion.\nIMPRESSION: Atelectasis.\n")
+    assert set(_said(report)) == {"Pleural Effusion", "Atelectasis"}
+
+
+def test_repeated_statements_collapse_to_the_most_specific():
+    items = extractor.extract("Effusion. Small left pleural effusion. There is a left effusion.").evidence
+    assert [item.phrase for item in items] == ["Small left pleural effusion"]
+    both = extractor.extract("No right effusion. Small left effusion.").evidence
+    assert [item.certainty for item in both] == ["absent", "present"]
+
+
+@pytest.mark.parametrize("finding", LABEL_SETS["phantom"])
+def test_prompts_say_what_the_extractor_reads(finding):
+    for prompt in positive_prompts(finding):
+        extraction = extractor.extract(prompt)
+        assert labels_from_evidence(extraction.evidence, extraction.normal, (finding,))[0] == POSITIVE, prompt
+    for prompt in (text for text in negative_prompts(finding) if text.startswith(("No ", "There is no "))):
+        extraction = extractor.extract(prompt)
+        assert labels_from_evidence(extraction.evidence, extraction.normal, (finding,))[0] == NEGATIVE, prompt
+
+
+@pytest.mark.parametrize(("sentence", "concept", "answer"), [
+    ("The patient denies chest pain.", "CHEST PAIN", "Negated"),
+    ("He has chest pain but no fever.", "chest pain", "Affirmed"),
+    ("He has chest pain but no fever.", "fever", "Negated"),
+    ("Signs not consistent with dissection.", "dissection", "Negated"),
+    ("Rule out appendicitis.", "appendicitis", "Affirmed"),
+    ("No change in the ulcer.", "ulcer", "Affirmed"),
+    ("No change in the ulcer.", "tumour", "Affirmed"),
+    ("", "tumour", "Affirmed"),
+])
+def test_assertion_of_any_concept(sentence, concept, answer):
+    assert extractor.assertion(sentence, concept) == answer
+
+
+_PIECES = (
+    "no ", "small ", "left ", "pleural effusion", "pneumothorax", "heart ", "is enlarged", "may represent ", ", ", ". ",
+    "\n", "but ", "or ", "IMPRESSION: ", "history of ", "not seen", "in the right lower lobe", "1. ", "?", "İ",
+    "\u2013", "nodule ", "calcified ", "; ", "/", "and ")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(st.sampled_from(_PIECES), st.text(max_size=6)), max_size=25).map("".join))
+def test_any_text_gives_well_formed_evidence(report):
+    extraction = extractor.extract(report)
+    assert problems(extraction, report) == []
+    assert extraction == extractor.extract(report)
+
+
+def test_problems_names_what_is_wrong():
+    good = extractor.extract("Small left effusion.")
+    assert problems(good, "Small left effusion.") == []
+    assert problems(good, "Something else entirely.") == ["evidence 0: the phrase is not the text at 0:19"]
+    assert problems(Extraction(good.evidence, True), "Small left effusion.") == [
+        "normal, although a finding is present or uncertain"]

@@ -1,0 +1,263 @@
+"""Own images: the same numbers as the evaluators', files out, broken files skipped, a clean stop."""
+
+import csv
+import json
+import weakref
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lgdea_jax import calibrate, cli, predict
+from lgdea_jax.cli import UserError
+from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.eval.harness.output import config_hash
+from lgdea_jax.evaluators import tasks
+from lgdea_jax.evaluators.base import EvalData
+from lgdea_jax.evaluators.zero_shot import ZeroShot
+from lgdea_jax.inference.images import ReadAhead, Reader
+from lgdea_jax.preprocess import image_statistics
+from lgdea_jax.runtime.checkpoint import Checkpoints
+from tests.inference.test_predictor import make
+
+
+def model_of(phantom_data, method):
+    predictor = make(phantom_data, method)
+    predictor.spec |= {"step": 1, "config": json.loads(predictor.config.to_json_best_effort()),
+                       "label_names": ["Nodule", "Mass", "Not a finding"]}
+    return predict.Model(predictor)
+
+
+@pytest.fixture(scope="module")
+def models(phantom_data):
+    return {method: model_of(phantom_data, method) for method in ("lgdea", "clip")}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory, phantom_data):
+    """Eight phantom images as files."""
+    from lgdea_jax.io import decode_image
+
+    folder = tmp_path_factory.mktemp("images")
+    for number, record in enumerate(open_records(phantom_data, "test")):
+        Image.fromarray(decode_image(record.image, record.image_format)).save(folder / f"{number}.png")
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("method", ["lgdea", "clip"])
+def test_scores_are_those_of_the_evaluators(models, pictures, phantom_data, method):
+    model = models[method]
+    data = EvalData.from_records(open_records(phantom_data, "test"), load_metadata(phantom_data), 32)
+    samples = ZeroShot(data, **tasks.asked_as(model.predictor)).run(model.predictor)
+    findings = samples.names["findings"]
+    assert len(findings) > 3
+    # "contrast" depends on what is asked for together: all of them, in their order.
+    np.testing.assert_allclose(model.scores(pictures, findings), samples.arrays["scores"], atol=2e-6)
+    if method == "clip":
+        alone = model.scores(pictures, findings[:1])
+        asked = model.ask(findings[:1], together=findings)
+        np.testing.assert_allclose(model.scores(pictures, asked)[:, 0], samples.arrays["scores"][:, 0], atol=2e-6)
+        assert not np.allclose(alone[:, 0], samples.arrays["scores"][:, 0], atol=2e-6)
+
+
+def test_prompts_are_findings_or_free_text(models, pictures):
+    assert [predict.finding_of(text) for text in ("Pleural Effusion", "pleural effusion", "Effusion", "small effusion",
+                                                  "no acute cardiopulmonary abnormality")] == [
+        "Pleural Effusion", "Pleural Effusion", "Pleural Effusion", "", "No Finding"]
+    model = models["lgdea"]
+    asked = model.ask(["nodule", "a nodule in the left lung", "nodule"])
+    assert asked.prompts == ("nodule", "a nodule in the left lung") and asked.findings == ("Nodule", "")
+    assert len(asked.sentences[0]) > 4 and asked.sentences[1] == ("a nodule in the left lung",)
+    embedding = model.embeddings(pictures)
+    text = model.predictor.texts(["a nodule in the left lung"], [("a nodule in the left lung",)])["embedding"][0]
+    np.testing.assert_allclose(model.scores(pictures, asked)[:, 1], embedding @ text, rtol=1e-5)
+    lines = predict.explain(model.ask(["Nodul", "a nodule in the left lung"]))
+    assert "did you mean 'Nodule'" in lines[0] and "did you mean" not in lines[1]
+    assert model.findings == ("Nodule", "Mass")
+    for wrong in ([], [" "]):
+        with pytest.raises(UserError, match="a prompt is needed"):
+            model.ask(wrong)
+
+
+def test_paths_arrays_and_pil_images_are_alike(models, pictures):
+    model = models["lgdea"]
+    expected = model.scores([str(path) for path in pictures], "Nodule")
+    arrays = [np.asarray(Image.open(path)) for path in pictures]
+    for images in (arrays, np.stack(arrays), [Image.open(path) for path in pictures]):
+        np.testing.assert_array_equal(model.scores(images, ["Nodule"]), expected)
+    # Another batch size is another program: equal up to rounding.
+    np.testing.assert_allclose(model.scores(arrays[0], "Nodule"), expected[:1], atol=1e-5)
+    with pytest.raises(UserError, match=r"none\.png: the image file is missing"):
+        model.scores("none.png", "Nodule")
+
+
+def test_heatmaps_have_the_images_pixels_and_place(models):
+    model = models["lgdea"]
+    image = np.random.default_rng(0).integers(0, 256, (90, 60), dtype=np.uint8)
+    [maps] = model.heatmaps(image, ["Nodule", "clear lungs"])
+    assert maps.shape == (2, 90, 60)
+    from lgdea_jax.preprocess.image import letterbox
+
+    out = model.predictor.images(letterbox(image, 32)[None])
+    query = model.predictor.texts(["clear lungs"], [("clear lungs",)])["query"][0]
+    grid = (out["patches"][0] @ query).reshape(4, 4)
+    # The image fills the square's height and the middle two thirds of its width: rows keep their place.
+    assert maps[1].max() <= grid.max() + 1e-5 and maps[1].min() >= grid.min() - 1e-5
+    np.testing.assert_allclose(maps[1][11, 30], grid[0, 1:3].mean(), atol=0.02 + 0.3 * float(np.ptp(grid)))
+
+
+@pytest.fixture(scope="module")
+def run(phantom_data, tmp_path_factory):
+    """A run's directory with a checkpoint of an untrained model."""
+    folder = tmp_path_factory.mktemp("run")
+    model = model_of(phantom_data, "lgdea")
+    statistics = image_statistics.measure(np.random.default_rng(0).integers(0, 256, (9, 32, 32), dtype=np.uint8))
+    store = Checkpoints(folder)
+    spec = {**model.spec, "tokenizer": model.predictor.tokenizer.serialised, "label_names": ["Nodule", "Mass", "Odd"],
+            "image_statistics": statistics, "record_size": 64}
+    store.save({"params": model.predictor._params, "ema": {}, "step": np.int32(1)}, spec)
+    store.close()
+    return folder
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_command(run, pictures, phantom_data, tmp_path, capsys):
+    folder, out = tmp_path / "images", tmp_path / "out"
+    folder.mkdir()
+    for path in pictures:
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "broken.png").write_bytes(pictures[0].read_bytes()[:60])
+    flags = [f"--checkpoint={run}", str(folder), "--prompt=Nodule", "--prompt=clear lungs", f"--out={out}",
+             "--embeddings", "--heatmaps", "--batch_size=3"]
+    assert predict.main(flags) == cli.PARTIAL
+    printed = capsys.readouterr()
+    assert predict.RESEARCH_ONLY in printed.out and "truncated" in printed.err
+    table = rows(out / "scores.csv")
+    assert [row["image"] for row in table] == [str(folder / path.name) for path in pictures]
+    assert rows(out / "rejected.csv") == [{"image": str(folder / "broken.png"),
+                                           "reason": "the PNG file is truncated or damaged"}]
+    content = json.loads((out / "predictions.json").read_text())
+    assert content["notice"] == predict.RESEARCH_ONLY and content["complete"] and len(content["rejected"]) == 1
+    model = predict.load(run)
+    expected = model.scores(pictures, ["Nodule", "clear lungs"])
+    for row, entry, values in zip(table, content["images"], expected, strict=True):
+        np.testing.assert_allclose([float(row["Nodule"]), float(row["clear lungs"])], values, atol=1e-4)
+        np.testing.assert_allclose(list(entry["scores"].values()), values, atol=1e-4)
+        for file in entry["heatmaps"].values():
+            with Image.open(out / file) as picture:
+                assert picture.width > picture.height > 300
+    np.testing.assert_allclose(np.load(out / "embeddings.npy"), model.embeddings(pictures), atol=1e-5)
+    # The images that the checkpoint's statistics were taken from were noise: these are not.
+    assert all("training images" in row["warnings"] for row in table)
+    # A second run leaves nothing of the first.
+    assert predict.main([f"--checkpoint={run}", str(pictures[0]), f"--out={out}"]) == cli.OK
+    assert len(rows(out / "scores.csv")) == 1 and not list((out / "heatmaps").iterdir())
+    assert not (out / "embeddings.npy").exists() and "Nodule" in rows(out / "scores.csv")[0]
+
+
+@pytest.mark.parametrize("flags,message", [
+    ([], "an IMAGE is needed"), (["--prompts=x", "a.png"], "did you mean '--prompt'"),
+    (["a.png", "--batch_size=0"], "at least 1"), (["a.png", "--calibration=none.json"], "cannot read none.json"),
+    (["a.png", "--prompt= "], "a prompt is needed")])
+def test_wrong_use(run, tmp_path, flags, message):
+    with pytest.raises(UserError, match=message):
+        predict.main([f"--checkpoint={run}", f"--out={tmp_path / 'out'}", *flags])
+
+
+def test_ctrl_c_leaves_readable_files(models, pictures, tmp_path):
+    model = models["lgdea"]
+
+    class Stopping(predict.Writer):
+        def write(self, *args):
+            if self.count >= 4:
+                raise KeyboardInterrupt
+            super().write(*args)
+
+    writer = Stopping(tmp_path, model.ask(["Nodule"]), None, model, head={}, embeddings=True)
+    with pytest.raises(KeyboardInterrupt):
+        predict.run(model, [str(path) for path in pictures], writer)
+    content = json.loads((tmp_path / "predictions.json").read_text())
+    assert not content["complete"] and len(content["images"]) == len(rows(tmp_path / "scores.csv")) == 4
+    assert len(np.load(tmp_path / "embeddings.npy")) == 4
+
+
+def test_a_model_without_text_has_embeddings_only(phantom_data, pictures, tmp_path, monkeypatch):
+    model = model_of(phantom_data, "supervised")
+    monkeypatch.setattr(predict, "load", lambda *args, **options: model)
+    flags = ["--checkpoint=x", str(pictures[0]), f"--out={tmp_path}"]
+    with pytest.raises(UserError, match="reads no text"):
+        predict.main(flags)
+    assert predict.main([*flags, "--embeddings"]) == cli.OK
+    assert np.load(tmp_path / "embeddings.npy").shape[0] == 1
+
+
+def test_the_curve_is_the_logistic_one():
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 400)
+    scores = 3.0 + 0.05 * (labels + rng.normal(0, 1, 400))
+    slope, intercept = calibrate.fit(scores, labels)
+    model = LogisticRegression(C=1e12, tol=1e-10).fit((scores[:, None] - 3) / 0.05, labels)
+    # Platt's targets are pulled in by 1 / (n + 2), no more.
+    np.testing.assert_allclose(slope * 0.05, model.coef_[0, 0], rtol=0.02)
+    np.testing.assert_allclose(intercept + 3 * slope, model.intercept_[0], atol=0.02)
+    separated = calibrate.fit(np.array([0.0] * 20 + [1.0] * 20), np.array([0] * 20 + [1] * 20))
+    assert np.isfinite(separated).all()
+
+
+def test_calibration_from_an_evaluation_to_probabilities(models, pictures, tmp_path):
+    from lgdea_jax.evaluators.zero_shot import ZeroShotSamples
+
+    model, rng, n = models["lgdea"], np.random.default_rng(0), 600
+    labels = (rng.random((n, 3)) < 0.3).astype(np.int8)
+    scores = np.stack([labels[:, 0] + rng.normal(0, 0.7, n), -labels[:, 1] + rng.normal(0, 0.7, n),
+                       rng.normal(0, 1, n)], axis=1).astype(np.float32)
+    labels[5:, 2] = 0
+    samples = ZeroShotSamples(np.arange(n).astype("U"), {
+        "scores": scores, "labels": labels, "truth": np.full(n, -1), "predicted": np.full(n, -1)},
+        {"findings": ("Nodule", "Mass", "Edema"), "classes": ()}, {})
+    tasks.save_samples(tmp_path / "samples.npz", {"clean": [samples]})
+    head = {"step": 1, "config_hash": config_hash(model.spec["config"]), "benchmark": "records", "data": "d",
+            "split": "validation", "command": "c"}
+    (tmp_path / "results.json").write_text(json.dumps(head))
+    file = tmp_path / "c.json"
+    assert calibrate.main([f"--results={tmp_path}", f"--out={file}"]) == cli.OK
+    made = calibrate.read(file)
+    assert list(made.findings) == ["Nodule"] and made.asked_with == ("Nodule", "Mass", "Edema")
+    left_out = json.loads(file.read_text())["left_out"]
+    assert "no better than chance" in left_out["Mass"] and "at least 10" in left_out["Edema"]
+    # Calibrated: on average the predicted probability is the share of positives.
+    predicted = np.array([made.probability("Nodule", float(score)) for score in scores[:, 0]])
+    assert abs(predicted.mean() - labels[:, 0].mean()) < 0.01 and made.findings["Nodule"]["ece"] < 0.08
+    writer = predict.Writer(tmp_path, model.ask(["Nodule", "Mass"], together=made.asked_with), made, model, head={})
+    predict.run(model, [str(pictures[0])], writer)
+    [row] = rows(tmp_path / "scores.csv")
+    expected = made.probability("Nodule", float(row["Nodule"]))
+    assert float(row["probability:Nodule"]) == pytest.approx(expected, abs=1e-3) and "probability:Mass" not in row
+    with pytest.raises(UserError, match="another run or step"):
+        made.check({"config": {}, "step": 1})
+    made.check(model.spec)
+    file.write_text("{}")
+    with pytest.raises(UserError, match="not a calibration file"):
+        calibrate.read(file)
+
+
+def test_memory_does_not_grow_with_the_images(pictures):
+    """What is held at a time is a few batches: pictures are let go of once they are written."""
+    held, most = weakref.WeakValueDictionary(), []
+
+    class Noticed(Reader):
+        def read(self, source, name):
+            item = super().read(source, name)
+            held[name] = item.seen
+            return item
+
+    for batch in ReadAhead([(str(pictures[0]), str(n)) for n in range(60)], Noticed(32), batch_size=4):
+        most.append(len(held))
+        del batch
+    assert len(most) == 15 and max(most) <= 16

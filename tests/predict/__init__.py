@@ -1,1 +1,0 @@
-"""Tests of lgdea_jax.predict and lgdea_jax.calibrate."""

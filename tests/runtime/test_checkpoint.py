@@ -1,0 +1,267 @@
+"""Checkpoints: bit-exact round trips, what is kept, what never counts, names that differ, full disks."""
+
+import errno
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from lgdea_jax.cli import UserError
+from lgdea_jax.runtime import checkpoint
+from lgdea_jax.runtime.checkpoint import Checkpoints, check_names, disk_is_full, flatten, unflatten
+
+SPEC = {"config": {"a": 1}, "transform": "t"}
+
+
+def state(step, *, ema=True):
+    rng = np.random.default_rng(step)
+    params = {"tower": {"kernel": jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)},
+              "scale": jnp.asarray(rng.normal(), jnp.float32)}
+    return {"params": params, "opt": (jax.tree.map(jnp.zeros_like, params),), "step": jnp.asarray(step, jnp.int32),
+            "ema": jax.tree.map(lambda x: x + 1, params) if ema else {}, "aux": {}}
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Checkpoints(tmp_path, keep=2)
+    yield store
+    store.close()
+
+
+def names(folder):
+    return sorted(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def test_round_trip_in_bits(store, tmp_path):
+    saved = state(3)
+    store.save(saved, SPEC)
+    store.wait()
+    reader = Checkpoints(tmp_path, writable=False)
+    restored = reader.restore_state(3, jax.tree.map(jnp.zeros_like, saved))
+    assert jax.tree.structure(restored) == jax.tree.structure(saved)
+    for a, b in zip(jax.tree.leaves(saved), jax.tree.leaves(restored), strict=True):
+        assert a.dtype == b.dtype and np.asarray(a).tobytes() == np.asarray(b).tobytes()
+    predicts = reader.restore_params(3, saved["params"])
+    np.testing.assert_array_equal(predicts["tower"]["kernel"], saved["ema"]["tower"]["kernel"])
+    spec = reader.spec(3)
+    assert spec["config"] == {"a": 1} and (spec["step"], spec["data_step"], spec["spec_version"]) == (3, 3, 3)
+    reader.close()
+
+
+def test_without_an_average_the_parameters_predict(store):
+    saved = state(1, ema=False)
+    store.save(saved, SPEC)
+    store.wait()
+    np.testing.assert_array_equal(store.restore_params(1, saved["params"])["scale"], saved["params"]["scale"])
+
+
+def test_donated_buffers_do_not_reach_a_checkpoint(store):
+    """The next step overwrites the state while the write goes on."""
+    step = jax.jit(lambda s: {**s, "params": jax.tree.map(lambda x: x * 0 - 7, s["params"])}, donate_argnums=0)
+    saved = state(1)
+    expected = np.array(saved["params"]["tower"]["kernel"])
+    store.save(saved, SPEC)
+    for _ in range(20):
+        saved = step(saved)
+    jax.block_until_ready(saved)
+    store.wait()
+    np.testing.assert_array_equal(store.restore_state(1, state(0))["params"]["tower"]["kernel"], expected)
+
+
+def test_the_last_and_the_best_are_kept(store, tmp_path):
+    for step, value in ((1, 0.5), (2, 0.9), (3, 0.6), (4, float("nan")), (5, 0.9)):
+        store.save(state(step), SPEC)
+        store.score(step, "m", value)
+    store.wait()
+    assert names(tmp_path) == [2, 4, 5] and store.best == {"step": 2, "metric": "m", "score": 0.9}
+    assert store.resolve("latest") == 5 and store.resolve("best") == 2 and store.resolve("4") == 4
+    again = Checkpoints(tmp_path, writable=False)
+    assert again.resolve("best") == 2
+    with pytest.raises(UserError, match="no checkpoint at step 3; there are: 2, 4, 5"):
+        again.resolve(3)
+    with pytest.raises(UserError, match="latest, best or a number"):
+        again.resolve("last")
+    again.close()
+
+
+def test_older_ones_go_only_when_newer_ones_are_whole(tmp_path):
+    store = Checkpoints(tmp_path, keep=1)
+    store.save(state(1), SPEC)
+    store.wait()
+    store.save(state(2), SPEC)
+    assert 1 in names(tmp_path)
+    store.save(state(3), SPEC)  # 2 is whole by now.
+    assert 2 in names(tmp_path) and 1 not in names(tmp_path)
+    store.wait()
+    assert names(tmp_path) == [3]
+    store.close()
+
+
+def test_half_a_checkpoint_never_counts(store, tmp_path):
+    store.save(state(3), SPEC)
+    store.wait()
+    half = tmp_path / "checkpoints" / "6.orbax-checkpoint-tmp"
+    (half / "train.orbax-checkpoint-tmp").mkdir(parents=True)
+    reader = Checkpoints(tmp_path, writable=False)
+    assert reader.steps() == [3] and half.exists()
+    reader.close()
+    writer = Checkpoints(tmp_path)
+    assert writer.steps() == [3]
+    writer.save(state(6), SPEC)
+    writer.wait()
+    assert writer.steps() == [3, 6] and not half.exists()
+    writer.close()
+
+
+def test_nothing_to_read(tmp_path):
+    with pytest.raises(UserError, match="not a run of"):
+        Checkpoints(tmp_path / "none", writable=False)
+    assert not (tmp_path / "none").exists()
+    empty = Checkpoints(tmp_path)
+    with pytest.raises(UserError, match="no finished checkpoint"):
+        empty.resolve("latest")
+    empty.save(state(1), SPEC)
+    empty.wait()
+    with pytest.raises(UserError, match="no best checkpoint"):
+        empty.resolve("best")
+    empty.close()
+
+
+def test_another_version_of_the_spec(store, monkeypatch):
+    store.save(state(1), SPEC)
+    store.wait()
+    monkeypatch.setattr(checkpoint, "READABLE_VERSIONS", (1,))
+    with pytest.raises(UserError, match="spec version 3; this code reads 1"):
+        store.spec(1)
+
+
+def test_an_older_checkpoint_is_resumed(store):
+    """In version 1 the whole state stood in `train`."""
+    saved = state(2)
+    args = ocp.args
+    store._manager.save(2, args=args.Composite(
+        params=args.StandardSave(flatten(saved["ema"])), train=args.StandardSave(flatten(saved)),
+        spec=args.JsonSave({**SPEC, "spec_version": 1})))
+    store.wait()
+    restored = store.restore_state(2, jax.tree.map(jnp.zeros_like, saved))
+    jax.tree.map(np.testing.assert_array_equal, restored, saved)
+
+
+def test_a_checkpoint_without_joined_arrays_is_resumed(store):
+    """In version 2 every array stood alone."""
+    saved = state(2)
+    args = ocp.args
+    store._manager.save(2, args=args.Composite(
+        params=args.StandardSave(flatten(saved["ema"])),
+        train=args.StandardSave(flatten({name: part for name, part in saved.items() if name != "ema"})),
+        spec=args.JsonSave({**SPEC, "spec_version": 2})))
+    store.wait()
+    jax.tree.map(np.testing.assert_array_equal, store.restore_state(2, jax.tree.map(jnp.zeros_like, saved)), saved)
+
+
+def test_small_arrays_of_the_training_are_joined(store):
+    """`params` keeps its names; of `train` what is large stays, the rest is one array a dtype."""
+    saved = state(4)
+    saved["opt"] = ({**saved["opt"][0], "large": jnp.arange(2**17, dtype=jnp.float32)},)
+    saved["aux"] = {"seen": jnp.asarray([True, False]), "rows": jnp.arange(2**17, dtype=jnp.int32)}
+    saved["half"] = jnp.asarray([1.5, -2], jnp.bfloat16)
+    saved["empty"] = jnp.zeros((0, 3))
+    store.save(saved, SPEC)
+    store.wait()
+    stored = store._manager.item_metadata(4)
+    assert set(dict(stored["params"])) == {"tower/kernel", "scale"}
+    assert set(dict(stored["train"])) == {"opt/0/large", "aux/rows", "packed/float32", "packed/int32", "packed/bool",
+                                          "packed/bfloat16"}
+    restored = store.restore_state(4, jax.tree.map(jnp.zeros_like, saved))
+    for a, b in zip(jax.tree.leaves(saved), jax.tree.leaves(restored), strict=True):
+        assert a.dtype == b.dtype and a.shape == b.shape and np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_no_array_is_saved_twice(store, ema):
+    saved = state(1, ema=ema)
+    store.save(saved, SPEC)
+    store.wait()
+    items = store.arrays(1)
+    assert sum(len(items[item]) for item in ("params", "train")) == len(jax.tree.leaves(saved))
+    stored = store._manager.item_metadata(1)
+    assert sum(int(np.prod(leaf.shape)) for item in ("params", "train") for leaf in dict(stored[item]).values()) == sum(
+        leaf.size for leaf in jax.tree.leaves(saved))
+
+
+def test_names_that_differ_are_named(store):
+    store.save(state(1), SPEC)
+    store.wait()
+    target = state(1)["params"]
+    target["tower"]["bias"] = jnp.zeros(3)
+    target["scale"] = jnp.zeros(2)
+    with pytest.raises(UserError) as error:
+        store.restore_params(1, target)
+    assert "missing tower/bias" in str(error.value) and "scale is (), not (2,)" in str(error.value)
+    check_names({"a": (1,)}, {"a": (1,)}, "x")
+    with pytest.raises(UserError, match=r"left over a; left over b; left over c \(\+1 more\)"):
+        check_names(dict.fromkeys("abcd", ()), {}, "x")
+
+
+def test_flat_names_round_trip():
+    tree = state(2)
+    flat = flatten(tree)
+    assert {"params/tower/kernel", "opt/0/scale", "step", "ema/scale"} <= set(flat)
+    back = unflatten(tree, flat)
+    assert jax.tree.structure(back) == jax.tree.structure(tree)
+    assert all(a is b for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(tree), strict=True))
+
+
+def test_a_full_disk_is_one_line(store, tmp_path, monkeypatch):
+    """Orbax writes in the background: the error comes when it is waited for."""
+    store.save(state(1), SPEC)
+    store.wait()
+
+    def full(*args, **options):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise RuntimeError("the background thread failed") from error
+
+    for name in ("save", "wait_until_finished"):
+        with monkeypatch.context() as patch:
+            patch.setattr(store._manager, name, full)
+            with pytest.raises(UserError, match="no space left on the disk while saving a checkpoint"):
+                store.save(state(2), SPEC)
+    assert store.steps() == [1]
+    with monkeypatch.context() as patch:
+        patch.setattr(store._manager, "wait_until_finished", lambda: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            store.wait()
+
+
+def test_nothing_is_written_where_it_does_not_fit(store, tmp_path, monkeypatch):
+    store.save(state(1), SPEC)
+    store.wait()
+    need = sum(leaf.nbytes for leaf in jax.tree.leaves(state(2))) + 2**20
+    full = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full._replace(free=need - 1))
+    with pytest.raises(UserError, match=r"no space left on the disk for a checkpoint in .*takes 1\.0 MB, 1\.0 MB are"):
+        store.save(state(2), SPEC)
+    assert store.steps() == [1] and not list((tmp_path / "checkpoints").glob("2*"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full._replace(free=need))
+    store.save(state(2), SPEC)
+    store.wait()
+    assert store.steps() == [1, 2]
+
+
+def test_which_errors_are_a_full_disk():
+    assert disk_is_full(OSError(errno.ENOSPC, "x")) and disk_is_full(OSError(errno.EDQUOT, "x"))
+    assert disk_is_full(ValueError("RESOURCE_EXHAUSTED: writing a: No space left on device [OS error 28]"))
+    assert not disk_is_full(OSError(errno.EIO, "x")) and not disk_is_full(ValueError("out of memory"))
+
+
+def test_the_best_is_written_whole(store, tmp_path):
+    store.save(state(1), SPEC)
+    store.score(1, "m", 0.25)
+    assert json.loads((tmp_path / "checkpoints/best.json").read_text()) == {"step": 1, "metric": "m", "score": 0.25}
+    assert not list((tmp_path / "checkpoints").glob("best.tmp"))

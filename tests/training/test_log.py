@@ -1,0 +1,230 @@
+"""The clock, the logs, the progress line, the guards: everything around the step that needs no model."""
+
+import io
+import json
+import logging
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from lgdea_jax import cli
+from lgdea_jax.cli import UserError
+from lgdea_jax.runtime import guards
+from lgdea_jax.runtime import log as train_log
+from lgdea_jax.runtime.guards import StopSignals, Watchdog, check_collapse, mean_metrics
+from lgdea_jax.runtime.log import Clock, Progress, TrainLog, clock_text, read_rows, utilisation
+from tests.training import runs
+
+
+@pytest.fixture
+def time(monkeypatch):
+    """A clock that is set by hand."""
+    class Time:
+        now = 100.0
+
+    monkeypatch.setattr(train_log.time, "perf_counter", lambda: Time.now)
+    monkeypatch.setattr(train_log.time, "monotonic", lambda: Time.now)
+    return Time
+
+
+def test_pauses_are_no_training(time):
+    clock = Clock()
+    with clock.pause("compile"):
+        time.now += 50
+    clock.reset_mark(10)
+    time.now += 3
+    with clock.data_wait():
+        time.now += 1
+    with clock.pause("evaluate"):
+        time.now += 500
+    assert clock.rates(12, rows=8) == {"time/step_seconds": 2.0, "time/examples_per_second": 4.0,
+                                       "time/data_wait_share": 0.25}
+    assert clock.rates(12, rows=8) == {}
+    time.now += 1
+    assert clock.rates(13, rows=8)["time/data_wait_share"] == 0.0
+    assert clock.pauses == {"compile": 50.0, "evaluate": 500.0} and clock.training_seconds() == 5.0
+
+
+def test_a_pause_that_fails_is_a_pause(time):
+    clock = Clock()
+    with pytest.raises(ZeroDivisionError), clock.pause("x"):
+        time.now += 7
+        raise ZeroDivisionError
+    assert clock.training_seconds() == 0.0
+
+
+def test_rows_of_an_interrupted_run_are_replaced(tmp_path):
+    log = TrainLog(tmp_path, first_step=0, active=True, tensorboard=False)
+    for step in (1, 2, 3):
+        log.write(step, {"loss": float(step), "undefined": float("nan")})
+    log.write(3, {"auroc": 0.5}, file=train_log.EVALS)
+    log.close()
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "lo')  # The kill came here.
+    again = TrainLog(tmp_path, first_step=2, active=True, tensorboard=False)
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [1, 2]
+    assert not again.has_eval(3)
+    again.write(3, {"loss": 9.0})
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+    assert json.loads(lines[0])["undefined"] is None
+    again.write(3, {"auroc": 0.5}, file=train_log.EVALS)
+    assert again.has_eval(3) and not again.has_eval(2)
+    assert read_rows(tmp_path / "none.jsonl") == []
+
+
+def test_other_processes_write_nothing(tmp_path):
+    log = TrainLog(tmp_path, first_step=0, active=False, tensorboard=True)
+    log.write(1, {"loss": 1.0})
+    log.close()
+    assert not list(tmp_path.iterdir())
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def progress(monkeypatch, time, stream, active=True):
+    monkeypatch.setattr(sys, "stderr", stream)
+    bar = Progress(1000, "step", active=active)
+    for step in range(1, 1001):
+        time.now += 0.1
+        bar.show(step, seconds_left=(1000 - step) * 0.1, note="loss 1.0", force=step == 1000)
+    bar.end()
+    return stream.getvalue()
+
+
+def test_a_line_in_a_terminal_and_few_lines_elsewhere(monkeypatch, time):
+    lines = progress(monkeypatch, time, io.StringIO()).splitlines()
+    assert len(lines) == 7 and "\r" not in "".join(lines)  # 100 seconds, every 15, and the last.
+    assert lines[0] in ("step 150/1000  loss 1.0  1:25 left", "step 151/1000  loss 1.0  1:24 left")
+    assert lines[-1] == "step 1000/1000  loss 1.0  0:00 left"
+    live = progress(monkeypatch, time, Terminal())
+    assert live.count("\n") == 1 and live.endswith("\n") and 150 < live.count("\r") <= 201
+    assert progress(monkeypatch, time, io.StringIO(), active=False) == ""
+
+
+def test_reading_tells_its_own_speed(monkeypatch, time):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    bar = Progress(100, "reading item", active=True)
+    for _ in range(100):
+        time.now += 1
+        bar.advance()
+    assert stream.getvalue().splitlines()[0] == "reading item 15/100  1:25 left"
+
+
+@pytest.mark.parametrize("seconds, text", [(0, "0:00"), (59.9, "0:59"), (61, "1:01"), (3723, "1:02:03"), (-5, "0:00")])
+def test_time_as_text(seconds, text):
+    assert clock_text(seconds) == text
+
+
+def test_utilisation():
+    known = utilisation(989e12, 2.0, device_kind="NVIDIA H100 80GB HBM3", peak_tflops=0.0)
+    assert known == {"time/tflops": 494.5, "time/mfu": 0.5}
+    assert utilisation(1e12, 1.0, device_kind="TPU v5 lite", peak_tflops=0.0)["time/mfu"] == pytest.approx(1 / 197)
+    assert utilisation(1e12, 1.0, device_kind="TPU v5", peak_tflops=0.0)["time/mfu"] == pytest.approx(1 / 459)
+    assert utilisation(1e12, 1.0, device_kind="cpu", peak_tflops=0.0) == {"time/tflops": 1.0}
+    assert utilisation(1e12, 1.0, device_kind="cpu", peak_tflops=4.0)["time/mfu"] == 0.25
+    assert utilisation(0.0, 1.0, device_kind="cpu", peak_tflops=4.0) == {}
+
+
+def test_means_and_the_first_metric_that_is_not_finite():
+    rows = [(step, {"loss": np.float32(2 * step), "loss/a": np.float32(4 * step - 3)}) for step in (1, 2)]
+    assert mean_metrics(rows, saved=[]) == {"loss": 3.0, "loss/a": 3.0}
+    rows.append((3, {"loss": np.float32("nan"), "loss/a": np.float32("inf")}))
+    with pytest.raises(UserError, match=r"^loss/a became inf at step 3; there is no checkpoint yet"):
+        mean_metrics(rows, saved=[])
+    with pytest.raises(UserError, match="the last good checkpoint is step 2"):
+        mean_metrics(rows, saved=[1, 2])
+
+
+def test_signals_are_remembered_and_given_back():
+    # A shell's background job starts with SIGINT ignored.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        check_signals()
+    finally:
+        signal.signal(signal.SIGINT, inherited)
+
+
+def check_signals():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with StopSignals() as stop:
+        assert not stop.agreed()
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.agreed() and stop.agreed(now=False)
+        assert (stop.name, stop.status) == ("SIGTERM", cli.TERMINATED)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    with StopSignals() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.status == cli.INTERRUPTED
+        with pytest.raises(KeyboardInterrupt):  # The second one stops at once.
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_processes_agree_to_stop(monkeypatch):
+    from jax.experimental import multihost_utils
+
+    asked = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(multihost_utils, "process_allgather",
+                        lambda number: asked.append(number) or np.array([0, signal.SIGTERM]))
+    stop = StopSignals()
+    assert not stop.agreed(now=False) and not asked
+    assert stop.agreed() and stop.status == cli.TERMINATED
+
+
+def test_the_watchdog_barks_between_steps_only(monkeypatch):
+    calls = []
+    monkeypatch.setattr(guards.faulthandler, "dump_traceback_later", lambda s, exit: calls.append((s, exit)))
+    monkeypatch.setattr(guards.faulthandler, "cancel_dump_traceback_later", lambda: calls.append("rest"))
+    for seconds in (30, 0):
+        dog = Watchdog(seconds)
+        dog.restart()
+        dog.rest()
+    assert calls == [(30, True), "rest"]
+
+
+def test_the_watchdog_ends_a_process_that_hangs():
+    code = "import time; from lgdea_jax.runtime.guards import Watchdog; Watchdog(0.2).restart(); time.sleep(60)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=runs.ROOT,
+                         env=runs.environment(), timeout=50)
+    assert out.returncode == 1 and "Timeout" in out.stderr and "most recent call first" in out.stderr
+
+
+def test_no_patient_in_the_log(phantom_data, compile_cache, tmp_path, caplog):
+    """Identifiers and report text stay out of what a run tells at the default level."""
+    from lgdea_jax.data.source import open_records
+
+    with caplog.at_level(logging.INFO):
+        runs.here(tmp_path, phantom_data, "method=supervised", "total_steps=1", "eval.split=none",
+                  cache=compile_cache)
+    for record in open_records(phantom_data, "train"):
+        assert record.subject_id not in caplog.text and record.study_id not in caplog.text
+
+
+def evidence_metrics(side, table):
+    """Diagnostics of a [items, prototypes] table of evidence, computed apart."""
+    mean = table.mean(0)
+    entropy = -(mean * np.log(np.maximum(mean, 1e-30))).sum()
+    rows = -(table * np.log(np.maximum(table, 1e-30))).sum(1).mean()
+    return {f"evidence/{side}_prototypes": float(np.exp(entropy)), f"evidence/{side}_entropy": float(rows)}
+
+
+@pytest.mark.parametrize("side", ["report", "image"])
+def test_collapsed_evidence_stops_the_run(side):
+    apart = evidence_metrics("report", np.eye(4)) | evidence_metrics("image", np.eye(4))
+    check_collapse(apart, 500, after=100, information=0.1)
+    check_collapse({"loss": 1.0}, 500, after=100, information=0.1)  # Methods without evidence.
+    for table in (np.full((4, 4), 0.25), np.tile([0.97, 0.01, 0.01, 0.01], (4, 1))):  # Even, and all on one prototype.
+        collapsed = apart | evidence_metrics(side, table)
+        with pytest.raises(UserError, match=rf"the {side} evidence has collapsed .* stop_report=True"):
+            check_collapse(collapsed, 100, after=100, information=0.1)
+        check_collapse(collapsed, 99, after=100, information=0.1)
+        check_collapse(collapsed, 500, after=100, information=0.0)

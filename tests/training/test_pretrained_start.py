@@ -1,0 +1,96 @@
+"""Training from published weights, and its towers back in PyTorch: one run, from `transformers` to `transformers`."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from lgdea_jax import cli, export
+from lgdea_jax.cli import UserError
+from lgdea_jax.inference.predictor import restore
+from lgdea_jax.preprocess.text import TextTokenizer
+from lgdea_jax.training.state import check_resume
+from tests.models import published
+from tests.training import runs
+
+VIT = ("model.image.vit.family=dinov2", "model.image.vit.pool=cls", "model.image.vit.sizes.mlp_dim=32",
+       "model.image.vit.variant=XS/4", "model.image.vit.sizes.depth=2", "model.image.vit.sizes.heads=4")
+BERT = ("model.text.bert.family=bert", "model.text.bert.sizes.depth=2", "model.text.bert.sizes.heads=4",
+        "model.text.bert.sizes.mlp_dim=24")
+SHORT = ("method=clip", "total_steps=1", "checkpoint.every=1", "eval.split=none", "optim.rate=0.0", "optim.ema=0.9")
+
+
+@pytest.fixture(scope="module")
+def weights(phantom_data, tmp_path_factory):
+    """Directories of a DINOv2 at 16 px and a BERT with the data set's tokeniser."""
+    folder = tmp_path_factory.mktemp("weights")
+    tokenizer = TextTokenizer.load(phantom_data)
+    published.dinov2().save_pretrained(folder / "image")
+    published.bert(vocab_size=tokenizer.vocab_size, max_position_embeddings=64).save_pretrained(folder / "text")
+    published.bert().save_pretrained(folder / "other")
+    (folder / "image" / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.53], "image_std": [0.26]}))
+    return folder
+
+
+def test_from_published_weights_and_back(weights, phantom_data, compile_cache, tmp_path, capsys):
+    flags = (*SHORT, *VIT, *BERT, f"model.image.weights={weights}/image", f"model.text.weights={weights}/text")
+    assert runs.here(tmp_path / "run", phantom_data, *flags, cache=compile_cache) == 0
+    text = capsys.readouterr().err
+    assert "image tower: " in text and "grey stem: the sum over the three channels" in text
+    assert "positions from 4 x 4 to 8 x 8" in text and "made for images of mean [0.53]" in text
+    assert "parameters (image tower and text tower as above, the rest fresh, seed 0)" in text
+
+    # The rate is 0, so that what comes out must be what went in.
+    out = tmp_path / "out"
+    assert export.main([f"--checkpoint={tmp_path}/run", f"--out={out}"]) == cli.OK
+    ids = torch.randint(5, 100, (2, 9))
+    with torch.no_grad():
+        one, other = (transformers.AutoModel.from_pretrained(folder, **options).eval()(ids).last_hidden_state
+                      for folder, options in ((out / "text", {"add_pooling_layer": False}), (weights / "text", {})))
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+        grey = torch.randn(2, 1, 32, 32)
+        # At 32 px the file's own model interpolates positions itself.
+        one = transformers.AutoModel.from_pretrained(out / "image").eval()(grey).last_hidden_state
+        other = transformers.AutoModel.from_pretrained(weights / "image").eval()(grey.repeat(1, 3, 1, 1))
+        torch.testing.assert_close(one, other.last_hidden_state, atol=1e-5, rtol=1e-5)
+    run = restore(tmp_path / "run")
+    ours = transformers.AutoTokenizer.from_pretrained(out / "text")
+    rows = ours(["Small left effusion."], padding="max_length", max_length=12)["input_ids"]
+    np.testing.assert_array_equal(rows, run.tokenizer.encode(["Small left effusion."], 12))
+    assert json.loads((out / "image" / "lgdea_jax.json").read_text())["size"] == 32
+    with pytest.raises(UserError, match="no model with torchvision names has this tower"):
+        export.export(run, tmp_path / "no", towers=("image",), names="torchvision")
+
+
+@pytest.mark.parametrize("flags, message", [
+    (("model.text.weights={weights}/other", *BERT), "word table has 40 rows, the tokeniser"),
+    (("model.image.weights=nowhere",), "model.image.weights: no weights at nowhere"),
+    (("model.image.weights={weights}/image", "init_from=RUN"), "both fill the image tower"),
+    (("model.text.weights={weights}/text", "method=supervised"), "the method supervised has no text tower")])
+def test_weights_that_do_not_fit_are_refused(flags, message, weights, phantom_data, compile_cache, tmp_path):
+    with pytest.raises(UserError, match=message):
+        runs.here(tmp_path, phantom_data, *SHORT, *(flag.format(weights=weights) for flag in flags),
+                  cache=compile_cache)
+
+
+def test_towers_of_our_own_are_exported_with_our_names(phantom_data, compile_cache, tmp_path):
+    assert runs.here(tmp_path / "run", phantom_data, *SHORT, "method=supervised", cache=compile_cache) == 0
+    lines = export.export(restore(tmp_path / "run"), tmp_path / "out")
+    assert len(lines) == 1 and "our own names" in lines[0] and "family=plain" in lines[0]
+    config = json.loads((tmp_path / "out" / "image" / "config.json").read_text())
+    assert config["model_type"] == "lgdea_jax" and config["tower"] == "vit" and config["family"] == "plain"
+
+
+def test_a_run_from_before_these_options_goes_on():
+    config = json.loads(cli.read_config("tests/training/tiny.py").to_json_best_effort())
+    same = {"transform": "", "tokenizer_digest": "", "label_names": [], "finding_names": [], "data": {}}
+    old = json.loads(json.dumps(config))
+    for key in ("family", "mlp", "eps", "projection"):
+        del old["model"]["image"]["vit"][key]
+    del old["model"]["image"]["weights"]
+    check_resume({**same, "config": config}, {**same, "config": old})
+    config["model"]["image"]["vit"]["family"] = "vit"
+    with pytest.raises(UserError, match=r"model\.image\.vit\.family was 'plain', is 'vit'"):
+        check_resume({**same, "config": config}, {**same, "config": old})
