@@ -202,10 +202,10 @@ def _data_keys() -> list[str]:
 
 
 def commands() -> list[str]:
-    """Modules that are commands for people, in the order of the page: those that end with `cli.run(main)`."""
+    """Modules that are commands for people, in the order of the page: those that end with `cli.run`."""
     return [".".join(path.relative_to(ROOT).with_suffix("").parts)
             for folder in ("data_prep", "lgdea_jax", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))
-            if "    cli.run(main)" in path.read_text(encoding="utf-8")]
+            if "    cli.run(main" in path.read_text(encoding="utf-8")]
 
 
 def parser_of(module: str) -> argparse.ArgumentParser:
