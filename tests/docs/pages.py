@@ -37,7 +37,7 @@ def commands():
     """Sorted (page, module, words) of every command that a page names; stand-ins for a module are left out."""
     found = set()
     for page in PAGES:
-        for module, rest in COMMAND.findall(read(page)):
+        for module, rest in COMMAND.findall(read(page).replace("\\\n", " ")):
             if module.endswith((".NAME", ".BENCHMARK", ".")) or f"{module.replace('.', '/')}.py" in MADE:
                 continue
             words = shlex.split(rest.replace("\\|", "|"))
