@@ -309,7 +309,7 @@ Commands that take `--config=FILE` also take `--config.KEY=VALUE` for every key 
 |---|---|
 | 0 | success |
 | 1 | internal error, with a traceback: please report it |
-| 2 | wrong use, or a fault of the whole run; one line on stderr says what to do |
+| 2 | wrong use, or a fault of the whole run; one line on stderr gives the remedy |
 | 3 | the run finished, but some rows were rejected; they are listed with their reasons |
 | 130 | stopped by Ctrl-C |
 | 143 | stopped by SIGTERM, after saving |
