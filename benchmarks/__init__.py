@@ -1,1 +1,1 @@
-"""Studies and measurements, each one command; see the README for their tables."""
+"""Experiments and speed measurements, each one command; docs/results and docs/performance.md have their tables."""

@@ -93,4 +93,4 @@ for metric in ("zero_shot/auroc", "retrieval/precision@5", "grounding/cnr"):
                   for seed in both]
     print(f"{metric:<24} {method} - {base}: {np.round(difference, 3).tolist()} (seeds {both})")
     if metric == "grounding/cnr":
-        assert np.mean(difference) > 0  # What the README claims of grounding at 1%.
+        assert np.mean(difference) > 0  # What docs/results/limited_pairs.md claims of grounding at 1%.

@@ -23,112 +23,151 @@ def layer_rates(tower, depth, *, decay, frozen=0):
 
 def get_config(arg=None):
     """The base config; it names no data."""
+    # docs/reference/configuration.md is made from the comments here (docs/make_reference.py): one key per line; its
+    # comment stands above it or behind it.
     config = ConfigDict()
-    config.method = "lgdea"  # A file of lgdea_jax/methods.
-    config.seed = 0
-    config.total_steps = 1000
+    config.method = "lgdea"  # Training objective, see `methods` below.
+    config.seed = 0  # Of initial parameters, order of the data, augmentation and the choice of pairs.
+    config.total_steps = 1000  # Optimiser updates.
     config.dtype = "float32"  # Of matrix products: float32 or bfloat16. Parameters and losses stay float32.
-    config.dry_run = False  # Say what a step would cost on the devices at hand, without data, and stop.
-    # Rows of the scores that a contrastive loss makes at a time, on each device; 0 makes all. The values are the
-    # same; the memory is linear in the batch instead of quadratic (losses/chunked.py). Pays from thousands of pairs on.
+    config.dry_run = False  # Report what a step would cost on the devices at hand, without data, and stop.
+    # Rows of the scores that a contrastive loss computes at a time, on each device; 0 computes all at once. The values
+    # are the same; memory is linear in the batch instead of quadratic. Pays from thousands of pairs on.
     config.loss_chunk = 0
-    config.init_from = ""  # A run whose parameters to start from ...
-    config.init_parts = ()  # ... all of them, or these modules, e.g. image_tower.
+    config.init_from = ""  # A run whose parameters to start from.
+    config.init_parts = ()  # Modules that are taken from it, such as image_tower; () takes all.
+    config.compile_cache = "~/.cache/lgdea_jax/compiled"  # Folder of compiled programs; "" compiles anew each time.
 
     config.data = ConfigDict()
-    config.data.dir = ""  # One data set written by data_prep.build, or:
-    config.data.pairs_from = ()  # DIR or DIR:WEIGHT, several by commas.
-    config.data.images_from = ()
-    config.data.reports_from = ()
-    config.data.held_out_from = ()  # Data sets that are evaluated on only: all their splits are checked for leaks.
-    config.data.make_from = ""  # A config of data_prep.build to make a missing data.dir with (phantom only).
-    config.data.split = "train"
-    config.data.pairs = 1.0  # Studies that stay paired: a share (<= 1) or a number (> 1); the rest is unpaired.
-    # Templated normal reports are equal in good faith in many hospitals: refuse, drop (from training) or allow.
+    config.data.dir = ""  # One data set written by data_prep.build; or use the three keys below.
+    config.data.pairs_from = ()  # Data sets of pairs: DIR or DIR:WEIGHT, separated by commas.
+    config.data.images_from = ()  # Data sets of unpaired images, likewise.
+    config.data.reports_from = ()  # Data sets of unpaired reports, likewise.
+    config.data.held_out_from = ()  # Data sets for evaluation only: all their splits are checked for leaks.
+    config.data.make_from = ""  # A config of data_prep.build that makes a missing data.dir (phantoms only).
+    config.data.split = "train"  # The split to train on.
+    config.data.pairs = 1.0  # Studies that stay paired: a share (<= 1) or a number (> 1); the rest becomes unpaired.
+    # Report texts that occur both in training and in evaluation: refuse, drop (from training) or allow. Templated
+    # normal reports are equal in good faith in many hospitals.
     config.data.equal_reports = "refuse"
     # Labels to learn from, where a data set has several sets of them: reference, silver (the extractor's) or weak
     # (keywords); "" takes the plain ones, which are the reference. Evaluation always uses the plain ones.
     config.data.labels = ""
     config.data.cache = False  # Keep decoded, tokenised items in memory: for data sets of up to some GB.
     config.data.workers = 0  # Processes that read ahead; 0 reads in threads of this process.
-    config.data.threads = 2
+    config.data.threads = 2  # Threads that read, in each process.
 
     config.batch = ConfigDict()
-    config.batch.pairs = 64
-    config.batch.images = 0
-    config.batch.reports = 0
-    # Parts in which the towers go through a batch, one after the other, with the gradients of the whole batch
-    # (GradCache, arXiv 2101.06983): the activations of one part are held, the forward pass is done twice.
+    config.batch.pairs = 64  # Image-text pairs per batch, over all devices.
+    config.batch.images = 0  # Unpaired images per batch.
+    config.batch.reports = 0  # Unpaired reports per batch.
+    # Parts in which the towers process a batch, one after the other, with the gradients of the whole batch (GradCache,
+    # arXiv 2101.06983): the activations of one part are held, and the forward pass is done twice.
     config.batch.micro = 1
 
     config.image = ConfigDict()
-    config.image.modality = "xray"  # xray (2D images) or ct (volumes: the keys of config.volume).
-    config.image.size = 224
+    config.image.modality = "xray"  # xray (2D images) or ct (volumes, see `volume`).
+    config.image.size = 224  # Side of the square image, in pixels.
     config.image.mean = 0.5  # Of grey levels in [0, 1].
-    config.image.std = 0.25
+    config.image.std = 0.25  # Of grey levels in [0, 1].
     config.image.per_image = False  # Normalise each image by its own mean and deviation instead.
 
-    # Volumes (image.modality=ct); lgdea_jax/preprocess/volume.py has the geometries.
+    # Volumes, for image.modality=ct. The chest CT guide lists the geometries.
     config.volume = ConfigDict()
-    config.volume.geometry = ""  # ct_clip, fvlm, phantom_ct: the data set must have been built with the same.
-    config.volume.shape = ()  # (depth, height, width) that the model sees; () takes the geometry's.
+    config.volume.geometry = ""  # ct_clip, fvlm or phantom_ct: the data set must have been built with the same.
+    config.volume.shape = ()  # Input of the model: (depth, height, width); () takes the geometry's.
     config.volume.window = ()  # (low, high) in HU; () takes the geometry's.
-    config.volume.random_crop = False  # Where the shape is smaller than the stored volume: crops anywhere in it.
+    config.volume.random_crop = False  # Where the shape is smaller than the stored volume: crop anywhere in it.
     config.volume.shift = 0.05  # Largest random shift, a share of each side of the shape (augment.enabled).
     config.volume.noise = 0.0  # Largest standard deviation of random noise, in HU (augment.enabled).
 
     config.text = ConfigDict()
-    config.text.tokenizer = ""  # A tokenizer.json or Hugging Face directory; "" takes the data set's own.
-    config.text.length = ConfigDict({"report": 128, "evidence": 48, "phrases": 20})  # Tokens a row.
-    config.text.phrases = 6
+    config.text.tokenizer = ""  # A tokenizer.json or a Hugging Face directory; "" takes the data set's own.
+    config.text.length = ConfigDict({
+        "report": 128,  # Tokens of a whole report.
+        "evidence": 48,  # Tokens of a report's evidence as one text.
+        "phrases": 20,  # Tokens of one phrase.
+    })
+    config.text.phrases = 6  # Evidence phrases per report, at most.
     config.text.uncertain_weight = 0.5  # Of a hedged finding in the report's evidence.
-    # Prompts are written in canonical words, reports are not: the text tower should know both.
+    # Wordings of evidence to draw from: the report's own words, and canonical words. Prompts are written in canonical
+    # words, reports are not: the text tower should be trained on both.
     config.text.variants = ("verbatim", "canonical")
 
+    # Random transforms of training images. Nothing is flipped.
     config.augment = ConfigDict()
-    config.augment.enabled = True
-    config.augment.crop = (0.7, 1.0)
-    config.augment.aspect = 1.2
-    config.augment.rotate = 8.0
-    config.augment.gamma = 0.3
-    config.augment.contrast = 0.3
-    config.augment.brightness = 0.1
-    config.augment.noise = 6.0
-    config.augment.erase = 0.0
+    config.augment.enabled = True  # False leaves images unchanged.
+    config.augment.crop = (0.7, 1.0)  # Smallest and largest share of the area that is kept, within [0.6, 1].
+    config.augment.aspect = 1.2  # Largest change of the aspect ratio, >= 1.
+    config.augment.rotate = 8.0  # Largest rotation, in degrees.
+    config.augment.gamma = 0.3  # Largest relative change.
+    config.augment.contrast = 0.3  # Largest relative change.
+    config.augment.brightness = 0.1  # Largest relative change.
+    config.augment.noise = 6.0  # Standard deviation, in grey levels.
+    config.augment.erase = 0.0  # Probability that a random rectangle, at most 10% of the area, is filled with the mean.
 
     config.model = ConfigDict()
     config.model.width = 512  # Of the shared space.
-    config.model.remat = False  # Recompute the blocks in the backward pass instead of keeping their activations ...
-    config.model.remat_keep = "nothing"  # ... but for: nothing, products (without attention's), all_products.
-    config.model.prototypes = 256
-    config.model.lesion_queries = 8
-    config.model.logit_scale = 14.3  # 1 / 0.07, as in CLIP.
-    config.model.logit_bias = 0.0  # -10 for clip_sigmoid.
+    config.model.remat = False  # Recompute the blocks in the backward pass instead of keeping their activations.
+    config.model.remat_keep = "nothing"  # Kept nevertheless: nothing, products (without attention's) or all_products.
+    config.model.prototypes = 256  # Number of evidence prototypes.
+    config.model.lesion_queries = 8  # Number of lesion queries.
+    config.model.logit_scale = 14.3  # Initial value: 1 / 0.07, as in CLIP.
+    config.model.logit_bias = 0.0  # Initial value: -10 for clip_sigmoid.
     config.model.image = ConfigDict()
-    config.model.image.name = "vit"
-    config.model.image.weights = ""  # A local directory or file of published weights to start from (models/pretrained).
+    config.model.image.name = "vit"  # The image tower: vit, resnet, or resnet3d for volumes.
+    config.model.image.weights = ""  # A local directory or file of published weights to start from.
     config.model.image.vit = ConfigDict({
-        "variant": "B/16", "sizes": {"width": 0, "depth": 0, "heads": 0, "mlp_dim": 0},  # 0 takes the variant's.
-        "pool": "gap", "stem": "linear", "attention_window": 0, "position": True, "dropout_rate": 0.0,
-        # Of published weights: plain, vit, deit, dinov2, dinov2_registers, openclip or openclip_quickgelu. "" and 0 of
-        # the next two take the family's; a projection > 0 is CLIP's last layer.
-        "family": "plain", "mlp": "", "eps": 0.0, "projection": 0})
+        "variant": "B/16",  # Size and patch size: XXS, XS, Mu, Ti, S, M, B, L, H or g.
+        # Replace the variant's; 0 keeps it.
+        "sizes": {"width": 0, "depth": 0, "heads": 0, "mlp_dim": 0},
+        "pool": "gap",  # gap (mean of the patches), cls, map (a learned query) or pooler.
+        "stem": "linear",  # linear, patch_mlp or hybrid.
+        "attention_window": 0,  # Patches attend to patches within this distance only; 0 is global.
+        "position": True,  # Learned positions.
+        "dropout_rate": 0.0,  # In the blocks.
+        # Whose published weights the blocks fit: plain, vit, deit, dinov2, dinov2_registers, openclip or
+        # openclip_quickgelu.
+        "family": "plain",
+        "mlp": "",  # gelu, quick_gelu or swiglu; "" takes the family's.
+        "eps": 0.0,  # Of layer norm; 0 takes the family's.
+        "projection": 0,  # Width of CLIP's last layer; 0 has none.
+    })
     config.model.image.resnet = ConfigDict({
-        "variant": "resnet50", "sizes": {"width": 0}, "stem": "imagenet", "conv": "native",
-        "norm": "batch", "pool": "mean", "zero_init": True})
-    config.model.image.resnet3d = ConfigDict({  # Of volumes; `conv` is slices (fast on CPU) or native.
-        "variant": "resnet18", "sizes": {"width": 0}, "stem": "kinetics", "conv": "native",
-        "norm": "instance", "pool": "mean", "zero_init": True})
+        "variant": "resnet50",  # The size: resnet6, resnet8, resnet10, resnet18, resnet34 or resnet50.
+        # Replace the variant's; 0 keeps it.
+        "sizes": {"width": 0},
+        "stem": "imagenet",  # imagenet, small, patch2 or patch4.
+        "conv": "native",  # native or im2col: the same function at another speed.
+        "norm": "batch",  # batch or group.
+        "pool": "mean",  # mean, max or lse (a smooth maximum) over the patches.
+        "zero_init": True,  # Blocks begin as the identity.
+    })
+    config.model.image.resnet3d = ConfigDict({
+        "variant": "resnet18",  # The size, as of resnet.
+        # Replace the variant's; 0 keeps it.
+        "sizes": {"width": 0},
+        "stem": "kinetics",  # kinetics, imagenet, small, patch2, patch4 or plane2.
+        "conv": "native",  # native, or slices (fast on a CPU).
+        "norm": "instance",  # instance, group or batch.
+        "pool": "mean",  # mean, max or lse (a smooth maximum) over the patches.
+        "zero_init": True,  # Blocks begin as the identity.
+    })
     config.model.text = ConfigDict()
-    config.model.text.name = "bert"
+    config.model.text.name = "bert"  # The text tower: bert.
     config.model.text.weights = ""  # The same for text; text.tokenizer is then the tokeniser of those weights.
     config.model.text.bert = ConfigDict({
-        "variant": "base", "sizes": {"width": 0, "depth": 0, "heads": 0, "mlp_dim": 0},
-        "pool": "cls", "dropout_rate": 0.0,
-        "family": "bert", "eps": 0.0,  # bert or roberta; 0 takes the family's.
-        "projection": 128})  # Width of pool=projection, CXR-BERT's head.
+        "variant": "base",  # The size: XXS, XS, tiny, mini, small, medium, base or large.
+        # Replace the variant's; 0 keeps it.
+        "sizes": {"width": 0, "depth": 0, "heads": 0, "mlp_dim": 0},
+        "pool": "cls",  # cls, mean, pooler, or projection (CXR-BERT's head).
+        "dropout_rate": 0.0,  # In the blocks.
+        "family": "bert",  # bert or roberta: whose published weights the blocks fit.
+        "eps": 0.0,  # Of layer norm; 0 takes the family's.
+        "projection": 128,  # Width of pool=projection.
+    })
 
-    # Targets of unpaired images and reports (lgdea, mean_teacher, oracle); see lgdea_jax/training/evidence_memory.py.
+    # Targets of unpaired images and reports, for lgdea, mean_teacher and oracle.
     config.memory = ConfigDict()
     config.memory.start = 0.5  # First refresh, a share of the steps: an untrained teacher's errors would be locked in.
     config.memory.refresh = 50  # Steps from one refresh to the next: later teachers know better.
@@ -139,7 +178,7 @@ def get_config(arg=None):
     config.memory.landmarks = 256  # Anchors of each side, at most as many as items.
     config.memory.top = 32  # Landmarks that an item is assigned to; 0 is all.
     config.memory.neighbours = 16  # Of knn.
-    config.memory.temperature = 0.1  # Of the similarities: small links only what is very alike.
+    config.memory.temperature = 0.1  # Of the similarities: small links only what is very similar.
     config.memory.alpha = 0.8  # Weight of a further step along the graph.
     config.memory.order = 3  # Steps on either side.
     config.memory.own = 0.5  # Share of the teacher's own evidence in a target: relations alone rest on few pairs.
@@ -148,77 +187,121 @@ def get_config(arg=None):
     config.memory.confidence = 0.5  # Quantile of the confidences that counts as full.
     config.memory.truth = False  # Read the hidden reports of unpaired images, for the oracle and for diagnostics.
 
+    # AdamW, with weight decay on kernels only.
     config.optim = ConfigDict()
-    config.optim.schedule = "cosine"
-    config.optim.rate = 1e-4
-    config.optim.warmup_steps = 100
-    config.optim.weight_decay = 0.05
-    config.optim.beta1 = 0.9
-    config.optim.beta2 = 0.98
-    config.optim.clip_norm = 1.0
-    config.optim.rates = ()  # PATTERN=MULTIPLIER over parameter paths, first match wins, 0 freezes.
+    config.optim.schedule = "cosine"  # cosine or linear to zero, or constant.
+    config.optim.rate = 1e-4  # Peak learning rate.
+    config.optim.warmup_steps = 100  # Linear warm-up.
+    config.optim.weight_decay = 0.05  # On kernels only.
+    config.optim.beta1 = 0.9  # Of AdamW.
+    config.optim.beta2 = 0.98  # Of AdamW.
+    config.optim.clip_norm = 1.0  # Largest norm of the gradient; larger ones are scaled down.
+    config.optim.rates = ()  # PATTERN=MULTIPLIER over parameter paths; the first match wins, 0 freezes.
     config.optim.ema = 0.0  # Decay of the averaged parameters that are evaluated; 0 evaluates the trained ones.
 
-    config.mesh = ConfigDict({"data": -1, "fsdp": 1})  # -1 takes what is left.
-    config.distributed = ConfigDict({"coordinator": "", "num_processes": 1, "process_id": -1})
+    config.mesh = ConfigDict({
+        "data": -1,  # Devices that split the batch; -1 takes all that are left.
+        "fsdp": 1,  # Devices that also split parameters and optimiser state.
+    })
+    config.distributed = ConfigDict({
+        "coordinator": "",  # HOST:PORT of process 0; "" takes it from the scheduler.
+        "num_processes": 1,  # 0 takes the number from the scheduler.
+        "process_id": -1,  # -1 takes the number of this process from the scheduler.
+    })
 
+    # Evaluation during training, without intervals.
     config.eval = ConfigDict()
     config.eval.every = 0  # Steps; 0 evaluates at the end only.
-    config.eval.split = "validation"
-    config.eval.dir = ""  # "" evaluates on the data set that is trained on.
+    config.eval.split = "validation"  # The split to evaluate on.
+    config.eval.dir = ""  # A data set of its own; "" evaluates on the data set that is trained on.
     config.eval.records = 1000  # At most; 0 is all.
-    config.eval.metric = "zero_shot/auroc"  # What makes a checkpoint the best.
+    config.eval.metric = "zero_shot/auroc"  # The checkpoint with the highest value is the best.
 
     config.checkpoint = ConfigDict()
-    config.checkpoint.every = 1000
-    config.checkpoint.keep = 2
+    config.checkpoint.every = 1000  # Steps.
+    config.checkpoint.keep = 2  # Latest checkpoints to keep, besides the best.
 
     config.log = ConfigDict()
-    config.log.every = 20
-    config.log.tensorboard = True
+    config.log.every = 20  # Steps.
+    config.log.tensorboard = True  # Write TensorBoard files beside metrics.jsonl.
     config.log.watchdog_seconds = 0  # A step that takes longer prints every stack and ends the process; 0 is off.
     config.log.peak_tflops = 0.0  # Of one device, for the MFU; 0 takes it from a table of known devices.
-    # Stops a run whose evidence is the same for all reports or all images: least mutual information, in nats (0: off),
-    # looked at from so many steps after the warm-up on.
-    config.alarm = ConfigDict({"after": 100, "information": 0.25})
-    config.compile_cache = "~/.cache/lgdea_jax/compiled"  # "" compiles anew each time.
+    # Stops a run whose evidence is the same for all reports or all images.
+    config.alarm = ConfigDict({
+        "after": 100,  # Steps after the warm-up before the first check.
+        "information": 0.25,  # Least mutual information of items and prototypes, in nats; 0 is off.
+    })
 
+    # Each method reads its own group; a loss term of weight 0 is not computed. mean_teacher and oracle have the keys of
+    # lgdea, and lgdea_pairs has all of them but the weights for unpaired items.
     config.methods = ConfigDict()
-    config.methods.clip = ConfigDict({"text": "report", "scoring": "contrast", "weights": {"contrastive": 1.0}})
+    config.methods.clip = ConfigDict({
+        "text": "report",  # What the text tower reads: report, evidence, phrases, or "" for none.
+        "scoring": "contrast",  # How findings are scored: pair, positive or contrast.
+        "weights": {
+            "contrastive": 1.0,  # Softmax over the batch, both directions.
+        }})
     config.methods.clip_evidence = ConfigDict({
         "text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0}})
     config.methods.clip_evidence_soft = ConfigDict({
         "text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0},
-        "own_share": 0.2, "target_temperature": 0.5})
-    config.methods.clip_sigmoid = ConfigDict({"text": "report", "scoring": "contrast", "weights": {"sigmoid": 1.0}})
+        "own_share": 0.2,  # Mass of a row's own report in the soft targets; 1 is clip_evidence.
+        "target_temperature": 0.5,  # Of the overlap of findings; towards 0 only reports with the same findings match.
+    })
+    config.methods.clip_sigmoid = ConfigDict({
+        "text": "report", "scoring": "contrast",
+        "weights": {
+            "sigmoid": 1.0,  # A binary loss for each image and text of the batch.
+        }})
     config.methods.local = ConfigDict({
-        "text": "report", "scoring": "contrast", "weights": {"contrastive": 1.0, "local": 1.0},
-        # GLoRIA's 1 / tau_1, 1 / tau_2, 1 / tau_3.
-        "attention_temperature": 0.25, "word_temperature": 0.2, "local_temperature": 0.1})
+        "text": "report", "scoring": "contrast",
+        "weights": {
+            "contrastive": 1.0,
+            "local": 1.0,  # Words against the regions that they attend to.
+        },
+        "attention_temperature": 0.25,  # Of a word's attention over patches: GLoRIA's 1 / tau_1.
+        "word_temperature": 0.2,  # Of the log-sum-exp over words: GLoRIA's 1 / tau_2.
+        "local_temperature": 0.1,  # Of the contrast: GLoRIA's 1 / tau_3.
+    })
     config.methods.supervised = ConfigDict({
-        "text": "", "scoring": "positive", "weights": {"labels": 1.0}, "uncertain": "ignore",
-        # Weights of the labels and of their positive cases (pos_weight), in the data set's order; () is 1 each.
-        "class_weights": (), "positive_weights": ()})
+        "text": "", "scoring": "positive",
+        "weights": {
+            "labels": 1.0,  # Binary cross entropy of the labels.
+        },
+        "uncertain": "ignore",  # What an uncertain label counts as: ignore, positive or negative.
+        "class_weights": (),  # Weight of each label, in the data set's order; () is 1 each.
+        "positive_weights": (),  # Weight of each label's positive cases (pos_weight), likewise.
+    })
     lgdea = {
         "text": "phrases", "scoring": "positive",
         "weights": {
-            "rec": 0.5, "evid_pair": 1.0, "evid_lesion": 0.2, "align": 0.5, "phrase": 1.0, "anchor": 0.5,
-            "overall": 0.5,
+            "rec": 0.5,  # Reconstruction of phrases from prototypes (equation 5).
+            "evid_pair": 1.0,  # Evidence of image and report, log-sum-exp over patches.
+            "evid_lesion": 0.2,  # Evidence of image and report, mean over lesion queries (equations 7 and 9).
+            "align": 0.5,  # Evidence vectors of image and report against soft targets.
+            "phrase": 1.0,  # Phrases against the best patches of the batch's images.
+            "anchor": 0.5,  # Phrases of one finding stay together.
+            "overall": 0.5,  # Pooled image against the mean phrase.
             # Phrases that name a side or a height attend to patches there (ours, radiographs only). Off: with 0.5 the
-            # study shows no gain (benchmarks/experiments/limited_pairs.md).
+            # limited-pairs study shows no gain.
             "place": 0.0},
-        "text_temperature": 0.1, "patch_temperature": 0.1,
+        "text_temperature": 0.1,  # Of the assignment of phrases to prototypes.
+        "patch_temperature": 0.1,  # Of the assignment of patches to prototypes.
         "sharpness": 1.0,  # Of the log-sum-exp over patches: large is the maximum, small the mean.
-        "prototype_decay": 0.001, "contrast_temperature": 0.1,
+        "prototype_decay": 0.001,  # Of the prototypes' squared norm in `rec`.
+        "contrast_temperature": 0.1,  # Of `align`, `phrase` and `anchor`.
         "own_share": 0.2, "target_temperature": 0.5,
-        "stop_report": True,  # False shows the collapse that the paper's loss without it leads to.
+        "stop_report": True,  # False shows the collapse that the paper's loss leads to without it.
         "overall_score": 1.0,  # Weight of the global similarity beside the evidence when scoring.
     }
     config.methods.lgdea_pairs = ConfigDict(lgdea)
-    # Pseudo-targets from few pairs are mostly wrong: at full weight they cost more than they gave (see
-    # benchmarks/experiments/limited_pairs.md). The text tower is trained on every report already: no pull of the images
-    # on it.
-    unpaired = {"evid_image": 0.3, "evid_report": 0.0, "evid_align": 0.0}
+    # Pseudo-targets from few pairs are mostly wrong: at full weight they cost more than they gave (see the log of the
+    # limited-pairs study). The text tower is trained on every report already: no pull of the images on it.
+    unpaired = {
+        "evid_image": 0.3,  # Evidence of unpaired images against their targets.
+        "evid_report": 0.0,  # Evidence of unpaired reports against their targets.
+        "evid_align": 0.0,  # Evidence vectors of all images and reports of the batch, by their targets.
+    }
     for name in ("lgdea", "mean_teacher", "oracle"):
         config.methods[name] = ConfigDict({**lgdea, "weights": {**lgdea["weights"], **unpaired}})
     return config

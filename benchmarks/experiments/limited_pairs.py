@@ -1,6 +1,6 @@
 """The limited-pair study on the phantom world: methods x shares of pairs x seeds; one table, its tests, its plots.
 
-    python -m benchmarks.experiments.limited_pairs --out=runs/limited_pairs                    # the README's table
+    python -m benchmarks.experiments.limited_pairs --out=runs/limited_pairs                    # the docs' tables
     python -m benchmarks.experiments.limited_pairs --out=runs/limited_pairs --plan   # what that would run, and how long
     python -m benchmarks.experiments.limited_pairs --out=runs/limited_pairs --only-table       # from the finished runs
     python -m benchmarks.experiments.limited_pairs --out=runs/try --split=validation \\

@@ -13,5 +13,5 @@ def get_config(arg=None):
         "path": "",  # The folder with Data_Entry_2017.csv and the lists.
         "images": "auto",  # auto: images/ and images_001/images/ to images_012/images/.
         "validation": 0.1,  # Share of the patients outside the test list, drawn by a hash.
-        "seed": 0,
+        "seed": 0,  # Of the hash.
     })

@@ -13,6 +13,6 @@ def get_config(arg=None):
         "path": "",  # The folder with train.csv and valid.csv.
         "images": "auto",  # The folder with train/ and valid/; auto: `path`; none: reports only.
         "reports": "",  # CheXpert Plus's df_chexpert_plus_240401.csv.
-        "report_sections": ("findings", "impression"),
+        "report_sections": ("findings", "impression"),  # Joined to the report.
         "views": "all",  # all, or frontal.
     })

@@ -38,5 +38,5 @@ def volumes(name, group, *, geometry, extractor="rules"):
     config.volume = ConfigDict({"geometry": geometry})
     # Further sets of labels, made from the reports: silver (the extractor's) and weak (keywords).
     config.derived_labels = ()
-    config.shard_studies = 50  # A volume takes tens of megabytes.
+    config.shard_studies = 50  # Studies per shard: a volume takes tens of megabytes.
     return config

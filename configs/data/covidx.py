@@ -15,5 +15,5 @@ def get_config(arg=None):
         "version": "",  # As its authors call it; results on different versions do not compare.
         "images": "auto",  # auto: train/, val/ and test/.
         "validation": 0.1,  # Share of the training patients, drawn by a hash, where there is no val.txt.
-        "seed": 0,
+        "seed": 0,  # Of the hash.
     })

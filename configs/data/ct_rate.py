@@ -17,5 +17,5 @@ def get_config(arg=None):
         "headers": "file",
         "reconstructions": "all",  # all, or first: one volume a scan.
         "validation": 0.02,  # Share of the training patients; the official validation part is the test split.
-        "seed": 0,
+        "seed": 0,  # Of the hash.
     }, geometry="ct_clip")

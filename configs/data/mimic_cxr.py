@@ -14,7 +14,7 @@ def get_config(arg=None):
         "images": "auto",  # The folder with p10/, p11/, ...; auto: files/ in `path`; none: reports only.
         "image_format": "auto",  # jpg, dicom, or auto: what there is.
         "reports": "auto",  # The folder with p10/p10000032/s50414267.txt; none: images only.
-        "report_sections": ("findings", "impression", "last_paragraph"),
+        "report_sections": ("findings", "impression", "last_paragraph"),  # last_paragraph where there is neither.
         "labels": "chexpert",  # chexpert, negbio or none.
         "patients": "",  # MIMIC-IV's patients.csv.gz, for sex and age.
         "views": "all",  # all, or frontal: PA and AP only.

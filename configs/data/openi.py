@@ -17,10 +17,10 @@ def get_config(arg=None):
     config.openi = ConfigDict({
         "path": "",  # The folder with ecgen-radiology/ or with indiana_reports.csv.
         "images": "auto",  # A folder in `path`; auto: where the archives unpack to; none: reports only.
-        "report_sections": ("findings", "impression"),
-        "validation": 0.1,  # Shares of the studies, drawn by a hash of the study's number.
-        "test": 0.2,
-        "seed": 0,
+        "report_sections": ("findings", "impression"),  # Joined to the report.
+        "validation": 0.1,  # Share of the studies, drawn by a hash of the study's number.
+        "test": 0.2,  # Share of the studies, likewise.
+        "seed": 0,  # Of the hash.
     })
     config.image_size = 256  # The longer side; smaller images are not enlarged.
     config.image_encoding = "png"  # png, jpeg or raw.

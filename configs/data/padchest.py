@@ -14,7 +14,7 @@ def get_config(arg=None):
         "images": "auto",  # The folder with 0/, 1/, ... or all images; auto: `path`; none: reports only.
         "views": "all",  # all, or frontal: PA, AP and AP_horizontal.
         "manual_test": True,  # Patients with a physician-labelled report are the test set.
-        "validation": 0.05,  # Shares of the other patients, drawn by a hash.
-        "test": 0.0,
-        "seed": 0,
+        "validation": 0.05,  # Share of the other patients, drawn by a hash.
+        "test": 0.0,  # Share of the other patients, likewise.
+        "seed": 0,  # Of the hash.
     }, extractor="none")

@@ -16,14 +16,14 @@ def get_config(arg=None):
     config.source = "phantom"
     config.phantom = ConfigDict({
         "size": 64,  # Pixels, 64 to 512.
-        "train": 4000,  # Studies in each split; each split is a world of its own.
-        "validation": 500,
-        "test": 1000,
-        "seed": 0,
-        "max_findings": 3,
-        "normal_share": 0.3,
+        "train": 4000,  # Training studies; each split is a world of its own.
+        "validation": 500,  # Validation studies.
+        "test": 1000,  # Test studies.
+        "seed": 0,  # Of all worlds.
+        "max_findings": 3,  # Per study.
+        "normal_share": 0.3,  # Studies without a finding.
         "repeat_share": 0.15,  # Subjects that have two studies.
-        "report_sections": ("findings", "impression"),
+        "report_sections": ("findings", "impression"),  # Joined to the report.
         "distractors": True,  # Devices, markers and burned-in text.
     })
     config.image_size = 512  # The longer side; smaller images are not enlarged.

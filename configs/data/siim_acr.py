@@ -12,8 +12,8 @@ def get_config(arg=None):
     return dataset("siim_acr", {
         "path": "",  # The folder with train-rle.csv.
         "images": "auto",  # auto: dicom-images-train/.
-        "splits": "official",  # official: those of the field's code; hash: by the shares below.
-        "validation": 0.15,
-        "test": 0.15,
-        "seed": 0,
+        "splits": "official",  # official: those of the field's code; hash: by the next two keys.
+        "validation": 0.15,  # Share of the images, for splits=hash.
+        "test": 0.15,  # Share of the images, for splits=hash.
+        "seed": 0,  # Of the hash.
     })

@@ -13,22 +13,22 @@ def get_config(arg=None):
     del arg
     config = ConfigDict()
     config.name = "table"  # Names the files; lower case.
-    config.source = "table"
+    config.source = "table"  # The reader, a module of data_prep/sources.
     config.table = ConfigDict({
         "path": "",  # studies.csv, or the folder with it.
         "boxes": "boxes.csv",  # Relative to the table; this default may be absent.
-        # Columns of these names in the table take precedence:
-        "source": "own data",
-        "licence": "unstated",
+        # Columns with the names of the following keys take precedence over them.
+        "source": "own data",  # Name of the data set's origin.
+        "licence": "unstated",  # Recorded with the data set.
         "terms": "unstated",  # open, credentialed, own or unstated.
-        "language": "en",
-        "modality": "CR",
+        "language": "en",  # Of the reports.
+        "modality": "CR",  # DICOM's code.
     })
     config.image_size = 256  # The longer side; smaller images are not enlarged.
     config.image_encoding = "png"  # png, jpeg or raw.
     config.extractor = "rules"  # rules, none, or a language model: openai, genai, gemini.
     config.llm = llm.get_config()
-    config.tokenizer = ConfigDict({"vocab_size": 8000})
-    config.shard_studies = 1000
+    config.tokenizer = ConfigDict({"vocab_size": 8000})  # Of the tokeniser that is trained on the reports.
+    config.shard_studies = 1000  # Studies per shard.
     config.workers = 0  # 0: all cores. Does not change the result.
     return config

@@ -14,6 +14,6 @@ def get_config(arg=None):
         "images": "auto",  # A folder with train/ and test/; auto: `path`.
         "votes": 2,  # Of three readers, that make a label positive; fewer make it uncertain.
         "validation": 0.1,  # Share of the training images, drawn by a hash.
-        "seed": 0,
+        "seed": 0,  # Of the hash.
         "verify": "tables",  # SHA-256 of the tables, of all files, or none.
     })
