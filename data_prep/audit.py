@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.extract.extractors import LANGUAGES, reads
+from data_prep.extract.llm.cache import Cache
+from data_prep.extract.llm.verify import contradictions
 from data_prep.extract.schema import Extraction
 from data_prep.scoring import agreement, grades
 from lgdea_jax import cli
@@ -144,8 +146,6 @@ def _reports(records: Any, limit: int) -> Iterator[Any]:
 
 
 def _item(record: Any, replies: Any) -> Item:
-    from data_prep.extract.llm.verify import contradictions
-
     flags, dropped = tuple(f"contradiction {name}" for name in contradictions(record.evidence)), ()
     if replies is not None:
         answer = replies.answer(record.report)
@@ -159,8 +159,6 @@ def _item(record: Any, replies: Any) -> Item:
 
 def _not_usable(replies: Any) -> str:
     """A note on reports that are not in the data set because the model's reply could not be used."""
-    from data_prep.extract.llm.cache import Cache
-
     with Cache(replies.job.cache) as cache:
         reasons = Counter(entry.reason for _, entry in cache.quarantined(replies.job.scope))
     if not reasons:

@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 from scipy import ndimage
 
 from data_prep import build as build_module
+from data_prep.sources import registry
 from data_prep.study import ImageRef, Study
 from data_prep.synthetic.ct.world import Dice, Lesion, Scene, render, sample_anatomy
 from lgdea_jax import cli
@@ -83,11 +84,11 @@ def measure(folder: Path, shape: tuple[int, int, int], repeat: int) -> dict[str,
     config = ConfigDict({
         "name": "volumes", "source": "one", "one": {}, "image_size": 64, "image_encoding": "png", "extractor": "none",
         "shard_studies": 1, "workers": 1, "tokenizer": {"vocab_size": 300}, "volume": {"geometry": "native"}})
-    opened, build_module.open_sources = build_module.open_sources, lambda config: {"test": source}
+    opened, registry.open_sources = registry.open_sources, lambda config: {"test": source}
     try:
         build_module.build(config, folder / "data", progress=False)
     finally:
-        build_module.open_sources = opened
+        registry.open_sources = opened
     records = open_records(folder / "data", "test")
     rng = np.random.default_rng(1)
     low = [int(rng.integers(n - side + 1)) for n in shape]

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.extract.extractors import LLM_EXTRACTORS, LOADERS, open_extractor
+from data_prep.extract.extractors import EXTRACTORS, LLM_EXTRACTORS, open_extractor
+from data_prep.extract.llm.jobs import Job, Quarantined, Replies
+from data_prep.extract.llm.settings import Settings
 from data_prep.extract.schema import Extraction
 from data_prep.scoring import grades, measures
-from lgdea_jax.errors import UserError, require
+from lgdea_jax.errors import UserError
 
 LEVELS = ("absent", "unmentioned", "possible", "likely", "present")  # In the order of `measures.GRADES`.
 
@@ -24,12 +26,12 @@ LEVELS = ("absent", "unmentioned", "possible", "likely", "present")  # In the or
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """`--second` and `--second_replies`."""
     group = parser.add_argument_group("agreement with a second extractor")
-    group.add_argument("--second", default="none", help=f"{', '.join(LOADERS)}, none, or a language model by the name "
-                       "that an earlier run recorded, like openai:MODEL/evidence@1 (nothing is asked)")
+    group.add_argument("--second", default="none", help=f"{', '.join(EXTRACTORS)}, none, or a language model by "
+                       "its recorded name, like openai:MODEL/evidence@1 (nothing is asked)")
     group.add_argument("--second_replies", default="", help="the cache of that model's replies")
 
 
-def open_replies(name: str, cache: str) -> Any:
+def open_replies(name: str, cache: str) -> Replies:
     """The reader of a language model's stored replies (`extract.jobs.Replies`).
 
     Args:
@@ -41,10 +43,6 @@ def open_replies(name: str, cache: str) -> Any:
     backend, colon, rest = name.partition(":")
     if not colon or backend not in LLM_EXTRACTORS:
         raise UserError(f"{name!r} is not the recorded name of a language model, like openai:MODEL/evidence@1")
-    require("pydantic", "data", "a cache of replies")
-    from data_prep.extract.llm.jobs import Job, Replies
-    from data_prep.extract.llm.settings import Settings
-
     if not Path(cache).is_file():
         raise UserError(f"no reply cache {cache!r}")
     model, _, task = rest.rpartition("/")
@@ -64,7 +62,6 @@ def open_second(name: str, cache: str) -> tuple[str, Callable[[str], Extraction 
         extractor = open_extractor(name)
         return extractor.name, extractor.extract
     replies = open_replies(name, cache)
-    from data_prep.extract.llm.jobs import Quarantined
 
     def extract(report: str) -> Extraction | None:
         try:

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.build import open_sources
 from data_prep.extract import sections
 from data_prep.extract.extractors import LLM_EXTRACTORS
 from data_prep.extract.llm import data_use
+from data_prep.sources.registry import open_sources
 from data_prep.study import SPLITS, Attribute, Reference, Reject, Study
 from lgdea_jax.errors import UserError, choose, nearest
 from lgdea_jax.findings.label_sets import LABEL_SETS

@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from data_prep.build import SOURCES, build, open_sources
+from data_prep.build import build
+from data_prep.sources.registry import SOURCES, open_sources
 from lgdea_jax.data.source import load_index, load_metadata, open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.io import decode_image, decode_volume
