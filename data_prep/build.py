@@ -36,7 +36,7 @@ from data_prep.shards.shard_file import read_side_file
 from data_prep.study import Rejection
 from lgdea_jax import cli
 from lgdea_jax.data.source import BUILD_FOLDER, METADATA_FILE
-from lgdea_jax.errors import UserError
+from lgdea_jax.errors import UserError, choose
 
 RUNNERS = ("local", "beam")
 
@@ -150,13 +150,14 @@ def main(argv: list[str]) -> int:
     end = argv.index("--") if "--" in argv else len(argv)
     parser = cli.Parser(prog="python -m data_prep.build", description=__doc__)
     add_flags(parser)
-    parser.add_argument("--runner", choices=RUNNERS, default="local",
-                        help="where the shards are made or the language model is asked (default: local)")
+    parser.add_argument("--runner", default="local", metavar="|".join(RUNNERS),
+                        help="where shards are made or the language model is asked (default: local)")
     if {"-h", "--help"} & set(argv[:end]):
         parser.print_help()
         return cli.OK
     config, rest = cli.load_config(argv[:end])  # The config's keys are flags too, which argparse does not know.
     args = parser.parse_args(rest)
+    choose("runner", args.runner, RUNNERS)
     for key in ("attest_data_use", "max_cost"):
         value = getattr(args, key)
         if value is not None:
