@@ -154,6 +154,7 @@ def test_unknown_columns_are_named_once_and_ignored(tmp_path, caplog):
 
 def test_faults_of_the_whole_table(tmp_path):
     rows = tables.good(tmp_path / "in")
+
     def refuse_row(*words, **cells):
         refuse(tmp_path, [*rows, tables.row(**cells)], "row 7", *words)
 

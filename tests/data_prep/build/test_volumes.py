@@ -66,7 +66,6 @@ def test_label_sets_need_evidence(tmp_path):
 def test_tfds_opens_it(phantom_ct):
     import tensorflow_datasets as tfds
 
-
     theirs = tfds.builder_from_directory(phantom_ct).as_data_source("test")
     for a, b in zip(open_records(phantom_ct, "test"), theirs, strict=True):
         assert from_example(b).image == a.image and from_example(b).boxes == a.boxes
