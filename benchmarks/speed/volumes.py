@@ -26,10 +26,11 @@ from ml_collections import ConfigDict
 from scipy import ndimage
 
 from data_prep import build as build_module
-from data_prep.sources import registry
+from data_prep.shards import plan
 from data_prep.study import ImageRef, Study
 from data_prep.synthetic.ct.drawing import render
-from data_prep.synthetic.ct.world import Lesion, RandomStream, Scene, sample_anatomy
+from data_prep.synthetic.ct.world import Lesion, Scene, sample_anatomy
+from data_prep.synthetic.random_stream import RandomStream
 from lgdea_jax import cli
 from lgdea_jax.data.source import open_records
 from lgdea_jax.io import decode_volume
@@ -85,11 +86,11 @@ def measure(folder: Path, shape: tuple[int, int, int], repeat: int) -> dict[str,
     config = ConfigDict({
         "name": "volumes", "source": "one", "one": {}, "image_size": 64, "image_encoding": "png", "extractor": "none",
         "shard_studies": 1, "workers": 1, "tokenizer": {"vocab_size": 300}, "volume": {"geometry": "native"}})
-    opened, registry.open_sources = registry.open_sources, lambda config: {"test": source}
+    opened, plan.open_sources = plan.open_sources, lambda config: {"test": source}
     try:
         build_module.build(config, folder / "data", progress=False)
     finally:
-        registry.open_sources = opened
+        plan.open_sources = opened
     records = open_records(folder / "data", "test")
     rng = np.random.default_rng(1)
     low = [int(rng.integers(n - side + 1)) for n in shape]

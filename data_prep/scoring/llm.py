@@ -20,7 +20,7 @@ from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.records import TERMS
 
-# Where a report says nothing, its probability ranks between denial and doubt, as `scoring.GRADES` has it.
+# Where a report says nothing, its probability ranks between denial and doubt, as `scoring.LEVELS` has it.
 UNMENTIONED_PROBABILITY = 0.1
 
 

@@ -4,8 +4,7 @@ import csv
 import dataclasses
 import importlib
 
-from data_prep.build import build
-from data_prep.shards.folder import BuildResult
+from data_prep.build import BuildResult, build
 from lgdea_jax import cli
 from lgdea_jax.data.source import DatasetMetadata, load_metadata, open_records
 

@@ -10,7 +10,8 @@ from data_prep.extract.rules import extractor, keywords
 from data_prep.synthetic.ct.drawing import render
 from data_prep.synthetic.ct.reports import Rates, write_report
 from data_prep.synthetic.ct.source import PhantomCtOptions, PhantomCtSource, open_source
-from data_prep.synthetic.ct.world import FIELD, FINDINGS, Lesion, RandomStream, Scene, sample_anatomy
+from data_prep.synthetic.ct.world import FIELD, FINDINGS, Lesion, Scene, sample_anatomy
+from data_prep.synthetic.random_stream import RandomStream
 from lgdea_jax.errors import UserError
 from lgdea_jax.findings.label_sets import LABEL_SETS, labels_from_evidence
 from lgdea_jax.io.volumes import is_hounsfield

@@ -12,7 +12,7 @@ from data_prep.sources.registry import SOURCES, open_sources
 from lgdea_jax.data.source import load_index, load_metadata, open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.io import decode_image, decode_volume
-from tests.data_prep.build.run import build as run_build
+from tests.data_prep.shards.run import build as run_build
 from tests.data_prep.sources import releases
 from tests.fixtures import ct
 

@@ -10,8 +10,8 @@ from data_prep.build import build, main
 from lgdea_jax.cli import load_config
 from lgdea_jax.data.source import load_metadata, open_records
 from lgdea_jax.errors import UserError
-from tests.data_prep.build import run, tables
 from tests.data_prep.extract.llm.server import KEY, Server, make_report, truth
+from tests.data_prep.shards import run, tables
 
 
 def write_table(folder, n, terms="", quarantined=None):

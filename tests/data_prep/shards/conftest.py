@@ -10,7 +10,7 @@ from data_prep.sources.registry import SOURCES
 @pytest.fixture(autouse=True)
 def fake(monkeypatch):
     """The source "fake" (`fake_source.py`)."""
-    monkeypatch.setitem(SOURCES, "fake", "tests.data_prep.build.fake_source")
+    monkeypatch.setitem(SOURCES, "fake", "tests.data_prep.shards.fake_source")
 
 
 def config(**changes):
@@ -28,6 +28,6 @@ def config(**changes):
 def built(tmp_path_factory):
     """One finished data set, for tests that only read it: (folder, result of the build)."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SOURCES, "fake", "tests.data_prep.build.fake_source")
+        patch.setitem(SOURCES, "fake", "tests.data_prep.shards.fake_source")
         folder = tmp_path_factory.mktemp("built") / "data"
         return folder, build(config(), folder)

@@ -11,8 +11,8 @@ from data_prep.build import build
 from lgdea_jax.data.source import RecordSource, load_index, load_metadata, open_records
 from lgdea_jax.errors import UserError
 from tests.data.make import assert_equal
-from tests.data_prep.build.conftest import config
-from tests.data_prep.build.run import environment
+from tests.data_prep.shards.conftest import config
+from tests.data_prep.shards.run import environment
 
 
 def copy(folder, to):

@@ -15,9 +15,9 @@ from data_prep.shards import finish, shard_file, workers
 from data_prep.shards.folder import own
 from lgdea_jax.data.source import load_metadata, open_records
 from lgdea_jax.errors import UserError
-from tests.data_prep.build.conftest import config
-from tests.data_prep.build.run import PHANTOM, assert_refused, command, environment, files
-from tests.data_prep.build.run import build as run_build
+from tests.data_prep.shards.conftest import config
+from tests.data_prep.shards.run import PHANTOM, assert_refused, command, environment, files
+from tests.data_prep.shards.run import build as run_build
 
 
 def test_a_killed_build_goes_on_where_it_was(tmp_path):

@@ -6,9 +6,9 @@ import pytest
 from data_prep.build import build, main
 from lgdea_jax.data.source import load_metadata, open_records
 from lgdea_jax.errors import UserError
-from tests.data_prep.build.conftest import config
-from tests.data_prep.build.run import PHANTOM, assert_refused
-from tests.data_prep.build.run import build as run_build
+from tests.data_prep.shards.conftest import config
+from tests.data_prep.shards.run import PHANTOM, assert_refused
+from tests.data_prep.shards.run import build as run_build
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
@@ -75,7 +75,7 @@ def test_a_split_without_usable_rows_is_left_out(tmp_path):
 def test_leaks_and_duplicates_of_any_source_are_refused(tmp_path, monkeypatch, split, key, words):
     import dataclasses
 
-    from tests.data_prep.build.fake_source import FakeSource
+    from tests.data_prep.shards.fake_source import FakeSource
 
     real = FakeSource.__getitem__
 
@@ -94,7 +94,7 @@ def test_leaks_and_duplicates_of_any_source_are_refused(tmp_path, monkeypatch, s
 
 
 def _same_views(seed):
-    from tests.data_prep.build.fake_source import FakeSource
+    from tests.data_prep.shards.fake_source import FakeSource
 
     source = FakeSource("train", 5, seed, 0)
     return len(source[0].images) == len(source[1].images) == 1

@@ -13,9 +13,9 @@ from lgdea_jax.errors import UserError
 from lgdea_jax.preprocess.image import difference_hash
 from tests.data.make import assert_equal
 from tests.data.tfds_examples import from_example
-from tests.data_prep.build.conftest import config
-from tests.data_prep.build.run import PHANTOM, files
-from tests.data_prep.build.run import build as run_build
+from tests.data_prep.shards.conftest import config
+from tests.data_prep.shards.run import PHANTOM, files
+from tests.data_prep.shards.run import build as run_build
 
 
 def test_counts_add_up(built):
