@@ -170,7 +170,7 @@ def test_nothing_leaks(tmp_path, capfd, caplog, monkeypatch):
     with Server() as server, monkeypatch.context() as patch:
         patch.setattr("data_prep.extract.llm.tasks.Task.read", broken)
         with pytest.raises(ExceptionGroup) as fault:
-            extract(make_job("openai", server, tmp_path), 5, stream=sys.stderr)
+            extract(make_job("openai", server, tmp_path), 5, progress=True)
         texts.append("".join(traceback.format_exception(fault.value)))
         assert "a fault of ours" in texts[-1]
     texts += [*capfd.readouterr(), caplog.text]
