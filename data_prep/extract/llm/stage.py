@@ -42,7 +42,7 @@ def make_job(backend: str, values: Mapping[str, Any], beside: str | Path, **task
     """
     settings = Settings.read(values)
     if settings.batch and backend != "genai":
-        raise UserError(f"llm.batch is for the extractor genai: what {backend!r} speaks through knows no batches")
+        raise UserError(f"llm.batch is for the extractor genai: {backend!r} has no batches")
     beside = Path(beside)
     return Job(backend, settings, settings.cache or str(beside.with_name(beside.name + ".replies.sqlite")), **task)
 

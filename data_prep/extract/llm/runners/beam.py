@@ -70,9 +70,9 @@ class AskChunk:
             settings = dataclasses.replace(self.job.settings, max_cost=self.share * len(texts))
             job = dataclasses.replace(self.job, cache=str(file), settings=settings)
             if self.local and not job.endpoint.local:
-                # The terms of the reports were checked for an address in the house; here the name means another.
-                raise UserError(f"{job.settings.base_url} is neither on this host nor in a private network as a worker "
-                                "sees it")
+                # The terms of the reports were checked for a local address; here the name resolves to another one.
+                raise UserError(f"{job.settings.base_url} is neither on this host nor in a private network of "
+                                "this worker")
             try:
                 summary = online.extract(lambda: texts, job)
                 with Cache(file) as cache:  # Not the summary: this may have been a second try.

@@ -113,7 +113,7 @@ class _Run:
         self.reasons: Counter[str] = Counter()
 
     async def all(self, items: Iterator[tuple[bytes, str]]) -> None:
-        """Asks about every item, so many at a time; then sees to those that another process had claimed."""
+        """Asks about every item, so many at a time; then handles those that another process had claimed."""
         async with asyncio.TaskGroup() as group:
             for _ in range(self._job.settings.concurrency):
                 group.create_task(self._worker(items))
@@ -306,7 +306,7 @@ def extract(reports: Callable[[], Iterable[str]], job: Job, *, surveyed: Survey 
                 raise _unwritable(job, _first(full)) from None
             if mistakes is None:
                 raise
-            raise _first(mistakes) from None  # Workers fail together: one of them says it all.
+            raise _first(mistakes) from None  # Workers fail together: one error is enough.
         except sqlite3.Error as error:
             raise _unwritable(job, error) from None
         if not run.stopped:  # Another process answered some since they were surveyed.

@@ -185,7 +185,7 @@ def test_a_worker_for_whom_the_name_is_another_host_sends_nothing(tmp_path, monk
         job = make_job("openai", server, tmp_path)
         assert job.endpoint.local
         monkeypatch.setattr("data_prep.extract.llm.data_use.is_local", lambda url: False)
-        with pytest.raises(UserError, match="as a worker sees it"):
+        with pytest.raises(UserError, match="private network of this worker"):
             extract(job, 10)
         assert not server.calls
 
