@@ -20,7 +20,7 @@ import numpy as np
 
 from data_prep.shards.worker import COUNTS, ShardSpec, Slice, read_side_file
 from data_prep.study import Rejection
-from lgdea_jax.data.shard_file import row_type
+from lgdea_jax.data.shard_file import offsets_file
 from lgdea_jax.data.source import (
     BUILD_FOLDER,
     INDEX_COLUMNS,
@@ -30,7 +30,6 @@ from lgdea_jax.data.source import (
     RecordSource,
     Shard,
     SourceTerms,
-    rows_file,
 )
 from lgdea_jax.errors import UserError
 from lgdea_jax.preprocess.text import train_tokenizer
@@ -78,8 +77,9 @@ def finish(folder: Path, slices: Sequence[Slice], spec: ShardSpec, config: Any, 
     for split, parts in splits.items():
         if shards[split]:
             write_atomically(folder / f"index_{split}.npz", lambda f, parts=parts: _write_index(f, folder, parts))
-            write_atomically(rows_file(folder, split), lambda f, parts=parts: _write_rows(
-                f, folder, parts, len(spec.label_names)))
+            if spec.volume:
+                write_atomically(offsets_file(folder, split), lambda f, parts=parts: np.save(
+                    f, np.concatenate([_finished(folder, part, "offsets").columns["offsets"] for part in parts])))
     tokenizer = _write_tokenizer(folder, shards.get("train", []), config.tokenizer.vocab_size)
     metadata = DatasetMetadata(
         schema_version=fingerprint["schema_version"], name=spec.name, modalities=tuple(sorted(modalities)),
@@ -167,20 +167,6 @@ def _write_index(file: Any, folder: Path, parts: Sequence[Slice]) -> None:
                     column.write(np.ascontiguousarray(_finished(folder, part, name).columns[name]).tobytes())
 
 
-def _write_rows(file: Any, folder: Path, parts: Sequence[Slice], labels: int) -> None:
-    """`data.shard_file.row_type` of every record as an .npy, part by part."""
-    dtype, names = row_type(labels), ("place", "study", "labels")
-    count = sum(_finished(folder, part).records for part in parts)
-    np.lib.format.write_array_header_1_0(file, {
-        "descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)})
-    for part in parts:
-        result = _finished(folder, part, *names)
-        rows = np.empty(result.records, dtype)
-        for name in names:
-            rows[name] = result.columns[name]
-        file.write(rows.tobytes())
-
-
 def _train_reports(folder: Path, shards: Sequence[Shard]) -> Iterator[str]:
     """The reports of the training split, those of several views once."""
     previous = None
@@ -217,7 +203,7 @@ def _write_sums(folder: Path, metadata: DatasetMetadata, dataset_json: bytes) ->
     sums[METADATA_FILE] = hashlib.sha256(dataset_json).hexdigest()
     others = [REJECTED_FILE, "LICENSE", "dataset_info.json", "features.json", metadata.tokenizer,
               *(f"index_{split}.npz" for split in metadata.splits),
-              *(rows_file(folder, split).name for split in metadata.splits)]
+              *(offsets_file(folder, split).name for split in metadata.splits if metadata.volume)]
     for name in filter(None, others):
         with open(folder / name, "rb") as file:
             sums[name] = hashlib.file_digest(file, "sha256").hexdigest()

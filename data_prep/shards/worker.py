@@ -27,7 +27,7 @@ from data_prep.extract.extractors import LANGUAGES, LLM_EXTRACTORS, reads
 from data_prep.extract.rules import keywords
 from data_prep.study import ImageRef, Reject, Rejection, Study
 from lgdea_jax.data.codec import encode_record
-from lgdea_jax.data.shard_file import find_places, summary
+from lgdea_jax.data.shard_file import find_offsets, fingerprint
 from lgdea_jax.data.source import BUILD_FOLDER, INDEX_COLUMNS, WRITER_OPTIONS
 from lgdea_jax.errors import choose
 from lgdea_jax.findings.label_sets import labels_from_evidence
@@ -102,8 +102,8 @@ class SliceResult:
       rejections: refused rows in order.
       sources: (source, licence, terms) seen; languages and modalities likewise.
       file, records, bytes, sha256: of the shard; "" and 0 when nothing was written.
-      columns: INDEX_COLUMNS, "key" (64-bit hash of study and image id), "labels" and, of a shard that was written,
-        "place" (`data.shard_file`) -> array, one row per record.
+      columns: INDEX_COLUMNS, "key" (64-bit hash of study and image id) and, of a written shard of volumes, "offsets"
+        (`data.shard_file`) -> array, one row per record.
     """
 
     counts: dict[str, int]
@@ -360,7 +360,6 @@ def process_slice(source: Any, part: Slice, spec: ShardSpec, maker: RecordMaker 
     rejections: list[Rejection] = []
     sources, languages, modalities = set(), set(), set()
     rows: list[tuple[Any, ...]] = []
-    labels: list[np.ndarray] = []
     written: list[tuple[bytes, int, int, int]] = []
     writer = None
     if spec.out:
@@ -388,11 +387,11 @@ def process_slice(source: Any, part: Slice, spec: ShardSpec, maker: RecordMaker 
                 counts.update(records=1, images=record.has_image)
                 modalities.add(record.modality)
                 rows.append(index_row(record, image_hash))
-                labels.append(record.labels)
                 if writer:
                     data = encode_record(record)
                     writer.write(data)
-                    written.append(summary(record, data))
+                    if spec.volume:
+                        written.append(fingerprint(record, data))
     except BaseException:
         if writer:
             writer.abort()
@@ -401,12 +400,12 @@ def process_slice(source: Any, part: Slice, spec: ShardSpec, maker: RecordMaker 
     types = {"key": ("<u8", ()), **INDEX_COLUMNS}
     columns = {name: np.array([row[i] for row in rows], types[name][0]).reshape(len(rows), *types[name][1])
                for i, name in enumerate(names)}
-    columns["labels"] = np.array(labels, np.int8).reshape(len(rows), len(spec.label_names))
     result = SliceResult(dict(counts), dict(converted), rejections, sorted(sources), sorted(languages),
                          sorted(modalities), records=len(rows), columns=columns)
     if writer:
         result.file, result.bytes, result.sha256 = writer.path.name, *writer.finish(len(rows))
-        result.columns["place"] = find_places(writer.path, written)
+        if spec.volume:
+            result.columns["offsets"] = find_offsets(writer.path, written)
         _write_side_file(side_file(spec.out, part), result)
     return result
 

@@ -11,14 +11,11 @@ numbers float32; a repeated group (evidence, boxes) is one list per key.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lgdea_jax.records import ADDED, Box, Evidence, Record, hash64
-
-if TYPE_CHECKING:
-    from lgdea_jax.io.stored import Stored
 
 TEXT_KEYS = ("study_id", "image_id", "subject_id", "modality", "view", "image_format", "report", "sex", "source",
              "licence", "terms", "language", "extractor", "transform", "label_source")
@@ -115,12 +112,11 @@ class ImageFields(NamedTuple):
 
     Attributes:
       study: `records.hash64` of the study's id.
-      image: as in `Record`, or where it is stored.
-      labels: as in `Record`.
+      image, labels: as in `Record`.
     """
 
     study: int
-    image: bytes | Stored
+    image: bytes
     labels: np.ndarray
 
 

@@ -11,17 +11,16 @@ import bisect
 import dataclasses
 import itertools
 import json
-import logging
 import threading
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lgdea_jax.data.codec import ImageFields, decode_image_fields, decode_record
-from lgdea_jax.data.shard_file import RowFile, ShardFile, StoredImage, without_image
+from lgdea_jax.data.shard_file import COLUMNS, ShardFile, StoredVolume, offsets_file, without_image
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.records import (
     LABEL_SETS_OF_RECORDS,
@@ -30,8 +29,6 @@ from lgdea_jax.records import (
     SCHEMA_VERSION,
     Record,
 )
-
-log = logging.getLogger("lgdea_jax")
 
 # Shards that a source holds open: systems allow a process about a thousand files, for three streams and all else.
 MOST_OPEN = 256
@@ -188,7 +185,8 @@ def open_records(data_dir: str | Path, split: str) -> RecordSource:
     """Random access to the records of one split.
 
     Raises:
-      UserError: no such data set or split, or a shard is missing or has another size than when it was written.
+      UserError: no such data set or split; a shard is missing or has another size than when it was written; a data
+        set of volumes without its byte offsets.
     """
     metadata = load_metadata(data_dir)
     choose(f"split of {data_dir}", split, metadata.splits)
@@ -200,16 +198,7 @@ def open_records(data_dir: str | Path, split: str) -> RecordSource:
         if file.stat().st_size != shard.bytes:
             raise UserError(f"the shard {file} has {file.stat().st_size} bytes instead of {shard.bytes}: copy the data "
                             "set again, or build it again")
-    rows = rows_file(folder, split)
-    if not rows.is_file():
-        log.info("%s is missing: records are read more slowly without it; data_prep.build writes it", rows)
-        rows = None
-    return RecordSource(folder, metadata.shards[split], rows)
-
-
-def rows_file(folder: Path, split: str) -> Path:
-    """The file that says where the records of a split stand (`data.shard_file`)."""
-    return folder / f"rows_{split}.npy"
+    return RecordSource(folder, metadata.shards[split], offsets_file(folder, split) if metadata.volume else None)
 
 
 def load_index(data_dir: str | Path, split: str) -> dict[str, np.ndarray]:
@@ -262,30 +251,23 @@ class RecordSource(Sequence[Record]):
 
     Args:
       folder, shards: of the data set.
-      rows: `rows_file`; without it ArrayRecord reads all records.
+      offsets: `shard_file.offsets_file` of a split of volumes; without it there are no `parts`.
 
     Raises:
-      UserError: the file of rows is damaged.
+      UserError: the file of offsets is missing or damaged.
     """
 
-    def __init__(self, folder: Path, shards: Sequence[Shard], rows: Path | None = None) -> None:
-        self._folder = folder
-        self._rows_file = rows
-        self._files: dict[int, ShardFile] = {}
-        self._shards = tuple(shards)
+    def __init__(self, folder: Path, shards: Sequence[Shard], offsets: Path | None = None) -> None:
+        self._folder, self._shards = folder, tuple(shards)
         self._ends = list(itertools.accumulate(shard.records for shard in shards))
+        self._offsets_file = offsets
+        self._offsets = None if offsets is None else _read_offsets(offsets, len(self))
         self._readers: dict[int, tuple[Any, threading.Lock]] = {}
-        self._rows = None
-        if rows is not None:
-            try:
-                self._rows = RowFile(rows, len(self))
-            except ValueError:
-                raise UserError(f"{rows} is damaged: build the data set again, or delete the file (reading is slower "
-                                "without it)") from None
+        self._files: dict[int, ShardFile] = {}
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
-        return RecordSource, (self._folder, self._shards, self._rows_file)
+        return RecordSource, (self._folder, self._shards, self._offsets_file)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -294,32 +276,22 @@ class RecordSource(Sequence[Record]):
         """The record at `index` (negative counts from the end), its image still encoded."""
         return decode_record(self.read_bytes(index))
 
-    def parts(self, index: int) -> tuple[Record, StoredImage | None]:
-        """(the record without its image, where the image is stored); (the whole record, None) if that is not known.
+    def parts(self, index: int) -> tuple[Record, StoredVolume]:
+        """(the record without its volume, the encoded volume in its file), for data sets of volumes.
 
-        Of a volume only what is needed can be read then: see `io.decode_volume`.
+        Of the volume only what is needed is read then: see `io.decode_volume`.
         """
-        shard, row = self._locate(index)
-        known = self._row(shard, row)
-        if known is None or not known["place"][-1]:
-            return decode_record(self._read(shard, row)), None
-        file, place = self._file(shard), known["place"]
-        return without_image(file, place), StoredImage(file, place.tolist())
+        shard, _ = self._locate(index)
+        file, offsets = self._opened(self._files, shard, ShardFile), self._offsets[index].tolist()
+        return without_image(file, offsets), StoredVolume(file, offsets)
 
     def image_fields(self, indices: Sequence[int]) -> Iterator[ImageFields]:
-        """The images, still encoded, and what else training reads of records without text: quicker than all of it.
+        """The encoded images and what else training reads of records without text: faster than whole records.
 
         Args:
           indices: of records, not negative.
         """
-        located = [self._locate(index) for index in indices]
-        known = None if self._rows is None else self._rows.take(indices)
-        if known is None:
-            return (decode_image_fields(self._read(*where)) for where in located)
-        places, studies = known["place"].tolist(), known["study"].tolist()
-        return (decode_image_fields(self._read(shard, row)) if place[0] < 0 else
-                ImageFields(study, StoredImage(self._file(shard), place), labels)
-                for (shard, row), place, study, labels in zip(located, places, studies, known["labels"], strict=True))
+        return (decode_image_fields(self.read_bytes(index)) for index in indices)
 
     def __iter__(self) -> Iterator[Record]:
         for index in range(len(self)):
@@ -334,7 +306,12 @@ class RecordSource(Sequence[Record]):
         Raises:
           IndexError: out of range.
         """
-        return self._read(*self._locate(index))
+        shard, row = self._locate(index)
+        reader, lock = self._opened(self._readers, shard, _open_reader)
+        # Not `read([row])`: that takes time in proportion to the records of the shard.
+        with lock:
+            reader.seek(row)
+            return reader.read()
 
     def _locate(self, index: int) -> tuple[int, int]:
         """(shard, row in it) of a record."""
@@ -346,40 +323,31 @@ class RecordSource(Sequence[Record]):
         shard = bisect.bisect_right(self._ends, index)
         return shard, index - self._ends[shard] + self._shards[shard].records
 
-    def _row(self, shard: int, row: int) -> np.void | None:
-        """The row (`data.shard_file.row_type`) of a shard's record; None if the record's place is not known."""
-        if self._rows is None:
-            return None
-        known = self._rows.take([self._ends[shard] - self._shards[shard].records + row])[0]
-        return None if known["place"][0] < 0 else known
-
-    def _file(self, shard: int) -> ShardFile:
+    def _opened(self, kept: dict[int, Any], shard: int, open_file: Callable[[Path], Any]) -> Any:
+        """The entry of `shard` in `kept`, opened if it is not there; the least recently used one makes room."""
         with self._lock:  # grain reads from several threads.
-            if shard not in self._files:
-                if len(self._files) >= MOST_OPEN:  # The one that was opened first; whoever reads it still holds it.
-                    del self._files[next(iter(self._files))]
-                self._files[shard] = ShardFile(self._folder / self._shards[shard].file)
-            return self._files[shard]
+            found = kept.pop(shard, None)
+            if found is None:
+                if len(kept) >= MOST_OPEN:  # A thread that still reads it keeps it alive.
+                    del kept[next(iter(kept))]
+                found = open_file(self._folder / self._shards[shard].file)
+            kept[shard] = found
+            return found
 
-    def _read(self, shard: int, row: int) -> bytes:
-        known = self._row(shard, row)
-        if known is not None:
-            start, length = known["place"][:2].tolist()
-            return self._file(shard).read(start, 0, length).tobytes()
-        reader, lock = self._reader(shard)
-        # Not `read([row])`: that takes time in proportion to the records of the shard.
-        with lock:
-            reader.seek(row)
-            return reader.read()
 
-    def _reader(self, shard: int) -> tuple[Any, threading.Lock]:
-        """The reader of a shard, and the lock of its position."""
-        with self._lock:
-            if shard not in self._readers:
-                from array_record.python.array_record_module import ArrayRecordReader
+def _open_reader(path: Path) -> tuple[Any, threading.Lock]:
+    """ArrayRecord's reader of a shard, and the lock of its position."""
+    from array_record.python.array_record_module import ArrayRecordReader
 
-                # Without read-ahead: access is random, and the buffers of many shards would add up.
-                reader = ArrayRecordReader(str(self._folder / self._shards[shard].file),
-                                           "readahead_buffer_size:0,max_parallelism:0")
-                self._readers[shard] = reader, threading.Lock()
-            return self._readers[shard]
+    # Without read-ahead: access is random, and the buffers of many shards would add up.
+    return ArrayRecordReader(str(path), "readahead_buffer_size:0,max_parallelism:0"), threading.Lock()
+
+
+def _read_offsets(path: Path, count: int) -> np.ndarray:
+    try:
+        offsets = np.load(path, allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(f"{path} is missing or damaged ({type(error).__name__}): build the data set again") from None
+    if offsets.shape != (count, len(COLUMNS)) or offsets.dtype != np.int64:
+        raise UserError(f"{path} does not belong to its shards: build the data set again")
+    return offsets
