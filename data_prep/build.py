@@ -53,12 +53,12 @@ from data_prep.shards.worker import (
 )
 from data_prep.study import SPLITS, Rejection
 from lgdea_jax import cli
-from lgdea_jax.data.source import BUILD_FOLDER, METADATA_FILE, load_metadata
+from lgdea_jax.data.dataset import BUILD_FOLDER, METADATA_FILE, load_metadata
 from lgdea_jax.errors import UserError, choose, nearest, require
 from lgdea_jax.findings.vocabulary import BY_NAME
 from lgdea_jax.io import ENCODINGS
 from lgdea_jax.preprocess.volume import find_geometry
-from lgdea_jax.records import IMAGE_SCHEMA_VERSION, VOLUME_SCHEMA_VERSION
+from lgdea_jax.records import SCHEMA_VERSION
 from lgdea_jax.runtime.files import write_atomically
 from lgdea_jax.runtime.processes import end_with_parent
 
@@ -170,7 +170,7 @@ def make_plan(config: Any, out: Path | None) -> Plan:
                      derived)
     values = json.loads(json.dumps(config.to_dict()))
     fingerprint = {
-        "schema_version": VOLUME_SCHEMA_VERSION if volume else IMAGE_SCHEMA_VERSION, "transform": spec.transform,
+        "schema_version": SCHEMA_VERSION, "transform": spec.transform,
         "extractor": extractor,
         "config": {key: value for key, value in values.items() if key not in ("workers", "llm")},
         "input": {split: [len(source), getattr(source, "fingerprint", "")] for split, source in sources.items()},

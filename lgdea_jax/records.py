@@ -11,14 +11,8 @@ import hashlib
 
 import numpy as np
 
-# Data sets of 2D images are written as version 2, those of volumes as version 3: the fields are the same, but a reader
-# of version 2 would not know how to decode a volume.
-IMAGE_SCHEMA_VERSION = 2
-SCHEMA_VERSION = VOLUME_SCHEMA_VERSION = 3
-# Fields that later versions added: name -> (the version that has it first, what it is in older data sets). Older data
-# sets are read with these values; a field without a sensible value for them cannot be added this way.
-ADDED = {"label_source": (2, "")}
-READABLE_VERSIONS = (1, 2, 3)
+# Of the record's fields and of the files beside the shards; a data set of another version has to be built again.
+SCHEMA_VERSION = 4
 
 CERTAINTIES = ("present", "uncertain", "absent")
 LATERALITIES = ("", "left", "right", "bilateral", "midline")
@@ -32,9 +26,6 @@ LABEL_SOURCES = ("", "radiologist", "report_human", "report_program")
 
 # Label values, everywhere: in records, in `label:NAME` columns (missing is the empty cell) and in metrics.
 POSITIVE, NEGATIVE, UNCERTAIN, MISSING = 1, 0, -1, -2
-
-# A data set's kinds of pictures: 2D images, or volumes.
-MODALITIES = ("xray", "ct")
 
 # Sets of labels that a data set may have beside its own: those that the extractor reads from the report ("silver"), and
 # those of bare keywords ("weak"). Their names in `label_names` have the set before a colon ("silver:Nodule"); the plain

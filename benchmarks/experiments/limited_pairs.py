@@ -308,7 +308,7 @@ def data_digest(folder: Path) -> str:
       UserError: damaged, or not a phantom data set.
     """
     if folder.exists():
-        from lgdea_jax.data.source import load_metadata
+        from lgdea_jax.data.dataset import load_metadata
 
         config = load_metadata(folder).config
     else:

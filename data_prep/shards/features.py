@@ -18,7 +18,7 @@ from lgdea_jax.data.codec import (
     FLAG_KEYS,
     TEXT_KEYS,
 )
-from lgdea_jax.records import ADDED, Box, Evidence, Record
+from lgdea_jax.records import Box, Evidence, Record
 
 
 def features(label_names: tuple[str, ...]) -> Any:
@@ -58,9 +58,7 @@ def to_example(record: Record) -> dict[str, Any]:
 
 def from_example(example: dict[str, Any]) -> Record:
     """The record of a dict that TFDS decoded (text arrives as bytes)."""
-    values: dict[str, Any] = {key: example[key].decode("utf-8") for key in TEXT_KEYS
-                              if key in example or key not in ADDED}
-    values |= {key: old for key, (_, old) in ADDED.items() if key not in example}
+    values: dict[str, Any] = {key: example[key].decode("utf-8") for key in TEXT_KEYS}
     values |= {key: bool(example[key]) for key in FLAG_KEYS}
     values |= {key: example[key] for key in ("image", "image_shape", "original_shape", "spacing", "labels")}
     values["age"] = float(example["age"])

@@ -20,17 +20,17 @@ import numpy as np
 
 from data_prep.shards.worker import COUNTS, ShardSpec, Slice, read_side_file
 from data_prep.study import Rejection
-from lgdea_jax.data.shard_file import offsets_file
-from lgdea_jax.data.source import (
+from lgdea_jax.data.dataset import (
     BUILD_FOLDER,
     INDEX_COLUMNS,
     METADATA_FILE,
     TOKENIZER_FILE,
     DatasetMetadata,
-    RecordSource,
     Shard,
     SourceTerms,
 )
+from lgdea_jax.data.shard_file import offsets_file
+from lgdea_jax.data.source import RecordSource
 from lgdea_jax.errors import UserError
 from lgdea_jax.preprocess.text import train_tokenizer
 from lgdea_jax.runtime.files import write_atomically
@@ -89,7 +89,7 @@ def finish(folder: Path, slices: Sequence[Slice], spec: ShardSpec, config: Any, 
         tokenizer=tokenizer, shards={split: tuple(files) for split, files in shards.items()}, counts=counts,
         converted=dict(sorted(converted.items())), config=fingerprint["config"],
         input=fingerprint["input"], command=command,
-        seed=int(config[config.source].get("seed", 0)), modality="ct" if spec.volume else "xray", volume=spec.volume)
+        seed=int(config[config.source].get("seed", 0)), volume=spec.volume)
     _write_tfds(folder, metadata)
     text = metadata.to_json().encode("utf-8")
     _write_sums(folder, metadata, text)

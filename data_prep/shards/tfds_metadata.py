@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from data_prep.shards.features import features, to_example
 from data_prep.study import Reject
-from lgdea_jax.data.source import DatasetMetadata
+from lgdea_jax.data.dataset import DatasetMetadata
 
 VERSION = "1.0.0"
 DESCRIPTION = "Radiology images and reports with their diagnostic evidence; see dataset.json for sources and terms."

@@ -27,8 +27,8 @@ from data_prep.extract.extractors import LANGUAGES, LLM_EXTRACTORS, reads
 from data_prep.extract.rules import keywords
 from data_prep.study import ImageRef, Reject, Rejection, Study
 from lgdea_jax.data.codec import encode_record
-from lgdea_jax.data.shard_file import find_offsets, fingerprint
-from lgdea_jax.data.source import BUILD_FOLDER, INDEX_COLUMNS, WRITER_OPTIONS
+from lgdea_jax.data.dataset import BUILD_FOLDER, INDEX_COLUMNS
+from lgdea_jax.data.shard_file import WRITER_OPTIONS, find_offsets, fingerprint
 from lgdea_jax.errors import choose
 from lgdea_jax.findings.label_sets import labels_from_evidence
 from lgdea_jax.io import (

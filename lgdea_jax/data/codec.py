@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lgdea_jax.records import ADDED, Box, Evidence, Record, hash64
+from lgdea_jax.records import Box, Evidence, Record, hash64
 
 TEXT_KEYS = ("study_id", "image_id", "subject_id", "modality", "view", "image_format", "report", "sex", "source",
              "licence", "terms", "language", "extractor", "transform", "label_source")
@@ -157,9 +157,7 @@ def decode_record(data: bytes) -> Record:
     # One pass over the map: looking keys up one by one would create the missing ones silently.
     feature = dict(example.features.feature)
     try:
-        values = {key: feature[key].bytes_list.value[0].decode("utf-8") for key in TEXT_KEYS
-                  if key in feature or key not in ADDED}
-        values |= {key: old for key, (_, old) in ADDED.items() if key not in feature}
+        values = {key: feature[key].bytes_list.value[0].decode("utf-8") for key in TEXT_KEYS}
         values |= {key: bool(feature[key].int64_list.value[0]) for key in FLAG_KEYS}
         texts = [[v.decode("utf-8") for v in feature[f"evidence/{k}"].bytes_list.value] for k in EVIDENCE_TEXT_KEYS]
         spans = [feature[f"evidence/{k}"].int64_list.value for k in EVIDENCE_INT_KEYS]

@@ -26,7 +26,7 @@ import numpy as np
 from absl import flags
 
 from lgdea_jax import records
-from lgdea_jax.data import order, source
+from lgdea_jax.data import dataset, order, source
 from lgdea_jax.data.plan import STREAMS
 from lgdea_jax.data.shard_file import StoredVolume
 from lgdea_jax.errors import UserError, choose
@@ -131,7 +131,7 @@ class Items:
       first: `index` of the first row: the row's place in the evidence memory.
       progress: called after each row that is read into the cache.
       volume: what the model sees of a data set of volumes; they are cached compressed, as they are stored.
-      labels: which set of labels `label_names` are taken from (`source.label_columns`).
+      labels: which set of labels `label_names` are taken from (`dataset.label_columns`).
       with_regions: where the phrases of the text are in the image; needs both, of radiographs.
     """
 
@@ -141,9 +141,9 @@ class Items:
         progress: Callable[[], None] | None = None, volume: VolumeView | None = None, labels: str = "",
         with_regions: bool = False,
     ) -> None:
-        self._records, metadata = source.open_records(directory, split), source.load_metadata(directory)
+        self._records, metadata = source.open_records(directory, split), dataset.load_metadata(directory)
         self._format = metadata.image_encoding
-        have = source.label_columns(metadata.label_names, labels) if label_names else {}
+        have = dataset.label_columns(metadata.label_names, labels) if label_names else {}
         columns = [(have[name], column) for column, name in enumerate(label_names) if name in have]
         self._label_columns = tuple(np.array(columns, int).reshape(-1, 2).T)
         self._rows, self._first = _compact(rows), first

@@ -22,6 +22,9 @@ import numpy as np
 from lgdea_jax.data.codec import decode_record
 from lgdea_jax.records import Record
 
+# Options of the ArrayRecord writer. One record a group, because records are read in random order; not compressed: the
+# images, most of every record, are compressed already, and their bytes have to stand in the file as they are.
+WRITER_OPTIONS = "group_size:1,uncompressed"
 _BLOCK, _HEADER = 1 << 16, 24
 # Columns of an offsets row: the first byte of the record in its file and its length; inside the record, the first byte
 # of the image's map entry and of the image itself, and the length of the image.

@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from lgdea_jax.data.source import label_columns
+from lgdea_jax.data.dataset import label_columns
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.evaluators.volumes import VolumeGeometry, Volumes
 from lgdea_jax.io import decode_image
@@ -122,7 +122,7 @@ class EvalData:
 
         Args:
           records: of one split.
-          metadata: `data.source.DatasetMetadata`, or anything with `label_names`.
+          metadata: `data.dataset.DatasetMetadata`, or anything with `label_names`.
           frame: side of the model's square, or its view of volumes.
           transform: the model's transform.
           progress: called with ("reading", done, total).

@@ -9,6 +9,9 @@ import numpy as np
 from lgdea_jax.preprocess.image import MODEL_TRANSFORM
 from lgdea_jax.preprocess.volume import VolumeView
 
+# Values of `config.image.modality`: 2D images and volumes.
+MODALITIES = ("xray", "ct")
+
 # The side of the square in pixels, or how volumes are seen.
 Frame = int | VolumeView
 

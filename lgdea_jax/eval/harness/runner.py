@@ -19,7 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from lgdea_jax import cli
-from lgdea_jax.data.source import DatasetMetadata, load_metadata, open_records
+from lgdea_jax.data.dataset import DatasetMetadata, load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.eval.harness import examples as retrieval_examples
 from lgdea_jax.eval.harness import guard, selection, subgroups

@@ -17,9 +17,11 @@ from ml_collections import ConfigDict
 from data_prep import build as build_module
 from data_prep.build import build
 from data_prep.shards import worker
-from lgdea_jax.data.source import RecordSource, load_index, load_metadata, open_records
+from lgdea_jax.data.dataset import load_index, load_metadata
+from lgdea_jax.data.source import RecordSource, open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.preprocess.image import difference_hash
+from lgdea_jax.records import SCHEMA_VERSION
 from tests.data.make import assert_equal
 from tests.data_prep.build.run import assert_refused, command, environment
 from tests.data_prep.build.run import build as run_build
@@ -372,7 +374,7 @@ def test_no_usable_row(tmp_path):
 
 
 def test_a_split_without_usable_rows_is_left_out(tmp_path):
-    from lgdea_jax.data.source import SPLIT_ORDER
+    from lgdea_jax.data.dataset import SPLIT_ORDER
 
     changed = config(fake={"counts": {"train": 12, "validation": 1, "test": 0}, "reject_every": 1})
     with pytest.raises(UserError, match="no row"):
@@ -444,7 +446,7 @@ def test_what_readers_refuse(built, tmp_path):
     with pytest.raises(UserError, match="missing or damaged"):
         load_index(folder, "train")
     text = (folder / "dataset.json").read_text()
-    (folder / "dataset.json").write_text(text.replace('"schema_version": 2', '"schema_version": 99'))
+    (folder / "dataset.json").write_text(text.replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'))
     for read in (load_metadata, lambda f: open_records(f, "test"), lambda f: load_index(f, "test"),
                  lambda f: build(config(), f)):
         with pytest.raises(UserError, match="schema version 99"):
@@ -471,7 +473,8 @@ def test_random_access(built):
 
 
 def test_reading_needs_neither_tfds_nor_jax(built):
-    code = ("import sys; from lgdea_jax.data.source import open_records, load_index; "
+    code = ("import sys; from lgdea_jax.data.dataset import load_index; "
+            "from lgdea_jax.data.source import open_records; "
             f"open_records({str(built[0])!r}, 'train')[0]; load_index({str(built[0])!r}, 'train'); "
             "print([m for m in ('jax', 'tensorflow', 'tensorflow_datasets', 'grain') if m in sys.modules])")
     shown = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)
