@@ -31,7 +31,7 @@ from data_prep.synthetic.ct.world import Dice, Lesion, Scene, render, sample_ana
 from lgdea_jax import cli
 from lgdea_jax.data.source import open_records
 from lgdea_jax.io import decode_volume
-from lgdea_jax.io.volumes import VolumeHeader
+from lgdea_jax.io.raw_volume import VolumeHeader
 
 FULL, CROP, SIDE = 8.0, 20.0, 96
 SPACING = (1.5, 0.75, 0.75)

@@ -82,7 +82,7 @@ def _in_file(start: int, offset: int) -> int:
 
 
 class StoredVolume:
-    """The encoded volume of one record in its shard: bytes that are read on request (an `io.ByteSource`)."""
+    """The encoded volume of one record in its shard, read on request: an `io.encoded_volume.ByteSource`."""
 
     def __init__(self, file: ShardFile, offsets: Sequence[int]) -> None:
         self._file, (self._start, _, _, self._image, self._length) = file, offsets

@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image
 
 from lgdea_jax.errors import UserError
-from lgdea_jax.io.encoded_volume import volume_shape
-from lgdea_jax.io.stored import Stored
+from lgdea_jax.io.encoded_volume import ByteSource, volume_shape
 from lgdea_jax.preprocess.volume import VolumeView
 
 # A crop that keeps less than this share of the area can cut away what the report describes.
@@ -149,7 +148,7 @@ class VolumeAugment(grain.transforms.RandomMap):
             element["image"] = self.image(element.pop("volume"), rng)
         return _one_text(element, rng)
 
-    def image(self, data: bytes | Stored, rng: np.random.Generator) -> np.ndarray:
+    def image(self, data: bytes | ByteSource, rng: np.random.Generator) -> np.ndarray:
         """The stored volume as the model sees it, at a random place; float32 [D, H, W, 1]."""
         stored = volume_shape(data)
         offset = list(self.view.offset(stored))

@@ -18,8 +18,7 @@ from types import MappingProxyType
 import numpy as np
 
 from lgdea_jax.errors import UserError, choose
-from lgdea_jax.io.encoded_volume import decode_volume, volume_shape
-from lgdea_jax.io.stored import Stored
+from lgdea_jax.io.encoded_volume import ByteSource, decode_volume, volume_shape
 from lgdea_jax.records import Box
 
 Triple = tuple[int, int, int]
@@ -162,7 +161,7 @@ class VolumeView:
         return tuple(-((have - want) // 2) if have > want else (want - have) // 2
                      for want, have in zip(self.shape, stored, strict=True))
 
-    def place(self, data: bytes | Stored | np.ndarray, offset: Sequence[int]) -> np.ndarray:
+    def place(self, data: bytes | ByteSource | np.ndarray, offset: Sequence[int]) -> np.ndarray:
         """The stored volume in the model's shape, still in HU; only the chunks that are seen are decoded.
 
         Args:
@@ -197,7 +196,7 @@ class VolumeView:
         out += np.float32(first)
         return out[..., None]
 
-    def prepare(self, data: bytes | Stored | np.ndarray) -> np.ndarray:
+    def prepare(self, data: bytes | ByteSource | np.ndarray) -> np.ndarray:
         """A record's volume as the model sees it without augmentation: centred, float32 [D, H, W, 1].
 
         Args:

@@ -13,7 +13,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from lgdea_jax.errors import UserError
 from lgdea_jax.io import UnreadableImage, decode_volume, encode_volume, read_volume
-from lgdea_jax.io.volumes import VolumeHeader, centroid_mm, direction_letters
+from lgdea_jax.io.raw_volume import VolumeHeader
+from lgdea_jax.io.volumes import centroid_mm, direction_letters
 from tests.fixtures.ct import write_nifti
 
 SPACING = (5.0, 3.0, 2.0)
