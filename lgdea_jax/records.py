@@ -27,6 +27,9 @@ LABEL_SOURCES = ("", "radiologist", "report_human", "report_program")
 # Label values, everywhere: in records, in `label:NAME` columns (missing is the empty cell) and in metrics.
 POSITIVE, NEGATIVE, UNCERTAIN, MISSING = 1, 0, -1, -2
 
+# Values of `config.image.modality`: 2D images, volumes. (A record's `modality` is DICOM's code.)
+MODALITIES = ("xray", "ct")
+
 # Sets of labels that a data set may have beside its own: those that the extractor reads from the report ("silver"), and
 # those of bare keywords ("weak"). Their names in `label_names` have the set before a colon ("silver:Nodule"); the plain
 # names ("Nodule") are the reference.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import grain
 import numpy as np
 from PIL import Image
 
@@ -18,7 +17,7 @@ SMALLEST_CROP = 0.6
 
 
 @dataclasses.dataclass(frozen=True)
-class Augment(grain.transforms.RandomMap):
+class Augment:
     """One affine resampling (crop, aspect, rotation, shift) and one intensity curve an image; one text variant an item.
 
     Attributes:
@@ -112,7 +111,7 @@ LARGEST_SHIFT = 0.15
 
 
 @dataclasses.dataclass(frozen=True)
-class VolumeAugment(grain.transforms.RandomMap):
+class VolumeAugment:
     """A random place of the model's shape in the stored volume, of which only the chunks that are seen are decoded.
 
     Attributes:

@@ -16,10 +16,9 @@ from lgdea_jax.data import dataset, pipeline
 from lgdea_jax.data import plan as data_plan
 from lgdea_jax.data.dataset import DatasetMetadata, label_columns
 from lgdea_jax.data.plan import STREAMS
-from lgdea_jax.errors import UserError, choose
+from lgdea_jax.errors import UserError
 from lgdea_jax.preprocess.augment import Augment, VolumeAugment
 from lgdea_jax.preprocess.image import RECORD_TRANSFORM
-from lgdea_jax.preprocess.image_spec import MODALITIES
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.preprocess.volume import VolumeView
 from lgdea_jax.runtime import sharding
@@ -118,18 +117,13 @@ def record_size(metadata: Sequence[DatasetMetadata]) -> int:
 
 
 def volume_view(config: Any) -> VolumeView | None:
-    """What the model sees of volumes, None for 2D images.
+    """The view of volumes that is trained on, None for 2D images.
 
     Raises:
-      UserError: unknown modality or geometry, or keys that do not fit together.
+      UserError: see `experiment.image_spec`.
     """
-    if choose("image.modality", config.image.modality, MODALITIES) == "xray":
-        if config.volume.geometry:
-            raise UserError("volume.geometry is for image.modality=ct")
-        return None
-    if not config.volume.geometry:
-        raise UserError("image.modality=ct needs volume.geometry: that of the data set")
-    return VolumeView.of(config.volume.geometry, config.volume.shape, config.volume.window)
+    spec = experiment.image_spec(config)
+    return None if isinstance(spec, int) else spec
 
 
 def batch_sizes(config: Any, method: experiment.Method, mesh: jax.sharding.Mesh) -> dict[str, int]:

@@ -45,7 +45,7 @@ from lgdea_jax.metrics import bootstrap
 from lgdea_jax.metrics.bootstrap import Interval
 from lgdea_jax.preprocess import regions
 from lgdea_jax.preprocess.image import MODEL_TRANSFORM
-from lgdea_jax.preprocess.image_spec import Frame, transform_name
+from lgdea_jax.preprocess.image_spec import ImageSpec, transform_name
 from lgdea_jax.records import Record
 
 # What a binary selects for each mode: (records, label names, progress) -> {mode: selection}; a mode may be missing.
@@ -259,7 +259,7 @@ def _key(item: Any) -> Any:
                              for field in dataclasses.fields(item) for value in [getattr(item, field.name)])
 
 
-def check_transform(trained_with: str, frame: Frame, metadata: DatasetMetadata) -> None:
+def check_transform(trained_with: str, frame: ImageSpec, metadata: DatasetMetadata) -> None:
     """Refuses data that the model would see through another transform than in training.
 
     Raises:
