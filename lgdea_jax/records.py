@@ -21,7 +21,7 @@ TEMPORALITIES = ("", "new", "unchanged", "improved", "worsened", "historical")
 TERMS = ("open", "credentialed", "own", "unstated")
 
 # Who gave the labels of a record: people who looked at the image, people who read the report, a program that read the
-# report, or (an empty string) nobody said.
+# report, or (an empty string) unknown.
 LABEL_SOURCES = ("", "radiologist", "report_human", "report_program")
 
 # Label values, everywhere: in records, in `label:NAME` columns (missing is the empty cell) and in metrics.
@@ -42,7 +42,7 @@ class Evidence:
 
     Attributes:
       finding: canonical name of `lgdea_jax.findings.vocabulary`.
-      anatomy: the place in the report's words, normalised ("lower lobe", "apex", ...) or "".
+      anatomy: the region in the report's words, normalised ("lower lobe", "apex", ...) or "".
       laterality, severity, certainty, temporality: one of the tuples above.
       phrase: the verbatim words of the report that state it.
       start, end: `report[start:end] == phrase`.
@@ -83,7 +83,7 @@ class Record:
     Attributes:
       image: encoded bytes, empty without an image; `image_format` is "png", "jpeg", "raw" or "blosc2".
       image_shape: int32 [3], (depth, height, width) as stored; depth 1 in 2D; zeros without an image.
-      original_shape: int32 [3], the same before the build's resizing: the frame in which boxes are given. Of a volume,
+      original_shape: int32 [3], the same before the build's resizing: boxes are given in its pixels. Of a volume, in
         the canonical frame of `lgdea_jax.io.volumes`.
       spacing: float32 [3], mm per original voxel (depth, height, width); 0 where unknown.
       report: the text that evidence spans refer to; empty without a report.

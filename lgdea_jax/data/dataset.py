@@ -176,14 +176,14 @@ def load_index(data_dir: str | Path, split: str) -> dict[str, np.ndarray]:
 
 
 def label_columns(label_names: Sequence[str], labels: str = "") -> dict[str, int]:
-    """Where the labels of one set stand in `Record.labels`.
+    """The columns of `Record.labels` that hold the labels of one set.
 
     Args:
       label_names: of the data set; those of a further set have its name before a colon ("silver:Nodule").
       labels: one of `records.LABEL_SETS_OF_RECORDS`; "" and "reference" are the plain names.
 
     Returns:
-      finding -> place.
+      finding -> column.
 
     Raises:
       UserError: no such set, or the data set has none of it.
@@ -191,7 +191,7 @@ def label_columns(label_names: Sequence[str], labels: str = "") -> dict[str, int
     if labels:
         choose("data.labels", labels, LABEL_SETS_OF_RECORDS)
     prefix = "" if labels in ("", "reference") else f"{labels}:"
-    found = {name.removeprefix(prefix): place for place, name in enumerate(label_names)
+    found = {name.removeprefix(prefix): column for column, name in enumerate(label_names)
              if (name.startswith(prefix) if prefix else name.partition(":")[0] not in LABEL_SETS_OF_RECORDS)}
     if prefix and not found:
         raise UserError(f"data.labels={labels}: the data set has no such labels; build it with "

@@ -75,7 +75,7 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
 
 
 def same_volume(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two stored volumes, int16 [z, y, x] or some voxels of them at the same places, are one scan."""
+    """Whether two stored volumes, int16 [z, y, x] or voxels of both at the same indices, are one scan."""
     if one.shape != other.shape:
         return False
     return float(np.abs(one.astype(np.float32) - other).mean()) <= SAME_HU

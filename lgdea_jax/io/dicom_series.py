@@ -2,7 +2,7 @@
 
 Slices are put in order by their position along the normal of their plane (PS3.3 C.7.6.2.1.1), never by file name or
 instance number. A folder with several series, with slices that differ in size, orientation or spacing, or with gaps, is
-refused: half a chest must not look like a whole one.
+refused: half a chest must not pass for a whole one.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _step(positions: np.ndarray, normal: np.ndarray) -> np.ndarray:
     gaps = np.diff(positions @ normal)
     usual = float(np.median(gaps))
     if gaps.min() < 0.01 or usual < 0.01:
-        raise UnreadableImage("the series has two slices at one place")
+        raise UnreadableImage("the series has two slices at one position")
     if gaps.max() > 1.5 * usual:
         raise UnreadableImage("the series lacks slices")
     if np.abs(gaps - usual).max() > 0.1 * usual:

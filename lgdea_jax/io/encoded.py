@@ -76,7 +76,7 @@ def decode_image(data: bytes, image_format: str, out: np.ndarray | None = None) 
         import simplejpeg
 
         if out is not None:
-            with contextlib.suppress(ValueError):  # Larger than `out`, or damaged: the second try tells.
+            with contextlib.suppress(ValueError):  # Larger than `out`, or damaged: the second try decides.
                 image = simplejpeg.decode_jpeg(data, colorspace="GRAY", buffer=out)[..., 0]
                 return out if image.shape == out.shape else image.copy()
         try:  # The same libjpeg-turbo as PIL's, with less around it; equal pixels.

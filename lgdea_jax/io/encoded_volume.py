@@ -104,9 +104,9 @@ def _part(stored: ByteSource, region: Sequence[slice] | None) -> memoryview:
     grid = [math.ceil(size / chunk) for size, chunk in zip(array.shape, array.chunks, strict=True)]
     touched = [np.arange(part.start // chunk, (part.stop - 1) // chunk + 1)
                for part, chunk in zip(region, array.chunks, strict=True)]
-    for place in np.ravel_multi_index(np.ix_(*touched), grid).ravel():
-        if index[place] >= 0:  # Chunks of one value have no bytes, and are marked in the sign.
-            start = header + int(index[place])
+    for number in np.ravel_multi_index(np.ix_(*touched), grid).ravel():
+        if index[number] >= 0:  # Chunks of one value have no bytes, and are marked in the sign.
+            start = header + int(index[number])
             fill(start, start + int.from_bytes(stored.read(start + 12, start + 16).tobytes(), "little"))
     return memoryview(buffer)
 

@@ -15,9 +15,9 @@ class VolumeHeader:
     """What is known of a file from elsewhere, such as the release's table of metadata.
 
     Attributes:
-      slope, intercept: make stored values Hounsfield units. NaN: the file says so itself. Given, they replace the
+      slope, intercept: make stored values Hounsfield units. NaN: the file's own. Given, they replace the
         file's own, and are refused where the file's values are Hounsfield units already.
-      spacing: mm (z, y, x) in the canonical frame, zeros where unknown; replaces what the file says.
+      spacing: mm (z, y, x) in the canonical frame, zeros where unknown; replaces the file's own.
       axes: for .npz, which has no orientation: where the array's axes grow to, three of the letters L R A P S I.
     """
 

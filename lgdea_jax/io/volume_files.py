@@ -33,7 +33,7 @@ def read_nifti(path: Path) -> RawVolume:
             data = _plain(path)
             kind = nibabel.Nifti2Image if data[4:8] == b"n+2\0" else nibabel.Nifti1Image
             image = kind.from_bytes(data)
-            # nibabel mends voxel sizes of 0 silently when it checks a header: what the file says is in this one.
+            # nibabel mends voxel sizes of 0 silently when it checks a header: this one keeps the file's own.
             head = kind.header_class(data[:kind.header_class.template_dtype.itemsize], check=False)
             shape = image.shape
             if len(shape) > 3 and all(n == 1 for n in shape[3:]):

@@ -1,10 +1,10 @@
 """Reading CT volumes as they come (NIfTI, a DICOM series, .npz) to Hounsfield units in one frame.
 
 The canonical frame is DICOM's LPS: arrays are [z, y, x] with x growing to the patient's left, y to the back, z to the
-head. So image-left is patient-right in every axial slice, as radiologists look at it, and slices go from the abdomen
+head. So image-left is patient-right in every axial slice, as radiologists view it, and slices go from the abdomen
 up. Files in another order are flipped and transposed into it, which loses nothing; nothing is mirrored.
 
-What a file does not say, or says implausibly, is refused with one reason, or taken from what the caller knows
+What a file does not state, or states implausibly, is refused with one reason, or taken from what the caller knows
 (`VolumeHeader`: a table of the release) and counted among the conversions. The most common fault of all is to apply
 slope and intercept to values that are in Hounsfield units already: it is looked for, and refused.
 """
@@ -163,23 +163,23 @@ def _hounsfield(values: np.ndarray, raw: RawVolume, header: VolumeHeader, done: 
         raise UnreadableImage(f"a slope of {slope:g} and an intercept of {intercept:g} make no Hounsfield units")
     volume = _integers(values, slope, intercept)
     below = volume < -1200
-    seen = volume
+    inside = volume
     if below.any():
         # Scanners fill what lies outside the field of view with one number; doubly rescaled air has many.
         common = np.bincount(volume[below].astype(np.int32) + 32768)
         if below.sum() - common.max() > 0.01 * volume.size:
             raise UnreadableImage("values far below air: rescaled twice, or not Hounsfield units")
         done.append("padding")
-        seen = volume[~below]
+        inside = volume[~below]
     np.maximum(volume, AIR, out=volume)
-    if not is_hounsfield(seen):
+    if not is_hounsfield(inside):
         raise UnreadableImage(f"values from {volume.min()} to {volume.max()} without air and soft tissue: a wrong "
                               "slope or intercept, or not a chest CT")
     return volume
 
 
 def is_hounsfield(volume: np.ndarray) -> bool:
-    """Whether the values look like the Hounsfield units of a chest: both air or lung, and soft tissue."""
+    """Whether the values are plausible Hounsfield units of a chest: both air or lung, and soft tissue."""
     if not volume.size:
         return False
     air = ((volume >= -1100) & (volume <= -500)).mean()
@@ -216,7 +216,7 @@ def centroid_mm(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
     Raises:
       ValueError: an empty mask.
     """
-    places: Sequence[np.ndarray] = np.nonzero(mask)
-    if not len(places[0]):
+    indices: Sequence[np.ndarray] = np.nonzero(mask)
+    if not len(indices[0]):
         raise ValueError("an empty mask has no centroid")
-    return (affine @ np.array([*(float(p.mean()) for p in places), 1.0]))[:3]
+    return (affine @ np.array([*(float(p.mean()) for p in indices), 1.0]))[:3]

@@ -300,7 +300,7 @@ def _set(**values):
     (_set(PixelSpacing=None), r"without a voxel spacing \(PixelSpacing\)"),
     (_set(PixelSpacing=lambda k: [3.0, 2.0 + k]), "mixes slices"),
     (_set(ImagePositionPatient=None), "without a position"),
-    (_set(ImagePositionPatient=lambda k: [0, 0, 5.0 * (k // 2)]), "two slices at one place"),
+    (_set(ImagePositionPatient=lambda k: [0, 0, 5.0 * (k // 2)]), "two slices at one position"),
     (_set(ImagePositionPatient=lambda k: [0, 0, 5.0 * k + (k > 3) * 4]), "lacks slices"),
     (_set(ImagePositionPatient=lambda k: [0, 2.0 * k, 5.0 * k]), "sheared"),
     (_set(Modality="MR"), "not CT"), (_set(RescaleSlope=0), "a slope of 0"),
