@@ -1,11 +1,12 @@
 """Reading CT volumes from our records against nibabel on the .nii.gz file of the same values.
 
-    python -m benchmarks.speed.volumes [--shape=240,480,480] [--repeat=5]
+    python -m benchmarks.speed.volumes
+    python -m benchmarks.speed.volumes --shape=120,240,240 --repeat=3 --out=volumes.json
 
 A made-up int16 chest with noise is written as .nii.gz (int16) and, through the build, as a record. Timed are the whole
-volume and a 96^3 crop at a random place: nibabel's `get_fdata()` (and, for the crop, the same by slicing `dataobj`,
-whichever is quicker), and ours from the shard as training reads it: the record, and its volume decoded from where it
-stands (of the crop, only its chunks). Values must be equal. Fails unless the whole volume is read at least 8 times and
+volume and a 96^3 crop at a random offset: nibabel's `get_fdata()` (and, for the crop, the same by slicing `dataobj`,
+whichever is quicker), and ours from the shard as training reads it: the record, and its volume decoded from its byte offset
+(of the crop, only its chunks). Values must be equal. Fails unless the whole volume is read at least 8 times and
 the crop at least 20 times as fast.
 """
 
@@ -34,7 +35,7 @@ from data_prep.synthetic.random_stream import RandomStream
 from lgdea_jax import cli
 from lgdea_jax.data.source import open_records
 from lgdea_jax.io import decode_volume
-from lgdea_jax.io.volumes import VolumeHeader
+from lgdea_jax.io.raw_volume import VolumeHeader
 
 FULL, CROP, SIDE = 8.0, 20.0, 96
 SPACING = (1.5, 0.75, 0.75)

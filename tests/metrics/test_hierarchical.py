@@ -204,7 +204,7 @@ def test_gap_of_a_known_world():
     assert (found.value, found.low, found.high) == pytest.approx((0.25, 0.25, 0.25), abs=1e-9)
     noisy = h.gap_closed(of(base + 0.25 * room + rng.normal(0, 0.02, 8)), of(base), of(base + room))
     assert noisy.low < 0.25 < noisy.high and noisy.undefined == 0
-    fewer = of(base + room).only([0, 1, 2])
+    fewer = of(base + room).only([2, 5, 7])
     assert h.gap_closed(of(base + 0.5 * room), of(base), fewer).value == pytest.approx(0.5)
 
 
