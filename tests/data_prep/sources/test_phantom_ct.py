@@ -143,3 +143,11 @@ def test_options():
     with pytest.raises(IndexError):
         open_source({"phantom_ct": {"test": 3}}, "test")[3]
     assert {field.name for field in dataclasses.fields(Rates)} < {f.name for f in dataclasses.fields(PhantomCtOptions)}
+
+
+def test_every_part_of_a_study_depends_on_the_seed():
+    one, other = (PhantomCtSource(PhantomCtOptions(seed=seed, shape=(16, 16, 16), train=6), "train") for seed in (0, 1))
+    scenes = [[source.scene(i)[0] for i in range(6)] for source in (one, other)]
+    assert all(a.anatomy != b.anatomy for a, b in zip(*scenes))
+    assert [scene.lesions for scene in scenes[0]] != [scene.lesions for scene in scenes[1]]
+    assert [one.report(i).text for i in range(6)] != [other.report(i).text for i in range(6)]
