@@ -32,7 +32,8 @@ from data_prep.extract.schema import Extraction
 from data_prep.scoring import agreement
 from data_prep.scoring.inputs import distinct_reports
 from lgdea_jax import cli
-from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.data.dataset import load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.vocabulary import BY_NAME, NO_FINDING
 from lgdea_jax.records import Evidence

@@ -35,7 +35,7 @@ from data_prep.shards.plan import Plan, make_plan
 from data_prep.shards.shard_file import read_side_file
 from data_prep.study import Rejection
 from lgdea_jax import cli
-from lgdea_jax.data.source import BUILD_FOLDER, METADATA_FILE
+from lgdea_jax.data.dataset import BUILD_FOLDER, METADATA_FILE
 from lgdea_jax.errors import UserError, choose
 
 RUNNERS = ("local", "beam")

@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 from lgdea_jax import cli
-from lgdea_jax.data.source import DatasetMetadata, load_metadata
+from lgdea_jax.data.dataset import DatasetMetadata, load_metadata
 from lgdea_jax.errors import UserError
 
 FILE = "DATASHEET.md"

@@ -51,7 +51,7 @@ from benchmarks.experiments.report import READING, page
 from benchmarks.experiments.results import read_results
 from benchmarks.experiments.runs import Job, Journal, exits_on_sigterm, only_one, run_jobs, usable_cores
 from lgdea_jax import cli
-from lgdea_jax.data.source import load_metadata
+from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.errors import UserError, require
 from lgdea_jax.runtime.files import write_text_atomically
 from lgdea_jax.runtime.log import read_rows

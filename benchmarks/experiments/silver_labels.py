@@ -34,7 +34,7 @@ from benchmarks.experiments.results import read_results, runs_of
 from benchmarks.experiments.runs import Job, Journal, exits_on_sigterm, only_one, run_jobs, usable_cores
 from benchmarks.experiments.tables import p_text
 from lgdea_jax import cli
-from lgdea_jax.data import source
+from lgdea_jax.data import dataset, source
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.metrics import classification
 from lgdea_jax.metrics.hierarchical import compare, mean_interval
@@ -125,7 +125,7 @@ def data_digest(folder: Path) -> str:
       UserError: damaged, or not a phantom CT data set.
     """
     if folder.exists():
-        config = source.load_metadata(folder).config
+        config = dataset.load_metadata(folder).config
     else:
         config = json.loads(cli.read_config(DATA_CONFIG).to_json_best_effort())
     if "phantom_ct" not in config:
@@ -161,13 +161,13 @@ def label_quality(folder: Path, split: str = "train") -> dict[str, dict[str, flo
 
     Accuracy and F1 are means over the findings, where a label is known; `unknown` is the share that is not.
     """
-    names = source.load_metadata(folder).label_names
+    names = dataset.load_metadata(folder).label_names
     records = source.open_records(folder, split)
     table = np.stack([records[row].labels for row in range(len(records))])
-    reference = source.label_columns(names)
+    reference = dataset.label_columns(names)
     out = {}
     for kind in ("silver", "weak"):
-        columns = source.label_columns(names, kind)
+        columns = dataset.label_columns(names, kind)
         accuracy, f1, known = [], [], []
         for name, column in columns.items():
             truth, label = table[:, reference[name]], table[:, column]

@@ -35,7 +35,7 @@ from data_prep.synthetic.random_stream import RandomStream
 from lgdea_jax import cli
 from lgdea_jax.data.source import open_records
 from lgdea_jax.io import decode_volume
-from lgdea_jax.io.volumes import VolumeHeader
+from lgdea_jax.io.raw_volume import VolumeHeader
 
 FULL, CROP, SIDE = 8.0, 20.0, 96
 SPACING = (1.5, 0.75, 0.75)

@@ -22,18 +22,17 @@ from data_prep.shards.plan import COUNTS, ShardSpec, ShardTask
 from data_prep.shards.shard_file import ShardResult, read_side_file
 from data_prep.shards.tfds_metadata import write_metadata
 from data_prep.study import Rejection
-from lgdea_jax.data.shard_file import row_type
-from lgdea_jax.data.source import (
+from lgdea_jax.data.dataset import (
     BUILD_FOLDER,
     INDEX_COLUMNS,
     METADATA_FILE,
     TOKENIZER_FILE,
     DatasetMetadata,
-    RecordSource,
     Shard,
     SourceTerms,
-    rows_file,
 )
+from lgdea_jax.data.shard_file import offsets_file
+from lgdea_jax.data.source import RecordSource
 from lgdea_jax.errors import UserError
 from lgdea_jax.preprocess.text import train_tokenizer
 from lgdea_jax.runtime.files import write_atomically
@@ -79,8 +78,9 @@ def finish(folder: Path, tasks: Sequence[ShardTask], spec: ShardSpec, config: An
     for split, parts in splits.items():
         if shards[split]:
             write_atomically(folder / f"index_{split}.npz", lambda f, parts=parts: _write_index(f, folder, parts))
-            write_atomically(rows_file(folder, split), lambda f, parts=parts: _write_rows(
-                f, folder, parts, len(spec.label_names)))
+            if spec.volume:
+                write_atomically(offsets_file(folder, split), lambda f, parts=parts: np.save(
+                    f, np.concatenate([_finished(folder, task, "offsets").columns["offsets"] for task in parts])))
     tokenizer = _write_tokenizer(folder, shards.get("train", []), config.tokenizer.vocab_size)
     metadata = DatasetMetadata(
         schema_version=fingerprint["schema_version"], name=spec.name, modalities=tuple(sorted(modalities)),
@@ -90,7 +90,7 @@ def finish(folder: Path, tasks: Sequence[ShardTask], spec: ShardSpec, config: An
         tokenizer=tokenizer, shards={split: tuple(files) for split, files in shards.items()}, counts=counts,
         converted=converted, config=fingerprint["config"],
         input=fingerprint["input"], command=command,
-        seed=int(config[config.source].get("seed", 0)), modality="ct" if spec.volume else "xray", volume=spec.volume)
+        seed=int(config[config.source].get("seed", 0)), volume=spec.volume)
     write_metadata(folder, metadata)
     text = metadata.to_json().encode("utf-8")
     _write_sums(folder, metadata, text)
@@ -187,20 +187,6 @@ def _write_index(file: Any, folder: Path, parts: Sequence[ShardTask]) -> None:
                     column.write(np.ascontiguousarray(_finished(folder, task, name).columns[name]).tobytes())
 
 
-def _write_rows(file: Any, folder: Path, parts: Sequence[ShardTask], labels: int) -> None:
-    """`data.shard_file.row_type` of every record as an .npy, task by task."""
-    dtype, names = row_type(labels), ("place", "study", "labels")
-    count = sum(_finished(folder, task).records for task in parts)
-    np.lib.format.write_array_header_1_0(file, {
-        "descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)})
-    for task in parts:
-        result = _finished(folder, task, *names)
-        rows = np.empty(result.records, dtype)
-        for name in names:
-            rows[name] = result.columns[name]
-        file.write(rows.tobytes())
-
-
 def _train_reports(folder: Path, shards: Sequence[Shard]) -> Iterator[str]:
     """The reports of the training split, those of several views once."""
     previous = None
@@ -231,7 +217,7 @@ def _write_sums(folder: Path, metadata: DatasetMetadata, dataset_json: bytes) ->
     sums[METADATA_FILE] = hashlib.sha256(dataset_json).hexdigest()
     others = [REJECTED_FILE, "LICENSE", "dataset_info.json", "features.json", metadata.tokenizer,
               *(f"index_{split}.npz" for split in metadata.splits),
-              *(rows_file(folder, split).name for split in metadata.splits)]
+              *(offsets_file(folder, split).name for split in metadata.splits if metadata.volume)]
     for name in filter(None, others):
         with open(folder / name, "rb") as file:
             sums[name] = hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lgdea_jax.data.source import BUILD_FOLDER, DatasetMetadata, load_metadata
+from lgdea_jax.data.dataset import BUILD_FOLDER, DatasetMetadata, load_metadata
 from lgdea_jax.errors import UserError
 from lgdea_jax.runtime.files import write_atomically
 

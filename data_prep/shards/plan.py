@@ -17,7 +17,7 @@ from lgdea_jax.findings.vocabulary import BY_NAME
 from lgdea_jax.io import ENCODINGS
 from lgdea_jax.preprocess.image import RECORD_TRANSFORM
 from lgdea_jax.preprocess.volume import find_geometry
-from lgdea_jax.records import IMAGE_SCHEMA_VERSION, VOLUME_SCHEMA_VERSION
+from lgdea_jax.records import SCHEMA_VERSION
 
 COUNTS = ("rows", "read", "rejected", "studies", "records", "images", "reports", "normal", "evidence")
 DERIVED = ("silver", "weak")  # Sets of labels that are made from the reports.
@@ -122,7 +122,7 @@ def make_plan(config: Any, out: Path | None) -> Plan:
                      derived)
     values = json.loads(json.dumps(config.to_dict()))
     fingerprint = {
-        "schema_version": VOLUME_SCHEMA_VERSION if volume else IMAGE_SCHEMA_VERSION, "transform": spec.transform,
+        "schema_version": SCHEMA_VERSION, "transform": spec.transform,
         "extractor": extractor,
         "config": {key: value for key, value in values.items() if key not in ("workers", "llm")},
         "input": {split: [len(source), getattr(source, "fingerprint", "")] for split, source in sources.items()},

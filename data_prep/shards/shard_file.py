@@ -22,7 +22,8 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 
 from data_prep.shards.plan import ShardTask
 from data_prep.study import Rejection
-from lgdea_jax.data.source import BUILD_FOLDER, WRITER_OPTIONS
+from lgdea_jax.data.dataset import BUILD_FOLDER
+from lgdea_jax.data.shard_file import WRITER_OPTIONS
 from lgdea_jax.records import Record, hash64
 from lgdea_jax.runtime.files import sync_folder, write_atomically
 
@@ -37,8 +38,8 @@ class ShardResult:
       rejections: refused rows in order.
       sources: (source, licence, terms) of the studies; languages and modalities likewise.
       file, records, bytes, sha256: of the shard; "" and 0 when nothing was written.
-      columns: INDEX_COLUMNS, "key" (64-bit hash of study and image id), "labels" and, of a shard that was written,
-        "place" (`data.shard_file`) -> array, one row per record.
+      columns: INDEX_COLUMNS, "key" (64-bit hash of study and image id) and, of a written shard of volumes, "offsets"
+        (`data.shard_file`) -> array, one row per record.
     """
 
     counts: dict[str, int]

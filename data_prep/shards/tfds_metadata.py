@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_prep.shards.features import features
-from lgdea_jax.data.source import DatasetMetadata
+from lgdea_jax.data.dataset import DatasetMetadata
 
 VERSION = "1.0.0"
 DESCRIPTION = "Radiology images and reports with their diagnostic evidence; see dataset.json for sources and terms."

@@ -30,8 +30,8 @@ from data_prep.shards.shard_file import (
 )
 from data_prep.study import Reject, Rejection
 from lgdea_jax.data.codec import encode_record
-from lgdea_jax.data.shard_file import find_places, summary
-from lgdea_jax.data.source import INDEX_COLUMNS
+from lgdea_jax.data.dataset import INDEX_COLUMNS
+from lgdea_jax.data.shard_file import find_offsets, fingerprint
 from lgdea_jax.errors import UserError
 from lgdea_jax.runtime.processes import end_with_parent
 
@@ -52,7 +52,6 @@ def make_shard(source: Any, task: ShardTask, spec: ShardSpec, maker: RecordMaker
     rejections: list[Rejection] = []
     sources, languages, modalities = set(), set(), set()
     rows: list[tuple[Any, ...]] = []
-    labels: list[np.ndarray] = []
     written: list[tuple[bytes, int, int, int]] = []
     writer = None
     if spec.out:
@@ -80,11 +79,11 @@ def make_shard(source: Any, task: ShardTask, spec: ShardSpec, maker: RecordMaker
                 counts.update(records=1, images=record.has_image)
                 modalities.add(record.modality)
                 rows.append(index_row(record, image_hash))
-                labels.append(record.labels)
                 if writer:
                     data = encode_record(record)
                     writer.write(data)
-                    written.append(summary(record, data))
+                    if spec.volume:
+                        written.append(fingerprint(record, data))
     except BaseException:
         if writer:
             writer.abort()
@@ -93,12 +92,12 @@ def make_shard(source: Any, task: ShardTask, spec: ShardSpec, maker: RecordMaker
     types = {"key": ("<u8", ()), **INDEX_COLUMNS}
     columns = {name: np.array([row[i] for row in rows], types[name][0]).reshape(len(rows), *types[name][1])
                for i, name in enumerate(names)}
-    columns["labels"] = np.array(labels, np.int8).reshape(len(rows), len(spec.label_names))
     result = ShardResult(dict(counts), dict(converted), rejections, sorted(sources), sorted(languages),
                          sorted(modalities), records=len(rows), columns=columns)
     if writer:
         result.file, result.bytes, result.sha256 = writer.path.name, *writer.finish(len(rows))
-        result.columns["place"] = find_places(writer.path, written)
+        if spec.volume:
+            result.columns["offsets"] = find_offsets(writer.path, written)
         write_side_file(side_file(spec.out, task), result)
     return result
 

@@ -28,7 +28,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lgdea_jax.errors import UserError, choose
-from lgdea_jax.losses import evidence
+from lgdea_jax.losses import targets
 from lgdea_jax.relations.graph import image_targets, relation_graph, report_targets
 from lgdea_jax.relations.seeds import seed_edges
 from lgdea_jax.runtime import sharding
@@ -211,9 +211,9 @@ def make_targets(
         target = jnp.where((there & truth["valid"])[:, None], truth["evidence"], 0.0)
         certain = (there & truth["valid"]).astype(jnp.float32)
     if source != "truth":
-        target = evidence.sharpen(target, sharpen)
+        target = targets.sharpen(target, sharpen)
         if align:
-            target = evidence.align_to_prior(target, prior, iterations=align)
+            target = targets.align_to_prior(target, prior, iterations=align)
     weight = _weights(certain, there, num_pairs, confidence)
     unpaired = there & (jnp.arange(len(there)) >= num_pairs)
 
@@ -222,11 +222,11 @@ def make_targets(
 
     log |= {"memory/target_entropy": mean(-jnp.sum(jax.scipy.special.xlogy(target, target), axis=-1)),
             "memory/confidence": mean(certain), "memory/confident": mean((weight > 0.5).astype(jnp.float32)),
-            "memory/target_to_teacher": mean(evidence.total_variation(target, own_evidence)), "memory/ramp": ramp}
+            "memory/target_to_teacher": mean(targets.total_variation(target, own_evidence)), "memory/ramp": ramp}
     if truth is not None:
         known = unpaired & truth["valid"]
-        log |= {"memory/target_to_truth": mean(evidence.total_variation(target, truth["evidence"]), known),
-                "memory/teacher_to_truth": mean(evidence.total_variation(own_evidence, truth["evidence"]), known)}
+        log |= {"memory/target_to_truth": mean(targets.total_variation(target, truth["evidence"]), known),
+                "memory/teacher_to_truth": mean(targets.total_variation(own_evidence, truth["evidence"]), known)}
     memory = {"image_target": target, "image_weight": ramp * weight,
               "report_target": report_target, "report_weight": ramp * report_weight}
     return memory, log

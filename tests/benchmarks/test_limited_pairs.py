@@ -147,7 +147,7 @@ def test_data_is_known_before_it_is_made(phantom_data, tmp_path):
         config.phantom[split] = 4
     config.workers, config.tokenizer.vocab_size = 1, 300
     build.build(config, tmp_path / "data", progress=False)
-    from lgdea_jax.data.source import load_metadata
+    from lgdea_jax.data.dataset import load_metadata
 
     found = load_metadata(tmp_path / "data").config
     assert lp.data_digest(tmp_path / "data") != before

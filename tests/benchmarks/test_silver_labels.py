@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.experiments import silver_labels as sl
 from lgdea_jax import cli
-from lgdea_jax.data import source
-from lgdea_jax.data.source import label_columns
+from lgdea_jax.data import dataset, source
+from lgdea_jax.data.dataset import label_columns
 from lgdea_jax.errors import UserError
 
 MEANS = {"scratch": 0.62, "scratch_long": 0.64, "reference": 0.80, "silver": 0.795, "weak": 0.66}
@@ -117,7 +117,7 @@ def test_each_arm_has_its_number_of_seeds(tmp_path, capsys):
 
 def test_label_quality_is_counted_by_hand(phantom_ct_data):
     found = sl.label_quality(phantom_ct_data)
-    names = source.load_metadata(phantom_ct_data).label_names
+    names = dataset.load_metadata(phantom_ct_data).label_names
     records = source.open_records(phantom_ct_data, "train")
     right, known = {}, 0
     for record in records:

@@ -9,7 +9,7 @@ import pytest
 
 from data_prep import datasheet
 from lgdea_jax import card, cli
-from lgdea_jax.data.source import load_metadata
+from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness.output import config_hash
 from lgdea_jax.runtime import sharding

@@ -19,7 +19,7 @@ from data_prep.synthetic.ct.reports import Rates, Report, write_report
 from data_prep.synthetic.ct.world import FIELD, FINDINGS, Scene, sample_scene
 from data_prep.synthetic.random_stream import RandomStream
 from lgdea_jax.errors import UserError, nearest
-from lgdea_jax.io.volumes import VolumeHeader
+from lgdea_jax.io.raw_volume import VolumeHeader
 from lgdea_jax.records import NEGATIVE, POSITIVE, Box
 
 NAME = "phantom_ct"

@@ -8,7 +8,8 @@ import pytest
 
 from data_prep.build import build
 from data_prep.shards import finish, shard_file
-from lgdea_jax.data.source import load_index, load_metadata, open_records
+from lgdea_jax.data.dataset import load_index, load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.preprocess.image import difference_hash
 from tests.data.make import assert_equal

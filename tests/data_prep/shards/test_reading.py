@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from data_prep.build import build
-from lgdea_jax.data.source import RecordSource, load_index, load_metadata, open_records
+from lgdea_jax.data.dataset import load_index, load_metadata
+from lgdea_jax.data.source import RecordSource, open_records
 from lgdea_jax.errors import UserError
+from lgdea_jax.records import SCHEMA_VERSION
 from tests.data.make import assert_equal
 from tests.data_prep.shards.conftest import config
 from tests.data_prep.shards.run import environment
@@ -39,7 +41,7 @@ def test_what_readers_refuse(built, tmp_path):
     with pytest.raises(UserError, match="missing or damaged"):
         load_index(folder, "train")
     text = (folder / "dataset.json").read_text()
-    (folder / "dataset.json").write_text(text.replace('"schema_version": 2', '"schema_version": 99'))
+    (folder / "dataset.json").write_text(text.replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 99'))
     for read in (load_metadata, lambda f: open_records(f, "test"), lambda f: load_index(f, "test"),
                  lambda f: build(config(), f)):
         with pytest.raises(UserError, match="schema version 99"):
@@ -66,7 +68,8 @@ def test_random_access(built):
 
 
 def test_reading_needs_neither_tfds_nor_jax(built):
-    code = ("import sys; from lgdea_jax.data.source import open_records, load_index; "
+    code = ("import sys; from lgdea_jax.data.dataset import load_index; "
+            "from lgdea_jax.data.source import open_records; "
             f"open_records({str(built[0])!r}, 'train')[0]; load_index({str(built[0])!r}, 'train'); "
             "print([m for m in ('jax', 'tensorflow', 'tensorflow_datasets', 'grain') if m in sys.modules])")
     shown = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True)

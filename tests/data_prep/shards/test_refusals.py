@@ -4,7 +4,8 @@
 import pytest
 
 from data_prep.build import build, main
-from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.data.dataset import load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from tests.data_prep.shards.conftest import config
 from tests.data_prep.shards.run import PHANTOM, assert_refused
@@ -55,7 +56,7 @@ def test_no_usable_row(tmp_path):
 
 
 def test_a_split_without_usable_rows_is_left_out(tmp_path):
-    from lgdea_jax.data.source import SPLIT_ORDER
+    from lgdea_jax.data.dataset import SPLIT_ORDER
 
     changed = config(fake={"counts": {"train": 12, "validation": 1, "test": 0}, "reject_every": 1})
     with pytest.raises(UserError, match="no row"):

@@ -13,7 +13,8 @@ import pytest
 from data_prep.build import build
 from data_prep.shards import finish, shard_file, workers
 from data_prep.shards.folder import own
-from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.data.dataset import load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from tests.data_prep.shards.conftest import config
 from tests.data_prep.shards.run import PHANTOM, assert_refused, command, environment, files

@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 from configs.data.table import get_config
 from data_prep.build import build
 from data_prep.sources.table import open_splits
-from lgdea_jax.data.source import load_index, load_metadata, open_records
+from lgdea_jax.data.dataset import load_index, load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from tests.data_prep.shards import tables
 from tests.data_prep.shards.run import assert_refused

@@ -6,7 +6,8 @@ import importlib
 
 from data_prep.build import BuildResult, build
 from lgdea_jax import cli
-from lgdea_jax.data.source import DatasetMetadata, load_metadata, open_records
+from lgdea_jax.data.dataset import DatasetMetadata, load_metadata
+from lgdea_jax.data.source import open_records
 
 STUDIES, SEED = 12, 1
 

@@ -8,7 +8,8 @@ import pytest
 
 from data_prep.build import build, main
 from lgdea_jax.cli import load_config
-from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.data.dataset import load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from tests.data_prep.extract.llm.server import KEY, Server, make_report, truth
 from tests.data_prep.shards import run, tables
