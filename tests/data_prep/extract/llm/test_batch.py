@@ -20,9 +20,9 @@ from data_prep.extract.llm.runners.batch_ledger import Ledger
 from data_prep.extract.llm.survey import survey
 from data_prep.extract.llm.tasks import load_task
 from lgdea_jax.errors import UserError
-from tests.data_prep.build import run, tables
 from tests.data_prep.extract.llm.server import KEY, Server, make_report
 from tests.data_prep.extract.llm.test_runner import check_answers, make_job, misbehave, prices
+from tests.data_prep.shards import run, tables
 
 
 def job_of(server, folder, **settings):

@@ -1,20 +1,22 @@
 """Data sets of volumes: from a table or the phantom to records, batches and label sets."""
 
-import json
 
 import numpy as np
 import pytest
 
 from data_prep.build import build
 from lgdea_jax import cli
-from lgdea_jax.data import leakage, pipeline, source
+from lgdea_jax.data import leakage, pipeline
+from lgdea_jax.data.dataset import label_columns, load_index, load_metadata
 from lgdea_jax.data.pipeline import Items, TextView
-from lgdea_jax.data.source import label_columns, load_index, load_metadata, open_records
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.io import decode_volume
 from lgdea_jax.preprocess.augment import VolumeAugment
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.preprocess.volume import VolumeView
+from lgdea_jax.records import SCHEMA_VERSION
+from tests.data.tfds_examples import from_example
 from tests.fixtures import ct, world
 
 TEXT = TextView(kind="report", length=8, phrases=2, uncertain_weight=0.5, variants=("verbatim",))
@@ -37,7 +39,7 @@ def phantom_ct(tmp_path_factory):
 
 def test_metadata_and_label_sets(phantom_ct):
     meta = load_metadata(phantom_ct)
-    assert (meta.modality, meta.volume, meta.transform) == ("ct", "phantom_ct", "phantom_ct@1")
+    assert (meta.volume, meta.transform) == ("phantom_ct", "phantom_ct@1")
     assert meta.modalities == ("CT",)
     sets = {name: label_columns(meta.label_names, name) for name in ("", "reference", "silver", "weak")}
     assert sets[""] == sets["reference"] and list(sets["silver"]) == list(sets["weak"]) == list(sets["reference"])
@@ -64,8 +66,6 @@ def test_label_sets_need_evidence(tmp_path):
 
 def test_tfds_opens_it(phantom_ct):
     import tensorflow_datasets as tfds
-
-    from data_prep.shards.features import from_example
 
     theirs = tfds.builder_from_directory(phantom_ct).as_data_source("test")
     for a, b in zip(open_records(phantom_ct, "test"), theirs, strict=True):
@@ -182,10 +182,8 @@ def test_a_table_of_volumes(tmp_path):
         build(table, tmp_path / "other", progress=False)
 
 
-def test_2d_data_sets_are_written_as_before(phantom_data, phantom_ct):
-    """Version 2 without the keys of volumes; a reader of version 2 refuses version 3."""
-    values = json.loads((phantom_data / "dataset.json").read_text())
-    assert values["schema_version"] == 2 and "modality" not in values and "volume" not in values
-    meta = load_metadata(phantom_data)
-    assert (meta.modality, meta.volume) == ("xray", "")
-    assert load_metadata(phantom_ct).schema_version == source.SCHEMA_VERSION == 3
+def test_images_and_volumes_have_one_schema(phantom_data, phantom_ct):
+    for folder, volume in ((phantom_data, ""), (phantom_ct, "phantom_ct")):
+        meta = load_metadata(folder)
+        assert (meta.schema_version, meta.volume) == (SCHEMA_VERSION, volume)
+        assert len(list(folder.glob("offsets_*.npy"))) == (len(meta.splits) if volume else 0)

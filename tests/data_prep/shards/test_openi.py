@@ -7,11 +7,12 @@ from data_prep.build import build
 from data_prep.sources.openi import open_splits
 from data_prep.sources.shared.openi_mesh import LABEL_NAMES, attributes_from_mesh, labels_from_mesh
 from data_prep.study import Attribute, Reject
-from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.data.dataset import load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.findings.vocabulary import BY_NAME
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE
-from tests.data_prep.build import openi_layout
+from tests.data_prep.shards import openi_layout
 
 
 def config(path, **changes):
