@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import importlib
-import inspect
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,10 +10,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from lgdea_jax import methods
 from lgdea_jax.arrays import flatten
-from lgdea_jax.errors import UserError, choose, nearest
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.losses.chunked import Chunks
+from lgdea_jax.methods.base import Method
+from lgdea_jax.methods.table import make_method
 from lgdea_jax.models import bert, layers, lgdea, resnet, resnet3d, vit
 from lgdea_jax.training import optim
 
@@ -26,47 +22,6 @@ IMAGE_TOWERS = {"vit": (vit.sizes, vit.ViT), "resnet": (resnet.sizes, resnet.Res
                 "resnet3d": (resnet3d.sizes, resnet3d.ResNet3D)}
 TEXT_TOWERS = {"bert": (bert.sizes, bert.Bert)}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """One of `methods/`, with its options from the config.
-
-    Attributes:
-      text: which text it reads ("report", "evidence", "phrases", or "" for none); see `data.pipeline.TextView`.
-      streams: the streams of a batch that its losses read: "pairs", and "images" and "reports" where it learns from
-        unpaired ones.
-      scoring: how findings are asked for, see `evaluators.zero_shot`.
-      weights: weight of each loss term.
-      losses: (outputs, rows, aux, step) -> {name: scalar}, the terms of weight > 0.
-      diagnostics: (outputs, rows) -> {name: scalar}.
-      image_embedding, text_embedding: outputs -> {"embedding", "patches" or "query"}; see `predictor`.
-      targets: where the targets of unpaired items come from (`evidence_memory.SOURCES`); "" for methods without memory.
-      memory_image, memory_report: what the memory keeps of an item, see `evidence_memory.make_targets`; or None.
-    """
-
-    name: str
-    text: str
-    streams: tuple[str, ...]
-    scoring: str
-    weights: Mapping[str, float]
-    losses: Callable[..., dict[str, jax.Array]]
-    diagnostics: Callable[..., dict[str, jax.Array]]
-    image_embedding: Callable[..., dict[str, jax.Array]]
-    text_embedding: Callable[..., dict[str, jax.Array]]
-    targets: str = ""
-    memory_image: Callable[..., dict[str, jax.Array]] | None = None
-    memory_report: Callable[..., dict[str, jax.Array]] | None = None
-
-    @property
-    def reads_places(self) -> bool:
-        """Whether its losses read where in the image the phrases are."""
-        return bool(self.weights.get("place"))
-
-
-def method_names() -> list[str]:
-    """Names that `config.method` takes: the modules of `methods/` that have `losses`."""
-    return sorted(module.name for module in pkgutil.iter_modules(methods.__path__) if not module.name.startswith("_"))
 
 
 def load_method(config: Any, mesh: jax.sharding.Mesh | None = None) -> Method:
@@ -79,44 +34,14 @@ def load_method(config: Any, mesh: jax.sharding.Mesh | None = None) -> Method:
     Raises:
       UserError: unknown method, loss or option; or one that is not for the config's images.
     """
-    name = choose("method", config.method, method_names())
-    module = importlib.import_module(f"lgdea_jax.methods.{name}")
-    options = config.methods[name].to_dict()
-    weights, text, scoring = options.pop("weights"), options.pop("text"), options.pop("scoring")
-    for term in weights:
-        choose(f"loss of method {name}", term, module.LOSSES)
-    functions = [module.losses, module.diagnostics, module.image_embedding, module.text_embedding]
-    targets = getattr(module, "TARGETS", "")
-    if targets:
-        functions += [module.memory_image, module.memory_report]
-    takes = {parameter.name for function in functions for parameter in inspect.signature(function).parameters.values()
-             if parameter.kind == parameter.KEYWORD_ONLY} - {"terms", "chunks"}
-    if unused := sorted(set(options) - takes):
-        raise UserError(f"the method {name} does not take the option {unused[0]!r}{nearest(unused[0], takes)}")
-    if missing := sorted(takes - set(options)):
-        raise UserError(f"the method {name} needs the option config.methods.{name}.{missing[0]}")
-    terms = tuple(term for term, weight in weights.items() if weight)
-    if not terms:
-        raise UserError(f"config.methods.{name}.weights are all 0: nothing to train on")
-    if "place" in terms and config.image.get("modality", "xray") == "ct":
-        raise UserError(f"config.methods.{name}.weights.place is for radiographs; image.modality is ct")
-
     if config.loss_chunk < 0:
         raise UserError(f"config key 'loss_chunk' is {config.loss_chunk}: at least 0")
-    if config.loss_chunk:
-        options["chunks"] = Chunks(config.loss_chunk, mesh)
-
-    def bind(function: Callable[..., Any]) -> Callable[..., Any]:
-        wanted = inspect.signature(function).parameters
-        return functools.partial(function, **{key: value for key, value in options.items() if key in wanted})
-
-    return Method(
-        name=name, text=text, streams=("pairs", *getattr(module, "UNPAIRED_STREAMS", ())), scoring=scoring,
-        weights=weights,
-        losses=functools.partial(bind(module.losses), terms=terms), diagnostics=bind(module.diagnostics),
-        image_embedding=bind(module.image_embedding), text_embedding=bind(module.text_embedding), targets=targets,
-        memory_image=bind(module.memory_image) if targets else None,
-        memory_report=bind(module.memory_report) if targets else None)
+    name = choose("method", config.method, config.methods)
+    method = make_method(name, config.methods[name].to_dict(),
+                         chunks=Chunks(config.loss_chunk, mesh) if config.loss_chunk else None)
+    if method.reads_regions and config.image.get("modality", "xray") == "ct":
+        raise UserError(f"config.methods.{name}.weights.place is for radiographs; image.modality is ct")
+    return method
 
 
 def build_model(config: Any, *, vocab_size: int, num_labels: int, seed: int) -> lgdea.TwoTowers:
@@ -134,8 +59,7 @@ def build_model(config: Any, *, vocab_size: int, num_labels: int, seed: int) -> 
     rngs = nnx.Rngs(seed)
     dtype = DTYPES[choose("dtype", config.dtype, DTYPES)]
     model = config.model
-    method = importlib.import_module(f"lgdea_jax.methods.{choose('method', config.method, method_names())}")
-    needs = method.NEEDS
+    needs = load_method(config).needs
     sizes_of = {"prototypes": model.prototypes, "lesion_queries": model.lesion_queries, "labels": num_labels}
     for part in set(needs) & set(sizes_of):
         if sizes_of[part] < 1:

@@ -105,6 +105,8 @@ NOT_IN_KEY = ("alarm", "compile_cache", "dry_run", "log", "data.dir", "loss_chun
               "volume", "image.modality", "data.labels", "model.image.resnet3d")
 # Terms of losses that rows of earlier builds knew nothing of: off, they change no number and no key.
 LATER_TERMS = ("place",)
+# Keys of a method that came later and follow from its name.
+LATER_KEYS = ("objective", "targets")
 # Set by the grid: a row names them.
 OWN_KEYS = ("method", "seed", "total_steps", "data.pairs", "data.dir", "checkpoint.every")
 
@@ -190,7 +192,9 @@ class Run:
         for term in LATER_TERMS:
             if weights.get(term) == 0:
                 del weights[term]
-        if not method.targets:
+        for key in LATER_KEYS:
+            kept["methods"][self.trained].pop(key, None)
+        if not method.has_memory:
             del kept["memory"]
         for name in NOT_IN_KEY:
             *path, last = name.split(".")
@@ -265,9 +269,7 @@ def left_out(method: str, share: float) -> bool:
 
 def known_methods() -> list[str]:
     """Methods of the study that this version has."""
-    from lgdea_jax import experiment
-
-    available = experiment.method_names()
+    available = cli.read_config(CONFIG).methods
     return [name for name in READS if arm_of(name).method in available]
 
 

@@ -17,6 +17,7 @@ from lgdea_jax.data import plan as data_plan
 from lgdea_jax.data.plan import STREAMS
 from lgdea_jax.data.source import DatasetMetadata, label_columns
 from lgdea_jax.errors import UserError, choose
+from lgdea_jax.methods.base import Method
 from lgdea_jax.preprocess.augment import Augment, VolumeAugment
 from lgdea_jax.preprocess.image import RECORD_TRANSFORM
 from lgdea_jax.preprocess.text import TextTokenizer
@@ -95,7 +96,7 @@ def prepare_data(config: Any, mesh: jax.sharding.Mesh, *, show: bool) -> Data:
     trained_on = [meta for directory, meta in zip(directories, metadata, strict=True) if any(
         part.directory == directory for stream in STREAMS if sizes[stream] for part in plan.parts[stream])]
     items = open_items(config, plan, method, tokenizer, label_names, show=show)
-    truth = open_truth(config, plan, method, tokenizer) if method.targets and config.memory.truth else []
+    truth = open_truth(config, plan, method, tokenizer) if method.has_memory and config.memory.truth else []
     if volume:
         augment = VolumeAugment(volume, random_crop=config.volume.random_crop, shift=config.volume.shift,
                                 noise=config.volume.noise, enabled=config.augment.enabled)
@@ -132,7 +133,7 @@ def volume_view(config: Any) -> VolumeView | None:
     return VolumeView.of(config.volume.geometry, config.volume.shape, config.volume.window)
 
 
-def batch_sizes(config: Any, method: experiment.Method, mesh: jax.sharding.Mesh) -> dict[str, int]:
+def batch_sizes(config: Any, method: Method, mesh: jax.sharding.Mesh) -> dict[str, int]:
     """Rows of each stream in a global batch.
 
     Raises:
@@ -154,7 +155,7 @@ def batch_sizes(config: Any, method: experiment.Method, mesh: jax.sharding.Mesh)
 
 
 def open_items(
-    config: Any, plan: data_plan.Plan, method: experiment.Method, tokenizer: TextTokenizer, label_names: Sequence[str],
+    config: Any, plan: data_plan.Plan, method: Method, tokenizer: TextTokenizer, label_names: Sequence[str],
     *, show: bool,
 ) -> dict[str, list[tuple[pipeline.Items, float]]]:
     """The parts of each stream that the batch uses, with their weights in the mixture; read at once if cached."""
@@ -171,13 +172,13 @@ def open_items(
                 with_text=stream != "images" and bool(method.text), image_size=config.image.size, view=view,
                 tokenizer=tokenizer, label_names=label_names, cache=config.data.cache, first=first,
                 progress=progress.advance, volume=volume_view(config), labels=config.data.labels,
-                with_regions=stream == "pairs" and method.reads_places), weight))
+                with_regions=stream == "pairs" and method.reads_regions), weight))
             first += len(part.rows)
     progress.end()
     return items
 
 
-def text_view(config: Any, method: experiment.Method) -> pipeline.TextView:
+def text_view(config: Any, method: Method) -> pipeline.TextView:
     """The text that the method reads."""
     kind = method.text or "report"
     return pipeline.TextView(
@@ -185,7 +186,7 @@ def text_view(config: Any, method: experiment.Method) -> pipeline.TextView:
         uncertain_weight=config.text.uncertain_weight, variants=tuple(config.text.variants))
 
 
-def open_truth(config: Any, plan: data_plan.Plan, method: experiment.Method, tokenizer: TextTokenizer,
+def open_truth(config: Any, plan: data_plan.Plan, method: Method, tokenizer: TextTokenizer,
                ) -> list[pipeline.Items]:
     """The hidden reports of the unpaired images: what an upper bound learns from, and diagnostics compare with.
 

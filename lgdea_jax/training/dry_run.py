@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lgdea_jax import experiment
+from lgdea_jax.methods.base import Method
 from lgdea_jax.preprocess.image_spec import frame_of, input_dtype, input_shape
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.runtime import sharding
@@ -31,7 +32,7 @@ GIB = 2.0**30
 FALLBACK = "NVIDIA H100"
 
 
-def batch_shapes(config: Any, sizes: dict[str, int], *, method: experiment.Method,
+def batch_shapes(config: Any, sizes: dict[str, int], *, method: Method,
                  num_labels: int) -> dict[str, dict[str, Any]]:
     """Shapes and dtypes of a batch of `data.pipeline`, by stream.
 
@@ -55,7 +56,7 @@ def batch_shapes(config: Any, sizes: dict[str, int], *, method: experiment.Metho
             fields |= {"tokens": ((phrases, length) if text == "phrases" else (length,), jnp.int32),
                        "weight": ((phrases,), jnp.float32), "finding": ((phrases,), jnp.int32),
                        "normal": ((), jnp.bool_)}
-        if stream == "pairs" and method.reads_places:
+        if stream == "pairs" and method.reads_regions:
             fields |= {"region": ((phrases, 4), jnp.float32), "frame": ((2, 3), jnp.float32)}
         shapes[stream] = {name: jax.ShapeDtypeStruct((rows, *shape), dtype) for name, (shape, dtype) in fields.items()}
     return shapes
@@ -63,7 +64,7 @@ def batch_shapes(config: Any, sizes: dict[str, int], *, method: experiment.Metho
 
 def aux_shapes(config: Any) -> dict[str, Any]:
     """What the method keeps beside the parameters (`state["aux"]`); nothing for most methods."""
-    if not experiment.load_method(config).targets:
+    if not experiment.load_method(config).has_memory:
         return {}
     # As if every stream held one block: the memory is small beside the rest.
     rows = config.memory.block

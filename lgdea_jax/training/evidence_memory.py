@@ -28,7 +28,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lgdea_jax import relations
-from lgdea_jax.errors import UserError, choose
+from lgdea_jax.errors import UserError
 from lgdea_jax.losses import evidence
 from lgdea_jax.runtime import sharding
 from lgdea_jax.training import step as train_step
@@ -90,12 +90,12 @@ class EvidenceMemory:
 
     Args:
       config: the run's; see `config.memory` in configs/common.py.
-      data: `training.data.Data`; method: `lgdea_jax.experiment.Method` with `targets`.
+      data: `training.data.Data`; method: `lgdea_jax.Method` with `targets`.
       graphdef: static part of the model; mesh: where the arrays live.
     """
 
     def __init__(self, config: Any, data: Any, method: Any, graphdef: Any, mesh: Mesh) -> None:
-        self._options, self._source = config.memory, choose("memory targets", method.targets, SOURCES)
+        self._options, self._source = config.memory, method.targets
         self._seed, self._mesh = config.seed, mesh
         block, threads = config.memory.block, config.data.threads
         if block % mesh.size:
@@ -120,7 +120,7 @@ class EvidenceMemory:
         def report_pass(params: Any, batch: Mapping[str, jax.Array]) -> Arrays:
             # The first variant: the report's own words.
             outputs = train_step.forward(nnx.merge(graphdef, params), {"tokens": batch["tokens"][:, 0]}, **common)
-            return method.memory_report(outputs, batch)
+            return method.memory_report(outputs, batch["weight"])
 
         rows = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
         self._image_pass = jax.jit(image_pass, out_shardings=rows)

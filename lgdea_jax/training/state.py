@@ -67,7 +67,7 @@ def make_memory(config: Any, data: Data, graphdef: Any, mesh: Mesh) -> EvidenceM
       UserError: sizes or options that do not go together.
     """
     method = experiment.load_method(config)
-    return EvidenceMemory(config, data, method, graphdef, mesh) if method.targets else None
+    return EvidenceMemory(config, data, method, graphdef, mesh) if method.has_memory else None
 
 
 def prepare_parts(config: Any, data: Data, mesh: Mesh) -> Parts:

@@ -151,7 +151,7 @@ def train_step(
       batch: streams of arrays, see `data.pipeline`.
       graphdef: the model's static part (`nnx.split`).
       tx: the optimiser; `rates`: its multipliers by parameter, 0 is frozen (`optim.rates_by_path`).
-      losses: a method's `losses(outputs, rows, aux, step) -> {name: scalar}`; a term of weight 0 is not among them.
+      losses: a method's `losses(outputs, rows, aux) -> {name: scalar}`; a term of weight 0 is not among them.
       diagnostics: a method's `diagnostics(outputs, rows) -> {name: scalar}`, logged and not trained on.
       weights: weight of each loss by name; `loss` is their weighted sum.
       schedule: step -> learning rate, to be logged.
@@ -170,7 +170,7 @@ def train_step(
         rngs = nnx.Rngs(dropout=jax.random.fold_in(jax.random.key(seed), state["step"])) if dropout else None
         outputs = forward(model, rows, pad_id=pad_id, mean=mean, std=std, per_image=per_image, train=True, rngs=rngs,
                           micro=micro)
-        terms = losses(outputs, rows, state["aux"], state["step"])
+        terms = losses(outputs, rows, state["aux"])
         if unknown := sorted(set(terms) ^ {name for name, weight in weights.items() if weight}):
             raise ValueError(f"losses and their weights do not match: {unknown}")
         total = sum((weights[name] * term for name, term in sorted(terms.items())), jnp.zeros([], jnp.float32))
