@@ -179,13 +179,13 @@ class Run:
         Raises:
           UserError: an unknown key or a bad value in `extra`, or an option that the method does not take.
         """
-        from lgdea_jax import experiment
+        from lgdea_jax.experiment import load_method
 
         config = cli.read_config(CONFIG)
         for setting in self.settings():
             key, _, value = setting.partition("=")
             cli.set_override(config, key, value)
-        method = experiment.load_method(config)
+        method = load_method(config)
         kept = json.loads(config.to_json_best_effort())
         kept["methods"] = {self.trained: kept["methods"][self.trained]}
         weights = kept["methods"][self.trained]["weights"]

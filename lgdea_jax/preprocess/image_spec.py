@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from lgdea_jax.preprocess.image import MODEL_TRANSFORM
 from lgdea_jax.preprocess.volume import VolumeView
 
-# The side of the square in pixels, or how volumes are seen.
+# The side of the square in pixels, or the view of volumes.
 Frame = int | VolumeView
-
-
-def frame_of(config: Any) -> Frame:
-    """The frame of a training config, also of one from before there were volumes.
-
-    Raises:
-      UserError: a geometry, shape or window that is none.
-    """
-    if config.image.get("modality", "xray") != "ct":
-        return config.image.size
-    return VolumeView.of(config.volume.geometry, config.volume.shape, config.volume.window)
 
 
 def input_shape(frame: Frame) -> tuple[int, ...]:
