@@ -52,7 +52,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import display
 
-from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.data.dataset import load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.inference.volumes import WINDOWS, window_of
 from lgdea_jax.io import decode_volume
 
@@ -80,7 +81,7 @@ assert boxes and volume.min() < -900 and volume.max() > 200  # Air and bone: Hou
 # things out and hedge. *Weak* labels are bare keywords, which take every denial ("no pleural effusion") for a finding.
 
 # %%
-from lgdea_jax.data.source import label_columns
+from lgdea_jax.data.dataset import label_columns
 from lgdea_jax.records import NEGATIVE, POSITIVE
 
 names = load_metadata(DATA).label_names

@@ -12,12 +12,12 @@ from flax import nnx
 
 from lgdea_jax.data.batch import BatchSchema
 from lgdea_jax.errors import UserError, choose
-from lgdea_jax.losses.chunked import Chunks
+from lgdea_jax.losses.chunks import Chunks
 from lgdea_jax.methods.base import Method
 from lgdea_jax.methods.table import make_method
 from lgdea_jax.models import bert, layers, lgdea, resnet, resnet3d, vit
 from lgdea_jax.models.forward import ForwardOptions
-from lgdea_jax.preprocess.image_spec import Frame
+from lgdea_jax.preprocess.image_spec import ImageSpec
 from lgdea_jax.preprocess.text_view import TextView
 from lgdea_jax.preprocess.volume import VolumeView
 from lgdea_jax.records import MODALITIES
@@ -147,7 +147,7 @@ class Experiment:
       method: the training objective.
       model: towers and heads.
       optim: the optimiser's settings.
-      frame: of the model's images: side in pixels, or the view of volumes.
+      image_spec: of the model's images: side in pixels, or the view of volumes.
       text: which text the method reads; None without any.
       mean, std, per_image: of grey levels, see `models.forward.ForwardOptions`.
     """
@@ -156,7 +156,7 @@ class Experiment:
     method: Method
     model: Model
     optim: OptimOptions
-    frame: Frame
+    image_spec: ImageSpec
     text: TextView | None
     mean: float
     std: float
@@ -173,19 +173,19 @@ class Experiment:
         Raises:
           UserError: unknown names, options that do not go together, a part that the method needs and the config lacks.
         """
-        method, frame = load_method(config, mesh), image_frame(config)
+        method, spec = load_method(config, mesh), load_image_spec(config)
         part, text = config.text, None
         if method.text:
             text = TextView(kind=method.text, length=part.length[method.text], phrases=part.phrases,
                             uncertain_weight=part.uncertain_weight, variants=tuple(part.variants))
-        return cls(config=config, method=method, model=load_model(config, method, frame, text),
-                   optim=load_optim(config), frame=frame, text=text, mean=config.image.mean, std=config.image.std,
+        return cls(config=config, method=method, model=load_model(config, method, spec, text),
+                   optim=load_optim(config), image_spec=spec, text=text, mean=config.image.mean, std=config.image.std,
                    per_image=config.image.per_image)
 
     @property
     def volume(self) -> VolumeView | None:
         """The view of volumes; None for 2D images."""
-        return None if isinstance(self.frame, int) else self.frame
+        return None if isinstance(self.image_spec, int) else self.image_spec
 
     def forward_options(self, pad_id: int) -> ForwardOptions:
         """What the towers' forward pass needs, with the tokeniser's padding."""
@@ -193,7 +193,7 @@ class Experiment:
 
     def batch_schema(self, num_labels: int) -> BatchSchema:
         """What a batch holds, with the number of labels of the data sets."""
-        return BatchSchema(self.frame, self.text, num_labels, regions=self.method.reads_regions)
+        return BatchSchema(self.image_spec, self.text, num_labels, regions=self.method.reads_regions)
 
 
 def load_method(config: Any, mesh: jax.sharding.Mesh | None = None) -> Method:
@@ -208,7 +208,7 @@ def load_method(config: Any, mesh: jax.sharding.Mesh | None = None) -> Method:
     return method
 
 
-def image_frame(config: Any) -> Frame:
+def load_image_spec(config: Any) -> ImageSpec:
     """The model's input: side of the square in pixels, or the view of volumes.
 
     Raises:
@@ -223,13 +223,13 @@ def image_frame(config: Any) -> Frame:
     return VolumeView.of(config.volume.geometry, config.volume.shape, config.volume.window)
 
 
-def load_model(config: Any, method: Method, frame: Frame, text: TextView | None) -> Model:
+def load_model(config: Any, method: Method, spec: ImageSpec, text: TextView | None) -> Model:
     """The config's model, as far as the method needs it.
 
     Raises:
       UserError: unknown names, or a part that the method needs and the config lacks.
     """
-    model, volumes = config.model, not isinstance(frame, int)
+    model, volumes = config.model, not isinstance(spec, int)
     dtype = DTYPES[choose("dtype", config.dtype, DTYPES)]
     keep = choose("model.remat_keep", model.remat_keep, layers.REMAT)
     shared = {"dtype": dtype, "remat": keep if model.remat else False}
@@ -252,7 +252,7 @@ def load_model(config: Any, method: Method, frame: Frame, text: TextView | None)
         if volumes != (model.image.name == "resnet3d"):
             raise UserError(f"image.modality={config.image.modality} does not go with the tower {model.image.name}: "
                             "volumes need resnet3d, and it takes nothing else")
-        side = {"image_size": frame} if model.image.name == "vit" else {}
+        side = {"image_size": spec} if model.image.name == "vit" else {}
         image = tower(model.image, IMAGE_TOWERS, channels=1, **side)
     return Model(
         image=image, text=tower(model.text, TEXT_TOWERS, max_length=text.length) if text else None, width=model.width,

@@ -19,7 +19,7 @@ import jax
 
 from data_prep import build
 from lgdea_jax import cli
-from lgdea_jax.data.source import METADATA_FILE
+from lgdea_jax.data.dataset import METADATA_FILE
 from lgdea_jax.errors import UserError
 from lgdea_jax.experiment import Experiment
 from lgdea_jax.runtime import host_memory, sharding

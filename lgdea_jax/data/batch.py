@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.preprocess.image_spec import Frame, input_dtype, input_shape
+from lgdea_jax.preprocess.image_spec import ImageSpec, input_dtype, input_shape
 from lgdea_jax.preprocess.text_view import TextView
 
 STREAMS = ("pairs", "images", "reports")
@@ -34,13 +34,13 @@ class BatchSchema:
     """What a batch holds.
 
     Attributes:
-      frame: of images: side in pixels, or the view of volumes.
+      image_spec: of images: side in pixels, or the view of volumes.
       text: of reports; None for methods without text.
       num_labels: n, of the data sets.
       regions: whether pairs have the regions that their phrases name; of radiographs only.
     """
 
-    frame: Frame
+    image_spec: ImageSpec
     text: TextView | None
     num_labels: int
     regions: bool = False
@@ -65,7 +65,7 @@ class BatchSchema:
         """
         fields: dict[str, Field] = {}
         if stream != "reports":
-            fields |= {"image": Field(input_shape(self.frame), input_dtype(self.frame)),
+            fields |= {"image": Field(input_shape(self.image_spec), input_dtype(self.image_spec)),
                        "labels": Field((self.num_labels,), np.int8), "image_index": Field((), np.int32)}
         if stream != "images" and self.text:
             phrases = self.text.phrases
@@ -81,12 +81,12 @@ class BatchSchema:
     def item_fields(self, stream: str) -> dict[str, Field]:
         """The same of items before augmentation: tokens have all wordings (a first axis V); volumes are as stored.
 
-        A stored volume is `volume`, an object: bytes or `StoredImage`, of which a crop decodes only its own chunks.
+        A stored volume is `volume`, an object: bytes or `StoredVolume`, of which a crop decodes only its own chunks.
         """
         fields = self.batch_fields(stream)
         if "tokens" in fields:
             fields["tokens"] = Field((self.text.num_variants, *self.text.shape), np.int32)
-        if "image" in fields and not isinstance(self.frame, int):
+        if "image" in fields and not isinstance(self.image_spec, int):
             del fields["image"]
             fields["volume"] = Field((), object)
         return fields

@@ -20,12 +20,11 @@ import numpy as np
 from absl import flags
 
 from lgdea_jax import records
-from lgdea_jax.data import order, source
+from lgdea_jax.data import dataset, order, source
 from lgdea_jax.data.batch import STREAMS, BatchSchema, empty
-from lgdea_jax.data.shard_file import StoredImage
+from lgdea_jax.data.shard_file import StoredVolume
 from lgdea_jax.errors import UserError
 from lgdea_jax.io import decode_image
-from lgdea_jax.io.stored import Stored
 from lgdea_jax.preprocess.augment import Augment, VolumeAugment
 from lgdea_jax.preprocess.image import letterbox
 from lgdea_jax.preprocess.text import TextTokenizer
@@ -43,7 +42,7 @@ class Items:
       stream, schema: what an item holds, see `BatchSchema.item_fields`.
       tokenizer: of the text; None without any.
       label_names: order of the labels; one that the data set lacks is MISSING.
-      labels: which set of labels `label_names` are taken from (`source.label_columns`).
+      labels: which set of labels `label_names` are taken from (`dataset.label_columns`).
       cache: decode and tokenise everything now, and keep it in memory (a copy in every worker process); volumes are
         cached compressed, as they are stored.
       first: the first row's number in the evidence memory.
@@ -55,9 +54,9 @@ class Items:
         tokenizer: TextTokenizer | None, label_names: Sequence[str], cache: bool, labels: str = "", first: int = 0,
         progress: Callable[[], None] | None = None,
     ) -> None:
-        self._records, metadata = source.open_records(directory, split), source.load_metadata(directory)
+        self._records, metadata = source.open_records(directory, split), dataset.load_metadata(directory)
         self._format = metadata.image_encoding
-        have = source.label_columns(metadata.label_names, labels) if label_names else {}
+        have = dataset.label_columns(metadata.label_names, labels) if label_names else {}
         columns = [(have[name], column) for column, name in enumerate(label_names) if name in have]
         self._label_columns = tuple(np.array(columns, int).reshape(-1, 2).T)
         self._rows, self._first = _compact(rows), first
@@ -73,7 +72,7 @@ class Items:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         item = {name: values[0] for name, values in self.read(np.array([index])).items()}
         if "volume" in item:
-            item["image"] = self.schema.frame.prepare(item.pop("volume"))
+            item["image"] = self.schema.image_spec.prepare(item.pop("volume"))
         return item
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
@@ -126,10 +125,10 @@ class Items:
     def _read_row(self, row: int, image: np.ndarray | None) -> tuple[int, np.ndarray, dict[str, Any]]:
         """The same of one record that has text or a volume."""
         content: dict[str, Any] = {}
-        volumes = not isinstance(self.schema.frame, int)
+        volumes = not isinstance(self.schema.image_spec, int)
         record, stored = self._records.parts(row) if volumes else (self._records[row], None)
         if "volume" in self.fields:
-            content["volume"] = record.image if stored is None else stored
+            content["volume"] = stored
         if image is not None:
             self._fill(image, record.image)
         if "tokens" in self.fields:
@@ -138,17 +137,17 @@ class Items:
             content["region"] = phrase_regions(record, self.schema.text)
         return records.hash64(record.study_id), record.labels, content
 
-    def _fill(self, image: np.ndarray, data: bytes | Stored) -> None:
+    def _fill(self, image: np.ndarray, data: bytes) -> None:
         """Decodes a stored image into uint8 [S, S], the input of the model."""
         decoded = decode_image(data, self._format, image)
         if decoded is not image:
-            image[:] = letterbox(decoded, self.schema.frame)
+            image[:] = letterbox(decoded, self.schema.image_spec)
 
     def _read_all(self, progress: Callable[[], None] | None) -> dict[str, np.ndarray]:
         arrays = empty(self.fields, len(self))
         for index in range(len(self)):
             for name, (value,) in self.read(np.array([index])).items():
-                if isinstance(value, StoredImage):
+                if isinstance(value, StoredVolume):
                     value = value.read(0, len(value)).tobytes()
                 arrays[name][index] = value
             if progress:

@@ -1,7 +1,7 @@
 """What evaluators share: evaluation data in memory, a batched and cached model, and per-sample results.
 
 An evaluator's `run(predict)` returns `Samples`: per-sample arrays with a subject key each, and `metrics(weights)`.
-Intervals and paired tests are then made in one place (`metrics/bootstrap.py`) from any of them, live or loaded.
+Intervals (`metrics/bootstrap.py`) and paired tests (`metrics/hierarchical.py`) are made from them, live or loaded.
 
 `predict` is any object with
   images(uint8 [B, S, S], or float32 [B, D, H, W, 1] of volumes)
@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from lgdea_jax.data.source import label_columns
+from lgdea_jax.data.dataset import label_columns
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.evaluators.volumes import VolumeGeometry, Volumes
 from lgdea_jax.io import decode_image
@@ -34,7 +34,7 @@ from lgdea_jax.io.encoded_volume import volume_shape
 from lgdea_jax.preprocess import centre_crop
 from lgdea_jax.preprocess.centre_crop import CentreCrop
 from lgdea_jax.preprocess.image import MODEL_TRANSFORM, Letterbox, letterbox
-from lgdea_jax.preprocess.image_spec import Frame
+from lgdea_jax.preprocess.image_spec import ImageSpec
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN, Box, Record
 
 
@@ -114,7 +114,7 @@ class EvalData:
         return {task: why for task, (there, why) in tasks.items() if not there}
 
     @classmethod
-    def from_records(cls, records: Iterable[Record], metadata: Any, frame: Frame, *,
+    def from_records(cls, records: Iterable[Record], metadata: Any, frame: ImageSpec, *,
                      transform: str = MODEL_TRANSFORM, progress: Progress = silent) -> EvalData:
         """Decodes the images of `records` and collects their reports; volumes are decoded later, when they are seen.
 
@@ -122,7 +122,7 @@ class EvalData:
 
         Args:
           records: of one split.
-          metadata: `data.source.DatasetMetadata`, or anything with `label_names`.
+          metadata: `data.dataset.DatasetMetadata`, or anything with `label_names`.
           frame: side of the model's square, or its view of volumes.
           transform: the model's transform.
           progress: called with ("reading", done, total).

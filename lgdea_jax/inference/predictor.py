@@ -21,7 +21,7 @@ from lgdea_jax.errors import UserError
 from lgdea_jax.experiment import Experiment
 from lgdea_jax.findings import prompts
 from lgdea_jax.models.forward import forward
-from lgdea_jax.preprocess.image_spec import Frame, input_dtype, input_shape
+from lgdea_jax.preprocess.image_spec import ImageSpec, input_dtype, input_shape
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.runtime.checkpoint import Checkpoints
 
@@ -42,7 +42,7 @@ class Predictor:
     def __init__(self, experiment: Experiment, *, params: Any, graphdef: Any, tokenizer: TextTokenizer,
                  spec: dict[str, Any], batch_size: int | None = None) -> None:
         self.config, self.spec, self.tokenizer = experiment.config, spec, tokenizer
-        self.frame = experiment.frame
+        self.frame = experiment.image_spec
         self.image_shape = input_shape(self.frame)
         # Activations of a volume are as many as those of hundreds of images.
         self.batch_size = batch_size or max(1, min(64, 2**22 // math.prod(self.image_shape)))
@@ -133,7 +133,7 @@ class Predictor:
                 for name in results[0][1]}
 
 
-def patch_grid(graphdef: Any, params: Any, frame: Frame) -> tuple[tuple[int, ...], float | tuple[float, ...]]:
+def patch_grid(graphdef: Any, params: Any, frame: ImageSpec) -> tuple[tuple[int, ...], float | tuple[float, ...]]:
     """(grid of the image tower's patches, the tower's `offset` in cells); ((), 0) without an image tower.
 
     The grid is (rows, columns), or (depth, rows, columns) of volumes, for which there is an offset for each axis.

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import jax
 
-from lgdea_jax.losses.chunked import Chunks
+from lgdea_jax.losses.chunks import Chunks
 
 Arrays = dict[str, jax.Array]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from lgdea_jax.losses import chunked
+from lgdea_jax.losses import contrastive
 from lgdea_jax.methods import _rows
 from lgdea_jax.methods.base import Arrays, Method
 
@@ -40,8 +40,7 @@ class Clip(Method):
     def diagnostics(self, outputs: Mapping[str, Any], rows: Mapping[str, Any]) -> Arrays:
         """`logit_scale`, and `batch/recall@1`: share of images whose own report scores highest in the batch."""
         image, text = _rows.paired(outputs, rows)
-        best = (image @ text.T).argmax(axis=1) if self.chunks is None else chunked.best_text(image, text, self.chunks)
-        hits = rows["study"] == rows["study"][best]
+        hits = rows["study"] == rows["study"][contrastive.best_text(image, text, self.chunks)]
         return {"logit_scale": outputs["logit_scale"], "batch/recall@1": hits.mean()}
 
     def image_embedding(self, outputs: Mapping[str, Any]) -> Arrays:

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from lgdea_jax.errors import choose
-from lgdea_jax.losses import chunked, contrastive, evidence
+from lgdea_jax.losses import contrastive, evidence, targets
 from lgdea_jax.methods import _rows
 from lgdea_jax.methods.base import Arrays
 from lgdea_jax.methods.lgdea_pairs import LgdeaPairs
@@ -82,35 +82,20 @@ class Lgdea(LgdeaPairs):
             report = jax.lax.stop_gradient(report)
             target = jnp.concatenate([report[:count], image_target[count:]])
             confidence = jnp.concatenate([has_evidence[:count].astype(jnp.float32), image_weight[count:]])
-            vectors = contrastive.normalize(jnp.exp(log_image) @ mu), contrastive.normalize(report @ mu)
-            aligned = self._aligned(vectors, target, confidence, report, has_evidence)
+
+            def match(images: Any, reports: Any) -> jax.Array:
+                overlap = targets.distribution_overlap(images["target"], reports["report"])
+                overlap = overlap ** (1.0 / self.target_temperature)
+                return overlap * images["confidence"][:, None] * reports["has_evidence"][None, :]
+
+            aligned = contrastive.soft_contrastive(
+                contrastive.normalize(jnp.exp(log_image) @ mu), contrastive.normalize(report @ mu),
+                1.0 / self.contrast_temperature, similarity=match,
+                image_features={"target": target, "confidence": confidence},
+                text_features={"report": report, "has_evidence": has_evidence},
+                image_mask=confidence > 0, text_mask=has_evidence, chunks=self.chunks)
             result["evid_align"] = aligned * jnp.any(image_weight[count:] > 0)
         return result
-
-    def _aligned(self, vectors: tuple[jax.Array, jax.Array], target: jax.Array, confidence: jax.Array,
-                 report: jax.Array, has_evidence: jax.Array) -> jax.Array:
-        """`evid_align` of evidence vectors [I, D] and [R, D].
-
-        Args:
-          target: [I, K], of the images; confidence: [I], in it.
-          report: Qbar_R [R, K]; has_evidence: bool [R].
-        """
-        def match(images: Any, reports: Any) -> jax.Array:
-            overlap = evidence.distribution_overlap(images["target"], reports["report"])
-            overlap = overlap ** (1.0 / self.target_temperature)
-            return overlap * images["confidence"][:, None] * reports["has_evidence"][None, :]
-
-        features = {"target": target, "confidence": confidence}, {"report": report, "has_evidence": has_evidence}
-        if self.chunks is not None:
-            return chunked.soft_contrastive(
-                *vectors, 1.0 / self.contrast_temperature, similarity=match, image_features=features[0],
-                text_features=features[1], image_mask=confidence > 0, text_mask=has_evidence, chunks=self.chunks)
-        overlap = match(*features)
-        return contrastive.soft_contrastive(
-            *vectors, 1.0 / self.contrast_temperature,
-            overlap / jnp.maximum(overlap.sum(axis=1, keepdims=True), 1e-9),
-            targets_text=(overlap / jnp.maximum(overlap.sum(axis=0, keepdims=True), 1e-9)).T,
-            image_mask=confidence > 0, text_mask=has_evidence)
 
     def memory_image(self, outputs: Mapping[str, Any]) -> Arrays:
         """What the evidence memory keeps of images: evidence Qbar_I [B, K], pooled embedding, features of the tower."""

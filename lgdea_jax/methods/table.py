@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lgdea_jax.errors import UserError, choose, nearest
-from lgdea_jax.losses.chunked import Chunks
+from lgdea_jax.losses.chunks import Chunks
 from lgdea_jax.methods.base import Method
 from lgdea_jax.methods.clip import Clip
 from lgdea_jax.methods.clip_evidence_soft import ClipEvidenceSoft

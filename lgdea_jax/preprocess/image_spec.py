@@ -1,4 +1,4 @@
-"""What a model's image tower takes: a square of pixels, or a view of volumes. The one place that tells them apart."""
+"""The image spec: what an image tower takes, a square of pixels or a view of volumes."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from lgdea_jax.preprocess.image import MODEL_TRANSFORM
 from lgdea_jax.preprocess.volume import VolumeView
 
 # The side of the square in pixels, or the view of volumes.
-Frame = int | VolumeView
+ImageSpec = int | VolumeView
 
 
-def input_shape(frame: Frame) -> tuple[int, ...]:
-    """Of one image as it is handed to a predictor: (S, S) of uint8, or (D, H, W, 1) of float32."""
-    return (frame, frame) if isinstance(frame, int) else (*frame.shape, 1)
+def input_shape(spec: ImageSpec) -> tuple[int, ...]:
+    """Of one image as a predictor takes it: (S, S) of uint8, or (D, H, W, 1) of float32."""
+    return (spec, spec) if isinstance(spec, int) else (*spec.shape, 1)
 
 
-def input_dtype(frame: Frame) -> np.dtype:
+def input_dtype(spec: ImageSpec) -> np.dtype:
     """uint8 for pixels, float32 for windowed volumes."""
-    return np.dtype(np.uint8 if isinstance(frame, int) else np.float32)
+    return np.dtype(np.uint8 if isinstance(spec, int) else np.float32)
 
 
-def transform_name(frame: Frame) -> str:
+def transform_name(spec: ImageSpec) -> str:
     """The model transform as checkpoints state it: "letterbox@1:224" or a `VolumeView`'s."""
-    return f"{MODEL_TRANSFORM}:{frame}" if isinstance(frame, int) else frame.name
+    return f"{MODEL_TRANSFORM}:{spec}" if isinstance(spec, int) else spec.name

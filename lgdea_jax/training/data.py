@@ -11,10 +11,10 @@ from typing import Any
 
 import jax
 
-from lgdea_jax.data import pipeline, source
+from lgdea_jax.data import dataset, pipeline
 from lgdea_jax.data import plan as data_plan
 from lgdea_jax.data.batch import STREAMS
-from lgdea_jax.data.source import DatasetMetadata, label_columns
+from lgdea_jax.data.dataset import DatasetMetadata, label_columns
 from lgdea_jax.errors import UserError
 from lgdea_jax.experiment import Experiment
 from lgdea_jax.preprocess.augment import Augment, VolumeAugment
@@ -69,11 +69,11 @@ def prepare_data(experiment: Experiment, mesh: jax.sharding.Mesh, *, show: bool)
     sizes = batch_sizes(experiment, mesh)
     plan = data_plan.make_plan(config.data, seed=config.seed, held_out=[config.eval.dir] if config.eval.dir else [])
     directories = list(dict.fromkeys(part.directory for parts in plan.parts.values() for part in parts))
-    metadata = [source.load_metadata(directory) for directory in directories]
+    metadata = [dataset.load_metadata(directory) for directory in directories]
     transforms = sorted({meta.transform for meta in metadata})
     wanted = volume.geometry.name if volume else RECORD_TRANSFORM
     if transforms != [wanted]:
-        of_volumes = {meta.volume for meta in metadata if meta.modality == "ct"}
+        of_volumes = {meta.volume for meta in metadata if meta.volume}
         hint = "build the data set again"
         if of_volumes and not volume:
             hint = f"--config.image.modality=ct --config.volume.geometry={sorted(of_volumes)[0]} trains on volumes"
@@ -162,7 +162,7 @@ def open_truth(experiment: Experiment, plan: data_plan.Plan, tokenizer: TextToke
     """
     config, items = experiment.config, []
     for part in plan.parts["images"] if config.batch.images else ():
-        index = source.load_index(part.directory, part.split)
+        index = dataset.load_index(part.directory, part.split)
         if not index["has_report"][part.rows].all():
             raise UserError(f"memory.truth: unpaired images of {part.directory} have no report to compare with")
         items.append(pipeline.Items(
@@ -204,7 +204,7 @@ def load_tokenizer(config: Any, directories: Sequence[str], metadata: Sequence[D
         return own[paired[0]]
     if len({tokenizer.digest for tokenizer in own.values()}) > 1:
         raise UserError("the data sets carry different tokenisers: name the one to use with "
-                        f"--config.text.tokenizer=FILE (for example {next(iter(own))}/{source.TOKENIZER_FILE})")
+                        f"--config.text.tokenizer=FILE (for example {next(iter(own))}/{dataset.TOKENIZER_FILE})")
     return next(iter(own.values()))
 
 

@@ -28,12 +28,13 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lgdea_jax import relations
 from lgdea_jax.errors import UserError
 from lgdea_jax.experiment import Experiment
-from lgdea_jax.losses import evidence
+from lgdea_jax.losses import targets
 from lgdea_jax.methods.base import Method
 from lgdea_jax.models.forward import ForwardOptions, forward
+from lgdea_jax.relations.graph import image_targets, relation_graph, report_targets
+from lgdea_jax.relations.seeds import seed_edges
 from lgdea_jax.runtime import sharding
 
 Arrays = dict[str, jax.Array]
@@ -255,16 +256,16 @@ def make_targets(
     log: dict[str, jax.Array] = {}
     report_target, report_weight = report_evidence, jnp.zeros(has_evidence.shape)
     if options.source == "relations":
-        seeds = relations.seed_edges(
+        seeds = seed_edges(
             jnp.arange(num_pairs), jnp.arange(num_pairs), num_images=len(image_exists), num_reports=len(has_evidence),
             weights=has_evidence[:num_pairs])
         chosen = [side[options.features] for side in (images, reports)]
-        links = relations.relation_graph(
+        links = relation_graph(
             options.graph, seeds, *chosen, alpha=options.alpha, order=options.order, key=key,
             num_landmarks=options.landmarks, top=options.top or None, neighbours=options.neighbours,
             temperature=options.temperature, image_mask=image_exists, report_mask=has_evidence, shards=shards)
-        target, confidence = relations.image_targets(links, report_evidence, shards=shards)
-        mirror, report_confidence = relations.report_targets(links, own_evidence, shards=shards)
+        target, confidence = image_targets(links, report_evidence, shards=shards)
+        mirror, report_confidence = report_targets(links, own_evidence, shards=shards)
         mixed = (1 - options.own) * target + options.own * own_evidence
         target = jnp.where(confidence[:, None] > 0, mixed, own_evidence)
         report_target = jnp.where(has_evidence[:, None], mirror, 0.0)
@@ -275,9 +276,9 @@ def make_targets(
         known = image_exists & truth["valid"]
         target, confidence = jnp.where(known[:, None], truth["evidence"], 0.0), known.astype(jnp.float32)
     if options.source != "truth":
-        target = evidence.sharpen(target, options.sharpen)
+        target = targets.sharpen(target, options.sharpen)
         if options.align:
-            target = evidence.align_to_prior(target, prior, iterations=options.align)
+            target = targets.align_to_prior(target, prior, iterations=options.align)
     weight = _weights(confidence, image_exists, num_pairs, options.confidence)
     unpaired = image_exists & (jnp.arange(len(image_exists)) >= num_pairs)
 
@@ -286,11 +287,11 @@ def make_targets(
 
     log |= {"memory/target_entropy": mean(-jnp.sum(jax.scipy.special.xlogy(target, target), axis=-1)),
             "memory/confidence": mean(confidence), "memory/confident": mean((weight > 0.5).astype(jnp.float32)),
-            "memory/target_to_teacher": mean(evidence.total_variation(target, own_evidence)), "memory/ramp": ramp}
+            "memory/target_to_teacher": mean(targets.total_variation(target, own_evidence)), "memory/ramp": ramp}
     if truth is not None:
         known = unpaired & truth["valid"]
-        log |= {"memory/target_to_truth": mean(evidence.total_variation(target, truth["evidence"]), known),
-                "memory/teacher_to_truth": mean(evidence.total_variation(own_evidence, truth["evidence"]), known)}
+        log |= {"memory/target_to_truth": mean(targets.total_variation(target, truth["evidence"]), known),
+                "memory/teacher_to_truth": mean(targets.total_variation(own_evidence, truth["evidence"]), known)}
     memory = {"image_target": target, "image_weight": ramp * weight,
               "report_target": report_target, "report_weight": ramp * report_weight}
     return memory, log

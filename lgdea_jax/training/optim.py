@@ -24,7 +24,7 @@ from lgdea_jax.experiment import OptimOptions
 DECAYED = r"kernel$"
 
 # The moving moments of batch norm: the training step sets them, the optimiser never does.
-MOVING = r"(^|/)moving_(mean|variance)$"
+MOVING = r"(^|/)(mean|var)$"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -140,7 +140,7 @@ def make_spec(experiment: Experiment, data: Data) -> dict[str, Any]:
     """What a checkpoint holds beside arrays, for prediction and for the checks of a resumed run."""
     return {
         "config": json.loads(experiment.config.to_json_best_effort()),
-        "transform": f"{data.record_transform}+{transform_name(experiment.frame)}",
+        "transform": f"{data.record_transform}+{transform_name(experiment.image_spec)}",
         "record_transform": data.record_transform,
         "record_size": data.record_size,
         # For `predict`, which has no data set to compare an image with.

@@ -1,7 +1,7 @@
 """What every eval binary does: flags, model, data, tasks with intervals, results.json, samples, overlays, table.
 
 OUT/results.json holds values with 95% bootstrap intervals over subjects; OUT/samples.npz the per-sample results for
-paired tests (`evaluators.tasks.load_samples`, `metrics.bootstrap.paired_test`); OUT/overlays the heatmaps of a seeded
+paired tests (`evaluators.tasks.load_samples`, `metrics/hierarchical.py`); OUT/overlays the heatmaps of a seeded
 sample. Subjects appear as digests, studies not at all. `python -m lgdea_jax.report OUT` makes a page of it.
 """
 
@@ -19,7 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from lgdea_jax import cli
-from lgdea_jax.data.source import DatasetMetadata, load_metadata, open_records
+from lgdea_jax.data.dataset import DatasetMetadata, load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.eval.harness import examples as retrieval_examples
 from lgdea_jax.eval.harness import guard, selection, subgroups
@@ -44,7 +45,7 @@ from lgdea_jax.metrics import bootstrap
 from lgdea_jax.metrics.bootstrap import Interval
 from lgdea_jax.preprocess import regions
 from lgdea_jax.preprocess.image import MODEL_TRANSFORM
-from lgdea_jax.preprocess.image_spec import Frame, transform_name
+from lgdea_jax.preprocess.image_spec import ImageSpec, transform_name
 from lgdea_jax.records import Record
 
 # What a binary selects for each mode: (records, label names, progress) -> {mode: selection}; a mode may be missing.
@@ -258,7 +259,7 @@ def _key(item: Any) -> Any:
                              for field in dataclasses.fields(item) for value in [getattr(item, field.name)])
 
 
-def check_transform(trained_with: str, frame: Frame, metadata: DatasetMetadata) -> None:
+def check_transform(trained_with: str, frame: ImageSpec, metadata: DatasetMetadata) -> None:
     """Refuses data that the model would see through another transform than in training.
 
     Raises:
