@@ -1,9 +1,10 @@
-"""A model card for a run, filled from its checkpoint and results; what only people know is left to be written.
+"""A model card for a run, filled in from its checkpoint and results; TODO lines for what only the authors know.
 
-    python -m lgdea_jax.card --checkpoint=RUN [--results=OUT ...]
+    python -m lgdea_jax.card --checkpoint=RUN --results=OUT
+    python -m lgdea_jax.card --checkpoint=RUN --step=best --results=OUT_A --results=OUT_B --out=CARD.md
 
 Writes RUN/MODEL_CARD.md (or --out=FILE) after Mitchell et al. (2019): method, data, training, numbers with intervals
-and their commands, subgroups, limits. Lines that begin with "TODO:" are for the authors: a card with them is not done.
+and their commands, subgroups, limits. Lines that begin with "TODO:" are for the authors: the card is then unfinished.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 from lgdea_jax import cli
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness.output import config_hash
+from lgdea_jax.inference import loading
+from lgdea_jax.report import load_run
 
 FILE = "MODEL_CARD.md"
 # Keys of the config that a reader of the card asks for first.
@@ -27,21 +30,16 @@ SETTINGS = ("total_steps", "seed", "dtype", "batch.pairs", "batch.images", "batc
 
 def main(argv: list[str]) -> int:
     """Parses the flags, writes the card; returns the exit status."""
-    first, _, *rest = __doc__.split("\n\n")
+    first, *rest = __doc__.split("\n\n")
     parser = cli.Parser(prog="python -m lgdea_jax.card", description=first, epilog="\n\n".join(rest))
     parser.add_argument("--checkpoint", required=True, metavar="RUN", help="run directory of lgdea_jax.train")
     parser.add_argument("--results", action="append", default=[], metavar="OUT",
-                        help="folder that an eval binary wrote; may be repeated")
+                        help="output folder of an evaluation script; may be repeated")
     parser.add_argument("--out", default="", metavar="FILE", help=f"the card (default: RUN/{FILE})")
     parser.add_argument("--step", default="latest", help="latest, best or a step number (default: latest)")
     args = parser.parse_args(argv)
-    from lgdea_jax.report import load_run
-    from lgdea_jax.runtime.checkpoint import Checkpoints
-
     runs = [load_run(Path(folder)) for folder in args.results]
-    store = Checkpoints(args.checkpoint, writable=False)
-    spec = store.spec(store.resolve(args.step))
-    store.close()
+    spec = loading.load_spec(args.checkpoint, args.step)
     for run in runs:
         theirs = run.content.get("config_hash"), run.content.get("step")
         if theirs != (config_hash(spec["config"]), int(spec["step"])):
@@ -53,7 +51,7 @@ def main(argv: list[str]) -> int:
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a card and says how much of it is left to people.
+    """Writes a card and prints how many lines are left for the authors.
 
     Raises:
       UserError: it cannot be written.

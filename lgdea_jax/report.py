@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax import cli, prototypes
+from lgdea_jax import cli
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.eval.harness.notes import notes
 from lgdea_jax.eval.harness.output import OVERLAYS, RESULTS, SAMPLES
 from lgdea_jax.eval.harness.pictures import LIST
 from lgdea_jax.evaluators import tasks
 from lgdea_jax.evaluators.classified import ClassifierSamples, probabilities
+from lgdea_jax.inference import prototypes
 from lgdea_jax.metrics import classification
 from lgdea_jax.pages import parts as report_parts
 from lgdea_jax.pages.html import curve, gallery_figure, listing, page, panels, table, text

@@ -21,7 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax import cli, predict
+from lgdea_jax import cli
+from lgdea_jax.inference.model import Model, load
+from lgdea_jax.inference.writer import Writer, run
 
 SIZES = (64, 128, 256, 384, 512)
 
@@ -38,17 +40,18 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--batch_size", type=_positive, default=32, metavar="N", help="images of a call (default: 32)")
     parser.add_argument("--threads", type=int, default=0, metavar="N",
                         help="that read files (default: 0, one a core)")
-    parser.add_argument("--share", type=float, default=0.9, help="of the time in the model that is asked for (0.9)")
+    parser.add_argument("--share", type=float, default=0.9, help="least share of the time in the model (default: 0.9)")
     args = parser.parse_args(argv)
-    loaded = predict.load(args.checkpoint, batch_size=args.batch_size) if args.checkpoint else random_model(
+    loaded = load(args.checkpoint, batch_size=args.batch_size) if args.checkpoint else random_model(
         args.random, args.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         paths = write_images(Path(folder) / "images", args.images)
-        asked = loaded.ask(["Pneumothorax", "Pleural Effusion", "Cardiomegaly", "nodule in the left upper lobe"])
+        encoded = loaded.encode_prompts(
+            ["Pneumothorax", "Pleural Effusion", "Cardiomegaly", "nodule in the left upper lobe"])
         out = Path(folder) / "out"
         out.mkdir()
-        writer = Measured(out, asked, None, loaded, head={"benchmark": "predict"}, embeddings=True)
-        clock = predict.run(loaded, paths, writer, threads=args.threads)
+        writer = Measured(out, encoded, None, loaded, head={"benchmark": "predict"}, embeddings=True)
+        clock = run(loaded, paths, writer, threads=args.threads)
     done = writer.count + len(writer.rejected)
     share = clock.model / clock.total
     # The least of a fifth: the model's temporary arrays come and go, and are in some samples only.
@@ -61,7 +64,7 @@ def main(argv: list[str]) -> int:
     return cli.OK if share >= args.share and flat and len(writer.rejected) == 1 else cli.FAULT
 
 
-class Measured(predict.Writer):
+class Measured(Writer):
     """A writer that notes the process's memory after every batch."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -103,7 +106,7 @@ def write_images(folder: Path, count: int) -> list[str]:
     return paths
 
 
-def random_model(variant: str, batch_size: int) -> predict.Model:
+def random_model(variant: str, batch_size: int) -> Model:
     """An untrained CLIP model: a ViT of `variant` at 224 px and a tiny text tower, or the towers of the quick start."""
     from lgdea_jax import experiment
     from lgdea_jax.findings import prompts
@@ -123,7 +126,7 @@ def random_model(variant: str, batch_size: int) -> predict.Model:
     graphdef, _ = experiment.abstract_model(config, **sizes)
     spec = {"transform": f"grey8@1+letterbox@1:{config.image.size}", "step": 0, "config": config.to_dict(),
             "label_names": []}
-    return predict.Model(Predictor(config=config, params=experiment.initial_params(config, seed=0, **sizes),
+    return Model(Predictor(config=config, params=experiment.initial_params(config, seed=0, **sizes),
                                    graphdef=graphdef, tokenizer=tokenizer, spec=spec, batch_size=batch_size))
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lgdea_jax.eval.harness import examples
+from lgdea_jax.inference.prototypes import LEAST_SHARE, PATCHES
 from lgdea_jax.pages.html import line_plot, picture, table, text
-from lgdea_jax.prototypes import LEAST_SHARE, PATCHES
 from lgdea_jax.runtime.log import EVALS, METRICS, read_rows
 
 MOST_PROTOTYPES = 40
