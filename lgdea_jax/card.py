@@ -19,7 +19,7 @@ from lgdea_jax import cli
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness.output import config_hash
 from lgdea_jax.inference import loading
-from lgdea_jax.report import load_run
+from lgdea_jax.pages.results import load_run
 
 FILE = "MODEL_CARD.md"
 # Keys of the config that a reader of the card asks for first.
