@@ -31,12 +31,12 @@ from lgdea_jax.pages.audit import Item, page
 
 def _reports(records: Any, limit: int) -> Iterator[Any]:
     """The records' reports, each study once."""
-    seen: set[str] = set()
+    studies: set[str] = set()
     for record in records:
-        if record.has_report and record.study_id not in seen:
-            seen.add(record.study_id)
+        if record.has_report and record.study_id not in studies:
+            studies.add(record.study_id)
             yield record
-            if len(seen) == limit:
+            if len(studies) == limit:
                 return
 
 

@@ -22,7 +22,7 @@ from lgdea_jax.inference import loading
 from lgdea_jax.pages.results import load_run
 
 FILE = "MODEL_CARD.md"
-# Keys of the config that a reader of the card asks for first.
+# The keys of the config that the card lists.
 SETTINGS = ("total_steps", "seed", "dtype", "batch.pairs", "batch.images", "batch.reports", "data.pairs", "image.size",
             "model.image.name", "model.image.weights", "model.text.name", "model.text.weights", "model.width",
             "model.prototypes", "optim.rate", "optim.weight_decay", "optim.ema")
@@ -76,7 +76,7 @@ def card(spec: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
         "# Model card", "",
         "**Research use only, not a medical device.** Nothing here may guide the care of a patient.", "",
         "## Model", "",
-        f"- Method `{config['method']}` of LGDEA-JAX (see docs/method.md for what is published and what is not).",
+        f"- Method `{config['method']}` of LGDEA-JAX (docs/method.md states what is published and what is not).",
         f"- Step {spec['step']} of {config['total_steps']}; config hash `{config_hash(config)}`; "
         f"jax {spec['versions']['jax']}.",
         f"- Images go through `{spec['transform']}`; texts through a tokeniser of SHA-256 "
@@ -86,9 +86,9 @@ def card(spec: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
         *(f"| `{key}` | `{_get(config, key)}` |" for key in SETTINGS if _get(config, key) not in (None, "")), "",
         "## Training data", "",
         f"- {', '.join(data['names'])}: {items} (digest `{data['digest'][:16]}`). The data sets' own sheets "
-        "(`python -m data_prep.datasheet`) say where they come from and under which terms.",
+        "(`python -m data_prep.datasheet`) have their origin and their terms.",
         f"- Labels known to the data: {', '.join(spec['label_names']) or 'none'}. Pretraining "
-        + ("uses them." if config["method"] == "supervised" else "does not read them: its findings come from reports."),
+        + ("uses them." if config["method"] == "supervised" else "does not use them: its findings come from reports."),
         "", "TODO: whose images these are: hospitals, years, countries, devices, ages, sexes.", "",
         "## Results", ""]
     if not results:

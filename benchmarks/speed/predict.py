@@ -31,15 +31,15 @@ SIZES = (64, 128, 256, 384, 512)
 def main(argv: list[str]) -> int:
     """Runs the benchmark; 1 where less than `--share` of the time is in the model or memory grows."""
     parser = cli.Parser(prog="python -m benchmarks.speed.predict", description=__doc__.split("\n\n")[0],
-                        epilog="\n\n".join(__doc__.split("\n\n")[2:]))
+                        epilog="\n\n".join(__doc__.split("\n\n")[1:]))
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--checkpoint", metavar="RUN", help="run directory of lgdea_jax.train")
     model.add_argument("--random", metavar="VARIANT",
                        help="an untrained ViT at 224 px: S/16, B/16, ...; or quick_start, at 64 px")
     parser.add_argument("--images", type=_positive, default=1000, metavar="N", help="number of images (default: 1000)")
-    parser.add_argument("--batch_size", type=_positive, default=32, metavar="N", help="images of a call (default: 32)")
+    parser.add_argument("--batch_size", type=_positive, default=32, metavar="N", help="images per call (default: 32)")
     parser.add_argument("--threads", type=int, default=0, metavar="N",
-                        help="that read files (default: 0, one a core)")
+                        help="number of reading threads (default: 0, one per core)")
     parser.add_argument("--share", type=float, default=0.9, help="least share of the time in the model (default: 0.9)")
     args = parser.parse_args(argv)
     loaded = load(args.checkpoint, batch_size=args.batch_size) if args.checkpoint else random_model(

@@ -218,7 +218,7 @@ def _is_dicom(path: str) -> bool:
 
 
 def window_of(prompt: str, finding: str) -> str:
-    """The name in WINDOWS in which a prompt is looked for: by its finding, or for free text by its words."""
+    """The name in WINDOWS that fits a prompt: by its finding, or for free text by its words."""
     if finding:
         return "mediastinum" if finding in _SOFT else "lung"
     text = prompt.lower()

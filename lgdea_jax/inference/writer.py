@@ -1,7 +1,7 @@
 """Scores files batch by batch and writes the results as they come; memory does not grow with their number.
 
 OUT/scores.csv has a row per image, OUT/predictions.jsonl a line per image with more detail, OUT/about.json what holds
-for all of them, OUT/rejected.csv the files that could not be read. Where asked for: OUT/embeddings.npy, OUT/heatmaps.
+for all of them, OUT/rejected.csv the files that could not be read. With the flags: OUT/embeddings.npy, OUT/heatmaps.
 """
 
 from __future__ import annotations
