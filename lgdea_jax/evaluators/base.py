@@ -1,7 +1,7 @@
 """What evaluators share: evaluation data in memory, a batched and cached model, and per-sample results.
 
 An evaluator's `run(predict)` returns `Samples`: per-sample arrays with a subject key each, and `metrics(weights)`.
-Intervals and paired tests are then made in one place (`metrics/bootstrap.py`) from any of them, live or loaded.
+Intervals (`metrics/bootstrap.py`) and paired tests (`metrics/hierarchical.py`) are made from them, live or loaded.
 
 `predict` is any object with
   images(uint8 [B, S, S], or float32 [B, D, H, W, 1] of volumes)

@@ -43,7 +43,7 @@ def page(title: str, items: Sequence[Item], rows: Mapping[str, Mapping[str, Any]
     """
     agreement = None
     if names[1]:
-        header = ("finding", "both", f"only {names[0]}", f"only {names[1]}", "neither", "kappa", "kappa of the grades")
+        header = ("finding", "both", f"only {names[0]}", f"only {names[1]}", "neither", "kappa", "kappa of the levels")
         agreement = Table(header, [
             (name, *(str(row[key]) for key in ("both", "first", "second", "neither")), _kappa(row["kappa"]),
              _kappa(row["kappa_certainty"])) for name, row in rows.items()], name="agreement")

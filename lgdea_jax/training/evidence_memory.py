@@ -27,9 +27,10 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lgdea_jax import relations
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.losses import evidence
+from lgdea_jax.relations.graph import image_targets, relation_graph, report_targets
+from lgdea_jax.relations.seeds import seed_edges
 from lgdea_jax.runtime import sharding
 from lgdea_jax.training import step as train_step
 
@@ -193,14 +194,14 @@ def make_targets(
     log: dict[str, jax.Array] = {}
     report_target, report_weight = stated, jnp.zeros(heard.shape)
     if source == "relations":
-        seeds = relations.seed_edges(jnp.arange(num_pairs), jnp.arange(num_pairs), num_images=len(there),
-                                     num_reports=len(heard), weights=heard[:num_pairs])
+        seeds = seed_edges(jnp.arange(num_pairs), jnp.arange(num_pairs), num_images=len(there),
+                           num_reports=len(heard), weights=heard[:num_pairs])
         chosen = [side[features] for side in (images, reports)]
-        links = relations.relation_graph(
+        links = relation_graph(
             graph, seeds, *chosen, alpha=alpha, order=order, key=key, num_landmarks=landmarks, top=top or None,
             neighbours=neighbours, temperature=temperature, image_mask=there, report_mask=heard, shards=shards)
-        target, certain = relations.image_targets(links, stated, shards=shards)
-        mirror, trusted = relations.report_targets(links, own_evidence, shards=shards)
+        target, certain = image_targets(links, stated, shards=shards)
+        mirror, trusted = report_targets(links, own_evidence, shards=shards)
         target = jnp.where(certain[:, None] > 0, (1 - own) * target + own * own_evidence, own_evidence)
         report_target = jnp.where(heard[:, None], mirror, 0.0)
         report_weight = _weights(trusted, heard, num_pairs, confidence)

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.shards.features import features, from_example, to_example
+from data_prep.shards.features import features
 from lgdea_jax.data.codec import decode_image_fields, decode_record, encode_record
 from lgdea_jax.data.source import open_records
 from lgdea_jax.records import ADDED, READABLE_VERSIONS, SCHEMA_VERSION, Record, hash64
 from tests.data.make import assert_equal, records
+from tests.data.tfds_examples import from_example, to_example
 
 QUICK = settings(max_examples=40, deadline=None)
 

@@ -10,7 +10,7 @@ from lgdea_jax.data.source import load_metadata, open_records
 from lgdea_jax.evaluators.base import Encoder, EvalData
 from lgdea_jax.evaluators.grounding import Grounding, grounding_samples, sample_heatmap, sample_queries
 from lgdea_jax.inference import overlay
-from tests.data_prep.build import tables
+from tests.data_prep.shards import tables
 
 GRID, SIZE = 8, 64
 

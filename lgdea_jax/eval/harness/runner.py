@@ -1,7 +1,7 @@
 """What every eval binary does: flags, model, data, tasks with intervals, results.json, samples, overlays, table.
 
 OUT/results.json holds values with 95% bootstrap intervals over subjects; OUT/samples.npz the per-sample results for
-paired tests (`evaluators.tasks.load_samples`, `metrics.bootstrap.paired_test`); OUT/overlays the heatmaps of a seeded
+paired tests (`evaluators.tasks.load_samples`, `metrics/hierarchical.py`); OUT/overlays the heatmaps of a seeded
 sample. Subjects appear as digests, studies not at all. `python -m lgdea_jax.report OUT` makes a page of it.
 """
 

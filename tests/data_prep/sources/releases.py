@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import importlib
 
-from data_prep.build import BuildReport, build
+from data_prep.build import BuildResult, build
 from lgdea_jax import cli
 from lgdea_jax.data.source import DatasetMetadata, load_metadata, open_records
 
@@ -17,7 +17,7 @@ class Built:
 
     folder: object
     out: object
-    report: BuildReport
+    report: BuildResult
     metadata: DatasetMetadata
     records: dict
 

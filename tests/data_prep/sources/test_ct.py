@@ -4,8 +4,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from data_prep.build import build, open_sources
+from data_prep.build import build
 from data_prep.sources import rad_chestct
+from data_prep.sources.registry import open_sources
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.findings.label_sets import LABEL_SETS

@@ -7,11 +7,12 @@ import sys
 import numpy as np
 import pytest
 
-from data_prep.build import SOURCES, build, open_sources
+from data_prep.build import build
+from data_prep.sources.registry import SOURCES, open_sources
 from lgdea_jax.data.source import load_index, load_metadata, open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.io import decode_image, decode_volume
-from tests.data_prep.build.run import build as run_build
+from tests.data_prep.shards.run import build as run_build
 from tests.data_prep.sources import releases
 from tests.fixtures import ct
 

@@ -1,4 +1,4 @@
-"""What a report says about a finding, as one of the five grades of `measures.GRADES`, from labels or from evidence."""
+"""A report's statement about a finding as one of the five ordinal `measures.LEVELS`, from labels or from evidence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OF_LABEL = {POSITIVE: measures.PRESENT, NEGATIVE: measures.ABSENT, UNCERTAIN: m
 
 
 def of_labels(labels: np.ndarray) -> np.ndarray:
-    """Labels int8 of `records` to grades int8 of the same shape; UNCERTAIN is LIKELY."""
+    """Labels int8 of `records` to levels int8 of the same shape; UNCERTAIN is LIKELY."""
     return np.vectorize(_OF_LABEL.get, otypes=[np.int8])(labels)
 
 
@@ -26,6 +26,6 @@ def of_extractions(extractions: Iterable[Extraction], names: Sequence[str]) -> n
     pairs = [[labels_from_evidence(chosen(item.evidence), item.normal, names)
               for chosen in (tuple, hedging.without_possibilities)] for item in extractions]
     labels, surer = np.moveaxis(np.array(pairs, np.int8).reshape(-1, 2, len(names)), 1, 0)
-    grade = of_labels(labels)
-    grade[(labels == UNCERTAIN) & (surer != UNCERTAIN)] = measures.POSSIBLE
-    return grade
+    levels = of_labels(labels)
+    levels[(labels == UNCERTAIN) & (surer != UNCERTAIN)] = measures.POSSIBLE
+    return levels

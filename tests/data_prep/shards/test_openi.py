@@ -11,7 +11,7 @@ from lgdea_jax.data.source import load_metadata, open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.findings.vocabulary import BY_NAME
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE
-from tests.data_prep.build import openi_layout
+from tests.data_prep.shards import openi_layout
 
 
 def config(path, **changes):

@@ -11,9 +11,9 @@ from data_prep.build import build
 from data_prep.sources.table import open_splits
 from lgdea_jax.data.source import load_index, load_metadata, open_records
 from lgdea_jax.errors import UserError
-from tests.data_prep.build import tables
-from tests.data_prep.build.run import assert_refused
-from tests.data_prep.build.run import build as run_build
+from tests.data_prep.shards import tables
+from tests.data_prep.shards.run import assert_refused
+from tests.data_prep.shards.run import build as run_build
 
 
 def config(path, **changes):
@@ -154,6 +154,7 @@ def test_unknown_columns_are_named_once_and_ignored(tmp_path, caplog):
 
 def test_faults_of_the_whole_table(tmp_path):
     rows = tables.good(tmp_path / "in")
+
     def refuse_row(*words, **cells):
         refuse(tmp_path, [*rows, tables.row(**cells)], "row 7", *words)
 

@@ -3,7 +3,7 @@
 import csv
 from xml.sax.saxutils import escape
 
-from tests.data_prep.build import tables
+from tests.data_prep.shards import tables
 
 XML = """<?xml version="1.0" encoding="utf-8"?>
 <eCitation>

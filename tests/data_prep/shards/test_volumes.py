@@ -15,6 +15,7 @@ from lgdea_jax.io import decode_volume
 from lgdea_jax.preprocess.augment import VolumeAugment
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.preprocess.volume import VolumeView
+from tests.data.tfds_examples import from_example
 from tests.fixtures import ct, world
 
 TEXT = TextView(kind="report", length=8, phrases=2, uncertain_weight=0.5, variants=("verbatim",))
@@ -64,8 +65,6 @@ def test_label_sets_need_evidence(tmp_path):
 
 def test_tfds_opens_it(phantom_ct):
     import tensorflow_datasets as tfds
-
-    from data_prep.shards.features import from_example
 
     theirs = tfds.builder_from_directory(phantom_ct).as_data_source("test")
     for a, b in zip(open_records(phantom_ct, "test"), theirs, strict=True):
