@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int:
     rows = np.arange(len(source))
     if 0 < args.records < len(rows):
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:args.records])
-    from lgdea_jax.eval.harness.runner import check_transform
+    from lgdea_jax.eval.harness.inputs import check_transform
     from lgdea_jax.inference.predictor import load_predictor
 
     for noisy in ("absl", "orbax", "jax"):

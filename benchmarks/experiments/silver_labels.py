@@ -36,6 +36,7 @@ from benchmarks.experiments.statistics import Cell, compare, mean_interval, read
 from lgdea_jax import cli
 from lgdea_jax.data import source
 from lgdea_jax.errors import UserError, choose
+from lgdea_jax.findings import label_sets
 from lgdea_jax.metrics import classification
 from lgdea_jax.records import NEGATIVE, POSITIVE
 from lgdea_jax.runtime.log import read_rows
@@ -163,10 +164,10 @@ def label_quality(folder: Path, split: str = "train") -> dict[str, dict[str, flo
     names = source.load_metadata(folder).label_names
     records = source.open_records(folder, split)
     table = np.stack([records[row].labels for row in range(len(records))])
-    reference = source.label_columns(names)
+    reference = label_sets.label_columns(names)
     out = {}
     for kind in ("silver", "weak"):
-        columns = source.label_columns(names, kind)
+        columns = label_sets.label_columns(names, kind)
         accuracy, f1, known = [], [], []
         for name, column in columns.items():
             truth, label = table[:, reference[name]], table[:, column]

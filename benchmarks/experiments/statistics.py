@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.evaluators.base import Samples
+from lgdea_jax.evaluators.samples import Samples
 from lgdea_jax.metrics.bootstrap import Comparison, Interval, comparison, distribution, percentiles
 
 RESAMPLES = 400  # Replicates of the subjects that each run keeps.

@@ -30,6 +30,7 @@ from lgdea_jax.data import order, source
 from lgdea_jax.data.plan import STREAMS
 from lgdea_jax.data.shard_file import StoredImage
 from lgdea_jax.errors import UserError, choose
+from lgdea_jax.findings import label_sets
 from lgdea_jax.findings.vocabulary import FINDINGS
 from lgdea_jax.io import decode_image
 from lgdea_jax.io.stored import Stored
@@ -132,7 +133,7 @@ class Items:
       first: `index` of the first row: the row's place in the evidence memory.
       progress: called after each row that is read into the cache.
       volume: what the model sees of a data set of volumes; they are cached compressed, as they are stored.
-      labels: which set of labels `label_names` are taken from (`source.label_columns`).
+      labels: which set of labels `label_names` are taken from (`label_sets.label_columns`).
       with_regions: where the phrases of the text are in the image; needs both, of radiographs.
     """
 
@@ -144,7 +145,7 @@ class Items:
     ) -> None:
         self._records, metadata = source.open_records(directory, split), source.load_metadata(directory)
         self._format = metadata.image_encoding
-        have = source.label_columns(metadata.label_names, labels) if label_names else {}
+        have = label_sets.label_columns(metadata.label_names, labels) if label_names else {}
         columns = [(have[name], column) for column, name in enumerate(label_names) if name in have]
         self._label_columns = tuple(np.array(columns, int).reshape(-1, 2).T)
         self._rows, self._first = _compact(rows), first

@@ -24,7 +24,6 @@ from lgdea_jax.data.codec import ImageFields, decode_image_fields, decode_record
 from lgdea_jax.data.shard_file import RowFile, ShardFile, StoredImage, without_image
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.records import (
-    LABEL_SETS_OF_RECORDS,
     MODALITIES,
     READABLE_VERSIONS,
     SCHEMA_VERSION,
@@ -231,30 +230,6 @@ def load_index(data_dir: str | Path, split: str) -> dict[str, np.ndarray]:
     if any(len(column) != rows for column in index.values()):
         raise UserError(f"the index {file} does not belong to its shards: build the data set again")
     return index
-
-
-def label_columns(label_names: Sequence[str], labels: str = "") -> dict[str, int]:
-    """Where the labels of one set stand in `Record.labels`.
-
-    Args:
-      label_names: of the data set; those of a further set have its name before a colon ("silver:Nodule").
-      labels: one of `records.LABEL_SETS_OF_RECORDS`; "" and "reference" are the plain names.
-
-    Returns:
-      finding -> place.
-
-    Raises:
-      UserError: no such set, or the data set has none of it.
-    """
-    if labels:
-        choose("data.labels", labels, LABEL_SETS_OF_RECORDS)
-    prefix = "" if labels in ("", "reference") else f"{labels}:"
-    found = {name.removeprefix(prefix): place for place, name in enumerate(label_names)
-             if (name.startswith(prefix) if prefix else name.partition(":")[0] not in LABEL_SETS_OF_RECORDS)}
-    if prefix and not found:
-        raise UserError(f"data.labels={labels}: the data set has no such labels; build it with "
-                        f"--config.derived_labels={labels}")
-    return found
 
 
 class RecordSource(Sequence[Record]):

@@ -13,8 +13,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from lgdea_jax.errors import UserError, choose
-from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict
+from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.evaluators.encoder import Encoder, Model
 from lgdea_jax.evaluators.retrieval import MODES, RetrievalSamples, class_precision
+from lgdea_jax.evaluators.samples import Evaluator
 from lgdea_jax.evaluators.zero_shot import Prompts
 from lgdea_jax.findings import prompts
 from lgdea_jax.records import POSITIVE
@@ -43,13 +45,13 @@ class ClassRetrieval(Evaluator):
         choose("mode", self.mode, MODES)
         choose("candidates", self.candidates, CANDIDATES)
 
-    def run(self, predict: Predict | Encoder) -> RetrievalSamples:
+    def run(self, model: Model | Encoder) -> RetrievalSamples:
         """Ranks the candidates for every image of one class.
 
         Raises:
           UserError: reports are wanted and an image has none.
         """
-        encoder, data = Encoder.of(predict, self.data), self.data
+        encoder, data = Encoder.of(model, self.data), self.data
         positive = data.labels == POSITIVE
         queries = np.flatnonzero(positive.sum(1) == 1)
         of_image = np.where(positive.sum(1) == 1, positive.argmax(1) if positive.shape[1] else 0, -1)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.evaluators.base import EvalData, Samples
+from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.evaluators.samples import Samples
 from lgdea_jax.findings.vocabulary import NO_FINDING
 from lgdea_jax.metrics import classification
 from lgdea_jax.records import NEGATIVE, POSITIVE, UNCERTAIN

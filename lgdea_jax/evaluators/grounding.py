@@ -17,7 +17,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lgdea_jax.errors import choose
-from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict, Progress, Samples, silent
+from lgdea_jax.evaluators.data import EvalData, ProgressCallback, no_progress
+from lgdea_jax.evaluators.encoder import Encoder, Model
+from lgdea_jax.evaluators.samples import Evaluator, Samples
 from lgdea_jax.findings import prompts
 from lgdea_jax.metrics import grounding
 from lgdea_jax.records import Box
@@ -85,14 +87,14 @@ class Grounding(Evaluator):
     data: EvalData
     mode: str = "clean"
     sigma: float = 0.0
-    progress: Progress = silent
+    progress: ProgressCallback = no_progress
 
     def __post_init__(self) -> None:
         choose("mode", self.mode, MODES)
 
-    def run(self, predict: Predict | Encoder) -> GroundingSamples:
+    def run(self, model: Model | Encoder) -> GroundingSamples:
         """Measures every sample's heatmap in original pixels."""
-        encoder = Encoder.of(predict, self.data)
+        encoder = Encoder.of(model, self.data)
         samples = grounding_samples(self.data) if encoder.grounds else ()
         queries = sample_queries(encoder, samples)
         findings = tuple(sorted({sample.finding for sample in samples}))

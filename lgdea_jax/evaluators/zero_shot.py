@@ -28,8 +28,10 @@ import numpy as np
 
 from lgdea_jax.errors import choose
 from lgdea_jax.evaluators import classified
-from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict
 from lgdea_jax.evaluators.classified import ClassifierSamples
+from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.evaluators.encoder import Encoder, Model
+from lgdea_jax.evaluators.samples import Evaluator
 from lgdea_jax.findings import prompts
 from lgdea_jax.findings.prompts import BARE
 from lgdea_jax.findings.vocabulary import LABELLED
@@ -83,9 +85,9 @@ class ZeroShot(Evaluator):
         choose("scoring", self.scoring, SCORINGS)
         choose("ensemble", self.ensemble, ENSEMBLES)
 
-    def run(self, predict: Predict | Encoder) -> ZeroShotSamples:
+    def run(self, model: Model | Encoder) -> ZeroShotSamples:
         """Scores every image for every finding of which the data hold both classes."""
-        encoder, data = Encoder.of(predict, self.data), self.data
+        encoder, data = Encoder.of(model, self.data), self.data
         both = (data.labels == POSITIVE).any(0) & (data.labels == NEGATIVE).any(0)
         known = np.array([all(part in LABELLED or part in self.prompts for part in self.merged.get(name, (name,)))
                           for name in data.label_names], bool)

@@ -15,8 +15,9 @@ from lgdea_jax import cli, experiment
 from lgdea_jax.data import pipeline, source
 from lgdea_jax.data import plan as data_plan
 from lgdea_jax.data.plan import STREAMS
-from lgdea_jax.data.source import DatasetMetadata, label_columns
+from lgdea_jax.data.source import DatasetMetadata
 from lgdea_jax.errors import UserError, choose
+from lgdea_jax.findings.label_sets import label_columns
 from lgdea_jax.preprocess.augment import Augment, VolumeAugment
 from lgdea_jax.preprocess.image import RECORD_TRANSFORM
 from lgdea_jax.preprocess.text import TextTokenizer

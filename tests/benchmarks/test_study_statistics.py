@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.experiments import statistics as s
-from lgdea_jax.evaluators.base import Samples, weighted_mean
+from lgdea_jax.evaluators.samples import Samples, weighted_mean
 from lgdea_jax.metrics import bootstrap
 
 RNG = np.random.default_rng

@@ -53,7 +53,7 @@ def data_of(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def one_model(monkeypatch):
     """The checkpoint is read and compiled once for all binaries."""
-    monkeypatch.setattr("lgdea_jax.inference.predictor.load_predictor", stand_ins.load_predictor)
+    monkeypatch.setattr("lgdea_jax.eval.harness.inputs.load_predictor", stand_ins.load_predictor)
 
 
 def evaluate(name, run, data, out, *flags):
@@ -139,7 +139,7 @@ class Wordless:
 
 def test_a_model_without_text_is_probed(run, phantom_data, tmp_path, monkeypatch):
     model = Wordless(stand_ins.load_predictor(str(run), "latest"))
-    monkeypatch.setattr("lgdea_jax.inference.predictor.load_predictor", lambda *_: model)
+    monkeypatch.setattr("lgdea_jax.eval.harness.inputs.load_predictor", lambda *_: model)
     _, content = evaluate("records", run, phantom_data, tmp_path / "out", "--probe=1", "--mode=clean")
     [result] = content["results"]
     assert set(result["info"]) == {"probe@1"} and result["metrics"]["probe@1/auroc"]["value"] is not None

@@ -16,7 +16,7 @@ from lgdea_jax import cli
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval import phantom, records
-from lgdea_jax.eval.harness import pictures, runner
+from lgdea_jax.eval.harness import inputs, pictures
 from lgdea_jax.evaluators import tasks
 from lgdea_jax.metrics import bootstrap
 
@@ -25,6 +25,8 @@ STUDIES = 130
 
 class Model:
     """Deterministic nonsense with the interface of a predictor."""
+
+    reads_text = True
 
     def __init__(self, size=64, transform=None):
         self.frame, self.grid, self.batch_size = size, (4, 4), 32
@@ -53,7 +55,7 @@ def data_dir(tmp_path_factory):
 @pytest.fixture
 def model(monkeypatch):
     stand_in = Model()
-    monkeypatch.setattr("lgdea_jax.inference.predictor.load_predictor", lambda checkpoint, step: stand_in)
+    monkeypatch.setattr("lgdea_jax.eval.harness.inputs.load_predictor", lambda checkpoint, step: stand_in)
     return stand_in
 
 
@@ -159,7 +161,7 @@ def test_unreadable_images_give_status_3(data_dir, model, tmp_path, monkeypatch,
 
     rows = list(open_records(data_dir, "test"))[:40]
     rows[5] = dataclasses.replace(rows[5], image=b"broken")
-    monkeypatch.setattr(runner, "open_records", lambda data_dir, split: rows)
+    monkeypatch.setattr(inputs, "open_records", lambda data_dir, split: rows)
     status = _run(records.main, "checkpoint=RUN", f"data_dir={data_dir}", f"out={tmp_path}", "bootstrap=5",
                   "overlays=0")
     assert status == cli.PARTIAL and "record 5 left out" in capsys.readouterr().err
@@ -207,7 +209,8 @@ def test_commands_exit_with_2_and_print_help(tmp_path):
 def test_overlays_without_boxes_ask_with_prompts(data_dir, model, tmp_path):
     import dataclasses
 
-    from lgdea_jax.evaluators.base import Encoder, EvalData
+    from lgdea_jax.evaluators.data import EvalData
+    from lgdea_jax.evaluators.encoder import Encoder
 
     rows = [dataclasses.replace(r, boxes=()) for r in list(open_records(data_dir, "test"))[:20]]
     metadata = SimpleNamespace(label_names=("Nodule", *[f"unknown {i}" for i in range(len(rows[0].labels) - 1)]))

@@ -6,7 +6,8 @@ import numpy as np
 
 from lgdea_jax.data.source import load_metadata, open_records
 from lgdea_jax.eval.harness import examples
-from lgdea_jax.evaluators.base import Encoder, EvalData
+from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.evaluators.encoder import Encoder
 from tests.inference.test_predictor import make
 
 

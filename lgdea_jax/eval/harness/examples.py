@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from lgdea_jax.eval.harness.pictures import grey_plane
-from lgdea_jax.evaluators.base import Encoder
+from lgdea_jax.evaluators.encoder import Encoder
 from lgdea_jax.evaluators.volumes import Volumes
 from lgdea_jax.io import decode_image
 from lgdea_jax.preprocess.image import fit_shape, resize

@@ -24,7 +24,7 @@ import numpy as np
 
 from lgdea_jax.data.source import DatasetMetadata
 from lgdea_jax.errors import UserError, choose
-from lgdea_jax.eval.harness import runner
+from lgdea_jax.eval.harness import flags, runner
 from lgdea_jax.eval.harness.benchmark import Benchmark
 from lgdea_jax.eval.harness.selection import Selection
 from lgdea_jax.evaluators.class_retrieval import CANDIDATES
@@ -42,7 +42,7 @@ _LABEL_KEYS = ("label", "labels", "one_hot")
 
 def run(benchmark: Benchmark, argv: Sequence[str]) -> int:
     """The binary: parses `argv`, selects, evaluates, returns the exit status."""
-    parser = runner.make_parser(benchmark)
+    parser = flags.make_parser(benchmark, example="--mode=official --list=5x200.json")
     parser.add_argument("--list", metavar="FILE", help="JSON or CSV of the official mode's images and labels")
     parser.add_argument("--per_class", type=int, default=PER_CLASS,
                         help=f"images of each class that the clean mode draws (default: {PER_CLASS})")

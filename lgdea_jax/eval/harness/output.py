@@ -7,15 +7,17 @@ import hashlib
 import json
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness.notes import notes
-from lgdea_jax.evaluators.base import Samples
+from lgdea_jax.evaluators.samples import Samples
 from lgdea_jax.metrics.bootstrap import Interval
-from lgdea_jax.runtime.files import write_text_atomically
+from lgdea_jax.runtime.files import write_atomically, write_text_atomically
 
 RESULTS, SAMPLES, OVERLAYS = "results.json", "samples.npz", "overlays"
 
@@ -68,6 +70,15 @@ def entry(interval: Interval, size: int) -> dict[str, Any]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes strict JSON, whole or not at all."""
     write_text_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def save_samples(path: Path, samples: Mapping[str, Sequence[Samples]]) -> None:
+    """Writes {mode: samples of each task} as one .npz without pickles; `evaluators.tasks.load_samples` reads it."""
+    entries: dict[str, np.ndarray] = {}
+    for mode, items in samples.items():
+        for item in items:
+            entries |= item.dump(f"{mode}/")
+    write_atomically(path, lambda file: np.savez_compressed(file, **entries))
 
 
 def config_hash(config: Any) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.evaluators.base import Encoder, EvalData
+from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.evaluators.encoder import Encoder
 from lgdea_jax.evaluators.grounding import (
     GroundingSample,
     box_slices,
@@ -52,9 +53,9 @@ def draw_overlays(encoder: Encoder, records: Sequence[Record], folder: Path, cou
         record = records[int(data.record_rows[sample.image])]
         heat = sample_heatmap(encoder, sample, query, sigma=sigma)
         if isinstance(data.images, Volumes):
-            shown = in_slice(encoder, sample, query, heat)
+            shown = slice_overlay(encoder, sample, query, heat)
         else:
-            shown = describe(sample, decode_image(record.image, record.image_format), heat)
+            shown = sample_overlay(sample, decode_image(record.image, record.image_format), heat)
         picture = draw(shown)
         name = "".join(c if c.isalnum() else "_" for c in sample.finding.lower())
         file = f"{number:03d}_{name}.png"
@@ -79,7 +80,7 @@ def grey_plane(volumes: Volumes, plane: np.ndarray) -> np.ndarray:
     return np.rint(np.clip((plane - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
-def in_slice(encoder: Encoder, sample: GroundingSample, query: np.ndarray, heat: np.ndarray) -> Overlay:
+def slice_overlay(encoder: Encoder, sample: GroundingSample, query: np.ndarray, heat: np.ndarray) -> Overlay:
     """The picture of a sample of a volume: the slice through its first box's middle, or through the heatmap's maximum.
 
     The slice is shown as the model saw it, windowed; what is said below it was measured in original voxels.
@@ -97,12 +98,12 @@ def in_slice(encoder: Encoder, sample: GroundingSample, query: np.ndarray, heat:
     z = int(np.clip(middle, 0, len(volume) - 1))
     plane = grey_plane(data.images, volume[z])
     cut = tuple(box for box in boxes if box.z < z + 1 and box.z + box.d > z)
-    line = describe(sample, plane, heat).lines[0].replace("of the image", "of the volume")
+    line = sample_overlay(sample, plane, heat).lines[0].replace("of the image", "of the volume")
     lines = (line, f"slice {z} of the {len(volume)} that the model sees")
     return Overlay(plane, seen[z], plane.shape, cut, sample.finding, lines)
 
 
-def describe(sample: GroundingSample, image: np.ndarray, heat: np.ndarray) -> Overlay:
+def sample_overlay(sample: GroundingSample, image: np.ndarray, heat: np.ndarray) -> Overlay:
     """The picture of a sample: the image as stored, its heatmap in original pixels, and what was measured."""
     if not sample.boxes:
         line = "no reference box; asked for with prompts"

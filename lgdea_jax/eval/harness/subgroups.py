@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from lgdea_jax.eval.harness.output import entry
-from lgdea_jax.evaluators.base import EvalData, Samples
+from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.evaluators.samples import Samples
 from lgdea_jax.metrics import bootstrap
 
 FEWEST_SUBJECTS = 10

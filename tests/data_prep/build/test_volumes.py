@@ -9,8 +9,9 @@ from data_prep.build import build
 from lgdea_jax import cli
 from lgdea_jax.data import leakage, pipeline, source
 from lgdea_jax.data.pipeline import Items, TextView
-from lgdea_jax.data.source import label_columns, load_index, load_metadata, open_records
+from lgdea_jax.data.source import load_index, load_metadata, open_records
 from lgdea_jax.errors import UserError
+from lgdea_jax.findings.label_sets import label_columns
 from lgdea_jax.io import decode_volume
 from lgdea_jax.preprocess.augment import VolumeAugment
 from lgdea_jax.preprocess.text import TextTokenizer

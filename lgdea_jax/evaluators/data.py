@@ -1,34 +1,17 @@
-"""What evaluators share: evaluation data in memory, a batched and cached model, and per-sample results.
-
-An evaluator's `run(predict)` returns `Samples`: per-sample arrays with a subject key each, and `metrics(weights)`.
-Intervals and paired tests are then made in one place (`metrics/bootstrap.py`) from any of them, live or loaded.
-
-`predict` is any object with
-  images(uint8 [B, S, S], or float32 [B, D, H, W, 1] of volumes)
-                          -> {"embedding": float32 [B, E], "patches": float32 [B, L, Q], "features": [B, W]}
-  texts(texts, phrases)   -> {"embedding": float32 [B, E], "query": float32 [B, Q]}
-  grid: (rows, columns), or (depth, rows, columns); their product is L.
-  patch_offset: by how much the patches lie off the middle of their cells, in cells (of each axis, in volumes); 0 where
-    it is not given.
-"patches" and "query" are missing in a model that cannot ground, "features" (for a linear probe) may be; `reads_text` is
-False in a model without a text tower. The score of an image and a text is the dot product of their embeddings, whose
-norms are the model's business.
-"""
+"""A split in memory for evaluators: images, labels, boxes, reports."""
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import numpy as np
 
-from lgdea_jax.data.source import label_columns
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.evaluators.volumes import VolumeGeometry, Volumes
+from lgdea_jax.findings.label_sets import label_columns
 from lgdea_jax.io import decode_image
 from lgdea_jax.io.encoded_volume import volume_shape
 from lgdea_jax.preprocess import centre_crop
@@ -37,27 +20,15 @@ from lgdea_jax.preprocess.image import MODEL_TRANSFORM, Letterbox, letterbox
 from lgdea_jax.preprocess.image_spec import Frame
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN, Box, Record
 
-
-class Predict(Protocol):
-    """The model as evaluators see it; see the module's docstring."""
-
-    grid: tuple[int, ...]
-
-    def images(self, images: np.ndarray) -> Mapping[str, np.ndarray]: ...
-
-    def texts(self, texts: Sequence[str], phrases: Sequence[tuple[str, ...]]) -> Mapping[str, np.ndarray]: ...
-
-
 # Name -> (uint8 [h, w], size -> uint8 [size, size]; original shape, size, stored shape -> geometry). Models are trained
 # with the first; the others are protocols of benchmarks.
 TRANSFORMS: Mapping[str, tuple[Callable[..., np.ndarray], Callable[..., Any]]] = {
     MODEL_TRANSFORM: (letterbox, Letterbox.of), **centre_crop.TRANSFORMS}
+ProgressCallback = Callable[[str, int, int], None]
 
-Progress = Callable[[str, int, int], None]
 
-
-def silent(what: str, done: int, total: int) -> None:
-    """A `Progress` that shows nothing."""
+def no_progress(what: str, done: int, total: int) -> None:
+    """A `ProgressCallback` that shows nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +86,7 @@ class EvalData:
 
     @classmethod
     def from_records(cls, records: Iterable[Record], metadata: Any, frame: Frame, *,
-                     transform: str = MODEL_TRANSFORM, progress: Progress = silent) -> EvalData:
+                     transform: str = MODEL_TRANSFORM, progress: ProgressCallback = no_progress) -> EvalData:
         """Decodes the images of `records` and collects their reports; volumes are decoded later, when they are seen.
 
         Labels are the data set's own; sets that were derived from reports are left out.
@@ -223,182 +194,3 @@ class EvalData:
 def subject_key(subject_id: str) -> str:
     """16 hex digits that stand for a subject: equal for equal ids, in every data set and run."""
     return hashlib.blake2b(subject_id.encode(), digest_size=8).hexdigest()
-
-
-class Encoder:
-    """Embeddings of an `EvalData`, computed once: in batches of one size (one compilation), equal texts once.
-
-    Patches are kept for images with boxes only; they are the large part.
-    """
-
-    def __init__(self, predict: Predict, data: EvalData, *, batch_size: int | None = None,
-                 progress: Progress = silent) -> None:
-        batch_size = getattr(predict, "batch_size", 64) if batch_size is None else batch_size
-        if batch_size < 1:
-            raise ValueError("batch_size must be at least 1")
-        self.predict, self.data, self.batch_size, self.progress = predict, data, batch_size, progress
-        self._images: np.ndarray | None = None
-        self._features: np.ndarray | None = None
-        self._patches: dict[int, np.ndarray] = {}
-        self._grounds = False
-        self._texts: dict[tuple[str, tuple[str, ...]], tuple[np.ndarray, np.ndarray]] = {}
-
-    @classmethod
-    def of(cls, predict: Predict | Encoder, data: EvalData) -> Encoder:
-        """`predict` itself when it already is an encoder of `data`."""
-        if not isinstance(predict, Encoder):
-            return cls(predict, data)
-        if predict.data is not data:
-            raise ValueError("the encoder belongs to other data")
-        return predict
-
-    @property
-    def grid(self) -> tuple[int, ...]:
-        """Shape of the heatmaps before they are mapped to pixels."""
-        return tuple(self.predict.grid)
-
-    @property
-    def patch_offset(self) -> float | tuple[float, ...]:
-        """By how many cells what the patches look at lies after the middle of their cells: of all axes, or of each.
-
-        An attribute of `predict`; 0 where it has none.
-        """
-        return getattr(self.predict, "patch_offset", 0.0)
-
-    def images(self) -> np.ndarray:
-        """Image embeddings, float32 [N, E]; the first call also keeps the patches of images with boxes."""
-        if self._images is None:
-            parts, features, total = [], [], len(self.data.images)
-            for start in range(0, total, self.batch_size):
-                batch = self.data.images[start:start + self.batch_size]
-                n = len(batch)
-                out = self.predict.images(self._padded(batch))
-                self._grounds = "patches" in out
-                parts.append(_finite(out["embedding"][:n], "image embeddings"))
-                features.append(_finite(out.get("features", out["embedding"])[:n], "image features"))
-                for row in range(n):
-                    if self.data.boxes[start + row] and "patches" in out:
-                        self._patches[start + row] = np.array(out["patches"][row], np.float32)
-                self.progress("images", start + n, total)
-            self._images = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
-            self._features = np.concatenate(features) if parts else np.zeros((0, 1), np.float32)
-        return self._images
-
-    def features(self) -> np.ndarray:
-        """What a linear probe sees, float32 [N, W]: the image tower's pooled output, or else the embeddings."""
-        self.images()
-        return self._features
-
-    @property
-    def grounds(self) -> bool:
-        """Whether the model gives patches to ground with; False also where there are no images."""
-        self.images()
-        return self._grounds
-
-    def patches(self, image: int) -> np.ndarray:
-        """Patches of one image, float32 [L, Q]; kept for images with boxes, computed for others."""
-        self.images()
-        if image not in self._patches:
-            return np.array(self.predict.images(self._padded(self.data.images[[image]]))["patches"][0], np.float32)
-        return self._patches[image]
-
-    def _padded(self, batch: np.ndarray) -> np.ndarray:
-        """The batch at full size; the caller cuts the padding off again, so zeros are as good as any image."""
-        missing = self.batch_size - len(batch)
-        return np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)]) if missing else batch
-
-    def texts(self, texts: Sequence[str], phrases: Sequence[tuple[str, ...]]) -> tuple[np.ndarray, np.ndarray]:
-        """(embeddings float32 [M, E], queries float32 [M, Q]) of texts with their phrases; equal inputs, equal rows."""
-        keys = [(text, tuple(parts)) for text, parts in zip(texts, phrases, strict=True)]
-        missing = [key for key in dict.fromkeys(keys) if key not in self._texts]
-        for start in range(0, len(missing), self.batch_size):
-            batch = missing[start:start + self.batch_size]
-            padded = batch + [batch[-1]] * (self.batch_size - len(batch))
-            out = self.predict.texts([key[0] for key in padded], [key[1] for key in padded])
-            embedding = _finite(out["embedding"], "text embeddings")
-            query = _finite(out.get("query", np.zeros((len(padded), 1))), "text queries")
-            self._texts.update({key: (embedding[i], query[i]) for i, key in enumerate(batch)})
-            self.progress("texts", start + len(batch), len(missing))
-        if not keys:
-            return np.zeros((0, 1), np.float32), np.zeros((0, 1), np.float32)
-        rows = [self._texts[key] for key in keys]
-        return np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])
-
-    def prompts(self, prompts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """`texts` of prompts: each is a text whose only phrase is itself."""
-        return self.texts(prompts, [(prompt,) for prompt in prompts])
-
-
-def _finite(values: Any, what: str) -> np.ndarray:
-    values = np.asarray(values, np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError(f"the model gives {what} that are not finite")
-    return values
-
-
-@dataclasses.dataclass(frozen=True)
-class Samples(abc.ABC):
-    """Per-sample results of one task.
-
-    Attributes:
-      subjects: [N] keys.
-      arrays: name -> array whose first axis is N.
-      names: what columns of the arrays stand for (findings, metrics, categories).
-      info: what a reader needs beside the numbers: gallery, chance levels, choices. JSON values.
-    """
-
-    task: ClassVar[str]
-    subjects: np.ndarray
-    arrays: Mapping[str, np.ndarray]
-    names: Mapping[str, tuple[str, ...]]
-    info: Mapping[str, Any]
-
-    @property
-    def key(self) -> str:
-        """What its metrics' names and its entries on disk start with."""
-        return self.task
-
-    @abc.abstractmethod
-    def metrics(self, weights: np.ndarray | None = None) -> dict[str, Any]:
-        """{metric: float}, or {metric: float64 [B]} for weights [B, N]; NaN where undefined."""
-
-    @abc.abstractmethod
-    def sizes(self) -> dict[str, int]:
-        """{metric: number of samples that it rests on}."""
-
-    def image_rows(self) -> np.ndarray:
-        """int64 [N], the row of the image that each sample belongs to, -1 for samples that are reports."""
-        return np.arange(len(self.subjects))
-
-    def only(self, rows: np.ndarray) -> Samples:
-        """The samples in `rows`."""
-        return dataclasses.replace(self, subjects=self.subjects[rows],
-                                   arrays={name: array[rows] for name, array in self.arrays.items()})
-
-    def dump(self, prefix: str) -> dict[str, np.ndarray]:
-        """Entries for `numpy.savez`, all below `prefix`; `load_samples` reads them."""
-        meta = json.dumps({"names": self.names, "info": self.info})
-        return {f"{prefix}{self.key}/meta": np.array(meta), f"{prefix}{self.key}/subjects": self.subjects,
-                **{f"{prefix}{self.key}/array/{name}": array for name, array in self.arrays.items()}}
-
-
-def weighted_mean(values: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-    """Means of the columns of [N, M] over their defined (not NaN) rows: [M], or [B, M] with weights [B, N]."""
-    known = ~np.isnan(values)
-    rows = np.ones((1, len(values))) if weights is None else weights.astype(np.float64)
-    size, summed = rows @ known, rows @ np.where(known, values, 0.0)
-    means = np.divide(summed, size, out=np.full(summed.shape, np.nan), where=size > 0)
-    return means[0] if weights is None else means
-
-
-class Evaluator(abc.ABC):
-    """A task on an `EvalData`."""
-
-    @abc.abstractmethod
-    def run(self, predict: Predict | Encoder) -> Samples:
-        """Scores the data with the model."""
-
-
-def labelled(labels: np.ndarray) -> np.ndarray:
-    """Rows of int8 [N, L] that have any label, bool [N]."""
-    return (labels != MISSING).any(1)
