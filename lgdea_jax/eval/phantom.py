@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint on the phantom world, whose test images are made on the spot.
+"""Evaluates a checkpoint on the phantom world, whose test images are made when needed.
 
     python -m lgdea_jax.eval.phantom --checkpoint=RUN --out=OUT
 
@@ -21,7 +21,7 @@ from lgdea_jax.runtime.checkpoint import Checkpoints
 
 BENCHMARK = Benchmark(
     "phantom", "Evaluates a checkpoint on the synthetic phantom world: zero-shot classification, image-report "
-    "retrieval, phrase grounding. Needs no data: the world is made on the spot.", public=False, guard=False)
+    "retrieval, phrase grounding. Needs no data: the world is made when needed.", public=False, guard=False)
 WORLD_CONFIG = "configs/data/phantom.py"
 SPLITS = ("train", "validation", "test")
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
 
 
 def make_world(args: Any) -> Path:
-    """Builds the split's world in OUT at the size that the checkpoint takes, unless it is there."""
+    """Builds the split's world in OUT at the checkpoint's image size, unless it exists."""
     choose("split", args.split, SPLITS)
     if args.studies < 1:
         raise UserError("--studies must be at least 1")

@@ -2,7 +2,7 @@
 
 Candidates are the reports of the images themselves, or, where there are none, the prompts of each class (equally many
 of each, so that chance is the same for all). Modes: in "clean" the query's own report is no candidate; in "official" it
-is, as in public scripts. Values depend on what the candidates are: `info` says it.
+is, as in public scripts. Values depend on what the candidates are: see `info`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ClassRetrieval(Evaluator):
       data: images of exactly one class each (others are no queries); `label_names` are the classes.
       mode: "clean" or "official".
       candidates: one of CANDIDATES; "auto" takes the reports if every query image has one.
-      prompts: of classes that are not asked for with those of `findings/prompts.py`.
+      prompts: of classes that do not use those of `findings/prompts.py`.
     """
 
     data: EvalData

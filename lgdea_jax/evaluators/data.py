@@ -36,7 +36,7 @@ class EvalData:
     """A split in memory: N images, and R reports (one per study).
 
     Attributes:
-      images: uint8 [N, S, S], as the model sees them; of volumes, `Volumes` that are read when they are indexed.
+      images: uint8 [N, S, S], the model's input; of volumes, `Volumes` that are decoded when they are indexed.
       labels: int8 [N, L] of POSITIVE, NEGATIVE, UNCERTAIN, MISSING, in the order of `label_names`.
       subjects: [N] keys, digests of the subject ids: results may be handed on without patient identifiers.
       report_of: int64 [N], the row of the image's report, or -1.
@@ -48,7 +48,7 @@ class EvalData:
       report_labels: int8 [R, L]; report_subjects: [R] keys.
       style: of the prompts, "cxr" or "ct".
       rejected: (record row, reason) of images that could not be used.
-      sexes: [N] "M", "F" or ""; ages: float [N] in years, NaN where unknown; views: [N] as the source states them.
+      sexes: [N] "M", "F" or ""; ages: float [N] in years, NaN where unknown; views: [N] as in the source.
       transform: how the images were brought to the model's square; see TRANSFORMS. Of volumes, the view's name.
       scans: [N] keys of the examinations: reconstructions of one scan share it.
     """
@@ -82,12 +82,12 @@ class EvalData:
         tasks = {"zero_shot": (known, "no image has a label, by which zero-shot classification is measured"),
                  "retrieval": ((self.report_of >= 0).any(), "no image has a report, by which retrieval is measured"),
                  "grounding": (any(self.boxes), "no image has a box, by which grounding is measured")}
-        return {task: why for task, (there, why) in tasks.items() if not there}
+        return {task: why for task, (measurable, why) in tasks.items() if not measurable}
 
     @classmethod
     def from_records(cls, records: Iterable[Record], metadata: Any, frame: Frame, *,
                      transform: str = MODEL_TRANSFORM, progress: ProgressCallback = no_progress) -> EvalData:
-        """Decodes the images of `records` and collects their reports; volumes are decoded later, when they are seen.
+        """Decodes the images of `records` and collects their reports; volumes are decoded when they are indexed.
 
         Labels are the data set's own; sets that were derived from reports are left out.
 
@@ -102,7 +102,7 @@ class EvalData:
           UserError: unknown transform, or labels that do not fit `label_names`.
         """
         columns = label_columns(metadata.label_names)
-        label_names, places = tuple(columns), np.array(list(columns.values()), np.int64)
+        label_names, positions = tuple(columns), np.array(list(columns.values()), np.int64)
         flat = isinstance(frame, int)
         prepare, _ = TRANSFORMS[choose("transform", transform, TRANSFORMS)]
         if not flat and not hasattr(records, "__getitem__"):
@@ -119,7 +119,7 @@ class EvalData:
             if record.has_report and record.study_id not in studies:
                 studies[record.study_id] = len(reports)
                 phrases = tuple(dict.fromkeys(e.phrase for e in record.evidence if e.certainty != "absent"))
-                reports.append((record.report, phrases, record.labels[places], subject_key(record.subject_id)))
+                reports.append((record.report, phrases, record.labels[positions], subject_key(record.subject_id)))
             if record.has_image:
                 try:
                     if flat:
@@ -129,7 +129,7 @@ class EvalData:
                 except ValueError as error:
                     rejected.append((row, str(error)))
                 else:
-                    rows.append((row, record.study_id, subject_key(record.subject_id), record.labels[places],
+                    rows.append((row, record.study_id, subject_key(record.subject_id), record.labels[positions],
                                  record.boxes, record.original_shape, record.image_shape, record.sex, record.age,
                                  record.view, record.spacing))
             progress("reading", row + 1, total)
@@ -158,7 +158,7 @@ class EvalData:
             scans=np.array([subject_key(r[1]) for r in rows], "U16"))
 
     def geometry(self, image: int) -> Letterbox | CentreCrop | VolumeGeometry:
-        """Maps between the original pixels (voxels) of image row `image` and what the model sees."""
+        """Maps between the original pixels (voxels) of image row `image` and the model's input."""
         if isinstance(self.images, Volumes):
             return VolumeGeometry(self.images.view.map(self.original_shapes[image], self.spacings[image]))
         _, geometry = TRANSFORMS[self.transform]

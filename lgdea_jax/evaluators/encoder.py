@@ -1,4 +1,17 @@
-"""The model as evaluators use it, and an encoder that batches it and keeps its embeddings."""
+"""The model as evaluators call it, and an encoder that batches the calls and keeps the embeddings.
+
+A `Model` is any object with
+
+- `images(uint8 [B, S, S], or float32 [B, D, H, W, 1] of volumes)`: {"embedding": float32 [B, E],
+  "patches": float32 [B, L, Q], "features": float32 [B, W]};
+- `texts(texts, phrases)`: {"embedding": float32 [B, E], "query": float32 [B, Q]};
+- `grid`: (rows, columns), or (depth, rows, columns); their product is L;
+- optionally `patch_offset`, see `Encoder.patch_offset`; `batch_size`; `reads_text`, False without a text tower;
+  `scoring` and `prompt_context`, see `tasks.prompt_settings`.
+
+A model without grounding has no "patches" and no "query"; "features" (for a linear probe) may be missing. The score of
+an image and a text is the dot product of their embeddings; the model decides their norms.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +24,7 @@ from lgdea_jax.evaluators.data import EvalData, ProgressCallback, no_progress
 
 
 class Model(Protocol):
-    """The model as evaluators see it; see the module's docstring."""
+    """What evaluators call; see the module's docstring."""
 
     grid: tuple[int, ...]
 
@@ -54,7 +67,7 @@ class Encoder:
 
     @property
     def patch_offset(self) -> float | tuple[float, ...]:
-        """By how many cells what the patches look at lies after the middle of their cells: of all axes, or of each.
+        """How many cells the centre of a patch's receptive field lies behind its cell's middle, on all or each axis.
 
         An attribute of `model`; 0 where it has none.
         """
@@ -80,13 +93,13 @@ class Encoder:
         return self._images
 
     def features(self) -> np.ndarray:
-        """What a linear probe sees, float32 [N, W]: the image tower's pooled output, or else the embeddings."""
+        """The input of a linear probe, float32 [N, W]: the image tower's pooled output, or else the embeddings."""
         self.images()
         return self._features
 
     @property
     def grounds(self) -> bool:
-        """Whether the model gives patches to ground with; False also where there are no images."""
+        """Whether the model outputs patches for grounding; False also where there are no images."""
         self.images()
         return self._grounds
 

@@ -68,7 +68,7 @@ class OperatingPointSamples(Samples):
 
 @dataclasses.dataclass(frozen=True)
 class OperatingPoint(Evaluator):
-    """Chooses the thresholds of a zero-shot evaluator's probabilities on the evaluated images, and calls findings."""
+    """Chooses the thresholds of a zero-shot evaluator's probabilities on the evaluated images, and applies them."""
 
     zero_shot: ZeroShot
 

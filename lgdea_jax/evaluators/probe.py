@@ -36,7 +36,11 @@ TOLERANCE = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class ProbeSamples(ClassifierSamples):
-    """Scores (log odds) of a probe; see `ClassifierSamples`. `info["share"]` is that of the training subjects."""
+    """Scores (log odds) of a probe; see `ClassifierSamples`.
+
+    `info`: share (of the training subjects), train_subjects, train_images, penalty (C; None where nothing was fitted),
+    penalty_from, width (of the features), left_out (labels without both classes).
+    """
 
     task: ClassVar[str] = "probe"
 

@@ -41,6 +41,10 @@ class RetrievalSamples(Samples):
     """`arrays["values"]`: float64 [N, M], the query's value of metric `names["metrics"][m]`, NaN where it is no query.
 
     Rows are the images, then the reports. In a bootstrap the queries are resampled and the gallery is held fixed.
+
+    `info`: mode, images, candidates (reports), and for each protocol its gallery: "precision" (candidates, queries,
+    classes, per_class, chance, ceiling by K), "recall" (reports, distinct_reports, images, what a hit is), "overlap"
+    (queries, candidates), or "class_candidates" and "volumes" of the other retrieval evaluators.
     """
 
     task: ClassVar[str] = "retrieval"

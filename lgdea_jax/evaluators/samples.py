@@ -20,8 +20,9 @@ class Samples(abc.ABC):
     Attributes:
       subjects: [N] keys.
       arrays: name -> array whose first axis is N.
-      names: what columns of the arrays stand for (findings, metrics, categories).
-      info: what a reader needs beside the numbers: gallery, chance levels, choices. JSON values.
+      names: the names of the arrays' columns or codes: findings, metrics, categories.
+      info: what the numbers depend on, as JSON values: gallery size, chance level, scoring, what was left out. The keys
+        are in the docstring of each subclass; results.json contains them, `eval.harness.notes` prints them.
     """
 
     task: ClassVar[str]
@@ -32,7 +33,7 @@ class Samples(abc.ABC):
 
     @property
     def key(self) -> str:
-        """What its metrics' names and its entries on disk start with."""
+        """The first part of the names of its metrics and of its entries on disk."""
         return self.task
 
     @abc.abstractmethod

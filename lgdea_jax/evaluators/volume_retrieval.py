@@ -31,7 +31,7 @@ class VolumeRetrieval(Evaluator):
     """Retrieval on a split of volumes.
 
     Attributes:
-      data: volumes and reports; `scans` says which volumes are reconstructions of one scan.
+      data: volumes and reports; volumes with an equal key in `scans` are reconstructions of one scan.
       mode: "clean" or "official".
     """
 

@@ -62,7 +62,7 @@ _LABEL = {0: MISSING, 1: NEGATIVE, 2: UNCERTAIN, 3: POSITIVE}
 def strengths(evidence: Sequence[Evidence]) -> dict[str, int]:
     """Strongest statement about each finding: 1 absent, 2 uncertain, 3 present; findings not mentioned are left out.
 
-    Historical evidence ("history of pneumonia") says nothing about this study and is left out.
+    Historical evidence ("history of pneumonia") is not about this study and is left out.
     """
     found: dict[str, int] = {}
     for item in evidence:
@@ -84,7 +84,7 @@ def labels_from_evidence(evidence: Sequence[Evidence], normal: bool, names: Sequ
       evidence: statements of one report.
       normal: whether the report states normality.
       names: canonical finding names.
-      unmentioned: MISSING or NEGATIVE, the label where the report says nothing.
+      unmentioned: MISSING or NEGATIVE, the label of findings that the report does not mention.
       hierarchy: also lets present and uncertain findings rise to their CheXpert parents.
 
     Returns:

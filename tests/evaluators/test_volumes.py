@@ -148,7 +148,7 @@ def test_overlay_is_the_slice_through_the_box():
     (sample,) = grounding_samples(data)
     query = sample_queries(encoder, (sample,))[0]
     shown = pictures.slice_overlay(encoder, sample, query, sample_heatmap(encoder, sample, query))
-    assert shown.image.shape == (32, 32) and shown.lines[1] == "slice 14 of the 16 that the model sees"
+    assert shown.image.shape == (32, 32) and shown.lines[1] == "slice 14 of the 16 of the model's input"
     box = shown.boxes[0]
     assert (box.y, box.x, box.h, box.w) == (0, 24, 8, 8)
     bright = np.argwhere(shown.image > 120)

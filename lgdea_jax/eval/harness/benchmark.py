@@ -45,7 +45,7 @@ class Benchmark:
       views: "frontal" leaves laterals out.
       blank_is_negative: a label that is not given counts as negative (CheXpert's program leaves out what a report
         does not mention).
-      keep: which records count; None for all. `keep_note` says it in words.
+      keep: which records count; None for all. `keep_note` describes them.
       split: what is evaluated unless --split says otherwise.
       guard: refuse checkpoints that were trained on the evaluated subjects.
     """
@@ -106,8 +106,8 @@ class Benchmark:
 
 def zero_shot(benchmark: Benchmark, data: EvalData, mode: str, *, prompting: Mapping[str, str], thresholds: Any = None,
               thresholds_from: str = "") -> ZeroShot:
-    """The zero-shot evaluator of a mode: official scripts' cosines and thresholds, or the model's own way of being
-    asked, `prompting` (`evaluators.tasks.prompt_settings`)."""
+    """The zero-shot evaluator of a mode: official scripts' cosines and thresholds, or the model's own `prompting`
+    (`evaluators.tasks.prompt_settings`)."""
     common: dict[str, Any] = {"prompts": benchmark.prompts, "exclusive": benchmark.exclusive,
                               "groups": benchmark.groups_of(data), "merged": benchmark.merged}
     if mode == "official" and benchmark.public:
@@ -116,7 +116,7 @@ def zero_shot(benchmark: Benchmark, data: EvalData, mode: str, *, prompting: Map
         return ZeroShot(data, scoring="positive" if exclusive else benchmark.scoring, ensemble=benchmark.ensemble,
                         thresholds=None if exclusive else ON_ITSELF, **common)
     ensemble = benchmark.ensemble if benchmark.exclusive else "mean"
-    if benchmark.exclusive:  # The class that fits best: denials of the others say nothing.
+    if benchmark.exclusive:  # The class that fits best: denials of the others carry no information.
         prompting = {**prompting, "scoring": "positive"}
     return ZeroShot(data, **prompting, ensemble=ensemble, thresholds=thresholds, thresholds_from=thresholds_from,
                     **common)

@@ -24,7 +24,7 @@ RESULTS, SAMPLES, OVERLAYS = "results.json", "samples.npz", "overlays"
 
 @dataclasses.dataclass(frozen=True)
 class ModeResult:
-    """One mode: intervals, on how many samples each metric rests, what each task says of itself, and subgroups.
+    """One mode: intervals, on how many samples each metric rests, the `info` of each task, and subgroups.
 
     `subgroups` is {attribute: {group: {"n_subjects", "metrics": {name: {"value", "low", "high", "n"}}}}}.
     """
@@ -93,7 +93,7 @@ def command_line(benchmark: str, argv: Sequence[str]) -> str:
 
 def table(head: dict[str, Any], results: Sequence[ModeResult]) -> str:
     """The printed tables: metrics with intervals, a column per mode; then the findings, a row each."""
-    # What depends on the mode stands in columns of its own: the two never mix.
+    # Each mode has columns of its own: the two never mix.
     lines = ["", f"{head['benchmark']}: {head['data']} / {head['split']}, {head['records']} records of "
              f"{head['subjects']} subjects, checkpoint {head['checkpoint']} step {head['step']}"]
     if head["bootstrap"]:

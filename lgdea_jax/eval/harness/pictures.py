@@ -31,10 +31,10 @@ LIST = "overlays.json"
 
 def draw_overlays(encoder: Encoder, records: Sequence[Record], folder: Path, count: int, seed: int, *,
                   sigma: float = 0.0, progress: Any = None) -> int:
-    """Draws a seeded sample of grounding samples; without boxes, of positive findings asked for with their prompts.
+    """Draws a seeded sample of grounding samples; without boxes, of positive findings with their prompts.
 
-    File names hold a running number and the finding only; LIST says what is where. Pictures of an earlier evaluation
-    are removed.
+    File names hold a running number and the finding only; LIST describes each file. Pictures of an earlier
+    evaluation are removed.
 
     Returns:
       Number of pictures.
@@ -83,7 +83,7 @@ def grey_plane(volumes: Volumes, plane: np.ndarray) -> np.ndarray:
 def slice_overlay(encoder: Encoder, sample: GroundingSample, query: np.ndarray, heat: np.ndarray) -> Overlay:
     """The picture of a sample of a volume: the slice through its first box's middle, or through the heatmap's maximum.
 
-    The slice is shown as the model saw it, windowed; what is said below it was measured in original voxels.
+    The slice is the windowed input of the model; the numbers below it were measured in original voxels.
 
     Args:
       heat: float32 [D, H, W] in original voxels.
@@ -92,21 +92,21 @@ def slice_overlay(encoder: Encoder, sample: GroundingSample, query: np.ndarray, 
     geometry = data.geometry(sample.image)
     volume = data.images[sample.image][..., 0]
     grid = (encoder.patches(sample.image) @ query).reshape(encoder.grid)
-    seen = geometry.of_model().heatmap(grid, patch_offset=encoder.patch_offset)
+    shown = geometry.of_model().heatmap(grid, patch_offset=encoder.patch_offset)
     boxes = tuple(geometry.map.box(box) for box in sample.boxes)
-    middle = boxes[0].z + boxes[0].d / 2 if boxes else np.unravel_index(seen.argmax(), seen.shape)[0]
+    middle = boxes[0].z + boxes[0].d / 2 if boxes else np.unravel_index(shown.argmax(), shown.shape)[0]
     z = int(np.clip(middle, 0, len(volume) - 1))
     plane = grey_plane(data.images, volume[z])
     cut = tuple(box for box in boxes if box.z < z + 1 and box.z + box.d > z)
     line = sample_overlay(sample, plane, heat).lines[0].replace("of the image", "of the volume")
-    lines = (line, f"slice {z} of the {len(volume)} that the model sees")
-    return Overlay(plane, seen[z], plane.shape, cut, sample.finding, lines)
+    lines = (line, f"slice {z} of the {len(volume)} of the model's input")
+    return Overlay(plane, shown[z], plane.shape, cut, sample.finding, lines)
 
 
 def sample_overlay(sample: GroundingSample, image: np.ndarray, heat: np.ndarray) -> Overlay:
     """The picture of a sample: the image as stored, its heatmap in original pixels, and what was measured."""
     if not sample.boxes:
-        line = "no reference box; asked for with prompts"
+        line = "no reference box; query from prompts"
     else:
         boxes = box_slices(sample.boxes, heat.shape)
         mask = grounding.union_mask(boxes, heat.shape)
