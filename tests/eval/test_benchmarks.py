@@ -1,4 +1,4 @@
-"""Every benchmark's binary on a stand-in of its data set: official layout -> build -> eval -> page."""
+"""Every benchmark's script on a stand-in of its data set: official layout -> build -> eval -> page."""
 
 import importlib
 import json
@@ -52,12 +52,12 @@ def data_of(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def one_model(monkeypatch):
-    """The checkpoint is read and compiled once for all binaries."""
+    """The checkpoint is read and compiled once for all scripts."""
     monkeypatch.setattr("lgdea_jax.eval.harness.inputs.load_predictor", stand_ins.load_predictor)
 
 
 def evaluate(name, run, data, out, *flags):
-    """The binary's status and its results.json."""
+    """The script's status and its results.json."""
     main = importlib.import_module(f"lgdea_jax.eval.{name}").main
     status = main([f"--checkpoint={run}", f"--data_dir={data}", f"--out={out}", *ALWAYS, *flags])
     return status, json.loads((out / "results.json").read_text())
