@@ -1,5 +1,6 @@
 """The evaluation scripts on a small phantom world with a stand-in model: outputs, exit statuses, refusals."""
 
+import dataclasses
 import importlib
 import json
 import re
@@ -14,11 +15,13 @@ from PIL import Image
 
 from data_prep import build
 from lgdea_jax import cli
-from lgdea_jax.data.source import open_records
+from lgdea_jax.data.source import load_metadata, open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval import phantom, records
 from lgdea_jax.eval.harness import inputs, pictures, runner
-from lgdea_jax.evaluators import tasks
+from lgdea_jax.evaluators import classified, tasks
+from lgdea_jax.evaluators.data import EvalData, no_progress
+from lgdea_jax.evaluators.zero_shot import ZeroShot
 from lgdea_jax.metrics import bootstrap
 from tests.eval.stand_ins import Model
 
@@ -138,8 +141,6 @@ def test_wrong_use_is_one_clear_line(data_dir, model, tmp_path):
 
 
 def test_unreadable_images_give_status_3(data_dir, model, tmp_path, monkeypatch, capsys):
-    import dataclasses
-
     rows = list(open_records(data_dir, "test"))[:40]
     rows[5] = dataclasses.replace(rows[5], image=b"broken")
     monkeypatch.setattr(inputs, "open_records", lambda data_dir, split: rows)
@@ -175,6 +176,16 @@ def test_world_config_holds_one_split():
     assert config.image_size == 128
 
 
+def test_thresholds_come_from_the_validation_split(phantom_data, model):
+    args = SimpleNamespace(checkpoint="RUN", step="latest", split="test", mode="both", views="all", records=0, seed=0)
+    bench = dataclasses.replace(records.BENCHMARK, public=True)
+    opened = inputs.Inputs.open(args, bench, phantom_data, no_progress)
+    metadata, rows = load_metadata(phantom_data), open_records(phantom_data, "validation")
+    expected = classified.thresholds(ZeroShot(EvalData.from_records(rows, metadata, 64)).run(model))
+    assert expected["f1"] and opened.thresholds(["zero_shot"]) == expected
+    assert opened.thresholds(["retrieval"]) is None
+
+
 def test_a_script_exits_with_2(tmp_path):
     wrong = subprocess.run([sys.executable, "-m", "lgdea_jax.eval.records", "--checkpoint=RUN", "--data=x",
                             f"--out={tmp_path}"], capture_output=True, text=True)
@@ -203,9 +214,6 @@ def test_help_has_two_examples_that_parse(name, capsys, monkeypatch):
 
 
 def test_overlays_without_boxes_ask_with_prompts(data_dir, model, tmp_path):
-    import dataclasses
-
-    from lgdea_jax.evaluators.data import EvalData
     from lgdea_jax.evaluators.encoder import Encoder
 
     rows = [dataclasses.replace(r, boxes=()) for r in list(open_records(data_dir, "test"))[:20]]

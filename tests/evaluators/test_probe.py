@@ -61,8 +61,8 @@ def test_shares_are_of_subjects_seeded_and_nested():
         share_rows(subjects, 1.5, 0)
 
 
-def _probe(test, train, validation, share=1.0, **options):
-    model = Oracle(noise=0.15)
+def _probe(test, train, validation, share=1.0, noise=0.15, **options):
+    model = Oracle(noise)
     columns = np.arange(3)
     features = [None if rows is None else read_features(model, rows, SIZE, columns) for rows in (train, validation)]
     return Probe(EvalData.from_records(test, METADATA, SIZE), *features, share=share, **options).run(model)
@@ -88,11 +88,14 @@ def test_a_probe_scores_the_test_images_and_survives_the_disk(tmp_path):
     assert set(loaded) == {"probe@1", "probe@0.5"} and loaded["probe@1"].metrics() == values
 
 
-def test_the_test_labels_are_never_seen():
+def test_nothing_is_fitted_to_the_test_images():
     test, train, validation = _worlds()
     flipped = [dataclasses.replace(record, labels=(1 - record.labels).astype(np.int8)) for record in test]
     one, other = (_probe(rows, train, validation).arrays["scores"] for rows in (test, flipped))
     assert np.array_equal(one, other)
+    # Nor to its features. Without noise, which differs from batch to batch.
+    part, whole = (_probe(rows, train, validation, noise=0.0).arrays["scores"] for rows in (test[:10], test))
+    assert np.allclose(part, whole[:10])
     few = _probe(test, train, None, share=0.2)
     assert few.info["penalty"] == 1.0 and few.info["penalty_from"] == "fixed"
     assert few.info["train_subjects"] == round(0.2 * len({record.subject_id for record in train}))
