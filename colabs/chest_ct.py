@@ -52,7 +52,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import display
 
-from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.data.dataset import load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.inference.volumes import WINDOWS, window_of
 from lgdea_jax.io import decode_volume
 

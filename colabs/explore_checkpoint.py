@@ -137,7 +137,9 @@ assert abs(sum(row["share"] for row in table) - 1) < 1e-4
 # %%
 import jax
 
-from lgdea_jax import relations
+from lgdea_jax.relations.anchors import anchor_graph, assign_to_landmarks, landmarks
+from lgdea_jax.relations.graph import relations_between
+from lgdea_jax.relations.seeds import seed_edges
 
 own = np.array([reports.index(record.report) for record in records])
 stated = [frozenset(e.finding for e in record.evidence if e.certainty == "present") for record in records]
@@ -148,17 +150,17 @@ kinds = model.spec["config"]["model"]["prototypes"]  # An embedding begins with 
 
 def soft(features, key):
     """Assignments to landmarks of the features."""
-    centres = relations.landmarks(jax.random.key(key), features, min(32, len(features)))
-    return relations.assign_to_landmarks(features, centres, temperature=0.1)
+    centres = landmarks(jax.random.key(key), features, min(32, len(features)))
+    return assign_to_landmarks(features, centres, temperature=0.1)
 
 
 of_images, of_reports = soft(model.embeddings(images)[:, :kinds], 0), soft(embedded[:, :kinds], 1)
 found, chance = [], []
 for draw in range(4):
     pairs = np.random.default_rng(draw).permutation(len(records))[:len(records) // 3]
-    seeds = relations.seed_edges(pairs, own[pairs], num_images=len(records), num_reports=len(reports))
-    graph = relations.anchor_graph(seeds, of_images, of_reports, alpha=0.8, order=3)
-    related = np.asarray(relations.relations_between(graph, np.arange(len(records)), np.arange(len(reports))))
+    seeds = seed_edges(pairs, own[pairs], num_images=len(records), num_reports=len(reports))
+    graph = anchor_graph(seeds, of_images, of_reports, alpha=0.8, order=3)
+    related = np.asarray(relations_between(graph, np.arange(len(records)), np.arange(len(reports))))
     free = np.setdiff1d([i for i, findings in enumerate(stated) if findings], pairs)  # Unpaired, with a finding.
     first = np.argsort(-related[free], axis=1)[:, :5]
     found.append(np.take_along_axis(share[free], first, axis=1).mean())

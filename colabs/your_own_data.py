@@ -72,7 +72,8 @@ print("exit status", status)
 print(Path(f"{DATA}/rejected.csv").read_text(encoding="utf-8"))
 
 # %%
-from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.data.dataset import load_metadata
+from lgdea_jax.data.source import open_records
 
 metadata = load_metadata(DATA)
 counts = metadata.counts

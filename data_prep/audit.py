@@ -1,12 +1,15 @@
-"""One HTML page for a human to judge extracted evidence by: a sample of reports with the evidence marked in the text.
+"""Writes an HTML page on which a person can judge extracted evidence: a sample of reports with the evidence marked.
 
-    python -m data_prep.audit --data_dir=DATA --html=audit.html [--sample=50] [--seed=0] [--split=train]
-        [--replies=DATA.replies.sqlite] [--second=rules|none|openai:MODEL/evidence@1 --second_replies=FILE]
+    python -m data_prep.audit --data_dir=DATA --html=audit.html
+    python -m data_prep.audit --data_dir=DATA --html=audit.html --replies=DATA.replies.sqlite --sample=100 --seed=1
 
 With `--replies` (the cache of a language model's replies) the page also shows the statements that were dropped, the
-flags, and how many replies were unusable. The agreement with a second extractor is over all reports of the split (up to
-`--agree_on`), see `agreement`; reports in a language that it does not read are left out and counted. Agreement is not
-truth: two extractors may share an error. The page quotes reports: protect it as you protect them.
+flags, and how many replies were unusable. The agreement with a second extractor is over all reports of the split, up to
+`--agree_on` (see `python -m data_prep.agreement --help`); reports in a language that it does not read are left out and
+counted. Agreement is not truth: two extractors may share an error. The page quotes reports: protect it as you protect
+them.
+
+There is no configuration file; the keys of data sets are in docs/reference/configuration.md.
 """
 
 from __future__ import annotations
@@ -18,15 +21,19 @@ import itertools
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_prep.extract.extractors import LANGUAGES, reads
+from data_prep.extract.llm.cache import Cache
+from data_prep.extract.llm.verify import contradictions
 from data_prep.extract.schema import Extraction
-from data_prep.scoring import agreement, grades
+from data_prep.scoring import agreement
+from data_prep.scoring.inputs import distinct_reports
 from lgdea_jax import cli
-from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.data.dataset import load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.vocabulary import BY_NAME, NO_FINDING
 from lgdea_jax.records import Evidence
@@ -89,7 +96,7 @@ def page(title: str, items: Sequence[Item], rows: Mapping[str, Mapping[str, Any]
     if names[1]:
         out.append(f"<h2>Agreement of {html.escape(names[0])} and {html.escape(names[1])}</h2>"
                    "<p>Reports in which both, only one, or neither calls the finding present or uncertain; Cohen's "
-                   "kappa of that with its 95% interval; and kappa of the five grades (present, likely, possible, "
+                   "kappa of that with its 95% interval; and kappa of the five levels (present, likely, possible, "
                    "not mentioned, absent). Agreement is not truth.</p>"
                    f"<table><tr><th>finding<th>both<th>only {html.escape(names[0])}<th>only {html.escape(names[1])}"
                    "<th>neither<th>kappa<th>of certainties")
@@ -132,20 +139,7 @@ def _kappa(item: Mapping[str, float | None]) -> str:
     return f"{item['value']:.3f} [{item['low']:.3f}, {item['high']:.3f}]"
 
 
-def _reports(records: Any, limit: int) -> Iterator[Any]:
-    """The records' reports, each study once."""
-    seen: set[str] = set()
-    for record in records:
-        if record.has_report and record.study_id not in seen:
-            seen.add(record.study_id)
-            yield record
-            if len(seen) == limit:
-                return
-
-
 def _item(record: Any, replies: Any) -> Item:
-    from data_prep.extract.llm.verify import contradictions
-
     flags, dropped = tuple(f"contradiction {name}" for name in contradictions(record.evidence)), ()
     if replies is not None:
         answer = replies.answer(record.report)
@@ -159,8 +153,6 @@ def _item(record: Any, replies: Any) -> Item:
 
 def _not_usable(replies: Any) -> str:
     """A note on reports that are not in the data set because the model's reply could not be used."""
-    from data_prep.extract.llm.cache import Cache
-
     with Cache(replies.job.cache) as cache:
         reasons = Counter(entry.reason for _, entry in cache.quarantined(replies.job.scope))
     if not reasons:
@@ -171,33 +163,30 @@ def _not_usable(replies: Any) -> str:
 
 def _agreement(records: Sequence[Any], args: argparse.Namespace,
                second: tuple[str, Callable[[str], Extraction | None]], notes: list[str]) -> dict[str, dict[str, Any]]:
-    """The table of agreement; reports that the second extractor cannot read, or has not, are counted in the notes."""
+    """The table of agreement; reports that cannot be compared are counted in the notes."""
     name, extract = second
     readable = [record for record in records if reads(args.second, record.language)]
     if len(readable) < len(records):
         notes.append(f"{len(records) - len(readable)} reports are not compared: {name} reads "
                      f"{', '.join(LANGUAGES[args.second])} only.")
-    pairs = [(Extraction(record.evidence, record.normal), extract(record.report)) for record in readable]
-    known = [pair for pair in pairs if pair[1] is not None]
-    if len(known) < len(pairs):
-        notes.append(f"{len(pairs) - len(known)} reports are not compared: there is no usable reply of {name}.")
-    if not known:
-        return {}
     findings = [finding for finding in BY_NAME if finding != NO_FINDING]
-    first, other = (grades.of_extractions((pair[i] for pair in known), findings) for i in range(2))
-    return agreement.agreement(first, other, findings, resamples=500, seed=args.seed)
+    n, rows = agreement.of_extractions(
+        [Extraction(record.evidence, record.normal) for record in readable],
+        [extract(record.report) for record in readable], findings, resamples=500, seed=args.seed)
+    if n < len(readable):
+        notes.append(f"{len(readable) - n} reports are not compared: there is no usable reply of {name}.")
+    return rows
 
 
 def main(argv: list[str]) -> int:
     """Runs the command."""
-    parser = cli.Parser(prog="python -m data_prep.audit", description="A page to judge extracted evidence by.")
+    parser = cli.Parser(prog="python -m data_prep.audit", description=__doc__)
     parser.add_argument("--data_dir", required=True, help="a data set written by data_prep.build")
     parser.add_argument("--html", required=True, help="the page to write")
     parser.add_argument("--split", default="train", help="train, validation or test (default: train)")
     parser.add_argument("--sample", type=int, default=50, help="reports on the page")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
-    agreement.add_flags(parser)
-    parser.set_defaults(second="rules")
+    agreement.add_flags(parser, default="rules")
     parser.add_argument("--agree_on", type=int, default=5000, help="reports to compare on, at most")
     parser.add_argument("--replies", default="", help="cache of a language model's replies")
     args = parser.parse_args(argv)
@@ -205,9 +194,9 @@ def main(argv: list[str]) -> int:
         raise UserError("--sample and --agree_on are at least 1")
     metadata = load_metadata(args.data_dir)
     choose("split", args.split, metadata.splits)
-    second = None if args.second == "none" else agreement.open_second(args.second, args.second_replies)
+    second = None if args.second == "none" else agreement.open_reader(args.second, args.second_replies)
     replies = agreement.open_replies(metadata.extractor, args.replies) if args.replies else None
-    reports = list(_reports(open_records(args.data_dir, args.split), args.agree_on))
+    reports = list(distinct_reports(open_records(args.data_dir, args.split), args.agree_on))
     if not reports:
         raise UserError(f"the {args.split} split has no reports")
     notes = [f"{len(reports)} reports of {metadata.name} ({args.split}), extractor {metadata.extractor or 'none'}, "

@@ -1,9 +1,12 @@
-"""A data sheet for a data set of ours, filled from its dataset.json; what only people know is left to be written.
+"""Writes a data sheet for a data set from its dataset.json; what only people know is left for them to write.
 
     python -m data_prep.datasheet --data_dir=DATA
+    python -m data_prep.datasheet --data_dir=DATA --out=datasheet.md
 
-Writes DATA/DATASHEET.md (or --out=FILE) after Gebru et al. (2021): sources with their licences and terms, splits, what
-was refused and converted, how findings were extracted, the command. Lines that begin with "TODO:" are for people.
+Writes DATA/DATASHEET.md (or --out=FILE) after Gebru et al. (2021): sources with their licences and terms, splits,
+rejected rows and conversions, the extractor, the command. Lines that begin with "TODO:" are for people.
+
+There is no configuration file; the keys of data sets are in docs/reference/configuration.md.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 from lgdea_jax import cli
-from lgdea_jax.data.source import DatasetMetadata, load_metadata
+from lgdea_jax.data.dataset import DatasetMetadata, load_metadata
 from lgdea_jax.errors import UserError
 
 FILE = "DATASHEET.md"
@@ -23,8 +26,7 @@ _COUNTS = ("rows", "read", "rejected", "studies", "images", "reports", "normal",
 
 def main(argv: list[str]) -> int:
     """Parses the flags, writes the sheet; returns the exit status."""
-    first, _, *rest = __doc__.split("\n\n")
-    parser = cli.Parser(prog="python -m data_prep.datasheet", description=first, epilog="\n\n".join(rest))
+    parser = cli.Parser(prog="python -m data_prep.datasheet", description=__doc__)
     parser.add_argument("--data_dir", required=True, metavar="DATA", help="folder written by data_prep.build")
     parser.add_argument("--out", default="", metavar="FILE", help=f"the sheet (default: DATA/{FILE})")
     args = parser.parse_args(argv)
@@ -68,16 +70,16 @@ def sheet(metadata: DatasetMetadata, rejected: Counter[str]) -> str:
           for name in _COUNTS), "",
         "TODO: ages, sexes, devices; who is missing from the data.", "",
         "## Preparation", "", "```bash", metadata.command, "```", "",
-        f"- Evidence by `{metadata.extractor or 'nobody'}`. Every item quotes its report.",
+        f"- Evidence by `{metadata.extractor or 'none'}`. Every item quotes its report.",
         "- Converted images: " + (", ".join(f"{count:,} x {name}" for name, count in sorted(metadata.converted.items()))
                                   or "none") + ".",
-        "- Refused rows: "
+        "- Rejected rows: "
         + ("; ".join(f"{count:,} x {reason}" for reason, count in rejected.most_common(20)) or "none") + ".",
         "- SHA-256 of every file: SHA256SUMS.", "",
         "## Use", "",
         "- Research use only. A subject lies in one split only; near-duplicate images across splits are looked for "
         "when a training starts.",
-        "", "TODO: how good the labels and the evidence are, by whose eyes (`python -m data_prep.audit`).", ""])
+        "", "TODO: how good the labels and the evidence are, and who judged them (`python -m data_prep.audit`).", ""])
 
 
 if __name__ == "__main__":

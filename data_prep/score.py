@@ -3,14 +3,18 @@
     python -m data_prep.score --extractor=rules --reports=R.csv --reference=REF.csv --out=score.json
     python -m data_prep.score --extractor=rules --config=configs/data/openi.py --config.openi.path=DIR --out=score.json
 
-`R.csv` has `uid` and text columns; `REF.csv` has `uid` and one column per finding with 1, 0, -1 (uncertain: left out)
-or empty (missing: left out). `--config` takes both from a source of `data_prep.build` instead: the reports of a data
-set and what it knows of them. `--extractor=openai` (or genai, gemini) asks a language model: `--llm.model`,
-`--llm.base_url`, `--max_cost`, `--dry_run`, ...; with `--task=labels --label_set=ct_rate18` it labels instead of
-extracting, with `--probability` in percent. Without probabilities an AUC is computed over five grades (denied, not
-mentioned, possible, likely, present). Read the numbers with care: to a reference that codes only what a reader chose to
-code, a finding that the report mentions but the coder skipped is a false alarm, and macro means hide rare findings (see
-n). Whether hedged findings count decides more than the extractor does where coders leave them out: see `--uncertain`.
+`R.csv` has `uid` and text columns. `REF.csv` has `uid` and one column per finding with 1, 0, -1 (uncertain: left out)
+or empty (missing: left out). With `--config` both come from a source of `data_prep.build` instead; `--config.KEY=VALUE`
+changes a key of that file. `--extractor=openai` (or genai, gemini) asks a language model: `--llm.model`,
+`--llm.base_url`, `--max_cost`, `--dry_run`, ...; API keys come from the environment. With `--task=labels
+--label_set=ct_rate18` it labels instead of extracting, with `--probability` in percent. Without probabilities an AUC is
+computed over five levels (absent, not mentioned, possible, likely, present).
+
+Read the numbers with care. If the reference codes only what its readers chose to code, a finding that the report
+mentions but the coder skipped counts as a false positive. Macro means hide rare findings (see n). If coders leave out
+hedged findings, whether these count as positive matters more than the extractor does: see `--uncertain`.
+
+docs/reference/configuration.md lists the keys of --config and --llm.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ from tqdm import tqdm
 from data_prep.extract.extractors import LLM_EXTRACTORS, NAMES, open_extractor
 from data_prep.extract.rules import negex
 from data_prep.extract.schema import Extraction
-from data_prep.scoring import agreement, grades, llm, measures
+from data_prep.scoring import agreement, llm, measures, ordinal
 from data_prep.scoring.inputs import Inputs, fold, from_source, from_tables, read_table
 from data_prep.study import SPLITS
 from lgdea_jax import cli
@@ -43,18 +47,12 @@ NEGATED_WORDS = {"Pleural Effusion": "effusion", "Pneumothorax": "pneumothora", 
 _TABLE_FLAGS = ("reports", "reference", "where", "mapping", "leave_out", "attributes")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise UserError(message)
-
-
 def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Any]:
     """The flags, and the config of the source or None."""
     config, rest = None, list(argv)
     if any(item == "--config" or item.startswith(("--config=", "--config.")) for item in argv):
         config, rest = cli.load_config(argv)
-    parser = _Parser(prog="python -m data_prep.score", description="Scores an evidence extractor against a reference.",
-                     allow_abbrev=False)
+    parser = cli.Parser(prog="python -m data_prep.score", description=__doc__)
     # Read above; here for --help.
     parser.add_argument("--config", metavar="FILE", help="a source of data_prep.build to score on, in place of tables")
     parser.add_argument("--extractor", default="rules", help=f"one of {', '.join(NAMES)}")
@@ -82,7 +80,7 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Any]:
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     llm.add_flags(parser)
-    agreement.add_flags(parser)
+    agreement.add_flags(parser, default="none")
     args = parser.parse_args(rest)
     choose("extractor", args.extractor, NAMES)
     llm.check_flags(args)
@@ -103,10 +101,10 @@ def _extract(extract: Callable[[str], Extraction], texts: Sequence[str]) -> tupl
     return found, len(texts) / max(time.perf_counter() - started, 1e-9)
 
 
-def _findings(truth: np.ndarray, grade: np.ndarray, scores: np.ndarray | None, names: Sequence[str],
+def _findings(truth: np.ndarray, levels: np.ndarray, scores: np.ndarray | None, names: Sequence[str],
               args: argparse.Namespace) -> tuple[dict, dict]:
     weights = measures.resample_weights(len(truth), args.resamples, args.seed)
-    counts = measures.histograms(truth, grade, weights)
+    counts = measures.histograms(truth, levels, weights)
     samples = measures.measures(counts, args.uncertain)
     if scores is not None:
         samples["auc"] = measures.auc_of_scores(truth, scores, weights)
@@ -121,16 +119,16 @@ def _findings(truth: np.ndarray, grade: np.ndarray, scores: np.ndarray | None, n
     return table, macro
 
 
-def _negated_words(texts: Sequence[str], truth: np.ndarray, grade: np.ndarray, names: Sequence[str]) -> dict:
+def _negated_words(texts: Sequence[str], truth: np.ndarray, levels: np.ndarray, names: Sequence[str]) -> dict:
     """Of the reference-negative reports that contain the word, the share in which the finding is not called present."""
     table = {}
     for name, word in NEGATED_WORDS.items():
         if name in names:
             i = list(names).index(name)
             rows = [r for r, text in enumerate(texts) if truth[r, i] == 0 and word in text.lower()]
-            table[name] = measures.share(int((grade[rows, i] != measures.PRESENT).sum()), len(rows))
+            table[name] = measures.share(int((levels[rows, i] != measures.PRESENT).sum()), len(rows))
             table[name]["not_present_nor_uncertain"] = measures.share(
-                int((~np.isin(grade[rows, i], (measures.PRESENT, measures.LIKELY,
+                int((~np.isin(levels[rows, i], (measures.PRESENT, measures.LIKELY,
                                                            measures.POSSIBLE))).sum()), len(rows))
     return table
 
@@ -263,18 +261,18 @@ def main(argv: list[str]) -> int:
         labels = llm.label_values(extractions, names, args.label_set)
         if args.probability:
             scores = llm.probabilities(extractions, names, args.label_set)
-        grade = grades.of_labels(labels)
+        levels = ordinal.of_labels(labels)
     else:
-        grade = grades.of_extractions(extractions, names)
-    findings, macro = _findings(inputs.truth, grade, scores, names, args)
+        levels = ordinal.of_extractions(extractions, names)
+    findings, macro = _findings(inputs.truth, levels, scores, names, args)
     result = {
         "extractor": name, "findings": findings, "macro": macro,
-        "auc_from": "grades" if scores is None else "probabilities",
-        "negated_word_specificity": _negated_words(inputs.texts, inputs.truth, grade, names),
+        "auc_from": "levels" if scores is None else "probabilities",
+        "negated_word_specificity": _negated_words(inputs.texts, inputs.truth, levels, names),
         "attributes": _attributes(inputs, extractions, args) if inputs.attributes else {},
         "assertions": _assertions(args.assertions, extractor.assertion, args, rejected) if args.assertions else {},
         "reports_per_second": round(speed, 1), "cost": cost,
-        "agreement": agreement.compare(args, inputs.texts, grade, names), "uncertain": args.uncertain,
+        "agreement": agreement.compare(args, inputs.texts, levels, names), "uncertain": args.uncertain,
         "fold": args.fold, "split": args.split, "where": args.where, "ignored_columns": list(inputs.ignored),
         "without_report": inputs.without_report, "without_reference": inputs.without_reference, "rejected": rejected,
         "command": ["data_prep.score", *argv], "seed": args.seed,

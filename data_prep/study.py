@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from lgdea_jax.io.volumes import NO_HEADER, VolumeHeader
+from lgdea_jax.io.raw_volume import NO_HEADER, VolumeHeader
 from lgdea_jax.records import LABEL_SOURCES, TERMS, Box
 
 SPLITS = ("train", "validation", "test")

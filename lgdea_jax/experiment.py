@@ -20,6 +20,9 @@ from lgdea_jax.arrays import flatten
 from lgdea_jax.errors import UserError, choose, nearest
 from lgdea_jax.losses.chunked import Chunks
 from lgdea_jax.models import bert, layers, lgdea, resnet, resnet3d, vit
+from lgdea_jax.preprocess.image_spec import ImageSpec
+from lgdea_jax.preprocess.volume import VolumeView
+from lgdea_jax.records import MODALITIES
 from lgdea_jax.training import optim
 
 IMAGE_TOWERS = {"vit": (vit.sizes, vit.ViT), "resnet": (resnet.sizes, resnet.ResNet),
@@ -64,6 +67,21 @@ class Method:
         return bool(self.weights.get("place"))
 
 
+def image_spec(config: Any) -> ImageSpec:
+    """What the config's image tower takes.
+
+    Raises:
+      UserError: unknown modality or geometry, or keys that do not fit together.
+    """
+    if choose("image.modality", config.image.modality, MODALITIES) == "xray":
+        if config.volume.geometry:
+            raise UserError("volume.geometry is for image.modality=ct")
+        return config.image.size
+    if not config.volume.geometry:
+        raise UserError("image.modality=ct needs volume.geometry: that of the data set")
+    return VolumeView.of(config.volume.geometry, config.volume.shape, config.volume.window)
+
+
 def method_names() -> list[str]:
     """Names that `config.method` takes: the modules of `methods/` that have `losses`."""
     return sorted(module.name for module in pkgutil.iter_modules(methods.__path__) if not module.name.startswith("_"))
@@ -98,7 +116,7 @@ def load_method(config: Any, mesh: jax.sharding.Mesh | None = None) -> Method:
     terms = tuple(term for term, weight in weights.items() if weight)
     if not terms:
         raise UserError(f"config.methods.{name}.weights are all 0: nothing to train on")
-    if "place" in terms and config.image.get("modality", "xray") == "ct":
+    if "place" in terms and config.image.modality == "ct":
         raise UserError(f"config.methods.{name}.weights.place is for radiographs; image.modality is ct")
 
     if config.loss_chunk < 0:
@@ -157,7 +175,7 @@ def build_model(config: Any, *, vocab_size: int, num_labels: int, seed: int) -> 
 
     image = None
     if "image" in needs:
-        volumes = config.image.get("modality", "xray") == "ct"
+        volumes = config.image.modality == "ct"
         if volumes != (model.image.name == "resnet3d"):
             modality = "ct" if volumes else "xray"
             raise UserError(f"image.modality={modality} does not go with the tower {model.image.name}: volumes need "

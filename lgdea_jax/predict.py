@@ -52,7 +52,7 @@ from lgdea_jax.errors import UserError, nearest
 from lgdea_jax.inference.images import Picture, ReadAhead, Reader, Rejected, find_images, reading_threads
 from lgdea_jax.inference.overlay import Overlay, draw
 from lgdea_jax.inference.volumes import WINDOWS, Scan, Volume, VolumeReader, find_volumes, slice_overlay, window_of
-from lgdea_jax.io.volumes import NO_HEADER, VolumeHeader
+from lgdea_jax.io.raw_volume import NO_HEADER, VolumeHeader
 
 __all__ = ["Asked", "Model", "Volume", "load"]
 

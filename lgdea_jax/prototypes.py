@@ -28,7 +28,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from lgdea_jax import cli
-from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.data.dataset import load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness.output import make_folder, write_json
 from lgdea_jax.io import decode_image

@@ -11,14 +11,8 @@ import hashlib
 
 import numpy as np
 
-# Data sets of 2D images are written as version 2, those of volumes as version 3: the fields are the same, but a reader
-# of version 2 would not know how to decode a volume.
-IMAGE_SCHEMA_VERSION = 2
-SCHEMA_VERSION = VOLUME_SCHEMA_VERSION = 3
-# Fields that later versions added: name -> (the version that has it first, what it is in older data sets). Older data
-# sets are read with these values; a field without a sensible value for them cannot be added this way.
-ADDED = {"label_source": (2, "")}
-READABLE_VERSIONS = (1, 2, 3)
+# Of the record's fields and of the files beside the shards; a data set of another version has to be built again.
+SCHEMA_VERSION = 4
 
 CERTAINTIES = ("present", "uncertain", "absent")
 LATERALITIES = ("", "left", "right", "bilateral", "midline")
@@ -27,13 +21,13 @@ TEMPORALITIES = ("", "new", "unchanged", "improved", "worsened", "historical")
 TERMS = ("open", "credentialed", "own", "unstated")
 
 # Who gave the labels of a record: people who looked at the image, people who read the report, a program that read the
-# report, or (an empty string) nobody said.
+# report, or (an empty string) unknown.
 LABEL_SOURCES = ("", "radiologist", "report_human", "report_program")
 
 # Label values, everywhere: in records, in `label:NAME` columns (missing is the empty cell) and in metrics.
 POSITIVE, NEGATIVE, UNCERTAIN, MISSING = 1, 0, -1, -2
 
-# A data set's kinds of pictures: 2D images, or volumes.
+# Values of `config.image.modality`: 2D images, volumes. (A record's `modality` is DICOM's code.)
 MODALITIES = ("xray", "ct")
 
 # Sets of labels that a data set may have beside its own: those that the extractor reads from the report ("silver"), and
@@ -48,7 +42,7 @@ class Evidence:
 
     Attributes:
       finding: canonical name of `lgdea_jax.findings.vocabulary`.
-      anatomy: the place in the report's words, normalised ("lower lobe", "apex", ...) or "".
+      anatomy: the region in the report's words, normalised ("lower lobe", "apex", ...) or "".
       laterality, severity, certainty, temporality: one of the tuples above.
       phrase: the verbatim words of the report that state it.
       start, end: `report[start:end] == phrase`.
@@ -89,7 +83,7 @@ class Record:
     Attributes:
       image: encoded bytes, empty without an image; `image_format` is "png", "jpeg", "raw" or "blosc2".
       image_shape: int32 [3], (depth, height, width) as stored; depth 1 in 2D; zeros without an image.
-      original_shape: int32 [3], the same before the build's resizing: the frame in which boxes are given. Of a volume,
+      original_shape: int32 [3], the same before the build's resizing: boxes are given in its pixels. Of a volume, in
         the canonical frame of `lgdea_jax.io.volumes`.
       spacing: float32 [3], mm per original voxel (depth, height, width); 0 where unknown.
       report: the text that evidence spans refer to; empty without a report.

@@ -1,8 +1,8 @@
-"""Runs of a study in processes of their own: a core each, an append-only journal; a kill loses and doubles nothing.
+"""Runs of an experiment in processes of their own: a core each, an append-only journal; a kill loses nothing.
 
-A job is a list of commands and a function that makes its row from what they left. Killing the study ends its commands
-too, which save first; the same study started again waits for them, finds the rows of finished jobs, and goes on with
-the others. Also the child's side of that:
+A job is a list of commands and a function that makes its row from what they left. Killing the experiment ends its
+commands too, which save first. The same experiment started again waits for them, finds the rows of finished jobs, and
+continues with the others. Also the child's side of that:
 
     python -m benchmarks.experiments.runs MODULE [ARGUMENT ...]    # runs MODULE; SIGTERM when stdin ends, as when the
                                                              # process at its other end dies
@@ -34,7 +34,7 @@ _POLL_SECONDS = 0.1
 
 
 class Job:
-    """One row of a study in the making.
+    """One row of an experiment in the making.
 
     Args:
       name: for messages.
@@ -75,11 +75,11 @@ def only_one(folder: Path) -> Iterator[None]:
     Raises:
       UserError: another process holds it.
     """
-    with open(folder / "study.lock", "w", encoding="utf-8") as lock:
+    with open(folder / "experiment.lock", "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another study is running in {folder}: wait for it, or use another --out") from None
+            raise UserError(f"another experiment is running in {folder}: wait for it, or use another --out") from None
         yield
 
 
@@ -152,8 +152,8 @@ def _execute(job: Job, stop: threading.Event) -> dict[str, Any]:
         _wait_for(lock, job, stop)
         for what, command in job.commands.items():
             begin = time.monotonic()
-            # The commands hold the lock too: those of a study that was killed keep it until they have saved. A session
-            # of their own keeps Ctrl-C from them: a training that gets a second signal stops without saving.
+            # The commands hold the lock too: those of a killed experiment keep it until they have saved. A session of
+            # their own keeps Ctrl-C from them: a training that gets a second signal stops without saving.
             with subprocess.Popen([sys.executable, "-m", "benchmarks.experiments.runs", *command], env=environment,
                                   stdin=subprocess.PIPE, stdout=log, stderr=log, pass_fds=(lock.fileno(),),
                                   start_new_session=True) as process:
@@ -172,15 +172,15 @@ def _execute(job: Job, stop: threading.Event) -> dict[str, Any]:
 
 
 def _wait_for(lock: Any, job: Job, stop: threading.Event) -> None:
-    told = False
+    logged = False
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            if not told:
+            if not logged:
                 print(f"{job.name}: waiting for its last process to end", file=sys.stderr, flush=True)
-                told = True
+                logged = True
         if stop.wait(_POLL_SECONDS):
             raise UserError("stopped")
 

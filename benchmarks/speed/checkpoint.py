@@ -1,6 +1,7 @@
 """What saving costs a training, and how long the start takes.
 
     python -m benchmarks.speed.checkpoint --out=checkpoint.json --data=data/phantom
+    python -m benchmarks.speed.checkpoint --out=checkpoint.json --only=save --saves=3
 
 - `save`: the steps of `configs/phantom.py` with a checkpoint every `--interval` steps, as the loop saves (the state is
   copied, a thread writes it while training goes on). The cost is the time that the loop spends in `save` and what the

@@ -1,6 +1,6 @@
-"""Contrastive losses in chunks beside the materialised ones: memory and time of value and gradient.
+"""Contrastive losses in chunks, and with all scores at once: memory and time of value and gradient.
 
-    python -m benchmarks.speed.contrastive --out=chunked_loss.json              # 8,192 couples of width 512
+    python -m benchmarks.speed.contrastive --out=chunked_loss.json              # 8,192 pairs of width 512
 
 Each form runs in a process of its own, once to compile and then `--repeats` times; the forms take turns, and the ratio
 is that of the medians. Memory is counted twice: what the process's peak grows by over the inputs and the compiled
@@ -29,17 +29,16 @@ MIB = 2.0**20
 
 
 def loss_function(kind: str, chunk: int) -> Any:
-    """(image, text, study) -> the loss; `chunk` rows at a time, 0 materialised."""
-    from lgdea_jax.losses import chunked, contrastive
+    """(image, text, study) -> the loss; `chunk` rows at a time, 0 all rows at once."""
+    from lgdea_jax.losses import contrastive
+    from lgdea_jax.losses.chunks import Chunks
     from lgdea_jax.methods import _rows
 
-    chunks = chunked.Chunks(chunk) if chunk else None
+    chunks = Chunks(chunk) if chunk else None
 
     def loss(image: Any, text: Any, study: Any) -> Any:
         if kind == "softmax":
-            if chunks:
-                return chunked.softmax_contrastive(image, text, SCALE, chunks=chunks)
-            return contrastive.softmax_contrastive(image, text, SCALE)
+            return contrastive.softmax_contrastive(image, text, SCALE, chunks=chunks)
         rows = {"study": study, "num_pairs": len(study)}
         if kind == "soft":
             return _rows.study_contrast(image, text, SCALE, rows, chunks=chunks)
@@ -104,7 +103,7 @@ def compare(kind: str, chunk: int, rows: int, width: int, repeats: int) -> dict[
     Raises:
       SystemExit: they differ by more than 1e-5.
     """
-    forms = {name: Child(kind, size, rows, width) for name, size in (("materialised", 0), ("chunked", chunk))}
+    forms = {name: Child(kind, size, rows, width) for name, size in (("whole", 0), ("chunked", chunk))}
     try:
         for _ in range(repeats):
             for child in forms.values():
@@ -112,7 +111,7 @@ def compare(kind: str, chunk: int, rows: int, width: int, repeats: int) -> dict[
     finally:
         for child in forms.values():
             child.close()
-    ours, whole = forms["chunked"], forms["materialised"]
+    ours, whole = forms["chunked"], forms["whole"]
     for name in ("value", "norms", "gradients"):
         a, b = (np.atleast_1d(child.first[name]) for child in (ours, whole))
         if np.abs(a - b).max() > 1e-5 * np.abs(b).max():
@@ -120,7 +119,7 @@ def compare(kind: str, chunk: int, rows: int, width: int, repeats: int) -> dict[
     median = {name: statistics.median(child.seconds) for name, child in forms.items()}
     return {"loss": kind, "rows": rows, "width": width, "chunk": chunk, "seconds": median,
             "worst_seconds": {name: max(child.seconds) for name, child in forms.items()},
-            "time_ratio": median["chunked"] / median["materialised"],
+            "time_ratio": median["chunked"] / median["whole"],
             "peak_bytes": {name: child.first["peak_bytes"] for name, child in forms.items()},
             "temporary_bytes": {name: child.first["temporary_bytes"] for name, child in forms.items()},
             "peak_ratio": ours.first["peak_bytes"] / max(1, whole.first["peak_bytes"]),
@@ -134,7 +133,7 @@ def main(argv: list[str]) -> int:
         return cli.OK
     parser = cli.Parser(prog="python -m benchmarks.speed.contrastive", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
-    parser.add_argument("--rows", type=int, default=8192, help="couples of the batch (default: 8192)")
+    parser.add_argument("--rows", type=int, default=8192, help="pairs of the batch (default: 8192)")
     parser.add_argument("--width", type=int, default=512, help="of the embeddings (default: 512)")
     parser.add_argument("--chunk", type=int, default=256, help="config.loss_chunk (default: 256)")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each form (default: 5)")
@@ -145,9 +144,9 @@ def main(argv: list[str]) -> int:
         row = compare(choose("loss", kind, LOSSES), options.chunk, options.rows, options.width, options.repeats)
         table.append(row)
         print(f"{kind}, {row['rows']:,} x {row['rows']:,}, width {row['width']}, chunks of {row['chunk']}: "
-              f"{row['seconds']['chunked']:.2f} s against {row['seconds']['materialised']:.2f} s "
+              f"{row['seconds']['chunked']:.2f} s against {row['seconds']['whole']:.2f} s "
               f"({row['time_ratio']:.2f} x); peak {row['peak_bytes']['chunked'] / MIB:.0f} MiB against "
-              f"{row['peak_bytes']['materialised'] / MIB:.0f} MiB ({100 * row['peak_ratio']:.1f}%), planned "
+              f"{row['peak_bytes']['whole'] / MIB:.0f} MiB ({100 * row['peak_ratio']:.1f}%), planned "
               f"{100 * row['temporary_ratio']:.1f}%", flush=True)
     options.out.write_text(json.dumps({"rows": table, "command": ["benchmarks.speed.contrastive", *argv]},
                                                indent=1) + "\n",

@@ -26,7 +26,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from lgdea_jax import cli
+from lgdea_jax.data import dataset, shard_file
 from lgdea_jax.errors import require
 
 BATCH, SIDE = 64, 256
@@ -61,7 +61,7 @@ def write_records(folder: Path, count: int, side: int, encoding: str, *, distinc
     from array_record.python.array_record_module import ArrayRecordWriter
 
     from lgdea_jax import records
-    from lgdea_jax.data import codec, shard_file, source
+    from lgdea_jax.data import codec
     from lgdea_jax.io import encode_image
     from lgdea_jax.preprocess.image import RECORD_TRANSFORM
 
@@ -78,30 +78,22 @@ def write_records(folder: Path, count: int, side: int, encoding: str, *, distinc
     rows = [codec.encode_record(dataclasses.replace(
         template, study_id=f"s{row}", image_id=f"i{row}", subject_id=f"p{row}", image=image))
         for row, image in enumerate(encoded)]
-    checksums = [zlib.crc32(data) for data in rows]
-    shards, places, per_shard = [], [], 50_000
+    shards, per_shard = [], 50_000
     for number, start in enumerate(range(0, count, per_shard)):
         name, held = f"made-train-{number:05d}.array_record", min(per_shard, count - start)
-        writer = ArrayRecordWriter(str(folder / name), source.WRITER_OPTIONS)
+        writer = ArrayRecordWriter(str(folder / name), shard_file.WRITER_OPTIONS)
         for row in range(start, start + held):
             writer.write(rows[row % len(rows)])
         writer.close()
-        places.append(shard_file.find_places(folder / name, [
-            (rows[row % len(rows)][:64], len(rows[row % len(rows)]), checksums[row % len(rows)],
-             len(encoded[row % len(rows)])) for row in range(start, start + held)]))
-        shards.append(source.Shard(name, held, (folder / name).stat().st_size, hashlib.sha256(b"").hexdigest()))
-    extra = np.zeros(count, shard_file.row_type(14))
-    extra["place"] = np.concatenate(places)
-    extra["study"] = [records.hash64(f"s{row % len(rows)}") for row in range(count)]
-    np.save(source.rows_file(folder, "train"), extra)
+        shards.append(dataset.Shard(name, held, (folder / name).stat().st_size, hashlib.sha256(b"").hexdigest()))
     counts = dict.fromkeys(("rows", "read", "studies", "records", "images", "reports"), count)
-    metadata = source.DatasetMetadata(
+    metadata = dataset.DatasetMetadata(
         schema_version=records.SCHEMA_VERSION, name="made", modalities=("xray",), languages=("en",),
         label_names=tuple(f"label{n}" for n in range(14)), transform=RECORD_TRANSFORM, image_size=side,
         image_encoding=encoding, sources=(), extractor="", tokenizer="", shards={"train": tuple(shards)},
         counts={"train": {**counts, "rejected": 0, "normal": 0, "evidence": 0}}, converted={}, config={}, input={},
         command="", seed=0)
-    (folder / source.METADATA_FILE).write_text(metadata.to_json(), encoding="utf-8")
+    (folder / dataset.METADATA_FILE).write_text(metadata.to_json(), encoding="utf-8")
 
 
 def our_batches(folder: Path, count: int, side: int, *, workers: int, threads: int) -> Iterator[dict[str, Any]]:

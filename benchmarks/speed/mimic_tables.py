@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.speed.memory import peak_bytes
-from data_prep.build import open_sources
+from data_prep.sources.registry import open_sources
 from data_prep.sources.shared import mimic_files
 from lgdea_jax import cli
 from lgdea_jax.findings.label_sets import LABEL_SETS

@@ -55,7 +55,8 @@ def make_inputs(case: Case) -> tuple[Any, ...]:
     import jax.numpy as jnp
     from jax import lax
 
-    from lgdea_jax import relations
+    from lgdea_jax.relations.rows import Rows, SparseRows
+    from lgdea_jax.relations.seeds import seed_edges
 
     def softmax_rows(key: jax.Array, width: int, sharpness: float) -> jax.Array:
         def block(start: Any, size: int, out: jax.Array) -> jax.Array:
@@ -67,7 +68,7 @@ def make_inputs(case: Case) -> tuple[Any, ...]:
         out = lax.fori_loop(0, full, lambda i, out: block(i * size, size, out), jnp.zeros((case.rows, width)))
         return block(full * size, rest, out) if rest else out
 
-    def assignments(key: jax.Array) -> relations.Rows:
+    def assignments(key: jax.Array) -> Rows:
         if not case.top:
             return softmax_rows(key, case.anchors, 3.0)
         weights = softmax_rows(key, case.top, 1.0)
@@ -75,13 +76,13 @@ def make_inputs(case: Case) -> tuple[Any, ...]:
         starts = jax.random.randint(jax.random.fold_in(key, 1), (case.rows, 1), 0, case.anchors)
         strides = 2 * jax.random.randint(jax.random.fold_in(key, 2), (case.rows, 1), 0, case.anchors // 2) + 1
         indices = (starts + strides * jnp.arange(case.top)) % case.anchors
-        return relations.SparseRows(indices.astype(jnp.int32), weights, width=case.anchors)
+        return SparseRows(indices.astype(jnp.int32), weights, width=case.anchors)
 
     keys = jax.random.split(jax.random.key(0), 6)
     z = [jax.jit(assignments)(key) for key in keys[:2]]
     q = [jax.jit(softmax_rows, static_argnums=(1, 2))(key, case.evidence, 2.0) for key in keys[2:4]]
     pairs = [jax.random.permutation(key, case.rows)[:math.ceil(case.pairs * case.rows)] for key in keys[4:]]
-    seeds = relations.seed_edges(*pairs, num_images=case.rows, num_reports=case.rows)
+    seeds = seed_edges(*pairs, num_images=case.rows, num_reports=case.rows)
     return jax.block_until_ready((seeds, *z, *q))
 
 
@@ -93,15 +94,16 @@ def factored(inputs: tuple[Any, ...], order: int) -> tuple[Callable[[], Any], in
     """
     import jax
 
-    from lgdea_jax import relations
+    from lgdea_jax.relations.anchors import AnchorGraph, anchor_graph
+    from lgdea_jax.relations.graph import image_targets, report_targets
 
     seeds, z_i, z_r, q_i, q_r = inputs
-    make = jax.jit(lambda *parts: relations.anchor_graph(*parts, alpha=ALPHA, order=order).factor)
+    make = jax.jit(lambda *parts: anchor_graph(*parts, alpha=ALPHA, order=order).factor)
     make = make.lower(seeds, z_i, z_r).compile()
     factor = jax.ShapeDtypeStruct((z_i.shape[1], z_r.shape[1]), q_i.dtype)
-    graph = relations.AnchorGraph(seeds, z_i, z_r, factor, jax.numpy.asarray(ALPHA, float))
-    images = relations.image_targets.lower(graph, q_r).compile()
-    reports = relations.report_targets.lower(graph, q_i).compile()
+    graph = AnchorGraph(seeds, z_i, z_r, factor, jax.numpy.asarray(ALPHA, float))
+    images = image_targets.lower(graph, q_r).compile()
+    reports = report_targets.lower(graph, q_i).compile()
 
     def run() -> Any:
         with_factor = dataclasses.replace(graph, factor=make(seeds, z_i, z_r))
@@ -112,10 +114,11 @@ def factored(inputs: tuple[Any, ...], order: int) -> tuple[Callable[[], Any], in
 
 def both_directions(seeds: Any, z_i: Any, z_r: Any, q_i: Any, q_r: Any, *, order: int) -> Any:
     """The same in one program, to look at its arrays."""
-    from lgdea_jax import relations
+    from lgdea_jax.relations.anchors import anchor_graph
+    from lgdea_jax.relations.graph import image_targets, report_targets
 
-    graph = relations.anchor_graph(seeds, z_i, z_r, alpha=ALPHA, order=order)
-    return relations.image_targets(graph, q_r), relations.report_targets(graph, q_i)
+    graph = anchor_graph(seeds, z_i, z_r, alpha=ALPHA, order=order)
+    return image_targets(graph, q_r), report_targets(graph, q_i)
 
 
 def dense_both_directions(seeds: Any, z_i: Any, z_r: Any, q_i: Any, q_r: Any, *, order: int) -> Any:
@@ -140,6 +143,7 @@ def dense_both_directions(seeds: Any, z_i: Any, z_r: Any, q_i: Any, q_r: Any, *,
 def largest_array(function: Callable[..., Any], *arguments: Any) -> int:
     """The most elements that any array in the traced program has, loops and calls included."""
     import jax
+    import jax.extend.core
 
     largest = 0
 

@@ -1,6 +1,7 @@
 """What a full LGDEA step costs beside a plain two-tower step on the same images and the same phrases.
 
     python -m benchmarks.speed.step_cost --out=step_cost.json
+    python -m benchmarks.speed.step_cost --out=step_cost.json --repeats=5 --data=data/phantom
 
 Both steps read one batch of pairs, unpaired images and unpaired reports of `configs/phantom.py`; the plain one trains
 the global image-text loss alone. They take turns in one process (`benchmarks.speed.turns`), a few steps in a row each;

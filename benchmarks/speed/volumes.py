@@ -1,11 +1,12 @@
 """Reading CT volumes from our records against nibabel on the .nii.gz file of the same values.
 
-    python -m benchmarks.speed.volumes [--shape=240,480,480] [--repeat=5]
+    python -m benchmarks.speed.volumes
+    python -m benchmarks.speed.volumes --shape=120,240,240 --repeat=3 --out=volumes.json
 
 A made-up int16 chest with noise is written as .nii.gz (int16) and, through the build, as a record. Timed are the whole
-volume and a 96^3 crop at a random place: nibabel's `get_fdata()` (and, for the crop, the same by slicing `dataobj`,
-whichever is quicker), and ours from the shard as training reads it: the record, and its volume decoded from where it
-stands (of the crop, only its chunks). Values must be equal. Fails unless the whole volume is read at least 8 times and
+volume and a 96^3 crop at a random offset: nibabel's `get_fdata()` (and, for the crop, the same by slicing `dataobj`,
+whichever is quicker), and ours from the shard as training reads it: the record, and its volume decoded from its byte offset
+(of the crop, only its chunks). Values must be equal. Fails unless the whole volume is read at least 8 times and
 the crop at least 20 times as fast.
 """
 
@@ -26,12 +27,15 @@ from ml_collections import ConfigDict
 from scipy import ndimage
 
 from data_prep import build as build_module
+from data_prep.shards import plan
 from data_prep.study import ImageRef, Study
-from data_prep.synthetic.ct.world import Dice, Lesion, Scene, render, sample_anatomy
+from data_prep.synthetic.ct.drawing import render
+from data_prep.synthetic.ct.world import Lesion, Scene, sample_anatomy
+from data_prep.synthetic.random_stream import RandomStream
 from lgdea_jax import cli
 from lgdea_jax.data.source import open_records
 from lgdea_jax.io import decode_volume
-from lgdea_jax.io.volumes import VolumeHeader
+from lgdea_jax.io.raw_volume import VolumeHeader
 
 FULL, CROP, SIDE = 8.0, 20.0, 96
 SPACING = (1.5, 0.75, 0.75)
@@ -41,7 +45,7 @@ def chest(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
     """A phantom chest at `shape` with the noise of a real scanner: int16 [z, y, x]."""
     coarse = tuple(max(16, n // 4) for n in shape)
     lesions = tuple(Lesion(name, ("right upper lobe",), 1, 1) for name in ("Nodule", "Lung Opacity"))
-    drawn, _ = render(Scene(sample_anatomy(Dice(seed)), lesions, 0.0), coarse, Dice(seed))
+    drawn, _ = render(Scene(sample_anatomy(RandomStream(seed)), lesions, 0.0), coarse, RandomStream(seed))
     factors = [new / old for new, old in zip(shape, coarse)]
     volume = ndimage.zoom(drawn.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True)
     volume += np.random.default_rng(seed).standard_normal(shape, np.float32) * 18
@@ -83,11 +87,11 @@ def measure(folder: Path, shape: tuple[int, int, int], repeat: int) -> dict[str,
     config = ConfigDict({
         "name": "volumes", "source": "one", "one": {}, "image_size": 64, "image_encoding": "png", "extractor": "none",
         "shard_studies": 1, "workers": 1, "tokenizer": {"vocab_size": 300}, "volume": {"geometry": "native"}})
-    opened, build_module.open_sources = build_module.open_sources, lambda config: {"test": source}
+    opened, plan.open_sources = plan.open_sources, lambda config: {"test": source}
     try:
         build_module.build(config, folder / "data", progress=False)
     finally:
-        build_module.open_sources = opened
+        plan.open_sources = opened
     records = open_records(folder / "data", "test")
     rng = np.random.default_rng(1)
     low = [int(rng.integers(n - side + 1)) for n in shape]

@@ -1,4 +1,4 @@
-"""The evidence extractors by name. Each is loaded only when it is chosen, so that none needs another's packages."""
+"""The evidence extractors by name."""
 
 from __future__ import annotations
 
@@ -6,44 +6,40 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from data_prep.extract.rules import extractor as rules
 from data_prep.extract.schema import Extraction
 from lgdea_jax.errors import choose
 
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """What reads reports.
+    """An extractor that needs no settings.
 
     Attributes:
       name: with its version, as recorded in the data ("rules@2").
       extract: report -> Extraction.
-      assertion: (sentence, concept) -> "Negated" or "Affirmed"; None where the extractor has no such question.
+      assertion: (sentence, concept) -> "Negated" or "Affirmed".
     """
 
     name: str
     extract: Callable[[str], Extraction]
-    assertion: Callable[[str, str], str] | None
+    assertion: Callable[[str, str], str]
 
 
-def _rules() -> Extractor:
-    from data_prep.extract.rules import extractor
+EXTRACTORS: Mapping[str, Extractor] = MappingProxyType(
+    {"rules": Extractor(rules.NAME, rules.extract, rules.assertion)})
 
-    return Extractor(extractor.NAME, extractor.extract, extractor.assertion)
-
-
-LOADERS: Mapping[str, Callable[[], Extractor]] = MappingProxyType({"rules": _rules})
-
-# Languages (ISO 639-1) of those that read some only; a language model is not held to any.
+# Languages (ISO 639-1) of extractors that read some only; a language model may be given any.
 LANGUAGES: Mapping[str, tuple[str, ...]] = MappingProxyType({"rules": ("en",)})
 
-# Those that ask a language model need settings and a cache: see `jobs`, `stage`.
+# Language models need settings and a cache: see `llm.jobs`, `llm.stage`.
 LLM_EXTRACTORS = ("gemini", "genai", "openai")
-NAMES = (*LOADERS, *LLM_EXTRACTORS)
+NAMES = (*EXTRACTORS, *LLM_EXTRACTORS)
 
 
 def open_extractor(name: str) -> Extractor:
-    """The extractor of that name that needs no settings; `UserError` where it is unknown."""
-    return LOADERS[choose("extractor", name, LOADERS)]()
+    """The extractor of that name. Raises `UserError` for an unknown name."""
+    return EXTRACTORS[choose("extractor", name, EXTRACTORS)]
 
 
 def reads(name: str, language: str) -> bool:

@@ -13,21 +13,21 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_prep.build import open_sources
 from data_prep.extract import sections
 from data_prep.extract.extractors import LLM_EXTRACTORS
 from data_prep.extract.llm import data_use
+from data_prep.sources.registry import open_sources
 from data_prep.study import SPLITS, Attribute, Reference, Reject, Study
 from lgdea_jax.errors import UserError, choose, nearest
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.findings.vocabulary import canonical, find
-from lgdea_jax.records import MISSING, TERMS
+from lgdea_jax.records import MISSING, TERMS, Record
 
 _VALUES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": MISSING}
 SIDES = ("left", "right", "bilateral", "midline", "")
@@ -187,7 +187,18 @@ def _read_mapping(path: str) -> dict[str, str]:
     return {row.cells["finding"]: row.cells["column"] for row in rows}
 
 
-def _text(cells: Mapping[str, str], columns: Sequence[str]) -> str:
+def distinct_reports(records: Iterable[Record], limit: int) -> Iterator[Record]:
+    """At most `limit` (0: all) of the records that have a report, one per study."""
+    studies: set[str] = set()
+    for record in records:
+        if record.has_report and record.study_id not in studies:
+            studies.add(record.study_id)
+            yield record
+            if len(studies) == limit:
+                return
+
+
+def report_text(cells: Mapping[str, str], columns: Sequence[str]) -> str:
     """The text columns as one report, under their headings where the column is named after a section."""
     parts = [f"{name.upper()}:\n{cells[name]}" if sections.heading_name(name) else cells[name]
              for name in columns if cells[name].strip()]
@@ -250,7 +261,7 @@ def from_tables(args: argparse.Namespace, rejected: list[dict]) -> Inputs:
     uids = tuple(chosen[i][0] for i in kept)
     if not uids:
         raise UserError("no report is left to score: the uids of the two tables, --where, --fold and --uids leave none")
-    return Inputs(uids, tuple(_text(reports[uid].cells, columns) for uid in uids),
+    return Inputs(uids, tuple(report_text(reports[uid].cells, columns) for uid in uids),
                   tuple(chosen[i][2] for i in kept),
                   tuple((Path(args.reports).name, reports[uid].number) for uid in uids), tuple(mapping), truth,
                   _read_attributes(args.attributes, rejected) if args.attributes else (), tuple(ignored), unmatched, 0)

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from data_prep.extract.extractors import LLM_EXTRACTORS
-from data_prep.extract.llm import data_use
+from data_prep.extract.llm import data_use, stage
+from data_prep.extract.llm.cache import Cache
+from data_prep.extract.llm.jobs import Quarantined, Replies
 from data_prep.extract.llm.settings import Settings
-from lgdea_jax.errors import UserError, choose, require
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.records import TERMS
 
-# Where a report says nothing, its probability ranks between denial and doubt, as `scoring.GRADES` has it.
+# Where a report says nothing, its probability ranks between denial and doubt, as `scoring.LEVELS` has it.
 UNMENTIONED_PROBABILITY = 0.1
 
 
@@ -87,11 +89,6 @@ def ask(args: argparse.Namespace, texts: Sequence[str], terms: Sequence[str]) ->
     Raises:
       UserError: see `extract.stage.ask`.
     """
-    require("pydantic", "data", f"the extractor {args.extractor!r}")
-    from data_prep.extract.llm import stage
-    from data_prep.extract.llm.cache import Cache
-    from data_prep.extract.llm.jobs import Quarantined, Replies
-
     values = {field.name: getattr(args, f"llm_{field.name}") for field in dataclasses.fields(Settings)}
     kind = "evidence" if args.task == "evidence" else args.label_set
     job = stage.make_job(args.extractor, values, Path(args.out), kind=kind, probability=args.probability)

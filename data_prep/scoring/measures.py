@@ -1,8 +1,8 @@
 """The numbers of `data_prep.score`: arrays in, estimates with bootstrap intervals out.
 
-An extractor grades a finding on few levels (present, likely, possible, not mentioned, absent), so every measure is a
-function of two small histograms: how many reference positives and negatives fall on each level. Resampling the reports
-is then one matrix product for all findings and resamples at once.
+An extractor places a finding on one of five levels (present, likely, possible, not mentioned, absent), so every measure
+is a function of two small histograms: the numbers of reference positives and negatives on each level. Resampling the
+reports is then one matrix product for all findings and resamples at once.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import dataclasses
 
 import numpy as np
 
-# What a report says about a finding, as a score. "Not mentioned" is above "absent": silence is weaker than denial.
-GRADES = (0.0, 0.1, 0.3, 0.7, 1.0)
+# A report's statement about a finding, as a score. "Not mentioned" is above "absent": silence is weaker than denial.
+LEVELS = (0.0, 0.1, 0.3, 0.7, 1.0)
+LEVEL_NAMES = ("absent", "unmentioned", "possible", "likely", "present")
 ABSENT, UNMENTIONED, POSSIBLE, LIKELY, PRESENT = range(5)
-# Which grades are called positive, and which are left out, for each way to read the uncertain ones.
+# Which levels are called positive, and which are left out, for each way to read the uncertain ones.
 CALLED = {"likely": (LIKELY, PRESENT), "positive": (POSSIBLE, LIKELY, PRESENT), "negative": (PRESENT,),
           "drop": (PRESENT,)}
 DROPPED = {"drop": (POSSIBLE, LIKELY)}
@@ -45,21 +46,21 @@ def resample_weights(n: int, resamples: int, seed: int) -> np.ndarray:
     return weights
 
 
-def histograms(truth: np.ndarray, grade: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted counts of reference values by grade.
+def histograms(truth: np.ndarray, levels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted counts of reference values by level.
 
     Args:
       truth: int8 [n, findings], 1 positive, 0 negative, anything else left out.
-      grade: int8 [n, findings], an index of `GRADES`.
+      levels: int8 [n, findings], indices of `LEVELS`.
       weights: float32 [b, n].
 
     Returns:
-      float64 [b, findings, 2, grades]; axis 2 is (negative, positive).
+      float64 [b, findings, 2, levels]; axis 2 is (negative, positive).
     """
     n, findings = truth.shape
-    cells = np.stack([(truth == value) & (grade == level) for value in (0, 1) for level in range(len(GRADES))], -1)
+    cells = np.stack([(truth == value) & (levels == level) for value in (0, 1) for level in range(len(LEVELS))], -1)
     counts = weights @ cells.reshape(n, -1).astype(np.float32)
-    return counts.reshape(len(weights), findings, 2, len(GRADES)).astype(np.float64)
+    return counts.reshape(len(weights), findings, 2, len(LEVELS)).astype(np.float64)
 
 
 def _divide(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
@@ -75,9 +76,9 @@ def measures(counts: np.ndarray, uncertain: str) -> dict[str, np.ndarray]:
     """Every measure of `METRICS`, float64 [b, findings], from `histograms`.
 
     Args:
-      counts: float64 [b, findings, 2, grades].
+      counts: float64 [b, findings, 2, levels].
       uncertain: a key of `CALLED`: uncertain findings count as positive where they are "likely", always ("positive"),
-        never ("negative"), or are left out ("drop"). The AUC always uses the grades that are not left out.
+        never ("negative"), or are left out ("drop"). The AUC always uses the levels that are not left out.
     """
     counts = counts.copy()
     counts[..., list(DROPPED.get(uncertain, ()))] = 0
@@ -98,7 +99,7 @@ def measures(counts: np.ndarray, uncertain: str) -> dict[str, np.ndarray]:
 
 
 def confusion(counts: np.ndarray) -> dict[str, dict[str, int]]:
-    """Reference value -> what the extractor says -> reports, from one finding's histogram [2, grades]."""
+    """Reference value -> level of the extractor -> reports, from one finding's histogram [2, levels]."""
     levels = ("absent", "unmentioned", "possible", "likely", "present")
     return {value: {level: int(counts[i, j]) for j, level in enumerate(levels)}
             for i, value in enumerate(("negative", "positive"))}

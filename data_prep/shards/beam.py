@@ -7,6 +7,8 @@ report is in what a runner logs, and a pipeline that was killed goes on from the
 from __future__ import annotations
 
 import errno
+import functools
+import importlib
 import logging
 import os
 import uuid
@@ -18,57 +20,67 @@ from typing import Any
 from lgdea_jax.errors import UserError, require
 from lgdea_jax.runtime.files import write_text_atomically
 
-# Beam tells at every import which clouds' packages it has not found.
-_level = logging.root.manager.disable
-logging.disable(logging.WARNING)
-try:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        beam = require("apache_beam", "beam", "--runner=beam")
-        from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
-finally:
-    logging.disable(_level)
-
-FAULTS = "faults"  # Folder of the first faults that concern the whole run: those of workers reach us on no other way.
+FAULTS = "faults"  # Folder for faults of the whole run: the only way from a worker to the process that started it.
 _HERE = "FnApiRunner"  # Beam's direct runner in Python; "DirectRunner" may fetch another one from the network.
 _DIRECT = (_HERE, "DirectRunner", "BundleBasedDirectRunner", "SwitchingDirectRunner")
 
 
-class _Do(beam.DoFn):
+@functools.cache
+def load() -> Any:
+    """Imports Beam, which is optional and takes seconds.
+
+    Raises:
+      UserError: Beam is not installed.
+    """
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # Beam logs at every import which clouds' packages are missing.
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            beam = require("apache_beam", "beam", "--runner=beam")
+            importlib.import_module("apache_beam.options.pipeline_options")
+    finally:
+        logging.disable(level)
+    return beam
+
+
+class _Do:
     """Applies `work` to each item. After a fault of the whole run (a wrong key, a full disk) the rest is left."""
 
     def __init__(self, work: Callable[[Any], None], faults: str) -> None:
         self._work, self._faults = work, Path(faults)
 
-    def process(self, item: Any) -> None:
-        """Does one item; yields nothing."""
+    def __call__(self, item: Any) -> list[Any]:
         if any(self._faults.iterdir()):
-            return
+            return []
         try:
             self._work(item)
         except UserError as error:
-            self._report(str(error))
+            self._record(str(error))
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            self._report(f"no space left on the disk while writing {error.filename or 'the output'}")
+            self._record(f"no space left on the disk while writing {error.filename or 'the output'}")
+        return []
 
-    def _report(self, message: str) -> None:
+    def _record(self, message: str) -> None:
         # An exception would make runners try the same again, some of them for ever.
         write_text_atomically(self._faults / uuid.uuid4().hex, message)
 
 
 def is_direct(options: Sequence[str]) -> bool:
     """Whether these options name a runner whose workers are processes of this machine."""
-    runner = _options(options).view_as(StandardOptions).runner
+    runner = _options(options).view_as(load().options.pipeline_options.StandardOptions).runner
     return str(runner).rsplit(".", 1)[-1] in _DIRECT
 
 
-def _options(options: Sequence[str]) -> PipelineOptions:
+def _options(options: Sequence[str]) -> Any:
+    """`PipelineOptions` of the command line; without a runner among them, the direct runner."""
     named = any(option == "--runner" or option.startswith("--runner=") for option in options)
     try:
-        return PipelineOptions(list(options) if named else [f"--runner={_HERE}", *options])
-    except SystemExit:  # argparse has said what it does not understand.
+        return load().options.pipeline_options.PipelineOptions(
+            list(options) if named else [f"--runner={_HERE}", *options])
+    except SystemExit:  # argparse has printed the unknown option.
         raise UserError("the options after -- are not Beam's") from None
 
 
@@ -84,6 +96,7 @@ def run(items: Sequence[Any], work: Callable[[Any], None], folder: Path, options
     Raises:
       UserError: what `work` raised first, or Beam does not know the runner.
     """
+    beam = load()
     # Beam's processes on one machine speak gRPC, which would look for each other through a proxy of the environment.
     os.environ.setdefault("no_grpc_proxy", "localhost,127.0.0.1,::1")
     faults = folder / FAULTS
@@ -96,6 +109,6 @@ def run(items: Sequence[Any], work: Callable[[Any], None], folder: Path, options
     except ValueError as error:
         raise UserError(f"Beam: {str(error).splitlines()[0][:300]}") from None
     with pipeline as opened:
-        opened | beam.Create(list(items)) | beam.Reshuffle() | beam.ParDo(_Do(work, str(faults.absolute())))
+        opened | beam.Create(list(items)) | beam.Reshuffle() | beam.FlatMap(_Do(work, str(faults.absolute())))
     for file in sorted(faults.glob("[!.]*")):
         raise UserError(file.read_text(encoding="utf-8"))

@@ -1,8 +1,7 @@
 """The one TFDS feature spec over `lgdea_jax.records.Record`, for every data set that `data_prep.build` writes.
 
 `tfds.builder_from_directory(DATA).as_data_source(split)` reads it back as nested dicts without TensorFlow; our own
-reader (`lgdea_jax/data/source.py`) parses the same bytes quicker. Nothing of the record is dropped.
-"""
+reader (`lgdea_jax/data/source.py`) parses the same bytes quicker. """
 
 from __future__ import annotations
 
@@ -18,7 +17,6 @@ from lgdea_jax.data.codec import (
     FLAG_KEYS,
     TEXT_KEYS,
 )
-from lgdea_jax.records import ADDED, Box, Evidence, Record
 
 
 def features(label_names: tuple[str, ...]) -> Any:
@@ -27,7 +25,7 @@ def features(label_names: tuple[str, ...]) -> Any:
     The image is a plain byte string (PNG, JPEG, raw or blosc2, as `image_format` says), so that TFDS neither decodes
     it nor needs TensorFlow for it; `io.decode_image` does.
     """
-    import tensorflow_datasets as tfds
+    import tensorflow_datasets as tfds  # Takes seconds.
 
     fields: dict[str, Any] = {key: tfds.features.Text() for key in TEXT_KEYS}
     fields |= {key: tfds.features.Scalar(dtype=np.bool_) for key in FLAG_KEYS}
@@ -44,31 +42,3 @@ def features(label_names: tuple[str, ...]) -> Any:
         {key: tfds.features.Text() for key in BOX_TEXT_KEYS}
         | {key: tfds.features.Scalar(dtype=np.float32) for key in BOX_FLOAT_KEYS})
     return tfds.features.FeaturesDict(fields)
-
-
-def to_example(record: Record) -> dict[str, Any]:
-    """The nested dict that `features(...)` encodes, for the TFDS builders."""
-    example = {key: getattr(record, key) for key in (*TEXT_KEYS, *FLAG_KEYS, "image", "image_shape", "original_shape",
-                                                     "spacing", "labels", "age")}
-    example["evidence"] = [{key: getattr(item, key) for key in (*EVIDENCE_TEXT_KEYS, *EVIDENCE_INT_KEYS)}
-                           for item in record.evidence]
-    example["boxes"] = [{key: getattr(box, key) for key in (*BOX_TEXT_KEYS, *BOX_FLOAT_KEYS)} for box in record.boxes]
-    return example
-
-
-def from_example(example: dict[str, Any]) -> Record:
-    """The record of a dict that TFDS decoded (text arrives as bytes)."""
-    values: dict[str, Any] = {key: example[key].decode("utf-8") for key in TEXT_KEYS
-                              if key in example or key not in ADDED}
-    values |= {key: old for key, (_, old) in ADDED.items() if key not in example}
-    values |= {key: bool(example[key]) for key in FLAG_KEYS}
-    values |= {key: example[key] for key in ("image", "image_shape", "original_shape", "spacing", "labels")}
-    values["age"] = float(example["age"])
-    evidence, boxes = example["evidence"], example["boxes"]
-    values["evidence"] = tuple(
-        Evidence(**{k: evidence[k][i].decode("utf-8") for k in EVIDENCE_TEXT_KEYS},
-                 **{k: int(evidence[k][i]) for k in EVIDENCE_INT_KEYS}) for i in range(len(evidence["start"])))
-    values["boxes"] = tuple(
-        Box(**{k: boxes[k][i].decode("utf-8") for k in BOX_TEXT_KEYS},
-            **{k: float(boxes[k][i]) for k in BOX_FLOAT_KEYS}) for i in range(len(boxes["x"])))
-    return Record(**values)

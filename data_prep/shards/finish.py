@@ -1,4 +1,4 @@
-"""The end of a build: over finished shards, the tokeniser, index files, TFDS metadata, rejections and checksums.
+"""The last step of a build: over finished shards, the tokeniser, index files, TFDS metadata, rejections and checksums.
 
 Everything is streamed from the shards and their side files, so memory does not grow with the data set. `dataset.json`
 is written last: a folder without it is not a data set.
@@ -12,26 +12,27 @@ import io
 import shutil
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_prep.shards.worker import COUNTS, ShardSpec, Slice, read_side_file
+from data_prep.shards.plan import COUNTS, ShardSpec, ShardTask
+from data_prep.shards.shard_file import ShardResult, read_side_file
+from data_prep.shards.tfds_metadata import write_metadata
 from data_prep.study import Rejection
-from lgdea_jax.data.shard_file import row_type
-from lgdea_jax.data.source import (
+from lgdea_jax.data.dataset import (
     BUILD_FOLDER,
     INDEX_COLUMNS,
     METADATA_FILE,
     TOKENIZER_FILE,
     DatasetMetadata,
-    RecordSource,
     Shard,
     SourceTerms,
-    rows_file,
 )
+from lgdea_jax.data.shard_file import offsets_file
+from lgdea_jax.data.source import RecordSource
 from lgdea_jax.errors import UserError
 from lgdea_jax.preprocess.text import train_tokenizer
 from lgdea_jax.runtime.files import write_atomically
@@ -41,9 +42,9 @@ SUMS_FILE = "SHA256SUMS"
 KEPT_REJECTIONS = 1000
 
 
-def finish(folder: Path, slices: Sequence[Slice], spec: ShardSpec, config: Any, fingerprint: dict[str, Any],
+def finish(folder: Path, tasks: Sequence[ShardTask], spec: ShardSpec, config: Any, fingerprint: dict[str, Any],
            command: str) -> tuple[DatasetMetadata, tuple[Rejection, ...]]:
-    """Writes everything but the shards; `slices` are all finished.
+    """Writes everything but the shards; `tasks` are all finished.
 
     Returns:
       The metadata, and the first KEPT_REJECTIONS refused rows.
@@ -51,35 +52,35 @@ def finish(folder: Path, slices: Sequence[Slice], spec: ShardSpec, config: Any, 
     Raises:
       UserError: no record at all, a subject in two splits, or a (study, image) key twice.
     """
-    splits: dict[str, list[Slice]] = {}
-    for part in slices:
-        splits.setdefault(part.split, []).append(part)
-    shards, counts = {}, {}
-    converted: Counter[str] = Counter()
+    splits: dict[str, list[ShardTask]] = {}
+    for task in tasks:
+        splits.setdefault(task.split, []).append(task)
+    shards: dict[str, list[Shard]] = {split: [] for split in splits}
     sources, languages, modalities = set(), set(), set()
-    for split, parts in splits.items():
-        counts[split] = dict.fromkeys(COUNTS, 0)
-        shards[split] = []
-        for part in parts:
-            result = _finished(folder, part)
-            for name in COUNTS:
-                counts[split][name] += result.counts[name]
-            converted.update(result.converted)
+
+    def results() -> Iterator[ShardResult]:
+        for task in tasks:
+            result = _finished(folder, task)
             sources.update(result.sources)
             languages.update(result.languages)
             modalities.update(result.modalities)
-            shards[split].append(Shard(result.file, result.records, result.bytes, result.sha256))
+            shards[task.split].append(Shard(result.file, result.records, result.bytes, result.sha256))
+            yield result
+
+    counts, converted = add_up(tasks, results())
+    for split in splits:
         if not counts[split]["records"]:
             shards[split] = []
-    kept = _write_rejected(folder, slices)
+    kept = _write_rejected(folder, tasks)
     if not any(shards.values()):
         raise UserError(f"no row of the source could be used: see {folder / REJECTED_FILE}")
     _check_keys(folder, splits)
     for split, parts in splits.items():
         if shards[split]:
             write_atomically(folder / f"index_{split}.npz", lambda f, parts=parts: _write_index(f, folder, parts))
-            write_atomically(rows_file(folder, split), lambda f, parts=parts: _write_rows(
-                f, folder, parts, len(spec.label_names)))
+            if spec.volume:
+                write_atomically(offsets_file(folder, split), lambda f, parts=parts: np.save(
+                    f, np.concatenate([_finished(folder, task, "offsets").columns["offsets"] for task in parts])))
     tokenizer = _write_tokenizer(folder, shards.get("train", []), config.tokenizer.vocab_size)
     metadata = DatasetMetadata(
         schema_version=fingerprint["schema_version"], name=spec.name, modalities=tuple(sorted(modalities)),
@@ -87,14 +88,33 @@ def finish(folder: Path, slices: Sequence[Slice], spec: ShardSpec, config: Any, 
         image_size=spec.image_size, image_encoding=spec.image_encoding,
         sources=tuple(SourceTerms(*source) for source in sorted(sources)), extractor=fingerprint["extractor"],
         tokenizer=tokenizer, shards={split: tuple(files) for split, files in shards.items()}, counts=counts,
-        converted=dict(sorted(converted.items())), config=fingerprint["config"],
+        converted=converted, config=fingerprint["config"],
         input=fingerprint["input"], command=command,
-        seed=int(config[config.source].get("seed", 0)), modality="ct" if spec.volume else "xray", volume=spec.volume)
-    _write_tfds(folder, metadata)
+        seed=int(config[config.source].get("seed", 0)), volume=spec.volume)
+    write_metadata(folder, metadata)
     text = metadata.to_json().encode("utf-8")
     _write_sums(folder, metadata, text)
     write_atomically(folder / METADATA_FILE, lambda f: f.write(text))
     return metadata, kept
+
+
+def add_up(tasks: Sequence[ShardTask], results: Iterable[ShardResult]
+           ) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """Sums over shards.
+
+    Args:
+      tasks: all of a build; results: theirs, in the same order.
+
+    Returns:
+      (split -> COUNTS -> number, conversion -> number of images).
+    """
+    counts = {task.split: dict.fromkeys(COUNTS, 0) for task in tasks}
+    converted: Counter[str] = Counter()
+    for task, result in zip(tasks, results, strict=True):
+        for name in COUNTS:
+            counts[task.split][name] += result.counts[name]
+        converted.update(result.converted)
+    return counts, dict(sorted(converted.items()))
 
 
 def remove_build_folder(folder: Path) -> None:
@@ -110,22 +130,22 @@ def read_rejected(folder: Path) -> tuple[Rejection, ...]:
                      for row, _ in zip(rows, range(KEPT_REJECTIONS), strict=False))
 
 
-def _finished(folder: Path, part: Slice, *columns: str) -> Any:
-    result = read_side_file(folder, part, columns=columns)
+def _finished(folder: Path, task: ShardTask, *columns: str) -> ShardResult:
+    result = read_side_file(folder, task, columns=columns)
     if result is None:
-        raise UserError(f"shard {part.shard} of {part.split} disappeared while the build was finishing: run it again")
+        raise UserError(f"shard {task.shard} of {task.split} disappeared while the build was finishing: run it again")
     return result
 
 
-def _write_rejected(folder: Path, slices: Sequence[Slice]) -> tuple[Rejection, ...]:
+def _write_rejected(folder: Path, tasks: Sequence[ShardTask]) -> tuple[Rejection, ...]:
     kept: list[Rejection] = []
 
     def write(file: Any) -> None:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(("study_id", "image_id", "row", "reason"))
-        for part in slices:
-            for rejection in _finished(folder, part).rejections:
+        for task in tasks:
+            for rejection in _finished(folder, task).rejections:
                 rows.writerow((rejection.study_id, rejection.image_id, rejection.row, rejection.reason))
                 if len(kept) < KEPT_REJECTIONS:
                     kept.append(rejection)
@@ -135,11 +155,11 @@ def _write_rejected(folder: Path, slices: Sequence[Slice]) -> tuple[Rejection, .
     return tuple(kept)
 
 
-def _check_keys(folder: Path, splits: dict[str, list[Slice]]) -> None:
+def _check_keys(folder: Path, splits: dict[str, list[ShardTask]]) -> None:
     """Refuses a data set in which a subject lies in two splits or a key occurs twice, whatever its source."""
     keys, subjects = [], {}
     for split, parts in splits.items():
-        columns = [_finished(folder, part, "key", "subject").columns for part in parts]
+        columns = [_finished(folder, task, "key", "subject").columns for task in parts]
         keys += [column["key"] for column in columns]
         subjects[split] = np.unique(np.concatenate([column["subject"] for column in columns]))
     keys = np.concatenate(keys)
@@ -154,31 +174,17 @@ def _check_keys(folder: Path, splits: dict[str, list[Slice]]) -> None:
                 raise UserError(f"{shared} subjects lie both in the {first} and in the {second} split of the source")
 
 
-def _write_index(file: Any, folder: Path, parts: Sequence[Slice]) -> None:
-    """An .npz written column by column, part by part: no column is ever whole in memory."""
-    rows = sum(_finished(folder, part).records for part in parts)
+def _write_index(file: Any, folder: Path, parts: Sequence[ShardTask]) -> None:
+    """An .npz written column by column, task by task: no column is ever whole in memory."""
+    rows = sum(_finished(folder, task).records for task in parts)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, (dtype, trailing) in INDEX_COLUMNS.items():
             # A fixed date: equal data gives equal bytes.
             with archive.open(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), "w", force_zip64=True) as column:
                 header = {"descr": dtype, "fortran_order": False, "shape": (rows, *trailing)}
                 np.lib.format.write_array_header_1_0(column, header)
-                for part in parts:
-                    column.write(np.ascontiguousarray(_finished(folder, part, name).columns[name]).tobytes())
-
-
-def _write_rows(file: Any, folder: Path, parts: Sequence[Slice], labels: int) -> None:
-    """`data.shard_file.row_type` of every record as an .npy, part by part."""
-    dtype, names = row_type(labels), ("place", "study", "labels")
-    count = sum(_finished(folder, part).records for part in parts)
-    np.lib.format.write_array_header_1_0(file, {
-        "descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)})
-    for part in parts:
-        result = _finished(folder, part, *names)
-        rows = np.empty(result.records, dtype)
-        for name in names:
-            rows[name] = result.columns[name]
-        file.write(rows.tobytes())
+                for task in parts:
+                    column.write(np.ascontiguousarray(_finished(folder, task, name).columns[name]).tobytes())
 
 
 def _train_reports(folder: Path, shards: Sequence[Shard]) -> Iterator[str]:
@@ -205,19 +211,13 @@ def _write_tokenizer(folder: Path, shards: Sequence[Shard], vocab_size: int) -> 
     return TOKENIZER_FILE
 
 
-def _write_tfds(folder: Path, metadata: DatasetMetadata) -> None:
-    from data_prep.shards.tfds_metadata import write_metadata  # TFDS takes seconds to import: only here.
-
-    write_metadata(folder, metadata)
-
-
 def _write_sums(folder: Path, metadata: DatasetMetadata, dataset_json: bytes) -> None:
     """`sha256sum -c SHA256SUMS` checks the folder."""
     sums = {shard.file: shard.sha256 for shards in metadata.shards.values() for shard in shards}
     sums[METADATA_FILE] = hashlib.sha256(dataset_json).hexdigest()
     others = [REJECTED_FILE, "LICENSE", "dataset_info.json", "features.json", metadata.tokenizer,
               *(f"index_{split}.npz" for split in metadata.splits),
-              *(rows_file(folder, split).name for split in metadata.splits)]
+              *(offsets_file(folder, split).name for split in metadata.splits if metadata.volume)]
     for name in filter(None, others):
         with open(folder / name, "rb") as file:
             sums[name] = hashlib.file_digest(file, "sha256").hexdigest()

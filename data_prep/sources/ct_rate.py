@@ -47,7 +47,7 @@ from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.findings.vocabulary import find_label
 from lgdea_jax.io.dicom import parse_age
-from lgdea_jax.io.volumes import VolumeHeader
+from lgdea_jax.io.raw_volume import VolumeHeader
 from lgdea_jax.records import MISSING
 
 NAME, TERMS = "CT-RATE", "credentialed"

@@ -29,7 +29,7 @@ from data_prep.sources.shared.tables import Packed, Row, compare_count, find_tab
 from data_prep.study import ImageRef, Study
 from lgdea_jax.errors import UserError
 from lgdea_jax.findings.label_sets import LABEL_SETS
-from lgdea_jax.io.volumes import VolumeHeader
+from lgdea_jax.io.raw_volume import VolumeHeader
 from lgdea_jax.records import NEGATIVE, POSITIVE
 
 NAME, TERMS = "RAD-ChestCT", "open"

@@ -11,14 +11,11 @@ numbers float32; a repeated group (evidence, boxes) is one list per key.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lgdea_jax.records import ADDED, Box, Evidence, Record, hash64
-
-if TYPE_CHECKING:
-    from lgdea_jax.io.stored import Stored
+from lgdea_jax.records import Box, Evidence, Record, hash64
 
 TEXT_KEYS = ("study_id", "image_id", "subject_id", "modality", "view", "image_format", "report", "sex", "source",
              "licence", "terms", "language", "extractor", "transform", "label_source")
@@ -115,12 +112,11 @@ class ImageFields(NamedTuple):
 
     Attributes:
       study: `records.hash64` of the study's id.
-      image: as in `Record`, or where it is stored.
-      labels: as in `Record`.
+      image, labels: as in `Record`.
     """
 
     study: int
-    image: bytes | Stored
+    image: bytes
     labels: np.ndarray
 
 
@@ -161,9 +157,7 @@ def decode_record(data: bytes) -> Record:
     # One pass over the map: looking keys up one by one would create the missing ones silently.
     feature = dict(example.features.feature)
     try:
-        values = {key: feature[key].bytes_list.value[0].decode("utf-8") for key in TEXT_KEYS
-                  if key in feature or key not in ADDED}
-        values |= {key: old for key, (_, old) in ADDED.items() if key not in feature}
+        values = {key: feature[key].bytes_list.value[0].decode("utf-8") for key in TEXT_KEYS}
         values |= {key: bool(feature[key].int64_list.value[0]) for key in FLAG_KEYS}
         texts = [[v.decode("utf-8") for v in feature[f"evidence/{k}"].bytes_list.value] for k in EVIDENCE_TEXT_KEYS]
         spans = [feature[f"evidence/{k}"].int64_list.value for k in EVIDENCE_INT_KEYS]

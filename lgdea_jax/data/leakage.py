@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.data import source
+from lgdea_jax.data import dataset, source
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.io import decode_image, decode_volume
 from lgdea_jax.io.encoded_volume import FORMAT as VOLUME_FORMAT
@@ -75,7 +75,7 @@ def _thumbnail(image: np.ndarray) -> np.ndarray:
 
 
 def same_volume(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two stored volumes, int16 [z, y, x] or some voxels of them at the same places, are one scan."""
+    """Whether two stored volumes, int16 [z, y, x] or voxels of both at the same indices, are one scan."""
     if one.shape != other.shape:
         return False
     return float(np.abs(one.astype(np.float32) - other).mean()) <= SAME_HU
@@ -125,7 +125,7 @@ def allowed_rows(
     Subjects and near-duplicate images in common are refused.
 
     Args:
-      indexes: training data set -> index of its split `split` (`source.load_index`).
+      indexes: training data set -> index of its split `split` (`dataset.load_index`).
       split: the split that is trained on.
       held_out: data sets that are evaluated on only.
       equal_reports: what happens to reports in common: "refuse" stops, "drop" leaves the training rows out, "allow"
@@ -140,8 +140,8 @@ def allowed_rows(
     choose("data.equal_reports", equal_reports, ("refuse", "drop", "allow"))
     evaluated = []
     for directory in dict.fromkeys([*indexes, *held_out]):
-        evaluated += [(directory, name, source.load_index(directory, name))
-                      for name in source.load_metadata(directory).splits
+        evaluated += [(directory, name, dataset.load_index(directory, name))
+                      for name in dataset.load_metadata(directory).splits
                       if name != split or directory not in indexes]
     allowed = {}
     for directory, index in indexes.items():

@@ -24,7 +24,7 @@ def _mix(values: np.ndarray) -> np.ndarray:
 
 
 def shuffled(positions: np.ndarray, length: int, key: int) -> np.ndarray:
-    """Rows at positions of an endless stream that shows each of `length` rows once an epoch, in an order of its own.
+    """Rows at positions of an endless stream that holds each of `length` rows once an epoch, in an order of its own.
 
     A Feistel network over the next power of four is a permutation whatever its round function; a number beyond the
     rows is sent through it again until it is one of them, which permutes the rows.
@@ -47,8 +47,8 @@ def shuffled(positions: np.ndarray, length: int, key: int) -> np.ndarray:
             left, right = right, left ^ (_mix(right ^ of_round) & mask)
         rows[walking] = left << half | right
         walking = walking[rows[walking] >= length]
-    for place, own_keys in zip(walking.tolist(), keys[:, walking].T.tolist(), strict=True):
-        rows[place] = _walk(int(rows[place]), length, own_keys, int(half))
+    for position, own_keys in zip(walking.tolist(), keys[:, walking].T.tolist(), strict=True):
+        rows[position] = _walk(int(rows[position]), length, own_keys, int(half))
     return rows.astype(np.int64)
 
 
@@ -78,23 +78,23 @@ def mixed(positions: np.ndarray, weights: Sequence[float]) -> tuple[np.ndarray, 
     Returns:
       (part int64 [n], position in its stream int64 [n]); each part's positions are 0, 1, 2, ... without a gap.
     """
-    part, place = np.zeros(len(positions), np.int64), positions.astype(np.int64)
+    part, position = np.zeros(len(positions), np.int64), positions.astype(np.int64)
     left = np.arange(len(positions))  # Those not given to a part yet. The last part takes its share of them first.
     for number in range(len(weights) - 1, 0, -1):
         share = round(weights[number] / sum(weights[:number + 1]) * 2**_SHARES)
         share = min(max(share, 1), 2**_SHARES - 1)
-        before, after = place[left] * share >> _SHARES, (place[left] + 1) * share >> _SHARES
+        before, after = position[left] * share >> _SHARES, (position[left] + 1) * share >> _SHARES
         taken = after > before
         part[left[taken]] = number
-        place[left] = np.where(taken, before, place[left] - before)
+        position[left] = np.where(taken, before, position[left] - before)
         left = left[~taken]
-    return part, place
+    return part, position
 
 
 def generators(positions: np.ndarray, key: int) -> Iterator[np.random.Generator]:
     """A random generator for each position, that depends on (key, position) alone.
 
-    It is the same object each time, set to the next place: use it before asking for the next one.
+    It is the same object each time, set to the next position: use it before asking for the next one.
     """
     bits = np.random.Philox(key=key)
     generator, state = np.random.Generator(bits), bits.state

@@ -26,14 +26,13 @@ import numpy as np
 from absl import flags
 
 from lgdea_jax import records
-from lgdea_jax.data import order, source
+from lgdea_jax.data import dataset, order, source
 from lgdea_jax.data.plan import STREAMS
-from lgdea_jax.data.shard_file import StoredImage
+from lgdea_jax.data.shard_file import StoredVolume
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings import label_sets
 from lgdea_jax.findings.vocabulary import FINDINGS
 from lgdea_jax.io import decode_image
-from lgdea_jax.io.stored import Stored
 from lgdea_jax.preprocess import regions as places
 from lgdea_jax.preprocess.augment import Augment, VolumeAugment
 from lgdea_jax.preprocess.evidence_text import NO_FINDING, canonical_phrase, usable_evidence
@@ -143,7 +142,7 @@ class Items:
         progress: Callable[[], None] | None = None, volume: VolumeView | None = None, labels: str = "",
         with_regions: bool = False,
     ) -> None:
-        self._records, metadata = source.open_records(directory, split), source.load_metadata(directory)
+        self._records, metadata = source.open_records(directory, split), dataset.load_metadata(directory)
         self._format = metadata.image_encoding
         have = label_sets.label_columns(metadata.label_names, labels) if label_names else {}
         columns = [(have[name], column) for column, name in enumerate(label_names) if name in have]
@@ -170,7 +169,7 @@ class Items:
         """Several items, each array with the items first; the arrays are the caller's own.
 
         Volumes are left as they are stored, so that a random crop decodes only what it sees: `volume`, an object array
-        of bytes or `StoredImage`, stands in the place of `image`.
+        of `StoredVolume`, of bytes once they are cached, stands in the place of `image`.
 
         Args:
           indices: int64 [n], n > 0.
@@ -222,14 +221,14 @@ class Items:
         if image is not None:
             self._fill(image, record.image)
         elif self._with_image:
-            content["volume"] = record.image if stored is None else stored
+            content["volume"] = stored
         if self._with_text:
             content |= encode_text(record, self._view, self._tokenizer)
         if self._with_regions:
             content["region"] = phrase_regions(record, self._view)
         return records.hash64(record.study_id), record.labels, content
 
-    def _fill(self, image: np.ndarray, data: bytes | Stored) -> None:
+    def _fill(self, image: np.ndarray, data: bytes) -> None:
         """Decodes a stored image into uint8 [S, S], as the model sees it."""
         decoded = decode_image(data, self._format, image)
         if decoded is not image:
@@ -239,7 +238,7 @@ class Items:
         arrays: dict[str, np.ndarray] = {}
         for index in range(len(self)):
             for name, (value,) in self.read(np.array([index])).items():
-                if isinstance(value, StoredImage):
+                if isinstance(value, StoredVolume):
                     value = value.read(0, len(value)).tobytes()
                 if index == 0:
                     arrays[name] = _room(value, len(self))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.data import leakage, source
+from lgdea_jax.data import dataset, leakage
 from lgdea_jax.errors import UserError
 
 STREAMS = ("pairs", "images", "reports")
@@ -149,7 +149,7 @@ def make_plan(data: Any, *, seed: int, held_out: Sequence[str] = ()) -> Plan:
     if not directories:
         raise UserError("no training data: give --config.data.dir=DATA, written by python -m data_prep.build "
                         "--config=configs/data/NAME.py --out=DATA")
-    indexes = {directory: source.load_index(directory, data.split) for directory in directories}
+    indexes = {directory: dataset.load_index(directory, data.split) for directory in directories}
     allowed = leakage.allowed_rows(
         indexes, split=data.split, held_out=[*data.held_out_from, *held_out], equal_reports=data.equal_reports)
     parts: dict[str, list[Part]] = {stream: [] for stream in STREAMS}

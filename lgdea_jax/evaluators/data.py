@@ -17,7 +17,7 @@ from lgdea_jax.io.encoded_volume import volume_shape
 from lgdea_jax.preprocess import centre_crop
 from lgdea_jax.preprocess.centre_crop import CentreCrop
 from lgdea_jax.preprocess.image import MODEL_TRANSFORM, Letterbox, letterbox
-from lgdea_jax.preprocess.image_spec import Frame
+from lgdea_jax.preprocess.image_spec import ImageSpec
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN, Box, Record
 
 # Name -> (uint8 [h, w], size -> uint8 [size, size]; original shape, size, stored shape -> geometry). Models are trained
@@ -85,7 +85,7 @@ class EvalData:
         return {task: why for task, (measurable, why) in tasks.items() if not measurable}
 
     @classmethod
-    def from_records(cls, records: Iterable[Record], metadata: Any, frame: Frame, *,
+    def from_records(cls, records: Iterable[Record], metadata: Any, frame: ImageSpec, *,
                      transform: str = MODEL_TRANSFORM, progress: ProgressCallback = no_progress) -> EvalData:
         """Decodes the images of `records` and collects their reports; volumes are decoded when they are indexed.
 
@@ -93,7 +93,7 @@ class EvalData:
 
         Args:
           records: of one split.
-          metadata: `data.source.DatasetMetadata`, or anything with `label_names`.
+          metadata: `data.dataset.DatasetMetadata`, or anything with `label_names`.
           frame: side of the model's square, or its view of volumes.
           transform: the model's transform.
           progress: called with ("reading", done, total).

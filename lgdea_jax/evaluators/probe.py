@@ -26,7 +26,7 @@ from lgdea_jax.evaluators.samples import Evaluator
 from lgdea_jax.io import decode_image
 from lgdea_jax.metrics import classification
 from lgdea_jax.preprocess.image import letterbox
-from lgdea_jax.preprocess.image_spec import Frame, input_dtype, input_shape
+from lgdea_jax.preprocess.image_spec import ImageSpec, input_dtype, input_shape
 from lgdea_jax.records import NEGATIVE, POSITIVE, Record
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)  # Values of C.
@@ -154,7 +154,7 @@ def share_rows(subjects: np.ndarray, share: float, seed: int) -> np.ndarray:
     return np.flatnonzero(np.isin(subjects, drawn))
 
 
-def read_features(model: Model, records: Iterable[Record], frame: Frame, labels: np.ndarray, *,
+def read_features(model: Model, records: Iterable[Record], frame: ImageSpec, labels: np.ndarray, *,
                   progress: ProgressCallback = no_progress) -> Features:
     """Features of the images of `records`, a batch at a time: no more than a batch of images is in memory.
 

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from lgdea_jax import experiment
 from lgdea_jax.errors import UserError
 from lgdea_jax.findings import prompts
-from lgdea_jax.preprocess.image_spec import Frame, frame_of, input_dtype, input_shape
+from lgdea_jax.preprocess.image_spec import ImageSpec, input_dtype, input_shape
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.runtime.checkpoint import Checkpoints
 from lgdea_jax.training import step as train_step
@@ -42,7 +42,7 @@ class Predictor:
     def __init__(self, *, config: Any, params: Any, graphdef: Any, tokenizer: TextTokenizer, spec: dict[str, Any],
                  batch_size: int | None = None) -> None:
         self.config, self.spec, self.tokenizer = config, spec, tokenizer
-        self.frame = frame_of(config)
+        self.frame = experiment.image_spec(config)
         self.image_shape = input_shape(self.frame)
         # Activations of a volume are as many as those of hundreds of images.
         self.batch_size = batch_size or max(1, min(64, 2**22 // math.prod(self.image_shape)))
@@ -145,7 +145,7 @@ class Predictor:
                 for name in results[0][1]}
 
 
-def patch_grid(graphdef: Any, params: Any, frame: Frame) -> tuple[tuple[int, ...], float | tuple[float, ...]]:
+def patch_grid(graphdef: Any, params: Any, frame: ImageSpec) -> tuple[tuple[int, ...], float | tuple[float, ...]]:
     """(grid of the image tower's patches, the tower's `offset` in cells); ((), 0) without an image tower.
 
     The grid is (rows, columns), or (depth, rows, columns) of volumes, for which there is an offset for each axis.

@@ -21,7 +21,7 @@ from lgdea_jax.findings.vocabulary import LABELLED
 from lgdea_jax.inference.images import Rejected
 from lgdea_jax.inference.overlay import Overlay
 from lgdea_jax.io import UnreadableImage, VolumeHeader, read_volume
-from lgdea_jax.io.volumes import NO_HEADER
+from lgdea_jax.io.raw_volume import NO_HEADER
 from lgdea_jax.preprocess.volume import VolumeView, resampled_shape, to_record
 
 SUFFIXES = (".nii", ".nii.gz", ".npz")

@@ -1,4 +1,4 @@
-"""What a compressed image says about itself before it is decoded: JPEG, JPEG-LS and JPEG 2000 codestreams.
+"""The header of a compressed image, read before it is decoded: JPEG, JPEG-LS and JPEG 2000 codestreams.
 
 Decoders believe these numbers: one damaged byte can make them allocate gigabytes or work for minutes. Looking first
 costs microseconds.
@@ -15,11 +15,11 @@ MAX_TILES = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Codestream:
-    """What a codestream states.
+    """The header of a codestream.
 
     Attributes:
       rows, columns: of the image; samples: per pixel; bits: of a sample; tiles: 1 where it is not tiled.
-      complete: False where a JPEG does not end with its end marker: decoders fill up what is missing and say nothing.
+      complete: False where a JPEG does not end with its end marker: decoders fill up what is missing without an error.
         (JPEG 2000 can be cut by design.)
     """
 
@@ -43,17 +43,17 @@ def read_codestream(data: bytes) -> Codestream | None:
 
 
 def _read_jpeg(data: bytes) -> Codestream | None:
-    place = 2
-    while data[place] == 0xFF:
-        marker = data[place + 1]
+    offset = 2
+    while data[offset] == 0xFF:
+        marker = data[offset + 1]
         if marker == 0xFF:  # Fill bytes may stand before any marker.
-            place += 1
+            offset += 1
             continue
         # SOF0 to SOF15 without DHT, JPG and DAC, which share their range; SOF55 is JPEG-LS.
         if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
-            bits, rows, columns, samples = struct.unpack_from(">BHHB", data, place + 4)
+            bits, rows, columns, samples = struct.unpack_from(">BHHB", data, offset + 4)
             return Codestream(rows, columns, samples, bits, complete=b"\xff\xd9" in data[-64:])  # Padding may follow.
-        place += 2 + struct.unpack_from(">H", data, place + 2)[0]
+        offset += 2 + struct.unpack_from(">H", data, offset + 2)[0]
     return None
 
 

@@ -153,10 +153,10 @@ def _picture(dataset: Any) -> tuple[np.ndarray, str, tuple[str, ...]]:
     pixels = _used_bits(dataset, pixels) if plain else pixels
     padding = _padding(dataset, pixels)
     values, done = _modality(dataset, pixels)
-    seen = values if padding is None else values[~padding]
-    shown, how = _voi(dataset, values, seen)
+    inside = values if padding is None else values[~padding]
+    windowed, how = _voi(dataset, values, inside)
     done += how
-    array = shown.astype(np.float32)
+    array = windowed.astype(np.float32)
     kept = array if padding is None else array[~padding]
     if photometric == "MONOCHROME1":  # Small values are bright: turn them round.
         array = kept.max() + kept.min() - array
@@ -219,16 +219,16 @@ def _modality(dataset: Any, pixels: np.ndarray) -> tuple[np.ndarray, list[str]]:
     return pixels.astype(np.float64) * slope + intercept, []
 
 
-def _voi(dataset: Any, values: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """(values, conversions) after the VOI LUT, or the first window that leaves something to see.
+def _voi(dataset: Any, values: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """(values, conversions) after the VOI LUT, or the first window that leaves contrast.
 
-    A window that lies beside all values of the image (`seen`, without padding) would blank it: such are passed over.
+    A window that lies beside all values of the image (`inside`, without padding) would blank it: such are passed over.
     """
     tried = False
     for item in dataset.get("VOILUTSequence") or ():
         if item.get("LUTDescriptor") and item.get("LUTData"):
             tried = True
-            if _shows(_lookup(item, seen), seen):
+            if _has_contrast(_lookup(item, inside), inside):
                 return _lookup(item, values), ["voi lut"]
     windows = list(zip(_numbers(dataset.get("WindowCenter")), _numbers(dataset.get("WindowWidth"))))
     function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
@@ -237,14 +237,14 @@ def _voi(dataset: Any, values: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray
         tried = True
         if not math.isfinite(centre) or not math.isfinite(width) or width < (1 if function == "LINEAR" else 1e-9):
             continue
-        shown = _window(seen, centre, width, function)
-        if shown is not None and _shows(shown, seen):
+        windowed = _window(inside, centre, width, function)
+        if windowed is not None and _has_contrast(windowed, inside):
             return _window(values, centre, width, function) * top, ["window"]
     return values, ["window ignored"] if tried else []
 
 
-def _shows(shown: np.ndarray, seen: np.ndarray) -> bool:
-    return bool(seen.max() == seen.min() or shown.max() > shown.min())
+def _has_contrast(windowed: np.ndarray, inside: np.ndarray) -> bool:
+    return bool(inside.max() == inside.min() or windowed.max() > windowed.min())
 
 
 def _window(values: np.ndarray, centre: float, width: float, function: str) -> np.ndarray | None:
@@ -272,8 +272,8 @@ def _lookup(item: Any, values: np.ndarray) -> np.ndarray:
         table = np.asarray(data, np.int64)
     if not 1 <= bits <= 16 or len(table) < entries:
         raise UnreadableImage("a DICOM file whose lookup table is shorter than it states")
-    places = np.clip(np.rint(values.astype(np.float64)) - first, 0, entries - 1).astype(np.int64)
-    return table[:entries][places].astype(np.float64)
+    indices = np.clip(np.rint(values.astype(np.float64)) - first, 0, entries - 1).astype(np.int64)
+    return table[:entries][indices].astype(np.float64)
 
 
 def _number(value: Any) -> float:
@@ -306,7 +306,7 @@ def _info(dataset: Any, mode: str, conversions: tuple[str, ...]) -> ImageInfo:
 
 
 def _value(dataset: Any, name: str) -> Any:
-    """An attribute that says something about the image but is not needed for it: None when it cannot be read."""
+    """An attribute that describes the image but is not needed to read it: None when it cannot be read."""
     try:
         return dataset.get(name)
     except Exception:  # Values are parsed on access; a damaged description does not spoil good pixels.

@@ -2,7 +2,7 @@
 
 Slices are put in order by their position along the normal of their plane (PS3.3 C.7.6.2.1.1), never by file name or
 instance number. A folder with several series, with slices that differ in size, orientation or spacing, or with gaps, is
-refused: half a chest must not look like a whole one.
+refused: half a chest must not pass for a whole one.
 """
 
 from __future__ import annotations
@@ -17,25 +17,24 @@ import numpy as np
 from lgdea_jax.errors import UserError, require
 from lgdea_jax.io.dicom import parse_age
 from lgdea_jax.io.image_info import UnreadableImage
+from lgdea_jax.io.raw_volume import RawVolume
 
 _TOLERANCE = 1e-3  # Of direction cosines.
 
 
-def read_series(folder: Path) -> tuple[np.ndarray, np.ndarray, Any]:
+def read_series(folder: Path) -> RawVolume:
     """Reads a series.
 
     Args:
       folder: its DICOM files; files that are no DICOM are passed over.
 
     Returns:
-      (int16 or float32 [column, row, slice] in Hounsfield units by the files' own slopes, affine (RAS+) over its
-      indices, `volumes.Stored`).
+      int16 or float32 [column, row, slice] in Hounsfield units by the files' own slopes, with its affine.
 
     Raises:
       UnreadableImage: not one complete axial-to-be series. UserError: the extra `dicom` is not installed.
     """
     pydicom = require("pydicom", "dicom", "reading DICOM")
-    from lgdea_jax.io.volumes import Stored
 
     paths = sorted(path for path in folder.iterdir() if path.is_file())
     slices = []
@@ -52,7 +51,6 @@ def read_series(folder: Path) -> tuple[np.ndarray, np.ndarray, Any]:
         raise UnreadableImage("a DICOM series that is not CT")
     if len(slices) < 2:
         raise UnreadableImage("a DICOM series of one slice is no volume")
-    stored = Stored("dicom")
     row, column, spacing = _plane(slices)
     normal = np.cross(row, column)
     positions = np.array([_numbers(one, "ImagePositionPatient", 3) for one in slices])
@@ -63,12 +61,9 @@ def read_series(folder: Path) -> tuple[np.ndarray, np.ndarray, Any]:
     lps = np.eye(4)
     lps[:3, 0], lps[:3, 1], lps[:3, 2], lps[:3, 3] = row * spacing[1], column * spacing[0], step, positions[0]
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps
-    stored.axial = int(np.abs(normal).argmax()) == 2
-    first = slices[0]
-    sex = str(first.get("PatientSex") or "").strip().upper()
-    stored.sex = sex if sex in ("M", "F") else ""
-    stored.age = parse_age(str(first.get("PatientAge") or ""))
-    return values, affine, stored
+    sex = str(slices[0].get("PatientSex") or "").strip().upper()
+    return RawVolume(values, affine, "dicom", axial=int(np.abs(normal).argmax()) == 2,
+                     sex=sex if sex in ("M", "F") else "", age=parse_age(str(slices[0].get("PatientAge") or "")))
 
 
 def _read(pydicom: Any, path: Path) -> Any:
@@ -119,7 +114,7 @@ def _step(positions: np.ndarray, normal: np.ndarray) -> np.ndarray:
     gaps = np.diff(positions @ normal)
     usual = float(np.median(gaps))
     if gaps.min() < 0.01 or usual < 0.01:
-        raise UnreadableImage("the series has two slices at one place")
+        raise UnreadableImage("the series has two slices at one position")
     if gaps.max() > 1.5 * usual:
         raise UnreadableImage("the series lacks slices")
     if np.abs(gaps - usual).max() > 0.1 * usual:

@@ -13,7 +13,6 @@ import struct
 import numpy as np
 
 from lgdea_jax.errors import choose
-from lgdea_jax.io.stored import Stored
 
 ENCODINGS = ("png", "jpeg", "raw")
 
@@ -50,11 +49,11 @@ def encode_image(array: np.ndarray, encoding: str) -> bytes:
     return buffer.getvalue()
 
 
-def decode_image(data: bytes | np.ndarray | Stored, image_format: str, out: np.ndarray | None = None) -> np.ndarray:
+def decode_image(data: bytes, image_format: str, out: np.ndarray | None = None) -> np.ndarray:
     """Decodes a record's image.
 
     Args:
-      data: `Record.image`, its bytes as uint8 [n], or where they are stored.
+      data: `Record.image`.
       image_format: `Record.image_format`, one of ENCODINGS.
       out: contiguous uint8 [h, w]; an image of this shape is written there, without an array of its own between.
 
@@ -65,13 +64,6 @@ def decode_image(data: bytes | np.ndarray | Stored, image_format: str, out: np.n
       UserError: unknown format. ValueError: the bytes are not such an image.
     """
     choose("image format", image_format, ENCODINGS)
-    if not isinstance(data, bytes | np.ndarray):
-        if image_format == "raw" and out is not None and len(data) == _RAW_HEADER + out.size:
-            header = bytearray(_RAW_HEADER)
-            data.read_into([memoryview(header), memoryview(out).cast("B")])
-            if _RAW_SHAPE.unpack(header) == out.shape:
-                return out
-        data = data.read(0, len(data))
     if image_format == "raw":
         if len(data) < _RAW_HEADER:
             raise ValueError("a raw image has no header")
@@ -84,7 +76,7 @@ def decode_image(data: bytes | np.ndarray | Stored, image_format: str, out: np.n
         import simplejpeg
 
         if out is not None:
-            with contextlib.suppress(ValueError):  # Larger than `out`, or damaged: the second try tells.
+            with contextlib.suppress(ValueError):  # Larger than `out`, or damaged: the second try decides.
                 image = simplejpeg.decode_jpeg(data, colorspace="GRAY", buffer=out)[..., 0]
                 return out if image.shape == out.shape else image.copy()
         try:  # The same libjpeg-turbo as PIL's, with less around it; equal pixels.

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from lgdea_jax.errors import require
-from lgdea_jax.io.stored import Stored
 
 FORMAT = "blosc2"
 # Voxels of a chunk (what is located) and of a block (what is decompressed): blocks fit a core's cache.
@@ -21,6 +20,15 @@ CHUNK = (64, 96, 96)
 BLOCK = (16, 48, 48)
 # Decompressing a whole volume. More than two gain nothing: the result is put together by one.
 WHOLE_THREADS = 2
+
+
+class ByteSource(Protocol):
+    """An encoded volume whose bytes lie elsewhere and are read on request, such as `data.shard_file.StoredVolume`."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Bytes `start` to `stop`, uint8."""
 
 
 def _blosc2() -> Any:
@@ -51,7 +59,7 @@ def encode_volume(volume: np.ndarray) -> bytes:
     return array.to_cframe()
 
 
-def _open(data: bytes | Stored, region: Sequence[slice] | None = None) -> tuple[Any, Any]:
+def _open(data: bytes | ByteSource, region: Sequence[slice] | None = None) -> tuple[Any, Any]:
     """(the array of a stored volume, what must be kept while it is used: the array does not own its bytes).
 
     Of a volume that lies elsewhere only `region` may be read then.
@@ -67,7 +75,7 @@ def _open(data: bytes | Stored, region: Sequence[slice] | None = None) -> tuple[
     return array, data
 
 
-def _part(stored: Stored, region: Sequence[slice] | None) -> memoryview:
+def _part(stored: ByteSource, region: Sequence[slice] | None) -> memoryview:
     """The frame of a stored volume in which only the index and the chunks of `region` are filled in.
 
     The layout is that of C-Blosc2's contiguous frame: header, chunks, index of chunks (compressed itself), trailer. The
@@ -96,14 +104,14 @@ def _part(stored: Stored, region: Sequence[slice] | None) -> memoryview:
     grid = [math.ceil(size / chunk) for size, chunk in zip(array.shape, array.chunks, strict=True)]
     touched = [np.arange(part.start // chunk, (part.stop - 1) // chunk + 1)
                for part, chunk in zip(region, array.chunks, strict=True)]
-    for place in np.ravel_multi_index(np.ix_(*touched), grid).ravel():
-        if index[place] >= 0:  # Chunks of one value have no bytes, and are marked in the sign.
-            start = header + int(index[place])
+    for number in np.ravel_multi_index(np.ix_(*touched), grid).ravel():
+        if index[number] >= 0:  # Chunks of one value have no bytes, and are marked in the sign.
+            start = header + int(index[number])
             fill(start, start + int.from_bytes(stored.read(start + 12, start + 16).tobytes(), "little"))
     return memoryview(buffer)
 
 
-def volume_shape(data: bytes | Stored) -> tuple[int, int, int]:
+def volume_shape(data: bytes | ByteSource) -> tuple[int, int, int]:
     """(z, y, x) of a stored volume, without decompressing it.
 
     Raises:
@@ -113,7 +121,7 @@ def volume_shape(data: bytes | Stored) -> tuple[int, int, int]:
     return tuple(array.shape)  # Of one that lies elsewhere, header and index are read.
 
 
-def decode_volume(data: bytes | Stored, region: Sequence[slice] | None = None) -> np.ndarray:
+def decode_volume(data: bytes | ByteSource, region: Sequence[slice] | None = None) -> np.ndarray:
     """A stored volume, or a part of it.
 
     Args:

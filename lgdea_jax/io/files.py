@@ -1,7 +1,7 @@
 """Reading image files as they come (PNG, JPEG, DICOM) to an array and what is known about it.
 
-The array keeps the file's depth and colours; `preprocess/image.py` makes the record's image of it. Formats are told by
-the file's first bytes, not by its name.
+The array keeps the file's depth and colours; `preprocess/image.py` makes the record's image of it. Formats are
+recognised by the file's first bytes, not by its name.
 """
 
 from __future__ import annotations

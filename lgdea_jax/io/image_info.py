@@ -19,15 +19,15 @@ class UnreadableImage(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class ImageInfo:
-    """What a file says about its image.
+    """What a file states about its image.
 
     Attributes:
       file_format: "png", "jpeg" or "dicom".
       mode: the file's pixels: "grey8", "grey16", "rgb", "rgba", "palette" or "grey1".
-      spacing: mm per pixel (row, column); 0 where the file does not say.
+      spacing: mm per pixel (row, column); 0 where unknown.
       conversions: what had to be converted to get the array, for counting ("palette", "monochrome1", "window", ...).
       view, modality: from DICOM, "" otherwise.
-      sex: of the subject, from DICOM: "M", "F" or ""; age: years, NaN where the file does not say.
+      sex: of the subject, from DICOM: "M", "F" or ""; age: years, NaN where unknown.
     """
 
     file_format: str

@@ -1,10 +1,10 @@
 """Reading CT volumes as they come (NIfTI, a DICOM series, .npz) to Hounsfield units in one frame.
 
 The canonical frame is DICOM's LPS: arrays are [z, y, x] with x growing to the patient's left, y to the back, z to the
-head. So image-left is patient-right in every axial slice, as radiologists look at it, and slices go from the abdomen
+head. So image-left is patient-right in every axial slice, as radiologists view it, and slices go from the abdomen
 up. Files in another order are flipped and transposed into it, which loses nothing; nothing is mirrored.
 
-What a file does not say, or says implausibly, is refused with one reason, or taken from what the caller knows
+What a file does not state, or states implausibly, is refused with one reason, or taken from what the caller knows
 (`VolumeHeader`: a table of the release) and counted among the conversions. The most common fault of all is to apply
 slope and intercept to values that are in Hounsfield units already: it is looked for, and refused.
 """
@@ -13,43 +13,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from lgdea_jax.errors import UserError, require
+from lgdea_jax.io.dicom_series import read_series
 from lgdea_jax.io.image_info import UnreadableImage
+from lgdea_jax.io.raw_volume import MAX_VOXELS, NO_HEADER, RawVolume, VolumeHeader
+from lgdea_jax.io.volume_files import read_nifti, read_npz
 
-MAX_VOXELS = 1 << 29  # A gigabyte of int16: more than any chest CT has.
 AXES = ("L", "P", "S")  # Where x, y and z of the canonical frame grow to.
 AIR = -1024
 # Degrees by which an axis may lie off the patient's: below the first it is rounding, above the second the volume would
 # have to be resampled to show slices.
 STRAIGHT, OBLIQUE = 0.5, 5.0
-
-
-@dataclasses.dataclass(frozen=True)
-class VolumeHeader:
-    """What is known of a file from elsewhere, such as the release's table of metadata.
-
-    Attributes:
-      slope, intercept: make stored values Hounsfield units. NaN: the file says so itself. Given, they replace the
-        file's own, and are refused where the file's values are Hounsfield units already.
-      spacing: mm (z, y, x) in the canonical frame, zeros where unknown; replaces what the file says.
-      axes: for .npz, which has no orientation: where the array's axes grow to, three of the letters L R A P S I.
-    """
-
-    slope: float = math.nan
-    intercept: float = math.nan
-    spacing: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    axes: str = "SPL"
-
-
-NO_HEADER = VolumeHeader()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,7 +38,7 @@ class VolumeInfo:
       file_format: "nifti", "dicom" or "npz".
       spacing: mm per voxel (z, y, x).
       affine: float64 [4, 4]: indices (z, y, x, 1) -> the scanner's millimetres, x to the right, y to the front, z to
-        the head (RAS+, as nibabel's); of a file without a place, that of an array around 0.
+        the head (RAS+, as nibabel's); of a file without a position, that of an array around 0.
       conversions: what had to be repaired, for counting.
       modality: "CT"; sex, age: as `ImageInfo`, from DICOM.
     """
@@ -94,9 +72,7 @@ def read_volume(path: str | Path, header: VolumeHeader = NO_HEADER, *,
     """
     path = Path(path)
     if path.is_dir():
-        from lgdea_jax.io.dicom_series import read_series
-
-        values, affine, info = read_series(path)
+        raw = read_series(path)
     else:
         try:
             with open(path, "rb") as file:
@@ -108,62 +84,43 @@ def read_volume(path: str | Path, header: VolumeHeader = NO_HEADER, *,
         if not start:
             raise UnreadableImage("the volume's file is empty")
         if start[:4] == b"PK\x03\x04":
-            values, affine, info = _read_npz(path, header)
+            raw = read_npz(path, header.axes)
         elif start[128:132] == b"DICM":
             raise UnreadableImage("one DICOM file where a volume is expected: name the folder of its series")
         elif start[:2] == b"\x1f\x8b" or start[344:348] in (b"n+1\0", b"ni1\0") or start[4:8] == b"n+2\0":
-            values, affine, info = _read_nifti(path)
+            raw = read_nifti(path)
         else:
             raise UnreadableImage("not a NIfTI file, a DICOM folder or an .npz file")
-    return _finish(values, affine, info, header, hounsfield)
+    return _finish(raw, header, hounsfield)
 
 
-@dataclasses.dataclass
-class Stored:
-    """Between reading and finishing: the file's own scaling, not yet applied, and what is known.
-
-    Attributes:
-      slope, intercept: of the file; spacing_known: whether the affine's lengths are millimetres.
-      axial: whether the file's slices were axial.
-    """
-
-    file_format: str
-    slope: float = 1.0
-    intercept: float = 0.0
-    spacing_known: bool = True
-    axial: bool = True
-    conversions: list[str] = dataclasses.field(default_factory=list)
-    sex: str = ""
-    age: float = math.nan
-
-
-def _finish(values: np.ndarray, affine: np.ndarray, stored: Stored, header: VolumeHeader,
-            hounsfield: bool) -> tuple[np.ndarray, VolumeInfo]:
-    """Orients, scales and checks; `values` [i, j, k] with its RAS+ `affine` over (i, j, k, 1)."""
+def _finish(raw: RawVolume, header: VolumeHeader, hounsfield: bool) -> tuple[np.ndarray, VolumeInfo]:
+    """Orients, scales and checks."""
+    values = raw.values
     if values.size > MAX_VOXELS:
         raise UnreadableImage("the volume has more voxels than can be trusted")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise UnreadableImage("the volume has voxels that are not numbers (NaN or infinite)")
-    done = stored.conversions
-    values, affine = _orient(values, affine, done)
-    if not stored.axial:
+    done = list(raw.conversions)
+    values, affine = _orient(values, raw.affine, done)
+    if not raw.axial:
         done.append("not axial")
     known = all(mm > 0 and math.isfinite(mm) for mm in header.spacing)
     spacing = np.sqrt((affine[:3, :3] ** 2).sum(0))
-    if known and not (stored.spacing_known and np.allclose(spacing, header.spacing, rtol=0.01)):
+    if known and not (raw.spacing_known and np.allclose(spacing, header.spacing, rtol=0.01)):
         done.append("spacing from the table")
     if known:
         affine = affine.copy()
         affine[:3, :3] *= np.array(header.spacing) / spacing
         spacing = np.array(header.spacing)
-    elif not stored.spacing_known:
+    elif not raw.spacing_known:
         raise UnreadableImage("the volume has no voxel spacing")
     if spacing.max() > 20 or spacing.min() < 0.05:
         raise UnreadableImage(f"a voxel spacing of {' x '.join(f'{mm:.3g}' for mm in spacing)} mm is not a chest CT's")
-    volume = _hounsfield(values, stored, header, done) if hounsfield else _integers(
-        values, stored.slope, stored.intercept)
+    volume = _hounsfield(values, raw, header, done) if hounsfield else _integers(
+        values, raw.slope, raw.intercept)
     return np.ascontiguousarray(volume), VolumeInfo(
-        stored.file_format, tuple(spacing.tolist()), affine, tuple(dict.fromkeys(done)), sex=stored.sex, age=stored.age)
+        raw.file_format, tuple(spacing.tolist()), affine, tuple(dict.fromkeys(done)), sex=raw.sex, age=raw.age)
 
 
 def _orient(values: np.ndarray, affine: np.ndarray, done: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -191,38 +148,38 @@ def _orient(values: np.ndarray, affine: np.ndarray, done: list[str]) -> tuple[np
     return values.transpose(order)[tuple(flips)], affine @ turn
 
 
-def _hounsfield(values: np.ndarray, stored: Stored, header: VolumeHeader, done: list[str]) -> np.ndarray:
+def _hounsfield(values: np.ndarray, raw: RawVolume, header: VolumeHeader, done: list[str]) -> np.ndarray:
     """int16 Hounsfield units, checked."""
-    slope, intercept = stored.slope, stored.intercept
+    slope, intercept = raw.slope, raw.intercept
     if math.isfinite(header.slope) or math.isfinite(header.intercept):
         slope = header.slope if math.isfinite(header.slope) else 1.0
         intercept = header.intercept if math.isfinite(header.intercept) else 0.0
-        if (slope, intercept) != (1.0, 0.0) and is_hounsfield(_integers(values, stored.slope, stored.intercept)):
+        if (slope, intercept) != (1.0, 0.0) and is_hounsfield(_integers(values, raw.slope, raw.intercept)):
             raise UnreadableImage("rescaled twice: the file's values are Hounsfield units already, the table's slope "
                                   "and intercept must not be applied to them")
-        if (slope, intercept) != (stored.slope, stored.intercept):
+        if (slope, intercept) != (raw.slope, raw.intercept):
             done.append("slope from the table")
     if slope == 0 or not math.isfinite(slope) or not math.isfinite(intercept):
         raise UnreadableImage(f"a slope of {slope:g} and an intercept of {intercept:g} make no Hounsfield units")
     volume = _integers(values, slope, intercept)
     below = volume < -1200
-    seen = volume
+    inside = volume
     if below.any():
         # Scanners fill what lies outside the field of view with one number; doubly rescaled air has many.
         common = np.bincount(volume[below].astype(np.int32) + 32768)
         if below.sum() - common.max() > 0.01 * volume.size:
             raise UnreadableImage("values far below air: rescaled twice, or not Hounsfield units")
         done.append("padding")
-        seen = volume[~below]
+        inside = volume[~below]
     np.maximum(volume, AIR, out=volume)
-    if not is_hounsfield(seen):
+    if not is_hounsfield(inside):
         raise UnreadableImage(f"values from {volume.min()} to {volume.max()} without air and soft tissue: a wrong "
                               "slope or intercept, or not a chest CT")
     return volume
 
 
 def is_hounsfield(volume: np.ndarray) -> bool:
-    """Whether the values look like the Hounsfield units of a chest: both air or lung, and soft tissue."""
+    """Whether the values are plausible Hounsfield units of a chest: both air or lung, and soft tissue."""
     if not volume.size:
         return False
     air = ((volume >= -1100) & (volume <= -500)).mean()
@@ -244,100 +201,6 @@ def _integers(values: np.ndarray, slope: float, intercept: float) -> np.ndarray:
     return scaled.astype(np.int16)
 
 
-def _read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray, Stored]:
-    nibabel = require("nibabel", "ct", "reading NIfTI")
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
-
-    stored = Stored("nifti")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            data = _plain(path)
-            kind = nibabel.Nifti2Image if data[4:8] == b"n+2\0" else nibabel.Nifti1Image
-            image = kind.from_bytes(data)
-            # nibabel mends voxel sizes of 0 silently when it checks a header: what the file says is in this one.
-            head = kind.header_class(data[:kind.header_class.template_dtype.itemsize], check=False)
-            shape = image.shape
-            if len(shape) > 3 and all(n == 1 for n in shape[3:]):
-                stored.conversions.append("one frame of 4D")
-            elif len(shape) != 3:
-                raise UnreadableImage(f"a {len(shape)}D NIfTI file of shape {list(shape)} where one volume is expected")
-            if min(shape[:3]) < 2:
-                raise UnreadableImage(f"a NIfTI file of shape {list(shape)} is no volume")
-            if math.prod(shape) > MAX_VOXELS:
-                raise UnreadableImage("the volume has more voxels than can be trusted")
-            if head.get_data_dtype().kind not in "iuf":
-                raise UnreadableImage("a NIfTI file of colours or complex numbers")
-            slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)  # 1 and 0 where it has none.
-            values = np.asanyarray(image.dataobj.get_unscaled()).reshape(shape[:3])
-    except UnreadableImage:
-        raise
-    except (EOFError, zlib.error, OSError, ValueError, ImageFileError, HeaderDataError) as error:
-        # OSError covers a gzip stream that ends early or whose checksum differs.
-        raise UnreadableImage(f"the NIfTI file is truncated or damaged ({type(error).__name__})") from None
-    stored.slope, stored.intercept = slope, intercept
-    if int(head["sform_code"]) == 0 and int(head["qform_code"]) == 0:
-        raise UnreadableImage("a NIfTI file without an orientation (neither sform nor qform): its sides are unknown")
-    affine = np.array(image.affine, np.float64)
-    pixdim = np.abs(np.array(head["pixdim"][1:4], np.float64))
-    lengths = np.sqrt((affine[:3, :3] ** 2).sum(0))
-    if not np.isfinite(affine).all() or not np.isfinite(pixdim).all():
-        raise UnreadableImage("the NIfTI file's affine is not finite")
-    unit = {1: 1000.0, 3: 0.001}.get(int(head["xyzt_units"]) & 7, 1.0)
-    if unit != 1:
-        affine[:3] *= unit
-        stored.conversions.append("units")
-    if (lengths <= 0).any():
-        raise UnreadableImage("the volume has no voxel spacing")
-    if (pixdim <= 0).any() and int(head["sform_code"]) == 0:
-        stored.spacing_known = False  # The directions are known: the spacing may come from elsewhere.
-    elif not np.allclose(pixdim * unit, lengths * unit, rtol=0.01):
-        stored.conversions.append("pixdim differs from the affine")
-    stored.axial = int(np.abs(affine[:3, 2]).argmax()) == 2
-    return values, affine, stored
-
-
-def _plain(path: Path) -> bytes:
-    """The content of a NIfTI file, unzipped to the end of the stream: its checksum is at the end."""
-    import gzip
-
-    with open(path, "rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    most = 4 * MAX_VOXELS
-    with gzip.open(path) if zipped else open(path, "rb") as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise UnreadableImage("the volume has more voxels than can be trusted")
-    return data
-
-
-def _read_npz(path: Path, header: VolumeHeader) -> tuple[np.ndarray, np.ndarray, Stored]:
-    axes = header.axes.upper()
-    kinds = ["LR", "AP", "IS"]
-    if len(axes) != 3 or sorted(next((i for i, kind in enumerate(kinds) if letter in kind), 9) for letter in axes
-                                ) != [0, 1, 2]:
-        raise UserError(f"axes {header.axes!r}: three of L R, A P, S I, one of each pair, such as SPL")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            names = [name for name in archive.files if name == "ct"] or archive.files
-            if len(names) != 1:
-                raise UnreadableImage(f"an .npz file with {len(names)} arrays and none called ct")
-            values = archive[names[0]]
-    except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile) as error:
-        raise UnreadableImage(f"the .npz file is truncated or damaged ({type(error).__name__})") from None
-    if values.ndim == 4 and 1 in (values.shape[0], values.shape[3]):
-        values = values[0] if values.shape[0] == 1 else values[..., 0]
-    if values.ndim != 3 or min(values.shape) < 2 or values.dtype.kind not in "iuf":
-        raise UnreadableImage(f"an array of {values.dtype} {list(values.shape)} where one volume is expected")
-    affine = np.eye(4)
-    affine[:3, :3] = 0
-    for i, letter in enumerate(axes):
-        affine[next(k for k, kind in enumerate(kinds) if letter in kind), i] = 1 if letter in "RAS" else -1
-    axial = axes[0] in "SI"
-    return values, affine, Stored("npz", spacing_known=False, axial=axial)
-
-
 def direction_letters(affine: np.ndarray) -> str:
     """Where the axes of an array grow to in the patient, such as "SPL" for the canonical frame."""
     letters = []
@@ -353,7 +216,7 @@ def centroid_mm(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
     Raises:
       ValueError: an empty mask.
     """
-    places: Sequence[np.ndarray] = np.nonzero(mask)
-    if not len(places[0]):
+    indices: Sequence[np.ndarray] = np.nonzero(mask)
+    if not len(indices[0]):
         raise ValueError("an empty mask has no centroid")
-    return (affine @ np.array([*(float(p.mean()) for p in places), 1.0]))[:3]
+    return (affine @ np.array([*(float(p.mean()) for p in indices), 1.0]))[:3]

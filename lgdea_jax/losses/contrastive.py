@@ -1,40 +1,31 @@
 """Contrastive losses between images and texts: softmax (CLIP), soft targets, sigmoid (SigLIP), phrase to image.
 
-All take embeddings (or, for phrases, scores), compute in float32 at full matmul precision, and return a scalar mean
-over the valid rows; a batch without valid rows gives 0. Masked rows are neither anchors nor negatives. The signatures
-do not show the [B, B] logits, so that a version that makes them in chunks can replace any of them.
+The losses of embeddings take `chunks`, how the loss is divided over steps and devices (`chunks.Chunks`): memory is then
+linear in the batch. None makes all scores at once; values and gradients are the same up to the order of float32 sums.
+Soft targets are not a matrix but a similarity of features of the rows, made for one chunk at a time.
+
+All compute in float32 at full matmul precision and return a scalar mean over the valid rows; a batch without valid rows
+gives 0. Masked rows are neither anchors nor negatives.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from lgdea_jax.arrays import as_float, masked_mean, normalize
+from lgdea_jax.losses.chunks import Chunks, Plan, Similarity, gather, over_devices, prepare, products, scan_chunks
+from lgdea_jax.losses.sigmoid import sigmoid_loss
+from lgdea_jax.losses.softmax import softmax_loss
 
-__all__ = ["normalize", "phrase_image", "scored_contrastive", "sigmoid_contrastive", "soft_contrastive",
-           "softmax_contrastive"]
-
-
-def _scores(image: jax.Array, text: jax.Array, scale: jax.Array | float) -> jax.Array:
-    return scale * jnp.matmul(as_float(image), as_float(text).T,
-                              precision=jax.lax.Precision.HIGHEST)
-
-
-def _valid(mask: jax.Array | None, rows: int) -> jax.Array:
-    return jnp.ones(rows, bool) if mask is None else mask != 0
-
-
-def _log_softmax(scores: jax.Array, columns: jax.Array) -> jax.Array:
-    """Row-wise log-softmax over the valid columns; 0 in the others (there is nothing to multiply there)."""
-    # With no valid column at all the softmax is over every column: finite, and no row of it is ever used.
-    columns = columns | ~jnp.any(columns, axis=-1, keepdims=True)
-    logs = jax.nn.log_softmax(jnp.where(columns, scores, -jnp.inf), axis=-1)
-    return jnp.where(columns, logs, 0.0)
+__all__ = ["Chunks", "Similarity", "best_text", "normalize", "phrase_image", "scored_contrastive",
+           "sigmoid_contrastive", "soft_contrastive", "softmax_contrastive"]
 
 
 def softmax_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array | float, *,
-                        mask: jax.Array | None = None) -> jax.Array:
+                        mask: jax.Array | None = None, chunks: Chunks | None = None) -> jax.Array:
     """Symmetric InfoNCE (CLIP, Radford et al., 2021, arXiv 2103.00020).
 
     With s_ij = scale x_i . y_j:  1/2 mean_i [-log softmax_j(s_ij)_i] + 1/2 mean_j [-log softmax_i(s_ij)_j].
@@ -42,63 +33,96 @@ def softmax_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array | fl
     Args:
       image, text: [B, E], row i of one belongs to row i of the other; unit norm expected, not enforced.
       scale: inverse temperature, > 0.
-      mask: bool [B], rows that exist.
+      mask: bool [B], rows that exist; chunks: see the module.
 
     Returns:
       A scalar >= 0; log(number of valid rows) when everything is alike.
+
+    Raises:
+      ValueError: another number of texts than of images.
     """
-    scores, valid = _scores(image, text, scale), _valid(mask, image.shape[0])
-    rows = jnp.diagonal(_log_softmax(scores, valid[None, :]))
-    columns = jnp.diagonal(_log_softmax(scores.T, valid[None, :]))
-    return -0.5 * (masked_mean(rows, valid) + masked_mean(columns, valid))
+    return soft_contrastive(image, text, scale, similarity=None, own_share=1.0, image_mask=mask, chunks=chunks)
 
 
-def _soft_cross_entropy(scores: jax.Array, targets: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    targets = jnp.where(columns[None, :], as_float(targets), 0.0)
-    mass = jnp.sum(targets, axis=1)
-    targets = targets / jnp.where(mass > 0, mass, 1.0)[:, None]
-    losses = -jnp.sum(targets * _log_softmax(scores, columns[None, :]), axis=1)
-    return masked_mean(losses, rows & (mass > 0))
+def soft_contrastive(
+    image: jax.Array, text: jax.Array, scale: jax.Array | float, *, similarity: Similarity | None,
+    image_features: Any = None, text_features: Any = None, own_share: float = 0.0,
+    image_mask: jax.Array | None = None, text_mask: jax.Array | None = None, chunks: Chunks | None = None,
+) -> jax.Array:
+    """InfoNCE against the soft targets of a similarity W_ij = similarity(f_i, g_j) of features of images and texts.
 
-
-def soft_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array | float, targets: jax.Array, *,
-                     targets_text: jax.Array | None = None, image_mask: jax.Array | None = None,
-                     text_mask: jax.Array | None = None) -> jax.Array:
-    """InfoNCE against soft targets: cross-entropy of the softmax over texts with targets[i] and the other way round.
-
-    1/2 mean_i [-sum_j T_ij log softmax_j(s_ij)] + 1/2 mean_j [-sum_i U_ji log softmax_i(s_ij)]; T = U = identity is
-    `softmax_contrastive`. Its minimum is the entropy of the targets, not 0.
+    1/2 mean_i [-sum_j T_ij log softmax_j(s_ij)] + 1/2 mean_j [-sum_i U_ji log softmax_i(s_ij)], s_ij = scale x_i . y_j,
+    T_ij = own_share [i = j] + (1 - own_share) W_ij / sum_j W_ij over the valid texts, and U_ji the same with sum_i W_ij
+    over the valid images. The minimum is the entropy of the targets, not 0.
 
     Args:
       image: [I, E]; text: [R, E]; scale: inverse temperature, > 0. I and R may differ (soft links of unpaired data).
-      targets: T [I, R], >= 0, rows sum to 1. Mass on masked texts is dropped and the row scaled back to 1; a row
-        without mass is left out.
-      targets_text: U [R, I], rows sum to 1; default: `targets` itself, which is right for square targets made by
-        normalising the rows of a symmetric similarity (`evidence.soft_targets`), where row i is for text i as well.
-      image_mask: bool [I]; text_mask: bool [R]; rows that exist. In a square call `text_mask` defaults to `image_mask`.
+      similarity: see `chunks.Similarity`; no gradient flows into it. None with `own_share=1`.
+      image_features, text_features: trees of arrays [I, ...] and [R, ...]; those of the texts default to the images'.
+      own_share: in [0, 1]; more than 0 needs I = R.
+      image_mask: bool [I]; text_mask: bool [R]; rows that exist. With I = R `text_mask` defaults to `image_mask`.
+      chunks: see the module.
+
+    Returns:
+      A scalar. A row without mass in W is left out as an anchor; with own_share > 0 it is its own whole target.
 
     Raises:
-      ValueError: shapes that do not fit, or I != R without `targets_text`.
+      ValueError: own_share outside [0, 1]; I != R where row i must belong to row i; no similarity where one is needed.
     """
-    images, texts = image.shape[0], text.shape[0]
-    if targets.shape != (images, texts):
-        raise ValueError(f"targets must be [{images}, {texts}], not {list(targets.shape)}")
-    if targets_text is None:
-        if images != texts:
-            raise ValueError(f"{images} images and {texts} texts: targets_text [{texts}, {images}] is needed")
-        targets_text = targets
-    if targets_text.shape != (texts, images):
-        raise ValueError(f"targets_text must be [{texts}, {images}], not {list(targets_text.shape)}")
-    if text_mask is None and images == texts:
-        text_mask = image_mask
-    rows, columns = _valid(image_mask, images), _valid(text_mask, texts)
-    return _both_ways(_scores(image, text, scale), targets, targets_text, rows, columns)
+    if own_share and image.shape[0] != text.shape[0]:
+        raise ValueError(f"own_share={own_share} needs as many texts as images, not {image.shape[0]} and "
+                         f"{text.shape[0]}")
+    if not 0.0 <= own_share <= 1.0:
+        raise ValueError(f"own_share must be in [0, 1], not {own_share}")
+    if (similarity is None) != (own_share == 1.0):
+        raise ValueError("a similarity is needed if, and only if, own_share is below 1")
+    image, text, masks, features, chunks = prepare(
+        image, text, image_mask, text_mask, image_features, text_features, chunks)
+    plan = Plan(chunks, similarity, own_share)
+    return softmax_loss(plan, image, text, jnp.asarray(scale, image.dtype), masks, features)
 
 
-def _both_ways(scores: jax.Array, targets: jax.Array, targets_text: jax.Array, rows: jax.Array,
-               columns: jax.Array) -> jax.Array:
-    return 0.5 * (_soft_cross_entropy(scores, targets, rows, columns)
-                  + _soft_cross_entropy(scores.T, targets_text, columns, rows))
+def sigmoid_contrastive(
+    image: jax.Array, text: jax.Array, scale: jax.Array | float, bias: jax.Array | float, *,
+    similarity: Similarity | None = None, image_features: Any = None, text_features: Any = None,
+    image_mask: jax.Array | None = None, text_mask: jax.Array | None = None, chunks: Chunks | None = None,
+) -> jax.Array:
+    """Sigmoid loss (SigLIP, Zhai et al., 2023, arXiv 2303.15343): every image-text combination is a binary question.
+
+    With l_ij = scale x_i . y_j + bias:  mean_i sum_j -[t_ij log sigma(l_ij) + (1 - t_ij) log sigma(-l_ij)], the mean
+    over the valid images and the sum over the valid texts, as the paper's 1/|B| sum_ij.
+
+    Args:
+      image: [I, E]; text: [R, E]; scale > 0 (10 at the start in the paper); bias: of the logits (-10).
+      similarity: makes the targets t_ij in [0, 1], several positives per row allowed; None: the identity, with I = R.
+      image_features, text_features, image_mask, text_mask, chunks: as in `soft_contrastive`.
+
+    Raises:
+      ValueError: I != R without a similarity.
+    """
+    if similarity is None and image.shape[0] != text.shape[0]:
+        raise ValueError(f"{image.shape[0]} images and {text.shape[0]} texts: a similarity is needed")
+    image, text, masks, features, chunks = prepare(
+        image, text, image_mask, text_mask, image_features, text_features, chunks)
+    plan = Plan(chunks, similarity, 1.0 if similarity is None else 0.0)
+    return sigmoid_loss(plan, image, text, jnp.asarray(scale, image.dtype), jnp.asarray(bias, image.dtype), masks,
+                        features)
+
+
+def best_text(image: jax.Array, text: jax.Array, chunks: Chunks | None = None) -> jax.Array:
+    """int32 [I]: the text with the highest product for each image, the first of equals; image [I, E], text [R, E]."""
+    rows = image.shape[0]
+    image, text, masks, _, chunks = prepare(image, text, None, None, None, None, chunks)
+
+    def local(image: jax.Array, text: jax.Array, columns: jax.Array) -> jax.Array:
+        text, columns = gather((text, columns), chunks.axes)
+
+        def step(_: None, image: jax.Array) -> tuple[None, jax.Array]:
+            return None, jnp.argmax(jnp.where(columns, products(image, text), -jnp.inf), axis=1).astype(jnp.int32)
+
+        return scan_chunks(step, None, image, chunks.rows)[1]
+
+    return over_devices(local, chunks, out="rows")(image, text, masks[1])[:rows]
 
 
 def scored_contrastive(scores: jax.Array, targets: jax.Array) -> jax.Array:
@@ -108,39 +132,9 @@ def scored_contrastive(scores: jax.Array, targets: jax.Array) -> jax.Array:
       scores: [B, B], image i against text j, temperature applied.
       targets: [B, B], of a symmetric similarity, rows sum to 1; both directions use them.
     """
-    everything = jnp.ones(len(scores), bool)
-    return _both_ways(as_float(scores), targets, targets, everything, everything)
-
-
-def sigmoid_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array | float, bias: jax.Array | float, *,
-                        targets: jax.Array | None = None, image_mask: jax.Array | None = None,
-                        text_mask: jax.Array | None = None) -> jax.Array:
-    """Sigmoid loss (SigLIP, Zhai et al., 2023, arXiv 2303.15343): every image-text couple is a binary question.
-
-    With l_ij = scale x_i . y_j + bias:  mean_i sum_j -[t_ij log sigma(l_ij) + (1 - t_ij) log sigma(-l_ij)], the mean
-    over the valid images and the sum over the valid texts, as the paper's 1/|B| sum_ij.
-
-    Args:
-      image: [I, E]; text: [R, E]; scale > 0 (10 at the start in the paper); bias: (-10).
-      targets: t [I, R] in [0, 1]; several positives a row and soft values are allowed; default: the identity.
-      image_mask: bool [I]; text_mask: bool [R]. In a square call `text_mask` defaults to `image_mask`.
-
-    Raises:
-      ValueError: targets of another shape, or I != R without targets.
-    """
-    images, texts = image.shape[0], text.shape[0]
-    if targets is None:
-        if images != texts:
-            raise ValueError(f"{images} images and {texts} texts: targets are needed")
-        targets = jnp.eye(images, dtype=jnp.float32)
-    if targets.shape != (images, texts):
-        raise ValueError(f"targets must be [{images}, {texts}], not {list(targets.shape)}")
-    if text_mask is None and images == texts:
-        text_mask = image_mask
-    logits, targets = _scores(image, text, scale) + bias, as_float(targets)
-    losses = -targets * jax.nn.log_sigmoid(logits) - (1.0 - targets) * jax.nn.log_sigmoid(-logits)
-    rows, columns = _valid(image_mask, images), _valid(text_mask, texts)
-    return masked_mean(jnp.sum(jnp.where(columns[None, :], losses, 0.0), axis=1), rows)
+    scores, targets = as_float(scores), as_float(targets)
+    logs = jax.nn.log_softmax(scores, axis=1) + jax.nn.log_softmax(scores.T, axis=1)
+    return -0.5 * jnp.mean(jnp.sum(targets * logs, axis=1))
 
 
 def phrase_image(scores: jax.Array, positives: jax.Array, *, phrase_mask: jax.Array | None = None,
@@ -153,7 +147,7 @@ def phrase_image(scores: jax.Array, positives: jax.Array, *, phrase_mask: jax.Ar
 
     Args:
       scores: [R, I], logits (temperature applied), e.g. a phrase against the pooled patches of an image.
-      positives: bool [R, I], True where image i shows what phrase r says. Phrases (images) without a valid positive
+      positives: bool [R, I], True where image i is a positive of phrase r. Phrases (images) without a valid positive
         are left out as anchors and stay as negatives.
       phrase_mask: bool [R]; image_mask: bool [I]; rows that exist.
     """
@@ -172,3 +166,15 @@ def phrase_image(scores: jax.Array, positives: jax.Array, *, phrase_mask: jax.Ar
     if not both_directions:
         return loss
     return 0.5 * (loss + direction(scores.T, positives.T, rows))
+
+
+def _valid(mask: jax.Array | None, rows: int) -> jax.Array:
+    return jnp.ones(rows, bool) if mask is None else mask != 0
+
+
+def _log_softmax(scores: jax.Array, columns: jax.Array) -> jax.Array:
+    """Row-wise log-softmax over the valid columns; 0 in the others (there is nothing to multiply there)."""
+    # With no valid column at all the softmax is over every column: finite, and no row of it is ever used.
+    columns = columns | ~jnp.any(columns, axis=-1, keepdims=True)
+    logs = jax.nn.log_softmax(jnp.where(columns, scores, -jnp.inf), axis=-1)
+    return jnp.where(columns, logs, 0.0)

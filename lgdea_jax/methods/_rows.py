@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from lgdea_jax.findings.vocabulary import FINDINGS
-from lgdea_jax.losses import chunked, contrastive, evidence
-from lgdea_jax.losses.chunked import Chunks
+from lgdea_jax.losses import contrastive, targets
+from lgdea_jax.losses.chunks import Chunks
 
 
 def paired(outputs: Mapping[str, Any], rows: Mapping[str, Any], name: str = "pooled") -> tuple[jax.Array, jax.Array]:
@@ -59,21 +59,17 @@ def study_contrast(image: jax.Array, text: jax.Array, scale: jax.Array, rows: Ma
     """InfoNCE [B, D] x [B, D] in which rows of one study are each other's positives.
 
     Args:
-      valid: bool [B], rows that count; chunks: how the loss is cut, None makes all scores at once.
+      valid: bool [B], rows that count; chunks: how the loss is divided, None makes all scores at once.
     """
-    if chunks is not None:
-        return chunked.soft_contrastive(image, text, scale, similarity=_equal, image_features=rows["study"],
+    return contrastive.soft_contrastive(image, text, scale, similarity=_equal, image_features=rows["study"],
                                         image_mask=valid, chunks=chunks)
-    return contrastive.soft_contrastive(image, text, scale, row_targets(same_study(rows)), image_mask=valid)
 
 
 def study_sigmoid(image: jax.Array, text: jax.Array, scale: jax.Array, bias: jax.Array, rows: Mapping[str, Any], *,
                   chunks: Chunks | None = None) -> jax.Array:
     """The sigmoid loss [B, D] x [B, D] in which rows of one study are each other's positives."""
-    if chunks is not None:
-        return chunked.sigmoid_contrastive(image, text, scale, bias, similarity=_equal, image_features=rows["study"],
+    return contrastive.sigmoid_contrastive(image, text, scale, bias, similarity=_equal, image_features=rows["study"],
                                            chunks=chunks)
-    return contrastive.sigmoid_contrastive(image, text, scale, bias, targets=same_study(rows))
 
 
 def finding_contrast(rows: Mapping[str, Any], valid: jax.Array, *, temperature: float, own_share: float,
@@ -82,25 +78,23 @@ def finding_contrast(rows: Mapping[str, Any], valid: jax.Array, *, temperature: 
 
     Args:
       rows: of the batch; valid: bool [B_pair], rows that count.
-      temperature, own_share: of the targets, see `losses.evidence.soft_targets`.
-      chunks: how the loss is cut, None makes all scores and targets at once.
+      temperature: > 0, of the overlap: towards 0 only exact matches keep mass, 1 is the overlap itself, larger values
+        level it. A row is its own exact match.
+      own_share: see `losses.contrastive.soft_contrastive`; 1 is plain CLIP.
+      chunks: how the loss is divided, None makes all scores and targets at once.
+
+    Raises:
+      ValueError: temperature <= 0.
     """
+    if temperature <= 0:
+        raise ValueError(f"temperature must be > 0, not {temperature}")
     count = rows["num_pairs"]
     sets = finding_sets(rows)[:count]
-    if chunks is None:
-        overlap = jnp.maximum(evidence.finding_overlap(sets), same_study(rows))
-        targets = evidence.soft_targets(overlap, valid, temperature=temperature, own_share=own_share)
-        return functools.partial(_whole_contrast, targets=targets, valid=valid)
 
     def similarity(a: Any, b: Any) -> jax.Array:
-        overlap = jnp.maximum(evidence.finding_overlap(a["sets"], b["sets"]), _equal(a["study"], b["study"]))
+        overlap = jnp.maximum(targets.finding_overlap(a["sets"], b["sets"]), _equal(a["study"], b["study"]))
         return jnp.where(a["row"][:, None] == b["row"][None, :], 1.0, overlap ** (1.0 / temperature))
 
     features = {"sets": sets, "study": rows["study"], "row": jnp.arange(count)}
-    return functools.partial(chunked.soft_contrastive, similarity=similarity, image_features=features,
-                             own_share=own_share, image_mask=valid, chunks=chunks)
-
-
-def _whole_contrast(image: jax.Array, text: jax.Array, scale: jax.Array | float, *, targets: jax.Array,
-                    valid: jax.Array) -> jax.Array:
-    return contrastive.soft_contrastive(image, text, scale, targets, image_mask=valid)
+    return functools.partial(contrastive.soft_contrastive, similarity=None if own_share == 1.0 else similarity,
+                             image_features=features, own_share=own_share, image_mask=valid, chunks=chunks)

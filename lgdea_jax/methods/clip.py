@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from lgdea_jax.losses import chunked
+from lgdea_jax.losses import contrastive
 from lgdea_jax.losses.chunked import Chunks
 from lgdea_jax.methods import _rows
 
@@ -32,8 +32,7 @@ def diagnostics(outputs: Mapping[str, Any], rows: Mapping[str, Any], *,
                 chunks: Chunks | None = None) -> dict[str, jax.Array]:
     """`logit_scale`, and `batch/recall@1`: share of images whose own report scores highest in the batch."""
     image, text = _rows.paired(outputs, rows)
-    best = (image @ text.T).argmax(axis=1) if chunks is None else chunked.best_text(image, text, chunks)
-    hits = rows["study"] == rows["study"][best]
+    hits = rows["study"] == rows["study"][contrastive.best_text(image, text, chunks)]
     return {"logit_scale": outputs["logit_scale"], "batch/recall@1": hits.mean()}
 
 

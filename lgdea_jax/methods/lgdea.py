@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lgdea_jax.losses import chunked, contrastive, evidence
+from lgdea_jax.losses import contrastive, evidence, targets
 from lgdea_jax.losses.chunked import Chunks
 from lgdea_jax.methods import lgdea_pairs
 from lgdea_jax.methods.lgdea_pairs import diagnostics, image_embedding, memory_image, memory_report, text_embedding
@@ -74,20 +74,13 @@ def losses(
         vectors = contrastive.normalize(jnp.exp(log_image) @ mu), contrastive.normalize(stated @ mu)
 
         def match(images: Any, reports: Any) -> jax.Array:
-            overlap = evidence.distribution_overlap(images["target"], reports["stated"]) ** (1.0 / target_temperature)
+            overlap = targets.distribution_overlap(images["target"], reports["stated"]) ** (1.0 / target_temperature)
             return overlap * images["trust"][:, None] * reports["heard"][None, :]
 
         features = {"target": target, "trust": trust}, {"stated": stated, "heard": heard}
-        if chunks is None:
-            overlap = match(*features)
-            aligned = contrastive.soft_contrastive(
-                *vectors, 1.0 / contrast_temperature, overlap / jnp.maximum(overlap.sum(axis=1, keepdims=True), 1e-9),
-                targets_text=(overlap / jnp.maximum(overlap.sum(axis=0, keepdims=True), 1e-9)).T,
-                image_mask=trust > 0, text_mask=heard)
-        else:
-            aligned = chunked.soft_contrastive(
-                *vectors, 1.0 / contrast_temperature, similarity=match, image_features=features[0],
-                text_features=features[1], image_mask=trust > 0, text_mask=heard, chunks=chunks)
+        aligned = contrastive.soft_contrastive(
+            *vectors, 1.0 / contrast_temperature, similarity=match, image_features=features[0],
+            text_features=features[1], image_mask=trust > 0, text_mask=heard, chunks=chunks)
         result["evid_align"] = aligned * jnp.any(image_weight[count:] > 0)
     return result
 

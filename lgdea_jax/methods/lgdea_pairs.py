@@ -49,7 +49,7 @@ def losses(
       sharpness: r of the log-sum-exp over patches.
       prototype_decay: lambda of (5).
       contrast_temperature: of `align`, `phrase` and `anchor`.
-      own_share, target_temperature: of the soft targets, see `losses.evidence.soft_targets`.
+      own_share, target_temperature: of the soft targets, see `_rows.finding_contrast`.
       stop_report: no gradient into the reports' evidence from `evid_pair`, `evid_lesion` and `align`; without it
         everything collapses (`losses.evidence.pair_loss`). False is for studying that.
       chunks: how `align` and `overall` are cut, None makes all scores at once; `anchor` and `phrase` always do.

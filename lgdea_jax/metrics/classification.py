@@ -128,17 +128,6 @@ def roc_curve(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nd
     return false / (total - positives), hits / positives, np.append(np.inf, threshold)
 
 
-def precision_recall_curve(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(precision, recall, threshold) at every distinct score, thresholds falling; empty without a positive.
-
-    Arguments as of `auroc`.
-    """
-    threshold, hits, taken, positives, _ = _cuts(scores, labels)
-    if not positives:
-        return np.zeros(0), np.zeros(0), np.zeros(0)
-    return hits / taken, hits / positives, threshold
-
-
 def best_threshold(scores: np.ndarray, labels: np.ndarray, criterion: str) -> tuple[float, float]:
     """The threshold with the greatest F1 or MCC, and that value; "positive" is a score of at least the threshold.
 

@@ -11,7 +11,6 @@ the first K ranks of each query hold; the metrics are functions of that profile.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -107,18 +106,6 @@ def average_precision_at_k(profile: RankProfile, k: int) -> np.ndarray:
     summed = (gain / size * np.where(gain > 0, precision, 0)).sum(1)
     possible = np.minimum(profile.total, k)
     return np.divide(summed, possible, out=np.full(len(summed), np.nan), where=possible > 0)
-
-
-def precision_at_k(scores: np.ndarray, relevant: np.ndarray, ks: Sequence[int]) -> np.ndarray:
-    """Expected precision of the first K, float64 [Q, len(ks)]; `scores`, `relevant` [Q, N]. See `mean_gain_at_k`."""
-    profile = rank_profile(scores, relevant, max(ks))
-    return np.stack([mean_gain_at_k(profile, k) for k in ks], axis=1)
-
-
-def map_at_k(scores: np.ndarray, relevant: np.ndarray, ks: Sequence[int]) -> np.ndarray:
-    """Expected average precision per query, float64 [Q, len(ks)]. See `average_precision_at_k`."""
-    profile = rank_profile(scores, relevant, max(ks))
-    return np.stack([average_precision_at_k(profile, k) for k in ks], axis=1)
 
 
 def jaccard(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -98,7 +98,7 @@ class Block(nnx.Module):
 
     def __call__(self, x: jax.Array, mask: jax.Array | None, rng: jax.Array | None) -> jax.Array:
         keys = layers.split_key(rng, 3)
-        y, _ = self.attention(x, mask=mask, rng=keys[0])
+        y = self.attention(x, mask=mask, rng=keys[0])
         x = self.attention_norm(x + layers.dropout(y, self.rate, keys[1]))
         return self.mlp_norm(x + layers.dropout(self.mlp(x), self.rate, keys[2]))
 

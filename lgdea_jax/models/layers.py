@@ -65,82 +65,57 @@ def dense(din: int, dout: int, *, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32
     return Dense(din, dout, use_bias=bias, dtype=dtype, param_dtype=jnp.float32, kernel_init=init, rngs=rngs)
 
 
-class LayerNorm(nnx.Module):
+# The norms are those of flax, with the result in the dtype of the input. Their parameters start as constants, so they
+# draw no key from the model's random numbers.
+
+
+def _scale_init(zero: bool) -> Callable[..., jax.Array]:
+    return jax.nn.initializers.zeros if zero else jax.nn.initializers.ones
+
+
+class LayerNorm(nnx.LayerNorm):
     """Layer norm over the last axis (Ba et al., 2016): float32 inside, the result in the dtype of the input."""
 
     def __init__(self, width: int, *, eps: float = 1e-6):
-        self.eps = eps
-        self.scale = nnx.Param(jnp.ones((width,), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((width,), jnp.float32))
+        super().__init__(width, epsilon=eps, use_fast_variance=False, rngs=nnx.Rngs(0))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = x.astype(jnp.float32)
-        y = y - jnp.mean(y, axis=-1, keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.eps)
-        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+        return super().__call__(x).astype(x.dtype)
 
 
-class GroupNorm(nnx.Module):
+class GroupNorm(nnx.GroupNorm):
     """Group norm (Wu & He, 2018) of `[B, ..., C]` over the positions and the channels of a group; float32 inside."""
 
     def __init__(self, channels: int, *, group_size: int = 16, eps: float = 1e-5, zero_scale: bool = False):
         """Args: group_size: channels of a group, lowered to the greatest common divisor with `channels`."""
-        self.groups = channels // math.gcd(channels, group_size)
-        self.eps = eps
-        self.scale = nnx.Param(jnp.full((channels,), 0.0 if zero_scale else 1.0, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
+        super().__init__(channels, num_groups=channels // math.gcd(channels, group_size), epsilon=eps,
+                         scale_init=_scale_init(zero_scale), rngs=nnx.Rngs(0))
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         """`train` is accepted so that norms are called alike; it changes nothing."""
         del train
-        y = x.astype(jnp.float32)
-        axes, channels = tuple(range(1, x.ndim - 1)), x.shape[-1]
-        # Moments by channel first, then by group: one pass over the activations, which XLA fuses on every backend.
-        first, second = jnp.mean(y, axis=axes), jnp.mean(jnp.square(y), axis=axes)
-        first = first.reshape(-1, self.groups, channels // self.groups).mean(-1, keepdims=True)
-        second = second.reshape(-1, self.groups, channels // self.groups).mean(-1, keepdims=True)
-        inverse = jax.lax.rsqrt(jnp.maximum(second - jnp.square(first), 0.0) + self.eps)
-        scale = inverse * self.scale[...].reshape(1, self.groups, -1)
-        shift = self.bias[...].reshape(1, self.groups, -1) - first * scale
-        shape = (x.shape[0], *[1] * len(axes), channels)
-        return (y * scale.reshape(shape) + shift.reshape(shape)).astype(x.dtype)
+        return super().__call__(x).astype(x.dtype)
 
 
-class BatchNorm(nnx.Module):
+class BatchNorm(nnx.BatchNorm):
     """Batch norm (Ioffe & Szegedy, 2015) of `[B, ..., C]` over the batch and the positions; float32 inside.
 
-    In training the moments are those of the whole (global) batch and the moving ones are updated in place:
-    `training.step` takes them out of the model again. Elsewhere the moving moments are used.
+    In training the moments are those of the whole (global) batch and the moving ones (`mean`, `var`) are updated in
+    place: `training.step` takes them out of the model again. Elsewhere the moving moments are used.
     """
 
     def __init__(self, channels: int, *, momentum: float = 0.9, eps: float = 1e-5, zero_scale: bool = False):
         """Args: momentum: share of the old moving moments that a training step keeps."""
-        self.momentum, self.eps = momentum, eps
-        self.scale = nnx.Param(jnp.full((channels,), 0.0 if zero_scale else 1.0, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32))
-        self.moving_mean = nnx.BatchStat(jnp.zeros((channels,), jnp.float32))
-        self.moving_variance = nnx.BatchStat(jnp.ones((channels,), jnp.float32))
+        super().__init__(channels, momentum=momentum, epsilon=eps, scale_init=_scale_init(zero_scale),
+                         rngs=nnx.Rngs(0))
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        y = x.astype(jnp.float32)
-        if train:
-            axes = tuple(range(x.ndim - 1))
-            mean = jnp.mean(y, axis=axes)
-            variance = jnp.maximum(jnp.mean(jnp.square(y), axis=axes) - jnp.square(mean), 0.0)
-            for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                moving[...] = self.momentum * moving[...] + (1.0 - self.momentum) * jax.lax.stop_gradient(value)
-        else:
-            mean, variance = self.moving_mean[...], self.moving_variance[...]
-        scale = jax.lax.rsqrt(variance + self.eps) * self.scale[...]
-        return ((y - mean) * scale + self.bias[...]).astype(x.dtype)
+        return super().__call__(x, use_running_average=not train).astype(x.dtype)
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """Inverted dropout; the identity when `rate` is 0 or `key` is None."""
-    if rate == 0.0 or key is None:
-        return x
-    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
-    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x)).astype(x.dtype)
+    return nnx.Dropout(rate)(x, deterministic=key is None, rngs=key)
 
 
 def dropout_keys(count: int, rate: float, deterministic: bool, rngs: nnx.Rngs | None) -> Sequence[jax.Array | None]:
@@ -161,28 +136,6 @@ def split_key(key: jax.Array | None, count: int) -> Sequence[jax.Array | None]:
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
-def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array | None = None, *, rate: float = 0.0,
-           rng: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-    """Scaled dot-product attention (Vaswani et al., 2017) with the softmax in float32.
-
-    Args:
-      query: [B, Tq, H, D]; key, value: [B, Tk, H, D].
-      mask: bool, broadcastable to [B, H, Tq, Tk], True where attention is allowed. A query with nothing allowed gets
-        uniform weights, never NaN.
-      rate, rng: dropout of the weights.
-
-    Returns:
-      ([B, Tq, H, D] in the dtype of `value`, the weights [B, H, Tq, Tk] in float32 before dropout, rows sum to 1).
-    """
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
-    scores = scores * (query.shape[-1] ** -0.5)
-    if mask is not None:
-        scores = jnp.where(mask, scores, MASKED)
-    weights = jax.nn.softmax(scores, axis=-1)
-    dropped = dropout(weights, rate, rng).astype(value.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", dropped, value), weights
-
-
 class Attention(nnx.Module):
     """Multi-head attention from `x [B, Tq, width]` to `source [B, Tk, source_width]` (`x` itself by default)."""
 
@@ -199,16 +152,34 @@ class Attention(nnx.Module):
         self.out = dense(width, width, dtype=dtype, init=init, rngs=rngs)
 
     def __call__(self, x: jax.Array, source: jax.Array | None = None, mask: jax.Array | None = None,
-                 rng: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """Returns ([B, Tq, width], weights [B, heads, Tq, Tk] float32); `mask` as in `attend`."""
+                 rng: jax.Array | None = None) -> jax.Array:
+        """[B, Tq, width] -> [B, Tq, width], the softmax in float32.
+
+        Args:
+          x, source: see above.
+          mask: bool, broadcastable to [B, heads, Tq, Tk], True where attention is allowed. A query with nothing allowed
+            gets uniform weights, never NaN.
+          rng: key of the dropout of the weights; None drops nothing.
+        """
         source = x if source is None else source
 
         def split(y: jax.Array) -> jax.Array:
             return y.reshape(*y.shape[:-1], self.heads, y.shape[-1] // self.heads)
 
-        mixed, weights = attend(split(self.query(x)), split(self.key(source)), split(self.value(source)), mask,
-                                rate=self.rate, rng=rng)
-        return self.out(mixed.reshape(*x.shape[:-1], -1)), weights
+        query, key, value = split(self.query(x)), split(self.key(source)), split(self.value(source))
+        if rng is None:
+            mixed = jax.nn.dot_product_attention(query, key, value, mask=mask)
+        else:  # Neither JAX's nor flax's attention drops weights that were made in float32.
+            weights = dropout(_attention_weights(query, key, mask), self.rate, rng)
+            mixed = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
+        return self.out(mixed.reshape(*x.shape[:-1], -1))
+
+
+def _attention_weights(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """[B, Tq, H, D], [B, Tk, H, D] -> float32 [B, H, Tq, Tk], rows sum to 1; `mask` as in `Attention`."""
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+    scores = scores * (query.shape[-1] ** -0.5)
+    return jax.nn.softmax(scores if mask is None else jnp.where(mask, scores, MASKED), axis=-1)
 
 
 def gelu(x: jax.Array) -> jax.Array:

@@ -27,15 +27,15 @@ class Layer(nnx.Module):
         self.mlp = layers.Mlp(width, mlp_dim, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, patches: jax.Array, mask: jax.Array | None,
-                 rng: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+                 rng: jax.Array | None) -> jax.Array:
         keys = layers.split_key(rng, 3)
-        y, weights = self.attention(self.query_norm(x), self.patch_norm(patches), mask, keys[0])
+        y = self.attention(self.query_norm(x), self.patch_norm(patches), mask, keys[0])
         x = x + layers.dropout(y, self.rate, keys[1])
-        return x + layers.dropout(self.mlp(self.mlp_norm(x)), self.rate, keys[2]), weights
+        return x + layers.dropout(self.mlp(self.mlp_norm(x)), self.rate, keys[2])
 
 
 class LesionQueries(nnx.Module):
-    """`(lesions, attention) = LesionQueries(8, width=64, patch_width=64, heads=4, rngs=rngs)(patches)`."""
+    """`lesions = LesionQueries(8, width=64, patch_width=64, heads=4, rngs=rngs)(patches)`."""
 
     def __init__(self, num: int, *, width: int, patch_width: int, heads: int, rngs: nnx.Rngs, depth: int = 1,
                  mlp_dim: int | None = None, dropout_rate: float = 0.0, dtype: DTypeLike = jnp.float32):
@@ -56,18 +56,17 @@ class LesionQueries(nnx.Module):
         self.norm = layers.LayerNorm(width)
 
     def __call__(self, patches: jax.Array, mask: jax.Array | None = None, *, deterministic: bool = True,
-                 rngs: nnx.Rngs | None = None) -> tuple[jax.Array, jax.Array]:
+                 rngs: nnx.Rngs | None = None) -> jax.Array:
         """Args:
           patches: [B, L, patch_width]; mask: bool [B, L], True at the patches to look at (default: all).
 
         Returns:
-          (lesions [B, Q, width] in the compute dtype, attention [B, Q, L] float32: the last layer's weights averaged
-          over the heads, rows sum to 1, zero at masked patches; uniform where a row is masked everywhere).
+          lesions [B, Q, width] in the compute dtype; the mean over all patches where a row is masked everywhere.
         """
         patches = patches.astype(self.dtype)
         keys = layers.dropout_keys(len(self.blocks), self.rate, deterministic, rngs)
         allowed = None if mask is None else (mask != 0)[:, None, None, :]
         x = jnp.broadcast_to(self.queries[...].astype(self.dtype), (patches.shape[0], *self.queries.shape))
         for block, key in zip(self.blocks, keys, strict=True):
-            x, weights = block(x, patches, allowed, key)
-        return self.norm(x), jnp.mean(weights, axis=1)
+            x = block(x, patches, allowed, key)
+        return self.norm(x)

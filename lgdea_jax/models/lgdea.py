@@ -62,7 +62,7 @@ class TwoTowers(nnx.Module):
     def encode_image(self, images: jax.Array, *, train: bool = False,
                      rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
         """[B, H, W, C] -> pooled [B, D], patches and pooled_patches [B, L, D], features [B, Wi]; and where the model
-        has them lesions [B, Q, D], attention [B, Q, L], logits [B, labels]."""
+        has them lesions [B, Q, D], logits [B, labels]."""
         pooled, out = self.image_tower(images, deterministic=not train, rngs=rngs)
         result = {
             "pooled": normalize(self.image_projection(pooled)),
@@ -72,8 +72,8 @@ class TwoTowers(nnx.Module):
             "features": pooled.astype(jnp.float32),
         }
         if self.lesion_queries is not None:
-            lesions, attention = self.lesion_queries(out["patches"])
-            result |= {"lesions": normalize(self.lesion_projection(lesions)), "attention": attention}
+            lesions = self.lesion_queries(out["patches"])
+            result["lesions"] = normalize(self.lesion_projection(lesions))
         if self.classifier is not None:
             result["logits"] = self.classifier(pooled).astype(jnp.float32)
         return result

@@ -87,15 +87,6 @@ def sizes(variant: str, **overrides: int) -> dict[str, int]:
     return {**result, **overrides}
 
 
-def resize_position_embedding(embedding: jax.Array, grid: tuple[int, int], new_grid: tuple[int, int]) -> jax.Array:
-    """Bicubic interpolation of a position embedding [1, gh*gw, W] to [1, new_gh*new_gw, W] (another image size)."""
-    _, length, width = embedding.shape
-    if length != grid[0] * grid[1]:
-        raise ValueError(f"a position embedding of {length} positions does not fit the grid {grid}")
-    image = embedding.reshape(1, *grid, width)
-    return jax.image.resize(image, (1, *new_grid, width), "bicubic").reshape(1, new_grid[0] * new_grid[1], width)
-
-
 def window_mask(grid: tuple[int, int], window: int, *, prefix: int = 0) -> np.ndarray:
     """bool [prefix + L, prefix + L], True where two patches are at most `window` rows and columns apart.
 
@@ -131,7 +122,7 @@ class Block(nnx.Module):
         def scaled(y: jax.Array, scale: nnx.Param | None) -> jax.Array:
             return y if scale is None else y * scale[...].astype(y.dtype)
 
-        y, _ = self.attention(self.attention_norm(x), mask=mask, rng=keys[0])
+        y = self.attention(self.attention_norm(x), mask=mask, rng=keys[0])
         x = x + layers.dropout(scaled(y, self.attention_scale), self.rate, keys[1])
         return x + layers.dropout(scaled(self.mlp(self.mlp_norm(x)), self.mlp_scale), self.rate, keys[2])
 
@@ -186,7 +177,7 @@ class AttentionPool(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         probe = jnp.broadcast_to(self.probe[...].astype(x.dtype), (x.shape[0], 1, x.shape[-1]))
-        y, _ = self.attention(probe, x)
+        y = self.attention(probe, x)
         return (y + self.mlp(self.norm(y)))[:, 0]
 
 

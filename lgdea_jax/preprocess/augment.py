@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import grain
 import numpy as np
 from PIL import Image
 
 from lgdea_jax.errors import UserError
-from lgdea_jax.io.encoded_volume import volume_shape
-from lgdea_jax.io.stored import Stored
+from lgdea_jax.io.encoded_volume import ByteSource, volume_shape
 from lgdea_jax.preprocess.volume import VolumeView
 
 # A crop that keeps less than this share of the area can cut away what the report describes.
@@ -19,7 +17,7 @@ SMALLEST_CROP = 0.6
 
 
 @dataclasses.dataclass(frozen=True)
-class Augment(grain.transforms.RandomMap):
+class Augment:
     """One affine resampling (crop, aspect, rotation, shift) and one intensity curve an image; one text variant an item.
 
     Attributes:
@@ -52,7 +50,7 @@ class Augment(grain.transforms.RandomMap):
         return name == "tokens" or (name in ("image", "frame") and self.enabled)
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """`element` with its image transformed, its `frame` if it has one told where to, one row of `tokens` chosen."""
+        """`element` with its image transformed, its `frame` (if any) set, and one row of `tokens` chosen."""
         element = dict(element)
         if "image" in element and self.enabled:
             element["image"], frame = self.image_and_frame(element["image"], rng)
@@ -65,7 +63,7 @@ class Augment(grain.transforms.RandomMap):
         return self.image_and_frame(image, rng)[0]
 
     def image_and_frame(self, image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Transforms a uint8 [S, S] image, and says where its places come from.
+        """Transforms a uint8 [S, S] image, and returns the map back to the image before.
 
         Returns:
           (the image, uint8 [S, S]; frame, float32 [2, 3]: what is at (x, y) now was at `frame @ (x, y, 1)` before, in
@@ -113,11 +111,11 @@ LARGEST_SHIFT = 0.15
 
 
 @dataclasses.dataclass(frozen=True)
-class VolumeAugment(grain.transforms.RandomMap):
-    """A random place of the model's shape in the stored volume, of which only the chunks that are seen are decoded.
+class VolumeAugment:
+    """A random crop of the model's shape from the stored volume, of which only the chunks inside are decoded.
 
     Attributes:
-      view: what the model sees.
+      view: of the model.
       random_crop: where the stored volume is larger than the shape, any crop of it (else the middle, shifted). A small
         crop can lack what the report describes: that is the caller's choice.
       shift: largest shift of what is not cropped at random, a share of each side, at most LARGEST_SHIFT.
@@ -149,8 +147,8 @@ class VolumeAugment(grain.transforms.RandomMap):
             element["image"] = self.image(element.pop("volume"), rng)
         return _one_text(element, rng)
 
-    def image(self, data: bytes | Stored, rng: np.random.Generator) -> np.ndarray:
-        """The stored volume as the model sees it, at a random place; float32 [D, H, W, 1]."""
+    def image(self, data: bytes | ByteSource, rng: np.random.Generator) -> np.ndarray:
+        """A random crop of the stored volume as the model's input; float32 [D, H, W, 1]."""
         stored = volume_shape(data)
         offset = list(self.view.offset(stored))
         if self.enabled:
@@ -160,7 +158,7 @@ class VolumeAugment(grain.transforms.RandomMap):
                 else:
                     most = int(self.shift * want)
                     offset[axis] += int(rng.integers(-most, most + 1))
-        volume = self.view.place(data, offset)
+        volume = self.view.crop(data, offset)
         if self.enabled and self.noise:
             deviation = np.float32(self.noise * rng.uniform())
             volume = volume + rng.standard_normal(volume.shape, np.float32) * deviation

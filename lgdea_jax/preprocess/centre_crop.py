@@ -1,7 +1,8 @@
 """The image geometry of BioViL's phrase grounding (MS-CXR): shorter side to 512, a centred square, and the way back.
 
 Boecking et al., "Making the Most of Text Semantics", ECCV 2022; the crop is 480 in BioViL and 448 in BioViL-T. What
-lies outside the crop is never seen: its heatmap is NaN. A benchmark's protocol, not what models here are trained with.
+lies outside the crop is not part of the input: its heatmap is NaN. It is a benchmark's protocol; models here are
+trained with a letterbox.
 """
 
 from __future__ import annotations

@@ -11,17 +11,17 @@ NO_FINDING = "no acute cardiopulmonary abnormality"
 
 
 def usable_evidence(evidence: Sequence[Evidence], *, limit: int) -> list[Evidence]:
-    """Items that say a finding is there: present before uncertain, in the report's order, at most `limit`.
+    """Items that state a finding: present before uncertain, in the report's order, at most `limit`.
 
     Absent findings never enter: an evidence distribution is of what the image shows. Repetitions of one statement
-    (findings and impression often say the same) count once.
+    (findings and impression often repeat each other) count once.
     """
-    items, seen = [], set()
+    items, counted = [], set()
     for certainty in ("present", "uncertain"):
         for item in evidence:
             key = (item.finding, item.laterality, item.anatomy)
-            if item.certainty == certainty and item.temporality != "historical" and key not in seen:
-                seen.add(key)
+            if item.certainty == certainty and item.temporality != "historical" and key not in counted:
+                counted.add(key)
                 items.append(item)
     return items[:limit]
 

@@ -1,4 +1,4 @@
-"""2D image transforms with their geometry: "grey8@1" (what records store) and "letterbox@1" (what models see).
+"""2D image transforms with their geometry: "grey8@1" (what records store) and "letterbox@1" (the model's input).
 
 No transform here mirrors an image: image-left is patient-right throughout. Boxes are (x, y, w, h) in pixels, x to the
 right and y down, where pixel i covers the interval [i, i + 1): scaling a box is multiplying by the ratio of the sizes.
@@ -152,8 +152,8 @@ class Letterbox:
 
         Args:
           grid: [gh, gw], one value per patch; patch (0, 0) is the square's top left corner.
-          patch_offset: by how many cells what a patch looks at lies right of and below the middle of its cell
-            (negative: left and above); see the image towers' `offset`.
+          patch_offset: by how many cells the centre of a patch's field of view lies right of and below the middle of
+            its cell (negative: left and above); see the image towers' `offset`.
 
         Returns:
           float32 [H, W]: bilinear between the patches' centres, constant outside the outermost ones; what lies on the
@@ -170,17 +170,17 @@ class Letterbox:
     def _positions(self, axis: int, cells: int, patch_offset: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For every original pixel along `axis`: the two patches around its centre and the second one's share."""
         centre = (np.arange(self.original[axis]) + 0.5) * (self.content[axis] / self.original[axis])
-        place = (centre + self.offset[axis]) * (cells / self.size) - 0.5 - patch_offset
-        place = np.clip(place, 0, cells - 1)
-        low = np.minimum(place.astype(np.int64), max(cells - 2, 0))
+        cell = (centre + self.offset[axis]) * (cells / self.size) - 0.5 - patch_offset
+        cell = np.clip(cell, 0, cells - 1)
+        low = np.minimum(cell.astype(np.int64), max(cells - 2, 0))
         high = np.minimum(low + 1, cells - 1)
-        return low, high, (place - low).astype(np.float32)
+        return low, high, (cell - low).astype(np.float32)
 
 
 def difference_hash(image: np.ndarray) -> np.ndarray:
     """256-bit difference hash of an image: near-duplicates differ in few bits (Hamming distance).
 
-    The image is reduced to 16 x 17 and each bit says whether a pixel is darker than its right neighbour; a constant
+    The image is reduced to 16 x 17 and each bit is whether a pixel is darker than its right neighbour; a constant
     image gives all zeros, like no image at all, so it never counts as a duplicate.
 
     Args:

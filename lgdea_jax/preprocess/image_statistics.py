@@ -1,12 +1,12 @@
-"""What a run's training images look like in a few numbers, and whether another image looks like them.
+"""A run's training images in a few numbers, and whether another image is like them.
 
 The numbers travel in the checkpoint (`spec["image_statistics"]`), so that `lgdea_jax.predict` can warn of a photograph,
 an inverted radiograph or another modality. It is a net with wide meshes: an image that passes need not be a suitable
 one, and a warning stops nothing.
 
 - Ranges of grey level, contrast, black and white area and fine detail, widened by half their width on each side.
-- The mean of the images, standardised and reduced to 12 x 12: correlation with it tells frontal radiographs from most
-  other pictures, and is negative where black and white are exchanged. No single image can be seen in it.
+- The mean of the images, standardised and reduced to 12 x 12: correlation with it separates frontal radiographs from
+  most other pictures, and is negative where black and white are exchanged. It shows no single image.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def describe(image: np.ndarray) -> dict[str, float]:
     """The numbers of one image.
 
     Args:
-      image: uint8 [S, S], as the model sees it.
+      image: uint8 [S, S], the model's input.
 
     Returns:
       mean and deviation in grey levels (0 to 255); black and white: shares of the pixels below 4 and above 251;
@@ -90,13 +90,13 @@ def of_items(parts: Sequence[Any], *, sample: int = SAMPLE) -> dict[str, Any]:
     if not parts or np.ndim(parts[0][0]["image"]) != 2:
         return {}
     total = sum(len(part) for part in parts)
-    places = np.unique(np.linspace(0, total - 1, min(sample, total)).astype(np.int64))
+    positions = np.unique(np.linspace(0, total - 1, min(sample, total)).astype(np.int64))
     starts = np.cumsum([0, *(len(part) for part in parts)])
 
     def images() -> Iterable[np.ndarray]:
-        for place in places:
-            which = int(np.searchsorted(starts, place, side="right")) - 1
-            yield np.asarray(parts[which][int(place - starts[which])]["image"])
+        for position in positions:
+            which = int(np.searchsorted(starts, position, side="right")) - 1
+            yield np.asarray(parts[which][int(position - starts[which])]["image"])
 
     return measure(images())
 
@@ -105,7 +105,7 @@ def unusual(image: np.ndarray, statistics: Mapping[str, Any]) -> list[str]:
     """What sets an image apart from the training images, in words; [] where nothing does.
 
     Args:
-      image: uint8 [S, S], as the model sees it.
+      image: uint8 [S, S], the model's input.
       statistics: of `measure`; {} (a checkpoint without them) leaves only what holds for any image.
     """
     found = []

@@ -1,4 +1,4 @@
-"""Where a statement places a finding on a frontal radiograph: its side and height in words, as a region of the image.
+"""The region of a frontal radiograph that a statement names: side and height in words, as a box in the image.
 
 Image-left is patient-right. Only words that leave out much of the image count: a side, the upper, middle or lower part
 of the lungs. An organ ("heart", "rib"), both sides or a word that is not known here leave the whole image.

@@ -1,9 +1,9 @@
-"""CT volumes: named geometries ("ct_clip@1", "fvlm@1", ...), what records store of them, and what models see.
+"""CT volumes: named geometries ("ct_clip@1", "fvlm@1", ...), what records store of them, and the model's input.
 
 A geometry is a voxel spacing, a shape and a window. The record holds the volume resampled to that spacing and cut
-(around its middle) to that shape where it is larger, in Hounsfield units; the model sees it windowed and cut or padded
-to its shape. Nothing is mirrored: volumes are [z, y, x] in the frame of `lgdea_jax.io.volumes`, and image-left is
-patient-right. Boxes are in voxels of the original volume, where voxel i covers the interval [i, i + 1).
+(around its middle) to that shape where it is larger, in Hounsfield units; the model's input is windowed and cut or
+padded to its shape. Nothing is mirrored: volumes are [z, y, x] in the frame of `lgdea_jax.io.volumes`, and image-left
+is patient-right. Boxes are in voxels of the original volume, where voxel i covers the interval [i, i + 1).
 
 Sources: `ct_clip` is the preprocessing of CT-CLIP (Hamamci et al., 2024), `fvlm` that of fVLM (Shui et al., ICLR 2025).
 Unlike CT-CLIP's own script, which keeps the order and direction of the file's axes, volumes are oriented first.
@@ -18,8 +18,7 @@ from types import MappingProxyType
 import numpy as np
 
 from lgdea_jax.errors import UserError, choose
-from lgdea_jax.io.encoded_volume import decode_volume, volume_shape
-from lgdea_jax.io.stored import Stored
+from lgdea_jax.io.encoded_volume import ByteSource, decode_volume, volume_shape
 from lgdea_jax.records import Box
 
 Triple = tuple[int, int, int]
@@ -33,7 +32,7 @@ class Geometry:
     Attributes:
       name: with its version, as records and checkpoints state it; any change of a number makes another version.
       spacing: mm per voxel (z, y, x); None keeps the volume's own.
-      shape: voxels (z, y, x) that the model sees and that are stored at most; None keeps all (the model's shape must
+      shape: voxels (z, y, x) of the model's input and, at most, of a record; None keeps all (the model's shape must
         then be given).
       window: (low, high) in HU, mapped to `output`; what lies beyond is clipped, what is padded is `low`.
     """
@@ -124,10 +123,10 @@ def to_record(volume: np.ndarray, spacing: Sequence[float], geometry: Geometry) 
 
 @dataclasses.dataclass(frozen=True)
 class VolumeView:
-    """What a model sees of stored volumes.
+    """The part of stored volumes that a model takes as its input.
 
     Attributes:
-      geometry: that the volumes were stored with; shape: (z, y, x) voxels that the model sees; window: HU (low, high).
+      geometry: that the volumes were stored with; shape: (z, y, x) voxels of the model's input; window: HU (low, high).
     """
 
     geometry: Geometry
@@ -162,8 +161,8 @@ class VolumeView:
         return tuple(-((have - want) // 2) if have > want else (want - have) // 2
                      for want, have in zip(self.shape, stored, strict=True))
 
-    def place(self, data: bytes | Stored | np.ndarray, offset: Sequence[int]) -> np.ndarray:
-        """The stored volume in the model's shape, still in HU; only the chunks that are seen are decoded.
+    def crop(self, data: bytes | ByteSource | np.ndarray, offset: Sequence[int]) -> np.ndarray:
+        """The stored volume in the model's shape, still in HU; only the chunks inside it are decoded.
 
         Args:
           data: `Record.image` in the format "blosc2", or where it is stored, or what would be stored (`to_record`).
@@ -181,11 +180,11 @@ class VolumeView:
         if any(a >= b for a, b in zip(low, high, strict=True)):
             return np.full(self.shape, AIR, np.int16)
         region = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        seen = data[region] if isinstance(data, np.ndarray) else decode_volume(data, region)
-        if seen.shape == self.shape:
-            return seen
+        inner = data[region] if isinstance(data, np.ndarray) else decode_volume(data, region)
+        if inner.shape == self.shape:
+            return inner
         out = np.full(self.shape, AIR, np.int16)
-        out[tuple(slice(a + o, b + o) for a, b, o in zip(low, high, offset, strict=True))] = seen
+        out[tuple(slice(a + o, b + o) for a, b, o in zip(low, high, offset, strict=True))] = inner
         return out
 
     def windowed(self, volume: np.ndarray) -> np.ndarray:
@@ -197,20 +196,20 @@ class VolumeView:
         out += np.float32(first)
         return out[..., None]
 
-    def prepare(self, data: bytes | Stored | np.ndarray) -> np.ndarray:
-        """A record's volume as the model sees it without augmentation: centred, float32 [D, H, W, 1].
+    def prepare(self, data: bytes | ByteSource | np.ndarray) -> np.ndarray:
+        """A record's volume as the model's input without augmentation: centred, float32 [D, H, W, 1].
 
         Args:
-          data: as of `place`.
+          data: as of `crop`.
 
         Raises:
           ValueError: damaged bytes.
         """
         shape = data.shape if isinstance(data, np.ndarray) else volume_shape(data)
-        return self.windowed(self.place(data, self.offset(shape)))
+        return self.windowed(self.crop(data, self.offset(shape)))
 
     def map(self, original_shape: Sequence[int], spacing: Sequence[float]) -> VolumeMap:
-        """Maps between the voxels of an original volume (z, y, x) of `spacing` mm and those that the model sees."""
+        """Maps between the voxels of an original volume (z, y, x) of `spacing` mm and those of the model."""
         return VolumeMap.of(original_shape, spacing, self)
 
 
@@ -222,7 +221,7 @@ class VolumeMap:
       original: (z, y, x) of the original volume, the frame in which boxes are given.
       resampled: (z, y, x) after resampling its whole extent.
       offset: of the resampled volume's first voxel in the model's shape; negative where it is cut off.
-      shape: that the model sees.
+      shape: of the model's input.
     """
 
     original: Triple
@@ -244,7 +243,7 @@ class VolumeMap:
         if view.geometry.shape is not None:
             cut = [_middle(size, limit) for size, limit in zip(resampled, view.geometry.shape, strict=True)]
             stored = [min(size, limit) for size, limit in zip(resampled, view.geometry.shape, strict=True)]
-        offset = tuple(place - start for place, start in zip(view.offset(stored), cut, strict=True))
+        offset = tuple(first - start for first, start in zip(view.offset(stored), cut, strict=True))
         return cls(original, resampled, offset, view.shape)
 
     @property
@@ -253,7 +252,7 @@ class VolumeMap:
         return np.array(self.resampled) / np.array(self.original)
 
     def points(self, points: np.ndarray) -> np.ndarray:
-        """Places [..., 3] (z, y, x) in original voxels -> in the model's; voxel i covers [i, i + 1)."""
+        """Points [..., 3] (z, y, x) in original voxels -> in the model's; voxel i covers [i, i + 1)."""
         return np.asarray(points, np.float64) * self.scale + np.array(self.offset)
 
     def points_back(self, points: np.ndarray) -> np.ndarray:
@@ -273,26 +272,26 @@ class VolumeMap:
         return dataclasses.replace(box, x=x, y=y, z=z, w=w, h=h, d=d)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
-        """A mask of the original volume (bool or integers) as the model's voxels see it (nearest); 0 outside."""
+        """A mask of the original volume (bool or integers) in the model's voxels (nearest); 0 outside."""
         near = resample(mask.astype(np.uint8) if mask.dtype == bool else mask, self.resampled, order=0)
         out = np.zeros(self.shape, near.dtype)
-        into, seen = [], []
+        into, inner = [], []
         for offset, size, want in zip(self.offset, self.resampled, self.shape, strict=True):
             low, high = max(0, -offset), min(size, want - offset)
-            seen.append(slice(low, max(low, high)))
+            inner.append(slice(low, max(low, high)))
             into.append(slice(low + offset, max(low, high) + offset))
-        out[tuple(into)] = near[tuple(seen)]
+        out[tuple(into)] = near[tuple(inner)]
         return out.astype(mask.dtype)
 
     def mask_back(self, mask: np.ndarray) -> np.ndarray:
         """A mask (or map of numbers) over the model's voxels, in original ones (nearest); 0 where it saw none."""
-        places, inside = [], []
+        indices, inside = [], []
         for axis in range(3):
             centre = self.centres(axis)
-            place = np.floor(centre).astype(np.int64)
-            inside.append((place >= 0) & (place < self.shape[axis]))
-            places.append(np.clip(place, 0, self.shape[axis] - 1))
-        out = mask[np.ix_(*places)]
+            index = np.floor(centre).astype(np.int64)
+            inside.append((index >= 0) & (index < self.shape[axis]))
+            indices.append(np.clip(index, 0, self.shape[axis] - 1))
+        out = mask[np.ix_(*indices)]
         out[~(inside[0][:, None, None] & inside[1][:, None] & inside[2])] = 0
         return out
 
@@ -315,10 +314,10 @@ class VolumeMap:
         for axis in range(3):
             cells = out.shape[axis]
             centre = self.centres(axis, voxels[axis])
-            place = np.clip(centre * (cells / self.shape[axis]) - 0.5, 0, cells - 1)
-            low = np.minimum(place.astype(np.int64), max(cells - 2, 0))
+            cell = np.clip(centre * (cells / self.shape[axis]) - 0.5, 0, cells - 1)
+            low = np.minimum(cell.astype(np.int64), max(cells - 2, 0))
             high = np.minimum(low + 1, cells - 1)
-            part = (place - low).astype(np.float32).reshape([-1 if i == axis else 1 for i in range(3)])
+            part = (cell - low).astype(np.float32).reshape([-1 if i == axis else 1 for i in range(3)])
             out = np.take(out, low, axis) * (1 - part) + np.take(out, high, axis) * part
         return out
 

@@ -2,10 +2,9 @@
 
 RUN/checkpoints/STEP/ holds three Orbax items: `params` (what a prediction needs; the EMA when there is one), `train`
 (the rest of the state: optimiser, step, the parameters beside an EMA, the method's memory) and `spec` (JSON: config,
-transforms, tokeniser, label and finding names, versions, position of the data). No array is in two of them. `params`
-has an array per name, for any reader of Orbax; the small arrays of `train` are joined to one per dtype (see `packing`;
-`spec` holds the table): the time of a save goes by the number of arrays. The position of the data is the step number
-(see `data.pipeline`), which does not depend on the number of processes or workers.
+transforms, tokeniser, label and finding names, versions, position of the data). No array is in two of them. Both trees
+are plain, {path: array} with paths such as "image/blocks/0/kernel": any reader of Orbax opens them. The position of the
+data is the step number (see `data.pipeline`), which does not depend on the number of processes or workers.
 """
 
 from __future__ import annotations
@@ -25,11 +24,9 @@ import orbax.checkpoint as ocp
 
 from lgdea_jax.arrays import flatten, unflatten
 from lgdea_jax.errors import UserError
-from lgdea_jax.runtime import packing
 from lgdea_jax.runtime.files import write_text_atomically
 
-SPEC_VERSION = 3
-READABLE_VERSIONS = (1, 2, 3)
+SPEC_VERSION = 4  # Of the items and of `spec`'s keys; a checkpoint of another version is refused.
 BEST = "best.json"
 OVERHEAD = 2**20  # Bytes of a checkpoint's own files (manifests, metadata, spec) beside the arrays.
 
@@ -109,9 +106,8 @@ class Checkpoints:
         if step in self.steps():
             return
         used, rest = split_state(state)
-        params = flatten(state[used])
-        train, packed = packing.pack(flatten(rest))
-        spec = {**spec, "spec_version": SPEC_VERSION, "step": step, "data_step": step, "packed": packed}
+        params, train = flatten(state[used]), flatten(rest)
+        spec = {**spec, "spec_version": SPEC_VERSION, "step": step, "data_step": step}
         self._check_space(sum(leaf.nbytes for leaf in [*params.values(), *train.values()]))
         with self._disk_errors():
             self._manager.save(step, args=ocp.args.Composite(
@@ -179,52 +175,42 @@ class Checkpoints:
           UserError: it was written by another version of this file.
         """
         spec = self._manager.restore(step, args=ocp.args.Composite(spec=ocp.args.JsonRestore()))["spec"]
-        if spec.get("spec_version") not in READABLE_VERSIONS:
-            raise UserError(f"checkpoint of spec version {spec.get('spec_version')}; this code reads "
-                            f"{' and '.join(map(str, READABLE_VERSIONS))}")
+        if spec.get("spec_version") != SPEC_VERSION:
+            raise UserError(f"the checkpoint {self.directory / str(step)} has spec version {spec.get('spec_version')}, "
+                            f"this code reads version {SPEC_VERSION}: train again, or use the version of lgdea-jax "
+                            "that wrote it")
         return spec
 
     def restore_state(self, step: int, target: Any) -> Any:
-        """The state at `step`, placed as `target` (arrays or `jax.ShapeDtypeStruct`s with shardings) says."""
-        if self.spec(step)["spec_version"] == 1:  # `train` was the whole state.
-            return self._restore(step, {"train": target})["train"]
+        """The state at `step`, with the dtypes and shardings of `target` (arrays or `jax.ShapeDtypeStruct`s).
+
+        Raises:
+          UserError: another version, or names or shapes that differ.
+        """
         used, rest = split_state(target)
         restored = self._restore(step, {"params": target[used], "train": rest})
         return {name: restored["params"] if name == used else restored["train"][name] for name in target}
 
     def restore_params(self, step: int, target: Any) -> Any:
-        """The parameters for predictions at `step`."""
+        """The parameters for predictions at `step`, as `restore_state`."""
         return self._restore(step, {"params": target})["params"]
 
     def arrays(self, step: int) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
-        """{item: {name: shape and dtype}} of what a checkpoint holds, joined arrays by their own names."""
+        """{item: {path: shape and dtype}} of a checkpoint."""
         metadata = self._manager.item_metadata(step)
-        found = {item: {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-                        for name, leaf in dict(metadata[item]).items() if not name.startswith(packing.PREFIX)}
-                 for item in ("params", "train")}
-        found["train"] |= packing.shapes(self._packed(step))
-        return found
-
-    def _packed(self, step: int) -> packing.Table:
-        return self.spec(step).get("packed", {})  # None before version 3.
+        return {item: {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+                       for path, leaf in dict(metadata[item]).items()} for item in ("params", "train")}
 
     def _restore(self, step: int, targets: Mapping[str, Any]) -> dict[str, Any]:
-        have, wanted, joined = self.arrays(step), {}, {}
+        self.spec(step)  # Refuses another version before anything else of it is read.
+        have, wanted = self.arrays(step), {}
         for item, target in targets.items():
             wanted[item] = flatten(jax.tree.map(ocp.utils.to_shape_dtype_struct, target))
-            check_names({name: leaf.shape for name, leaf in have[item].items()},
-                        {name: tuple(leaf.shape) for name, leaf in wanted[item].items()}, f"checkpoint {step}")
-        table = self._packed(step) if "train" in targets else {}
-        small = {name: wanted["train"].pop(name) for name in packing.shapes(table)}
-        if table:
-            wanted["train"] |= packing.empty(table)
+            check_names({path: leaf.shape for path, leaf in have[item].items()},
+                        {path: tuple(leaf.shape) for path, leaf in wanted[item].items()}, f"checkpoint {step}")
         restored = self._manager.restore(step, args=ocp.args.Composite(**{
             item: ocp.args.StandardRestore(leaves) for item, leaves in wanted.items()}))
-        if table:
-            joined = {name: packing.place(array, small[name])
-                      for name, array in packing.unpack(restored["train"], table).items()}
-        return {item: unflatten(target, restored[item] | (joined if item == "train" else {}))
-                for item, target in targets.items()}
+        return {item: unflatten(target, restored[item]) for item, target in targets.items()}
 
 
 def split_state(state: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

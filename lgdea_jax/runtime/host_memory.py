@@ -2,7 +2,7 @@
 
 XLA takes the memory of a step's intermediate values from `malloc` and frees it at the step's end. glibc maps blocks of
 that size afresh each time, and the kernel clears every page again when it is first touched: 79,000 page faults a step
-for towers of 4.5 M parameters with a batch of 32, a seventh of the step's time. `keep_freed_memory` tells glibc to keep
+for towers of 4.5 M parameters with a batch of 32, a seventh of the step's time. `keep_freed_memory` makes glibc keep
 what is freed. The price is that the process stays as large as it once was, and somewhat larger (1.0 to 1.9 GB instead
 of 1.1 GB there), because a kept block is not always of the size that is asked for next.
 """
@@ -25,7 +25,7 @@ _SETTINGS = {
 
 
 def computes_on_cpu(environment: Mapping[str, str]) -> bool:
-    """Whether JAX will compute on the CPU, as far as can be told without starting it."""
+    """Whether JAX will compute on the CPU, as far as can be known without starting it."""
     if platforms := environment.get("JAX_PLATFORMS", ""):
         return platforms == "cpu"
     return not importlib.metadata.entry_points(group="jax_plugins") and importlib.util.find_spec("libtpu") is None
@@ -38,7 +38,7 @@ def keep_freed_memory() -> bool:
 
     Returns:
       Whether it does so now: False with another C library than glibc, with an accelerator, or where the environment
-      already says how glibc's allocator is to be.
+      already configures glibc's allocator.
     """
     chosen = any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ)
     if chosen or not sys.platform.startswith("linux") or not computes_on_cpu(os.environ):

@@ -67,7 +67,7 @@ def start_hosts(*, coordinator: str, num_processes: int, process_id: int) -> Non
     coordinator = coordinator or master(os.environ)
     if coordinator and launched:
         # JAX asks the environment for everything or for nothing: with a coordinator given, the rest is filled in here.
-        # Open MPI 5 and MPICH say only how many processes there are, and which one this is.
+        # Open MPI 5 and MPICH give only how many processes there are, and which one this is.
         num_processes = num_processes or count
         process_id = rank if process_id < 0 else process_id
     if os.environ.get("JAX_PLATFORMS", "") == "cpu":
@@ -84,7 +84,7 @@ def start_hosts(*, coordinator: str, num_processes: int, process_id: int) -> Non
 
 
 def launcher(environment: Mapping[str, str]) -> tuple[str, int, int]:
-    """(what started this process, number of processes, number of this one); ("", 0, -1) if nothing says so."""
+    """(what started this process, number of processes, number of this one); ("", 0, -1) if unknown."""
     for name, count, rank in LAUNCHERS:
         if count in environment and rank in environment:
             return name, int(environment[count]), int(environment[rank])
@@ -157,7 +157,7 @@ def rows_of_process(rows: int, mesh: Mesh) -> slice:
         raise UserError(f"a batch of {rows} rows does not divide over {mesh.size} devices")
     share = rows // mesh.size
     owners = [device.process_index for device in mesh.devices.flat]  # In the order of the rows.
-    mine = [place for place, owner in enumerate(owners) if owner == jax.process_index()]
+    mine = [index for index, owner in enumerate(owners) if owner == jax.process_index()]
     if not mine or mine != list(range(mine[0], mine[0] + len(mine))):
         raise UserError(f"the devices of process {jax.process_index()} are at {mine} in the mesh: they must lie next "
                         "to each other, so that every process reads one slice of the batch")

@@ -12,17 +12,16 @@ from typing import Any
 import jax
 
 from lgdea_jax import cli, experiment
-from lgdea_jax.data import pipeline, source
+from lgdea_jax.data import dataset, pipeline
 from lgdea_jax.data import plan as data_plan
+from lgdea_jax.data.dataset import DatasetMetadata
 from lgdea_jax.data.plan import STREAMS
-from lgdea_jax.data.source import DatasetMetadata
-from lgdea_jax.errors import UserError, choose
+from lgdea_jax.errors import UserError
 from lgdea_jax.findings.label_sets import label_columns
 from lgdea_jax.preprocess.augment import Augment, VolumeAugment
 from lgdea_jax.preprocess.image import RECORD_TRANSFORM
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.preprocess.volume import VolumeView
-from lgdea_jax.records import MODALITIES
 from lgdea_jax.runtime import sharding
 from lgdea_jax.runtime.progress import Progress
 
@@ -73,12 +72,12 @@ def prepare_data(config: Any, mesh: jax.sharding.Mesh, *, show: bool) -> Data:
     make_missing(config.data)
     plan = data_plan.make_plan(config.data, seed=config.seed, held_out=[config.eval.dir] if config.eval.dir else [])
     directories = list(dict.fromkeys(part.directory for parts in plan.parts.values() for part in parts))
-    metadata = [source.load_metadata(directory) for directory in directories]
+    metadata = [dataset.load_metadata(directory) for directory in directories]
     volume = volume_view(config)
     transforms = sorted({meta.transform for meta in metadata})
     wanted = volume.geometry.name if volume else RECORD_TRANSFORM
     if transforms != [wanted]:
-        of_volumes = {meta.volume for meta in metadata if meta.modality == "ct"}
+        of_volumes = {meta.volume for meta in metadata if meta.volume}
         hint = "build the data set again"
         if of_volumes and not volume:
             hint = f"--config.image.modality=ct --config.volume.geometry={sorted(of_volumes)[0]} trains on volumes"
@@ -119,18 +118,13 @@ def record_size(metadata: Sequence[DatasetMetadata]) -> int:
 
 
 def volume_view(config: Any) -> VolumeView | None:
-    """What the model sees of volumes, None for 2D images.
+    """The view of volumes that is trained on, None for 2D images.
 
     Raises:
-      UserError: unknown modality or geometry, or keys that do not fit together.
+      UserError: see `experiment.image_spec`.
     """
-    if choose("image.modality", config.image.modality, MODALITIES) == "xray":
-        if config.volume.geometry:
-            raise UserError("volume.geometry is for image.modality=ct")
-        return None
-    if not config.volume.geometry:
-        raise UserError("image.modality=ct needs volume.geometry: that of the data set")
-    return VolumeView.of(config.volume.geometry, config.volume.shape, config.volume.window)
+    spec = experiment.image_spec(config)
+    return None if isinstance(spec, int) else spec
 
 
 def batch_sizes(config: Any, method: experiment.Method, mesh: jax.sharding.Mesh) -> dict[str, int]:
@@ -195,7 +189,7 @@ def open_truth(config: Any, plan: data_plan.Plan, method: experiment.Method, tok
     """
     items = []
     for part in plan.parts["images"] if config.batch.images else ():
-        index = source.load_index(part.directory, part.split)
+        index = dataset.load_index(part.directory, part.split)
         if not index["has_report"][part.rows].all():
             raise UserError(f"memory.truth: unpaired images of {part.directory} have no report to compare with")
         items.append(pipeline.Items(
@@ -225,7 +219,7 @@ def make_missing(data: Any) -> None:
     """Builds the phantom data set where `data.make_from` says how and `data.dir` is not finished; process 0 does it."""
     if not data.make_from or not data.dir:
         return
-    if jax.process_index() == 0 and not (Path(data.dir) / source.METADATA_FILE).is_file():
+    if jax.process_index() == 0 and not (Path(data.dir) / dataset.METADATA_FILE).is_file():
         from data_prep import build
 
         log.info("no data set at %s: making it with %s", data.dir, data.make_from)
@@ -251,7 +245,7 @@ def load_tokenizer(config: Any, directories: Sequence[str], metadata: Sequence[D
         return own[paired[0]]
     if len({tokenizer.digest for tokenizer in own.values()}) > 1:
         raise UserError("the data sets carry different tokenisers: name the one to use with "
-                        f"--config.text.tokenizer=FILE (for example {next(iter(own))}/{source.TOKENIZER_FILE})")
+                        f"--config.text.tokenizer=FILE (for example {next(iter(own))}/{dataset.TOKENIZER_FILE})")
     return next(iter(own.values()))
 
 

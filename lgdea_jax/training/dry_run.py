@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lgdea_jax import experiment
-from lgdea_jax.preprocess.image_spec import frame_of, input_dtype, input_shape
+from lgdea_jax.preprocess.image_spec import input_dtype, input_shape
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.runtime import sharding
 from lgdea_jax.runtime.log import PEAK_TFLOPS
@@ -41,7 +41,7 @@ def batch_shapes(config: Any, sizes: dict[str, int], *, method: experiment.Metho
       method: the config's.
       num_labels: of the data sets.
     """
-    frame, phrases, text = frame_of(config), config.text.phrases, method.text
+    spec, phrases, text = experiment.image_spec(config), config.text.phrases, method.text
     shapes: dict[str, dict[str, Any]] = {}
     for stream, rows in sizes.items():
         if not rows:
@@ -49,7 +49,7 @@ def batch_shapes(config: Any, sizes: dict[str, int], *, method: experiment.Metho
         fields: dict[str, tuple[tuple[int, ...], Any]] = {
             "index": ((), jnp.int32), "study": ((), jnp.int32), "labels": ((num_labels,), jnp.int8)}
         if stream != "reports":
-            fields["image"] = (input_shape(frame), input_dtype(frame))
+            fields["image"] = (input_shape(spec), input_dtype(spec))
         if stream != "images" and text:
             length = config.text.length[text]
             fields |= {"tokens": ((phrases, length) if text == "phrases" else (length,), jnp.int32),

@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from lgdea_jax.data import source
+from lgdea_jax import experiment
+from lgdea_jax.data import dataset, source
 from lgdea_jax.errors import nearest
 from lgdea_jax.evaluators.data import EvalData
 from lgdea_jax.evaluators.tasks import evaluate
 from lgdea_jax.inference.predictor import Predictor
 from lgdea_jax.metrics.classification import auroc
-from lgdea_jax.preprocess.image_spec import frame_of
 from lgdea_jax.records import NEGATIVE, POSITIVE
 from lgdea_jax.runtime import sharding
 from lgdea_jax.runtime.checkpoint import Checkpoints
@@ -107,13 +107,14 @@ class Evaluation:
     def _read(self) -> EvalData | None:
         part = self._config.eval
         directory = part.dir or self._config.data.dir
-        metadata = source.load_metadata(directory) if directory else None
+        metadata = dataset.load_metadata(directory) if directory else None
         if metadata is None or part.split not in metadata.splits:
             return None
         records = source.open_records(directory, part.split)
         count = min(part.records or len(records), len(records))
         chosen = np.sort(np.random.default_rng(0).permutation(len(records))[:count])
-        examples = EvalData.from_records([records[int(row)] for row in chosen], metadata, frame_of(self._config))
+        examples = EvalData.from_records([records[int(row)] for row in chosen], metadata,
+                                         experiment.image_spec(self._config))
         if examples.lacks:
             log.info("evaluating on the split %s: %s", part.split, "; ".join(examples.lacks.values()))
         return examples

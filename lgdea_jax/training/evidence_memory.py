@@ -27,9 +27,10 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lgdea_jax import relations
 from lgdea_jax.errors import UserError, choose
-from lgdea_jax.losses import evidence
+from lgdea_jax.losses import targets
+from lgdea_jax.relations.graph import image_targets, relation_graph, report_targets
+from lgdea_jax.relations.seeds import seed_edges
 from lgdea_jax.runtime import sharding
 from lgdea_jax.training import step as train_step
 
@@ -193,14 +194,14 @@ def make_targets(
     log: dict[str, jax.Array] = {}
     report_target, report_weight = stated, jnp.zeros(heard.shape)
     if source == "relations":
-        seeds = relations.seed_edges(jnp.arange(num_pairs), jnp.arange(num_pairs), num_images=len(there),
-                                     num_reports=len(heard), weights=heard[:num_pairs])
+        seeds = seed_edges(jnp.arange(num_pairs), jnp.arange(num_pairs), num_images=len(there),
+                           num_reports=len(heard), weights=heard[:num_pairs])
         chosen = [side[features] for side in (images, reports)]
-        links = relations.relation_graph(
+        links = relation_graph(
             graph, seeds, *chosen, alpha=alpha, order=order, key=key, num_landmarks=landmarks, top=top or None,
             neighbours=neighbours, temperature=temperature, image_mask=there, report_mask=heard, shards=shards)
-        target, certain = relations.image_targets(links, stated, shards=shards)
-        mirror, trusted = relations.report_targets(links, own_evidence, shards=shards)
+        target, certain = image_targets(links, stated, shards=shards)
+        mirror, trusted = report_targets(links, own_evidence, shards=shards)
         target = jnp.where(certain[:, None] > 0, (1 - own) * target + own * own_evidence, own_evidence)
         report_target = jnp.where(heard[:, None], mirror, 0.0)
         report_weight = _weights(trusted, heard, num_pairs, confidence)
@@ -210,9 +211,9 @@ def make_targets(
         target = jnp.where((there & truth["valid"])[:, None], truth["evidence"], 0.0)
         certain = (there & truth["valid"]).astype(jnp.float32)
     if source != "truth":
-        target = evidence.sharpen(target, sharpen)
+        target = targets.sharpen(target, sharpen)
         if align:
-            target = evidence.align_to_prior(target, prior, iterations=align)
+            target = targets.align_to_prior(target, prior, iterations=align)
     weight = _weights(certain, there, num_pairs, confidence)
     unpaired = there & (jnp.arange(len(there)) >= num_pairs)
 
@@ -221,11 +222,11 @@ def make_targets(
 
     log |= {"memory/target_entropy": mean(-jnp.sum(jax.scipy.special.xlogy(target, target), axis=-1)),
             "memory/confidence": mean(certain), "memory/confident": mean((weight > 0.5).astype(jnp.float32)),
-            "memory/target_to_teacher": mean(evidence.total_variation(target, own_evidence)), "memory/ramp": ramp}
+            "memory/target_to_teacher": mean(targets.total_variation(target, own_evidence)), "memory/ramp": ramp}
     if truth is not None:
         known = unpaired & truth["valid"]
-        log |= {"memory/target_to_truth": mean(evidence.total_variation(target, truth["evidence"]), known),
-                "memory/teacher_to_truth": mean(evidence.total_variation(own_evidence, truth["evidence"]), known)}
+        log |= {"memory/target_to_truth": mean(targets.total_variation(target, truth["evidence"]), known),
+                "memory/teacher_to_truth": mean(targets.total_variation(own_evidence, truth["evidence"]), known)}
     memory = {"image_target": target, "image_weight": ramp * weight,
               "report_target": report_target, "report_weight": ramp * report_weight}
     return memory, log

@@ -22,7 +22,7 @@ from lgdea_jax.errors import UserError, choose
 DECAYED = r"kernel$"
 
 # The moving moments of batch norm: the training step sets them, the optimiser never does.
-MOVING = r"(^|/)moving_(mean|variance)$"
+MOVING = r"(^|/)(mean|var)$"
 
 
 def learning_rate(*, schedule: str, peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:

@@ -20,7 +20,7 @@ from lgdea_jax.arrays import flatten, unflatten
 from lgdea_jax.errors import UserError
 from lgdea_jax.findings.vocabulary import FINDINGS
 from lgdea_jax.preprocess import image_statistics
-from lgdea_jax.preprocess.image_spec import frame_of, transform_name
+from lgdea_jax.preprocess.image_spec import transform_name
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.runtime import sharding
 from lgdea_jax.runtime.checkpoint import Checkpoints, check_names
@@ -221,7 +221,7 @@ def make_spec(config: Any, data: Data) -> dict[str, Any]:
     """What a checkpoint says of itself."""
     return {
         "config": json.loads(config.to_json_best_effort()),
-        "transform": f"{data.record_transform}+{transform_name(frame_of(config))}",
+        "transform": f"{data.record_transform}+{transform_name(experiment.image_spec(config))}",
         "record_transform": data.record_transform,
         "record_size": data.record_size,
         # For `predict`, which has no data set to compare an image with.

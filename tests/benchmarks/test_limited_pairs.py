@@ -1,4 +1,4 @@
-"""The study's command: the grid, refusals, what counts as finished, the report from made-up rows; then real runs."""
+"""The experiment's command: the grid, refusals, what counts as finished, the tables of made-up rows; real runs."""
 
 import html.parser
 import json
@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from benchmarks.experiments import limited_pairs as lp
-from benchmarks.experiments import report
-from benchmarks.experiments.report import METRICS, Question, StudyCell
+from benchmarks.experiments.arms import DATA_CONFIG, SHARES, Run, digest, known_methods, make_runs, select_cells
+from benchmarks.experiments.comparisons import METRICS, Cell, Contrast, verdict
+from benchmarks.experiments.plan import expected_seconds
 from lgdea_jax import cli
 from lgdea_jax.errors import UserError
 from tests.benchmarks.rows import make_row
@@ -31,8 +32,8 @@ def no_committed_rows(tmp_path, monkeypatch):
 
 def runs_of(*flags):
     arguments = lp.make_parser().parse_args(["--out=x", *flags])
-    return lp.make_runs(lp.select_cells(arguments), seeds=arguments.seeds, steps=arguments.steps, split=arguments.split,
-                        extra=arguments.set, first_seed=arguments.first_seed)
+    return make_runs(select_cells(arguments), seeds=arguments.seeds, steps=arguments.steps, split=arguments.split,
+                     extra=arguments.set, first_seed=arguments.first_seed)
 
 
 def write_rows(path, runs, data, level=lambda run: 0.5):
@@ -51,13 +52,13 @@ def test_the_whole_grid():
     seeds = {}
     for run in runs:
         seeds.setdefault((run.method, run.pairs), []).append(run.seed)
-    assert set(lp.known_methods()) == {method for method, _ in seeds}
+    assert set(known_methods()) == {method for method, _ in seeds}
     assert {pairs for method, pairs in seeds if method == "lgdea_pairs_place"} == {0.01, 0.05}
     assert {pairs for method, pairs in seeds if method == "lgdea_place"} == {0.01}
     assert all(found == list(range({0.01: 8, 0.05: 5, 0.1: 3, 1.0: 3}[pairs])) for (_, pairs), found in seeds.items())
-    assert {method for method, pairs in seeds if pairs == 1} == set(lp.known_methods()) - {
+    assert {method for method, pairs in seeds if pairs == 1} == set(known_methods()) - {
         "lgdea_pairs_place", "lgdea_place", "mean_teacher", "lgdea", "oracle"}
-    assert len({(run.steps, run.pairs) for run in runs}) == len(lp.SHARES)  # Equal steps for all methods of a share.
+    assert len({(run.steps, run.pairs) for run in runs}) == len(SHARES)  # Equal steps for all methods of a share.
     order = [(run.seed, run.pairs) for run in runs]
     assert order == sorted(order)  # A first seed of everything, small shares first.
 
@@ -69,12 +70,12 @@ def test_seeds_that_are_not_reported():
 
 def test_what_the_methods_read():
     def of(method, pairs):
-        return lp.Run(method, pairs, 0, "test", 10).config()
+        return Run(method, pairs, 0, "test", 10).config()
 
     sizes = {method: (of(method, 0.01)["batch"]["images"], of(method, 0.01)["batch"]["reports"])
-             for method in lp.known_methods()}
+             for method in known_methods()}
     both = dict.fromkeys(("mean_teacher", "lgdea", "lgdea_place", "oracle"), (32, 32))
-    assert sizes == {**dict.fromkeys(lp.known_methods(), (0, 0)), **both,
+    assert sizes == {**dict.fromkeys(known_methods(), (0, 0)), **both,
                      **dict.fromkeys(("lgdea_pairs", "lgdea_pairs_place"), (0, 32))}
     assert of("oracle", 0.05)["memory"]["truth"] and of("lgdea", 0.05)["memory"]["truth"]
     everything = of("lgdea_pairs", 1.0)
@@ -83,7 +84,7 @@ def test_what_the_methods_read():
 
 def test_a_key_is_what_decides_the_numbers():
     def key(method="lgdea", pairs=0.01, seed=0, split="test", steps=10, extra=(), data="d"):
-        return lp.Run(method, pairs, seed, split, steps, extra).key(data)
+        return Run(method, pairs, seed, split, steps, extra).key(data)
 
     others = [key(method="oracle"), key(pairs=0.05), key(seed=1), key(split="validation"), key(steps=11), key(data="e"),
               key(extra=("memory.own=0.3",)), key(extra=("methods.lgdea.own_share=0.3",))]
@@ -93,18 +94,18 @@ def test_a_key_is_what_decides_the_numbers():
     plain = key(method="clip")
     assert key(method="clip", extra=("methods.lgdea.own_share=0.3", "memory.own=0.3")) == plain
     assert key(method="clip", extra=("batch.pairs=16",)) != plain
-    first, second = (lp.Run("clip", 0.01, seed, "test", 10) for seed in (0, 1))
+    first, second = (Run("clip", 0.01, seed, "test", 10) for seed in (0, 1))
     assert first.config_hash() == second.config_hash()
 
 
 @pytest.mark.parametrize("name, method", [("lgdea_pairs_place", "lgdea_pairs"), ("lgdea_place", "lgdea")])
 def test_an_arm_is_its_method_with_its_settings(name, method):
-    arm, plain = (lp.Run(name, 0.01, 0, "test", 10) for name in (name, method))
+    arm, plain = (Run(name, 0.01, 0, "test", 10) for name in (name, method))
     config = arm.config()
     assert config["method"] == method and config["methods"][method]["weights"].pop("place") == 0.5
     assert config == plain.config()  # A term that is off is not in the key: rows from before it count.
     assert arm.key("d") != plain.key("d") and arm.name == f"{name} 1% seed 0"
-    by_hand = lp.Run(method, 0.01, 0, "test", 10, (f"methods.{method}.weights.place=0.5",))
+    by_hand = Run(method, 0.01, 0, "test", 10, (f"methods.{method}.weights.place=0.5",))
     assert arm.key("d") == by_hand.key("d")
 
 
@@ -115,8 +116,8 @@ def test_an_arm_is_its_method_with_its_settings(name, method):
     (["--cells=lgdea"], "METHOD@SHARE, as lgdea@0.01"),
     (["--cells=supervised@0.01"], "unknown method 'supervised'"),
     (["--cells=oracle@1.0"], "oracle@1: with all pairs nothing is unpaired, and oracle is lgdea_pairs"),
-    (["--cells=lgdea_pairs_place@1"], "lgdea_pairs_place@1: asked about where pairs are few only"),
-    (["--cells=lgdea_place@0.05"], "lgdea_place@0.05: asked about where pairs are few only"),
+    (["--cells=lgdea_pairs_place@1"], "lgdea_pairs_place@1: run at shares of pairs up to 0.05 only"),
+    (["--cells=lgdea_place@0.05"], "lgdea_place@0.05: run at shares of pairs up to 0.01 only"),
     (["--methods=lgdea", "--pairs=1"], "with all pairs nothing is unpaired"),
     (["--cells=clip@1", "--pairs=1"], "--cells excludes"),
     (["--seeds=0"], "--seeds=0: at least 1"),
@@ -124,9 +125,9 @@ def test_an_arm_is_its_method_with_its_settings(name, method):
     (["--jobs=0"], "--jobs=0: at least 1"),
     (["--set=batch.pairs"], "KEY=VALUE"),
     (["--set=batch.pear=1"], "unknown config key 'batch.pear' (did you mean 'batch.pairs'?)"),
-    (["--set=total_steps=5"], "total_steps is set by the study itself"),
+    (["--set=total_steps=5"], "total_steps is set by the experiment itself"),
     (["--cells=clip@1", "--compare=clip@1"], "METHOD@SHARE:METHOD@SHARE"),
-    (["--cells=clip@1", "--compare=clip@1:lgdea@0.01"], "lgdea@0.01 is not among the cells of this study"),
+    (["--cells=clip@1", "--compare=clip@1:lgdea@0.01"], "lgdea@0.01 is not among the cells of this experiment"),
     (["--steps=many"], "invalid int value"),
     (["--plan", "--only-table"], "not allowed with"),
 ])
@@ -140,19 +141,19 @@ def test_data_is_known_before_it_is_made(phantom_data, tmp_path):
     assert lp.data_digest(phantom_data) != lp.data_digest(tmp_path / "none")
     from data_prep import build
 
-    config = cli.read_config(lp.DATA_CONFIG)
+    config = cli.read_config(DATA_CONFIG)
     before = lp.data_digest(tmp_path / "data")
     for split in ("train", "validation", "test"):  # Not those 5,500 studies; the sizes are put back for the digest.
         config.phantom[split] = 4
     config.workers, config.tokenizer.vocab_size = 1, 300
     build.build(config, tmp_path / "data", progress=False)
-    from lgdea_jax.data.source import load_metadata
+    from lgdea_jax.data.dataset import load_metadata
 
     found = load_metadata(tmp_path / "data").config
     assert lp.data_digest(tmp_path / "data") != before
     found["phantom"].update(train=4000, validation=500, test=1000)
     found["tokenizer"]["vocab_size"] = 4000
-    assert lp._digest({name: found[name] for name in ("phantom", "extractor", "image_size", "tokenizer")}) == before
+    assert digest({name: found[name] for name in ("phantom", "extractor", "image_size", "tokenizer")}) == before
 
 
 # --- Plan and table ---------------------------------------------------------------------------------------------------
@@ -180,10 +181,10 @@ def test_expected_seconds_go_by_what_is_alike():
     for row, seconds in zip(rows, (10, 100, 20, 9999)):
         row["seconds"] = {"train": seconds}
     rows[3]["resumed"] = True
-    assert lp.expected_seconds(lp.Run("clip", 0.05, 9, "test", 100), rows) == 15
-    assert lp.expected_seconds(lp.Run("lgdea", 0.05, 9, "test", 200), rows) == 200
-    assert lp.expected_seconds(lp.Run("oracle", 0.05, 9, "test", 200), rows) == 40
-    assert lp.expected_seconds(lp.Run("oracle", 0.05, 9, "test", 1000), []) == 160
+    assert expected_seconds(Run("clip", 0.05, 9, "test", 100), rows) == 15
+    assert expected_seconds(Run("lgdea", 0.05, 9, "test", 200), rows) == 200
+    assert expected_seconds(Run("oracle", 0.05, 9, "test", 200), rows) == 40
+    assert expected_seconds(Run("oracle", 0.05, 9, "test", 1000), []) == 160
 
 
 class Links(html.parser.HTMLParser):
@@ -239,23 +240,23 @@ def test_no_rows_at_all_is_a_table_of_dashes(tmp_path, capsys):
     assert "| 1% | `clip` | 0 of 8 | - | - | - | - |" in text and "not known yet" in text
 
 
-def test_level_with_a_baseline():
-    rows = {name: [make_row(lp.Run("lgdea", 0.05, seed, "test", 1), f"{seed:08x}", level) for seed in range(8)]
+def test_non_inferiority():
+    rows = {name: [make_row(Run("lgdea", 0.05, seed, "test", 1), f"{seed:08x}", level) for seed in range(8)]
             for name, level in (("a", 0.80), ("b", 0.80), ("c", 0.75))}
-    a, b, c = (StudyCell("lgdea", 0.05, 1, (), "h", 8, tuple(found)) for found in rows.values())
-    question = Question("q", "x@1", "y@1", margins={"zero_shot/auroc": 0.02})
-    assert report.answer(question, a, b).startswith("zero-shot AUROC: level or better (lower bound +0.000")
-    assert "not shown to be level" in report.answer(question, c, a)
-    plain = Question("q", "x@1", "y@1")
-    assert report.answer(plain, c, a).startswith("better on 0 of 3 at p < 0.05; worse on zero-shot AUROC")
+    a, b, c = (Cell("lgdea", 0.05, 1, (), "h", 8, tuple(found)) for found in rows.values())
+    question = Contrast("q", "x@1", "y@1", margins={"zero_shot/auroc": 0.02})
+    assert verdict(question, a, b).startswith("zero-shot AUROC: non-inferior (lower bound +0.000")
+    assert "non-inferiority not shown" in verdict(question, c, a)
+    plain = Contrast("q", "x@1", "y@1")
+    assert verdict(plain, c, a).startswith("better on 0 of 3 at p < 0.05; worse on zero-shot AUROC")
 
 
 def test_rows_of_other_subjects_are_refused(tmp_path):
     runs = runs_of("--cells=clip@0.01", "--seeds=2")
-    cells = [StudyCell("clip", 0.01, 1, (), "h", 2, tuple(make_row(run, "0" * 8, 0.5, subjects=f"s{run.seed}")
+    cells = [Cell("clip", 0.01, 1, (), "h", 2, tuple(make_row(run, "0" * 8, 0.5, subjects=f"s{run.seed}")
                                                          for run in runs))]
     with pytest.raises(UserError, match="different subjects"):
-        report.write(cells, [], tmp_path, command="c")
+        lp.write(cells, [], tmp_path, command="c")
 
 
 def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
@@ -273,14 +274,14 @@ TINY = ("model.width=16", "model.prototypes=8", "model.lesion_queries=2", "model
 
 
 def command(out, data, cache, *flags):
-    """The study of two cells with one seed, one run at a time."""
+    """The experiment of two cells with one seed, one run at a time."""
     return [sys.executable, "-m", "benchmarks.experiments.limited_pairs",
             f"--out={out}", f"--data={data}", "--seeds=1", "--jobs=1",
             "--cells=lgdea_pairs@0.1,clip@1.0", "--fresh", *(f"--set={setting}" for setting in TINY),
             f"--set=compile_cache={cache}", *flags]
 
 
-def study(*args, status=0):
+def execute(*args, status=0):
     """Runs it to its end and returns (stdout, stderr)."""
     environment = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     done = subprocess.run(command(*args), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
@@ -303,7 +304,7 @@ def living(folder):
 
 @pytest.fixture
 def start():
-    """Starts a study in its own process, which does not outlive the test."""
+    """Starts an experiment in its own process, which does not outlive the test."""
     started = []
 
     def begin(*args):
@@ -337,8 +338,8 @@ def test_end_to_end_with_a_kill_in_the_middle(start, phantom_data, compile_cache
         return log is not None and log.read_text().count("\n") >= 2
 
     wait_until(lambda: list(tmp_path.glob("*/lock")))
-    _, refused = study(tmp_path, phantom_data, compile_cache, *flags, status=2)
-    assert refused == f"error: another study is running in {tmp_path}: wait for it, or use another --out\n"
+    _, refused = execute(tmp_path, phantom_data, compile_cache, *flags, status=2)
+    assert refused == f"error: another experiment is running in {tmp_path}: wait for it, or use another --out\n"
     wait_until(second_trains)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -352,7 +353,7 @@ def test_end_to_end_with_a_kill_in_the_middle(start, phantom_data, compile_cache
     assert saved and max(saved) < 600
     trained = (next(tmp_path.glob("lgdea_pairs_0.1_0_*")) / "metrics.jsonl").stat().st_mtime_ns
 
-    out, errors = study(tmp_path, phantom_data, compile_cache, *flags)
+    out, errors = execute(tmp_path, phantom_data, compile_cache, *flags)
     assert f"from step {max(saved)} of this run" in (folder / "log.txt").read_text()
     assert "lgdea_pairs" not in errors and "clip 100% seed 0: zero-shot AUROC" in errors
     assert (next(tmp_path.glob("lgdea_pairs_0.1_0_*")) / "metrics.jsonl").stat().st_mtime_ns == trained
@@ -373,14 +374,14 @@ def test_end_to_end_with_a_kill_in_the_middle(start, phantom_data, compile_cache
     assert "| 10% | `lgdea_pairs` | 1 |" in out and "| 100% | `clip` | 1 |" in out
     assert (tmp_path / "index.html").exists()
 
-    out, errors = study(tmp_path, phantom_data, compile_cache, *flags)  # Nothing is left to do.
+    out, errors = execute(tmp_path, phantom_data, compile_cache, *flags)  # Nothing is left to do.
     assert "left, about" not in errors and len(journal.read_text().splitlines()) == 3
 
 
 @pytest.mark.slow
 def test_a_run_that_fails_does_not_stop_the_others(phantom_data, compile_cache, tmp_path):
     """1% of 40 studies is no pair at all."""
-    out, errors = study(tmp_path, phantom_data, compile_cache, "--steps=2", "--cells=clip@0.01,clip@1.0", status=3)
+    out, errors = execute(tmp_path, phantom_data, compile_cache, "--steps=2", "--cells=clip@0.01,clip@1.0", status=3)
     assert "failed: clip 1% seed 0: lgdea_jax.train ended with 2: error: data.pairs=0.01 asks for 0" in errors
     assert "| 1% | `clip` | 0 of 1 |" in out and "| 100% | `clip` | 1 |" in out
     assert "Traceback" not in errors

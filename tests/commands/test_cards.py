@@ -9,7 +9,7 @@ import pytest
 
 from data_prep import datasheet
 from lgdea_jax import card, cli
-from lgdea_jax.data.source import load_metadata
+from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness.output import config_hash
 from lgdea_jax.runtime import sharding
@@ -77,7 +77,7 @@ def test_the_data_sheet(phantom_data, tmp_path):
     assert datasheet.main([f"--data_dir={phantom_data}", f"--out={out}"]) == cli.OK
     text, metadata = out.read_text(), load_metadata(phantom_data)
     assert "| phantom | Apache-2.0 | open |" in text and "| images | 40 | 12 | 8 |" in text
-    assert metadata.command in text and metadata.extractor in text and "Refused rows: none." in text
+    assert metadata.command in text and metadata.extractor in text and "Rejected rows: none." in text
     assert text.count("TODO:") == 3 and "credentialed" not in text
     import dataclasses
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lgdea_jax import cli, prototypes
-from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.data.dataset import load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.prototypes import Near, Phrases
 from lgdea_jax.records import Box

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data_prep.build import build
 from lgdea_jax import cli, records
-from lgdea_jax.data import pipeline, plan
+from lgdea_jax.data import dataset, pipeline, plan
 from lgdea_jax.data import source as record_source
 from lgdea_jax.data.pipeline import Items, TextView, encode_text, iterate, make_batches, prefetch_to_device
 from lgdea_jax.errors import UserError
@@ -36,7 +36,7 @@ def tokenizer(phantom_data):
 def make_items(phantom_data, tokenizer):
     def make(rows, *, image=True, text=True, cache=True, view=VIEW, labels=None, regions=False):
         rows = np.asarray(rows)
-        names = labels or record_source.load_metadata(phantom_data).label_names
+        names = labels or dataset.load_metadata(phantom_data).label_names
         return Items(str(phantom_data), "train", rows, with_image=image, with_text=text,
                      image_size=SIZE, view=view, tokenizer=tokenizer, label_names=names, cache=cache,
                      with_regions=regions)
@@ -242,7 +242,7 @@ def test_a_stream_without_data_is_refused(make_items, augment):
 
 def test_rows_hold_what_the_record_says(make_items, phantom_data, tokenizer):
     source = record_source.open_records(phantom_data, "train")
-    names = record_source.load_metadata(phantom_data).label_names
+    names = dataset.load_metadata(phantom_data).label_names
     items = make_items([5, 3], labels=("Unknown", *reversed(names)), cache=False)
     for index, row in enumerate((5, 3)):
         record, item = source[row], items[index]
@@ -267,7 +267,7 @@ def test_images_of_every_encoding(tmp_path, encoding):
     config.image_size, config.image_encoding, config.workers, config.tokenizer.vocab_size = 200, encoding, 1, 300
     build(config, tmp_path / "d", progress=False)
     source = record_source.open_records(tmp_path / "d", "train")
-    names = record_source.load_metadata(tmp_path / "d").label_names
+    names = dataset.load_metadata(tmp_path / "d").label_names
     rows = np.array([4, 0, 5, 4, 2])
     for size in (200, 96):
         items = Items(str(tmp_path / "d"), "train", np.arange(6), with_image=True, with_text=False, image_size=size,

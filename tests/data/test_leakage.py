@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lgdea_jax.data import leakage, source
+from lgdea_jax.data import dataset, leakage, source
 from lgdea_jax.data.leakage import allowed_rows, near_duplicates, same_picture
 from lgdea_jax.errors import UserError
 from lgdea_jax.io import decode_image
@@ -89,9 +89,9 @@ def test_a_copy_is_the_same_picture_and_another_phantom_is_not(images):
 
 
 def test_phantoms_of_other_splits_are_no_duplicates(phantom_data):
-    hashes = {split: source.load_index(phantom_data, split)["image_hash"] for split in ("train", "test")}
+    hashes = {split: dataset.load_index(phantom_data, split)["image_hash"] for split in ("train", "test")}
     assert hashes["train"].any() and len(near_duplicates(hashes["train"], hashes["train"])) >= 40
-    indexes = {str(phantom_data): source.load_index(phantom_data, "train")}
+    indexes = {str(phantom_data): dataset.load_index(phantom_data, "train")}
     allowed = allowed_rows(indexes, split="train", held_out=[], equal_reports="allow")
     assert allowed[str(phantom_data)].all()
 
@@ -101,8 +101,8 @@ class World:
 
     def __init__(self, monkeypatch):
         self.indexes, self.images = {}, {}
-        monkeypatch.setattr(source, "load_metadata", self.metadata)
-        monkeypatch.setattr(source, "load_index", lambda d, s: self.indexes[d, s])
+        monkeypatch.setattr(dataset, "load_metadata", self.metadata)
+        monkeypatch.setattr(dataset, "load_index", lambda d, s: self.indexes[d, s])
         monkeypatch.setattr(source, "open_records", lambda d, s: self.images[d, s])
 
     def metadata(self, directory):

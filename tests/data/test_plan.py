@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from lgdea_jax import cli
 from lgdea_jax.data import plan as data_plan
+from lgdea_jax.data.dataset import load_index
 from lgdea_jax.data.plan import make_plan, parse_weights, split_pairs
-from lgdea_jax.data.source import load_index
 from lgdea_jax.errors import UserError
 
 

@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 
-from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.data.dataset import load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.eval.harness import examples
 from lgdea_jax.evaluators.data import EvalData
 from lgdea_jax.evaluators.encoder import Encoder

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from lgdea_jax.data.source import DatasetMetadata
+from lgdea_jax.data.dataset import DatasetMetadata
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness import five_by_200 as f
 from lgdea_jax.records import MISSING, UNCERTAIN

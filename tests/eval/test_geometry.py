@@ -6,12 +6,13 @@ from PIL import Image
 
 from data_prep import build
 from lgdea_jax import cli
-from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.data.dataset import load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.evaluators.data import EvalData
 from lgdea_jax.evaluators.encoder import Encoder
 from lgdea_jax.evaluators.grounding import Grounding, grounding_samples, sample_heatmap, sample_queries
 from lgdea_jax.inference import overlay
-from tests.data_prep.build import tables
+from tests.data_prep.shards import tables
 
 GRID, SIZE = 8, 64
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lgdea_jax.data.source import load_index, load_metadata
+from lgdea_jax.data.dataset import load_index, load_metadata
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness import guard
 

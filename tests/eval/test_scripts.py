@@ -15,7 +15,8 @@ from PIL import Image
 
 from data_prep import build
 from lgdea_jax import cli
-from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.data.dataset import load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval import phantom, records
 from lgdea_jax.eval.harness import inputs, pictures, runner

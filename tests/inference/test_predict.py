@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from lgdea_jax import calibrate, cli, predict
-from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.data.dataset import load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness import output
 from lgdea_jax.eval.harness.output import config_hash

@@ -10,7 +10,8 @@ from PIL import Image
 
 from data_prep.build import build
 from lgdea_jax import cli, experiment, predict
-from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.data.dataset import load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.evaluators import tasks
 from lgdea_jax.evaluators.data import EvalData

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.data_prep.build.run import ROOT, environment
+from tests.data_prep.shards.run import ROOT, environment
 
 
 def fuzz(files, seed, timeout):

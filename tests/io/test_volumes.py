@@ -13,7 +13,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from lgdea_jax.errors import UserError
 from lgdea_jax.io import UnreadableImage, decode_volume, encode_volume, read_volume
-from lgdea_jax.io.volumes import VolumeHeader, centroid_mm, direction_letters
+from lgdea_jax.io.raw_volume import VolumeHeader
+from lgdea_jax.io.volumes import centroid_mm, direction_letters
 from tests.fixtures.ct import write_nifti
 
 SPACING = (5.0, 3.0, 2.0)
@@ -299,7 +300,7 @@ def _set(**values):
     (_set(PixelSpacing=None), r"without a voxel spacing \(PixelSpacing\)"),
     (_set(PixelSpacing=lambda k: [3.0, 2.0 + k]), "mixes slices"),
     (_set(ImagePositionPatient=None), "without a position"),
-    (_set(ImagePositionPatient=lambda k: [0, 0, 5.0 * (k // 2)]), "two slices at one place"),
+    (_set(ImagePositionPatient=lambda k: [0, 0, 5.0 * (k // 2)]), "two slices at one position"),
     (_set(ImagePositionPatient=lambda k: [0, 0, 5.0 * k + (k > 3) * 4]), "lacks slices"),
     (_set(ImagePositionPatient=lambda k: [0, 2.0 * k, 5.0 * k]), "sheared"),
     (_set(Modality="MR"), "not CT"), (_set(RescaleSlope=0), "a slope of 0"),

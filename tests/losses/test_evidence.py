@@ -60,14 +60,6 @@ def test_masked_phrases_never_enter():
     np.testing.assert_array_equal(evidence.report_evidence(garbage, mask)[0], evidence.report_evidence(log_p, mask)[0])
 
 
-def test_only_stated_normality_gives_no_finding():
-    given_evidence, valid = evidence.report_evidence(jnp.log(jnp.full((4, 1, K), 1 / K)),
-                                                     jnp.asarray([[1], [0], [0], [1]]))
-    result, now_valid = evidence.state_normal(given_evidence, valid, jnp.asarray([True, True, False, False]), 2)
-    np.testing.assert_allclose(result, [[1 / K] * K, np.eye(K)[2], [0] * K, [1 / K] * K], rtol=1e-6)
-    np.testing.assert_array_equal(now_valid, [True, True, False, True])
-
-
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 1000), sharpness=st.floats(0.1, 10.0))
 def test_image_evidence(seed, sharpness):
@@ -163,44 +155,6 @@ def test_order_of_phrases_patches_and_pairs_does_not_matter():
     assert abs(loss(z[pairs[::-1]], mask[pairs[::-1]], logits[pairs]) - expected) > 1e-4
 
 
-def test_overlaps():
-    p = np.array([[1, 0, 0], [0.5, 0.5, 0], [0, 0, 1], [0, 0, 0]])
-    expected = [[sum(np.sqrt(a * b)) for b in p] for a in p]
-    np.testing.assert_allclose(evidence.distribution_overlap(*f32(p)), expected, rtol=1e-6)
-    sets = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]])
-    jaccard = [[1, 1 / 3, 0, 0], [1 / 3, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-    np.testing.assert_allclose(evidence.finding_overlap(jnp.asarray(sets)), jaccard, rtol=1e-6)
-    np.testing.assert_allclose(evidence.finding_overlap(jnp.asarray(sets[:2]), jnp.asarray(sets[1:])),
-                               np.array(jaccard)[:2, 1:], rtol=1e-6)
-
-
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 1000), temperature=st.floats(0.1, 3.0), own=st.floats(0.0, 1.0),
-       mask=st.lists(st.booleans(), min_size=R, max_size=R))
-def test_soft_targets_are_rows_that_sum_to_one(seed, temperature, own, mask):
-    report, _, _ = pair_example(seed)
-    overlap = np.array(evidence.distribution_overlap(*f32(report)), np.float64)
-    actual = evidence.soft_targets(*f32(overlap), jnp.asarray(mask), temperature=temperature, own_share=own)
-    np.testing.assert_allclose(np.sum(actual, 1), 1, rtol=1e-5)
-    for i in range(R):
-        row = np.array([1.0 if i == j else mask[i] * mask[j] * overlap[i, j] ** (1 / temperature) for j in range(R)])
-        np.testing.assert_allclose(actual[i], own * np.eye(R)[i] + (1 - own) * row / row.sum(), rtol=1e-3, atol=1e-6)
-
-
-def test_soft_targets_limits_and_errors():
-    overlap = jnp.asarray([[1, 1, 0.5], [1, 1, 0.5], [0.5, 0.5, 1]])
-    np.testing.assert_allclose(evidence.soft_targets(overlap, temperature=0.01),
-                               [[0.5, 0.5, 0], [0.5, 0.5, 0], [0, 0, 1]], atol=1e-6)
-    np.testing.assert_array_equal(evidence.soft_targets(overlap, own_share=1.0), np.eye(3))
-    gradient = jax.grad(lambda o: jnp.sum(evidence.soft_targets(o) ** 2))(overlap)
-    assert np.all(np.asarray(gradient) == 0)
-    for wrong in ({"temperature": 0.0}, {"own_share": 1.5}):
-        with pytest.raises(ValueError, match="temperature must be"):
-            evidence.soft_targets(overlap, **wrong)
-    with pytest.raises(ValueError, match="square"):
-        evidence.soft_targets(overlap[:2])
-
-
 def test_diagnostics_see_collapse():
     apart = jnp.log(jnp.eye(K) * (1 - 1e-6) + 1e-7)
     together = jnp.tile(apart[:1], (K, 1))
@@ -223,64 +177,3 @@ def test_bfloat16_inputs_give_float32_losses():
     assert loss.dtype == jnp.float32
     exact = evidence.reconstruction_loss(f32(z)[0], evidence.assign(*f32(z, mu), 0.1), *f32(mu), jnp.asarray(mask))
     np.testing.assert_allclose(loss, exact, rtol=0.05)
-
-
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 1000), temperature=st.floats(0.1, 3.0), scale=st.sampled_from([1.0, 1e-12]))
-def test_sharpening(seed, temperature, scale):
-    targets = np.random.default_rng(seed).dirichlet(np.full(K, 0.5), size=(R, N))
-    targets[0, 0], targets[1, 1] = 0, np.eye(K)[2]
-    powers = targets ** (1 / temperature)
-    total = powers.sum(-1, keepdims=True)
-    actual = evidence.sharpen(*f32(targets * scale), temperature)
-    np.testing.assert_allclose(actual, powers / np.where(total > 0, total, 1), rtol=1e-3, atol=1e-6)
-    assert not np.any(actual[0, 0]) and actual[1, 1, 2] == 1
-
-
-def prior_example(seed, rows=200):
-    rng = np.random.default_rng(seed)
-    targets = rng.dirichlet(np.full(K, 0.7), size=rows)
-    targets[:3] = 0
-    return targets, rng.dirichlet(np.full(K, 3.0)), rng.random(rows)
-
-
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 1000), weighted=st.booleans())
-def test_alignment_to_a_prior(seed, weighted):
-    targets, prior, weights = prior_example(seed)
-    weights = weights if weighted else np.ones(len(targets))
-    given_weights = f32(weights)[0] if weighted else None
-    mean = np.average(targets[3:], axis=0, weights=weights[3:])
-    step = targets * prior / mean
-    step[3:] /= step[3:].sum(1, keepdims=True)
-    once = evidence.align_to_prior(*f32(targets, prior), weights=given_weights)
-    np.testing.assert_allclose(once, step, rtol=1e-3, atol=1e-6)
-    np.testing.assert_allclose(evidence.rescale_to_prior(*f32(targets, prior, mean)), step, rtol=1e-3, atol=1e-6)
-    often = np.asarray(evidence.align_to_prior(*f32(targets, prior), weights=given_weights, iterations=100))
-    np.testing.assert_allclose(np.average(often[3:], axis=0, weights=weights[3:]), prior, atol=1e-4)
-    np.testing.assert_allclose(often[3:].sum(1), 1, atol=1e-5)
-    assert not often[:3].any()
-    # Scaling by row and by column keeps the odds ratios: the targets are moved, not replaced.
-    odds = np.log(often[3:] / targets[3:])
-    doubly_centred = odds - odds.mean(0) - odds.mean(1, keepdims=True) + odds.mean()
-    assert np.abs(doubly_centred).max() < 1e-2
-
-
-def test_alignment_to_a_prior_that_the_targets_do_not_allow_stays_finite():
-    targets = np.array([[1.0, 0, 0], [0.5, 0.5, 0], [0, 1, 0], [0, 0, 1]])
-    for prior in ([0.9, 0.1, 0.0], [0.0, 0.0, 1.0], [1 / 3] * 3):
-        aligned = np.asarray(evidence.align_to_prior(*f32(targets, np.array(prior)), iterations=500))
-        assert np.isfinite(aligned).all()
-        total = aligned.sum(1)
-        np.testing.assert_allclose(total, np.where(targets @ (np.array(prior) > 0) > 0, 1, 0), atol=1e-5)
-        assert not aligned[targets == 0].any()
-    unweighted = evidence.align_to_prior(*f32(targets, np.array([0.9, 0.1, 0])), weights=jnp.zeros(4), iterations=3)
-    np.testing.assert_allclose(unweighted, targets, atol=1e-6)
-    with pytest.raises(ValueError, match="iterations must be >= 1"):
-        evidence.align_to_prior(*f32(targets, np.array([0.9, 0.1, 0])), iterations=0)
-
-
-def test_total_variation():
-    p, q = np.random.default_rng(0).dirichlet(np.ones(K), size=(2, R))
-    np.testing.assert_allclose(evidence.total_variation(*f32(p, q)), np.maximum(p - q, 0).sum(1), atol=1e-6)
-    np.testing.assert_allclose(evidence.total_variation(*f32(np.eye(2), np.eye(2)[::-1])), [1, 1])

@@ -11,6 +11,14 @@ from sklearn.metrics import average_precision_score
 from lgdea_jax.metrics import retrieval as r
 
 
+def precision(scores, relevant, k):
+    return r.mean_gain_at_k(r.rank_profile(scores, relevant, k), k)
+
+
+def average_precision(scores, relevant, k):
+    return r.average_precision_at_k(r.rank_profile(scores, relevant, k), k)
+
+
 def _orders(scores):
     """All rankings of one query that the scores allow."""
     groups = [list(np.flatnonzero(scores == value)) for value in sorted(set(scores), reverse=True)]
@@ -34,9 +42,9 @@ def test_metrics_are_the_mean_over_all_orders_of_ties(items, data):
     scores = np.array([[float(score) for score, _ in items]])
     relevant = np.array([[flag for _, flag in items]])
     ranked = [relevant[0][order] for order in _orders(scores[0])]
-    assert r.precision_at_k(scores, relevant, [k])[0, 0] == pytest.approx(np.mean([x[:k].mean() for x in ranked]))
+    assert precision(scores, relevant, k)[0] == pytest.approx(np.mean([x[:k].mean() for x in ranked]))
     expected = np.mean([_average_precision(x, k, relevant.sum()) for x in ranked])
-    assert r.map_at_k(scores, relevant, [k])[0, 0] == pytest.approx(expected, nan_ok=True)
+    assert average_precision(scores, relevant, k)[0] == pytest.approx(expected, nan_ok=True)
 
 
 def test_many_ranks_use_the_same_definition():
@@ -54,7 +62,7 @@ def test_many_ranks_use_the_same_definition():
 def test_map_over_the_whole_gallery_is_average_precision():
     rng = np.random.default_rng(1)
     scores, relevant = rng.normal(size=(5, 50)), rng.random((5, 50)) < 0.2
-    ours = r.map_at_k(scores, relevant, [50])[:, 0]
+    ours = average_precision(scores, relevant, 50)
     assert ours == pytest.approx([average_precision_score(y, s) for y, s in zip(relevant, scores)], abs=1e-12)
 
 
@@ -62,29 +70,28 @@ def test_order_of_the_gallery_does_not_matter():
     rng = np.random.default_rng(2)
     scores, relevant = rng.integers(0, 5, (20, 60)).astype(float), rng.random((20, 60)) < 0.3
     shuffle = rng.permutation(60)
-    for metric in (r.precision_at_k, r.map_at_k):
-        shuffled = metric(scores[:, shuffle], relevant[:, shuffle], [1, 5, 10])
-        assert np.allclose(metric(scores, relevant, [1, 5, 10]), shuffled)
+    for metric, k in itertools.product((precision, average_precision), (1, 5, 10)):
+        assert np.allclose(metric(scores, relevant, k), metric(scores[:, shuffle], relevant[:, shuffle], k))
 
 
 def test_constant_scores_get_chance():
     relevant = np.zeros((1, 100), bool)
     relevant[0, 0] = True  # An argsort would put it first.
-    assert r.precision_at_k(np.zeros((1, 100)), relevant, [5])[0, 0] == pytest.approx(0.01)
+    assert precision(np.zeros((1, 100)), relevant, 5)[0] == pytest.approx(0.01)
 
 
 def test_excluded_candidates_are_no_neighbours():
     scores = np.array([[-np.inf, 1.0, 0.0]])
     relevant = np.array([[True, False, True]])
-    assert r.precision_at_k(scores, relevant, [1, 2])[0] == pytest.approx([0, 0.5])
-    assert r.map_at_k(scores, relevant, [2])[0, 0] == pytest.approx(0.5)  # One relevant candidate is left.
+    assert [precision(scores, relevant, k)[0] for k in (1, 2)] == pytest.approx([0, 0.5])
+    assert average_precision(scores, relevant, 2)[0] == pytest.approx(0.5)  # One relevant candidate is left.
     with pytest.raises(ValueError, match="2 candidates"):
-        r.precision_at_k(scores, relevant, [3])
+        precision(scores, relevant, 3)
 
 
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="NaN"):
-        r.precision_at_k(np.array([[np.nan, 0]]), np.zeros((1, 2)), [1])
+        precision(np.array([[np.nan, 0]]), np.zeros((1, 2)), 1)
     with pytest.raises(ValueError, match="must be"):
         r.rank_profile(np.zeros((2, 3)), np.zeros((3, 2)), 1)
 

@@ -37,7 +37,7 @@ def apply(model: nnx.Module, *args: Any, **options: Any) -> Any:
     @jax.jit
     def function(state: Any, args: Any) -> Any:
         result = nnx.merge(graphdef, state)(*args, **options)
-        if isinstance(result[1], dict):
+        if isinstance(result, tuple):
             static["grid"] = result[1].pop("grid", None)
         return result
 

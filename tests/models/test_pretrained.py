@@ -1,45 +1,19 @@
 """Importers and exporters against torch: equal outputs on tiny random checkpoints of every family, equal names."""
 
-import json
-import sys
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 import transformers
-from flax import nnx
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from lgdea_jax.models import bert, pretrained, resnet, vit
-from lgdea_jax.models.pretrained import files, positions
+from lgdea_jax.models.pretrained import positions
 from tests.models import published
 from tests.models.build import apply
+from tests.models.checkpoints import BERT, RESNET, VIT, filled, loaded, saved, tower_of
 
 RNG = np.random.default_rng(0)
-VIT = {"width": 16, "depth": 2, "heads": 4, "mlp_dim": 24, "patch_size": 4, "image_size": 16, "channels": 3}
-BERT = {"vocab_size": published.VOCAB, "width": 16, "depth": 2, "heads": 4, "mlp_dim": 24,
-        "max_length": published.LENGTH}
-RESNET = {"stage_sizes": (1, 2, 1), "bottleneck": True, "width": 8, "channels": 3, "norm": "batch"}
-
-
-def tower_of(cls, sizes, **options):
-    """A tower without values."""
-    return nnx.eval_shape(lambda: cls(**{**sizes, **options}, rngs=nnx.Rngs(0)))
-
-
-def filled(tower, params):
-    """The tower with the parameters of an importer."""
-    graphdef, state = nnx.split(tower)
-    flat, treedef = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(state))
-    values = [jnp.asarray(params["/".join(str(key.key) for key in path)]) for path, _ in flat]
-    return nnx.merge(graphdef, jax.tree.unflatten(treedef, values))
-
-
-def loaded(tower, path):
-    """The tower with the weights at `path`, strictly."""
-    return filled(tower, pretrained.load_tower(tower, path).params)
 
 
 def pixels(height=16, width=16, channels=3):
@@ -48,17 +22,6 @@ def pixels(height=16, width=16, channels=3):
 
 def torch_pixels(images):
     return torch.tensor(images).permute(0, 3, 1, 2)
-
-
-def saved(model, folder):
-    """Saves a torch model as Hugging Face does, or its state_dict where it is not theirs."""
-    if hasattr(model, "save_pretrained"):
-        model.save_pretrained(folder)
-    else:
-        folder.mkdir(exist_ok=True)
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()},
-                  folder / "model.safetensors")
-    return folder
 
 
 def close(ours, theirs):
@@ -315,105 +278,3 @@ def test_interpolation_is_that_of_torch(grid, new, antialias):
                                                mode="bicubic", align_corners=False, antialias=antialias)
     ours = positions.interpolate(image, grid, new, antialias=antialias)
     close(ours.reshape(*new, 2), expected[0].permute(1, 2, 0))
-
-
-# Strictness.
-
-def edited(source, folder, edit):
-    """A copy of a checkpoint whose tensors `edit` has changed."""
-    tensors = load_file(source / "model.safetensors")
-    edit(tensors)
-    folder.mkdir()
-    save_file(tensors, folder / "model.safetensors")
-    (folder / "config.json").write_text((source / "config.json").read_text())
-    return folder
-
-
-def test_every_difference_is_named(tmp_path):
-    source = saved(published.bert(transformers.BertForMaskedLM), tmp_path / "in")
-    tower = tower_of(bert.Bert, BERT)
-    assert len(pretrained.load_tower(tower, source).unused) == 5
-    key = "bert.encoder.layer.1.output.dense.weight"
-    for number, (edit, message) in enumerate([
-            (lambda tensors: tensors.pop(key), f"missing {key}"),
-            (lambda tensors: tensors.update({"bert.adapter.weight": torch.zeros(2)}), "left over bert.adapter.weight"),
-            (lambda tensors: tensors.update({key: torch.zeros(16, 25)}),
-             rf"{key} is \[16, 25\], the tower needs \[16, 24\]"),
-            (lambda tensors: tensors.update({key: torch.zeros(16)}), rf"{key} is \[16\], the tower needs")]):
-        with pytest.raises(pretrained.WeightsError, match=message):
-            pretrained.load_tower(tower, edited(source, tmp_path / str(number), edit))
-    with pytest.raises(pretrained.WeightsError, match=r"missing bert\.pooler\.dense\.weight"):
-        pretrained.load_tower(tower_of(bert.Bert, BERT, pool="pooler"), source)
-    with pytest.raises(pretrained.WeightsError, match="word table has 40 rows, the tokeniser 41 ids"):
-        pretrained.load_tower(tower_of(bert.Bert, BERT, vocab_size=41), source)
-    # Heads do not show in any shape: only the config tells them.
-    with pytest.raises(pretrained.WeightsError, match="num_attention_heads = 4, the tower 2"):
-        pretrained.load_tower(tower_of(bert.Bert, BERT, heads=2), source)
-    with pytest.raises(pretrained.WeightsError, match="must be of family=bert, not roberta"):
-        pretrained.load_tower(tower_of(bert.Bert, BERT, family="roberta"), source)
-
-
-def test_other_towers_are_refused(tmp_path):
-    vit_folder, text_folder = saved(published.vit(), tmp_path / "vit"), saved(published.bert(), tmp_path / "bert")
-    with pytest.raises(pretrained.WeightsError, match="no weights for a Bert"):
-        pretrained.load_tower(tower_of(bert.Bert, BERT), vit_folder)
-    with pytest.raises(pretrained.WeightsError, match="no weights for a ViT"):
-        pretrained.load_tower(tower_of(vit.ViT, VIT, family="vit"), text_folder)
-    with pytest.raises(pretrained.WeightsError, match="it is a vit: the tower must be of family=vit, not dinov2"):
-        pretrained.load_tower(tower_of(vit.ViT, VIT, family="dinov2"), vit_folder)
-    (vit_folder / "config.json").unlink()  # The tensors tell as well.
-    with pytest.raises(pretrained.WeightsError, match="it is a vit: the tower must be of family=vit, not deit"):
-        pretrained.load_tower(tower_of(vit.ViT, VIT, family="deit"), vit_folder)
-    with pytest.raises(pretrained.WeightsError, match="family=plain"):
-        pretrained.load_tower(tower_of(vit.ViT, VIT), vit_folder)
-    with pytest.raises(pretrained.WeightsError, match="pool=map"):
-        pretrained.load_tower(tower_of(vit.ViT, VIT, family="vit", pool="map"), vit_folder)
-    with pytest.raises(pretrained.WeightsError, match="stem=patch2"):
-        pretrained.load_tower(tower_of(resnet.ResNet, RESNET, stem="patch2"), saved(published.resnet(), tmp_path / "r"))
-
-
-def test_unreadable_files_are_one_clear_error(tmp_path, monkeypatch):
-    tower = tower_of(bert.Bert, BERT)
-
-    def fails(path, message):
-        with pytest.raises(pretrained.WeightsError, match=message):
-            pretrained.load_tower(tower, path)
-
-    fails(tmp_path / "nowhere", "a local directory or file is needed")
-    fails(tmp_path, "no weight file in")
-    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 20)
-    fails(tmp_path, "cut short, or no safetensors file")
-    source = saved(published.bert(), tmp_path / "in")
-    whole = (source / "model.safetensors").read_bytes()
-    (tmp_path / "model.safetensors").write_bytes(whole[:-8])
-    fails(tmp_path, "is not whole")
-    (tmp_path / "x.txt").write_text("")
-    fails(tmp_path / "x.txt", "is no weight file")
-    torch.save({"model": published.bert()}, tmp_path / "pickled.pt")
-    fails(tmp_path / "pickled.pt", "cannot be read as weights only")
-    monkeypatch.setitem(sys.modules, "torch", None)
-    fails(tmp_path / "pickled.pt", "pip install torch")
-
-
-def test_half_precision_and_shards_are_read(tmp_path):
-    reference = published.bert()
-    tensors = {name: value.to(torch.bfloat16) for name, value in reference.state_dict().items()}
-    names = sorted(tensors)
-    shards = {"model-1.safetensors": names[::2], "model-2.safetensors": names[1::2]}
-    for shard, members in shards.items():
-        save_file({name: tensors[name] for name in members}, tmp_path / shard)
-    index = {"weight_map": {name: shard for shard, members in shards.items() for name in members}}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    report = pretrained.load_tower(tower_of(bert.Bert, BERT), tmp_path)
-    expected = tensors["encoder.layer.0.output.dense.weight"].float().numpy().T
-    np.testing.assert_array_equal(report.params["blocks/0/mlp/down/kernel"], expected)
-    assert {value.dtype for value in report.params.values()} == {np.dtype(np.float32)}
-    assert files.find_weights(tmp_path).name == "model.safetensors.index.json"
-
-
-def test_towers_that_nobody_published_have_no_foreign_names(tmp_path):
-    tower = tower_of(resnet.ResNet, RESNET, norm="group")
-    with pytest.raises(pretrained.WeightsError, match="norm=group"):
-        pretrained.save_tower(tower, {}, tmp_path)
-    with pytest.raises(pretrained.WeightsError, match="no model with timm names has this tower"):
-        pretrained.save_tower(tower, {}, tmp_path, names="timm")

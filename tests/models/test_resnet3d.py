@@ -76,8 +76,8 @@ class TorchResNet3D(torch.nn.Module):
             theirs.weight.copy_(tensor(mine.scale))
             theirs.bias.copy_(tensor(mine.bias))
             if isinstance(theirs, torch.nn.BatchNorm3d):
-                theirs.running_mean.copy_(tensor(mine.moving_mean))
-                theirs.running_var.copy_(tensor(mine.moving_variance))
+                theirs.running_mean.copy_(tensor(mine.mean))
+                theirs.running_var.copy_(tensor(mine.var))
 
         conv(self.stem[0], ours.stem_conv)
         norm(self.stem[1], ours.stem_norm)
@@ -102,7 +102,7 @@ def test_is_the_published_network(variant, norm, stem, shape):
     model = random_model(maker(**options))
     if norm == "batch":  # Moving moments as after training: positive variances.
         for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.BatchStat)):
-            if "variance" in path[-1]:
+            if path[-1] == "var":
                 leaf[...] = jnp.abs(leaf[...]) + 0.5
     x = volumes(shape=shape)
     pooled, out = apply(model, x)

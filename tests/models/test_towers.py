@@ -110,19 +110,6 @@ def test_position_embedding_breaks_the_symmetry_of_patches():
     assert spread[True] > 1e-2 and spread[False] < 1e-5
 
 
-def test_resize_position_embedding():
-    rows, columns = np.mgrid[:4, :6].astype(np.float32)
-    plane = jnp.asarray(np.stack([rows + 2 * columns, np.ones((4, 6))], -1), jnp.float32).reshape(1, 24, 2)
-    np.testing.assert_allclose(vit.resize_position_embedding(plane, (4, 6), (4, 6)), plane, atol=1e-5)
-    larger = np.asarray(vit.resize_position_embedding(plane, (4, 6), (8, 12))).reshape(8, 12, 2)
-    np.testing.assert_allclose(larger[..., 1], 1, atol=1e-5)
-    # Half a pixel is the distance of the new centres inside.
-    np.testing.assert_allclose(np.diff(larger[..., 0], axis=0)[3, 3:9], 0.5, atol=0.05)
-    np.testing.assert_allclose(np.diff(larger[..., 0], axis=1)[3:5, 5], 1.0, atol=0.1)
-    with pytest.raises(ValueError, match="does not fit the grid"):
-        vit.resize_position_embedding(plane, (4, 5), (8, 8))
-
-
 def test_size_tables():
     assert vit.sizes("B/16") == {"width": 768, "depth": 12, "heads": 12, "mlp_dim": 3072, "patch_size": 16}
     assert vit.sizes("XS/8", depth=0)["depth"] == 0

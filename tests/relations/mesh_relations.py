@@ -17,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lgdea_jax import relations
+from lgdea_jax.relations.anchors import anchor_graph
+from lgdea_jax.relations.graph import image_targets, relation_graph, relations_between, report_targets
+from lgdea_jax.relations.seeds import seed_edges
 from lgdea_jax.runtime import sharding
 
 N, D, K, TOP, E, PAIRS = 320, 6, 24, 4, 5, 40
@@ -29,24 +31,24 @@ def inputs():
     images, reports = rng.normal(size=(2, N, D)).astype(np.float32)
     evidence = rng.dirichlet(np.full(E, 0.5), size=(2, N)).astype(np.float32)
     pairs = rng.permutation(N)[:PAIRS], rng.permutation(N)[:PAIRS]
-    return images, reports, evidence[0], evidence[1], relations.seed_edges(*pairs, num_images=N, num_reports=N)
+    return images, reports, evidence[0], evidence[1], seed_edges(*pairs, num_images=N, num_reports=N)
 
 
 def answers(arrays, shards, top, kind):
     """Everything that is asked of a graph made from features."""
     images, reports, evidence_i, evidence_r, seeds = arrays
-    graph = relations.relation_graph(kind, seeds, images, reports, key=jax.random.key(0), alpha=0.6, order=3,
+    graph = relation_graph(kind, seeds, images, reports, key=jax.random.key(0), alpha=0.6, order=3,
                                      num_landmarks=K, steps=2, top=top, neighbours=TOP, shards=shards)
     rows = jnp.arange(16) * 3 - 1
-    return {"image_targets": relations.image_targets(graph, evidence_r, block=16, shards=shards),
-            "report_targets": relations.report_targets(graph, evidence_i, block=16, shards=shards),
-            "between": relations.relations_between(graph, rows, rows + 1)}
+    return {"image_targets": image_targets(graph, evidence_r, block=16, shards=shards),
+            "report_targets": report_targets(graph, evidence_i, block=16, shards=shards),
+            "between": relations_between(graph, rows, rows + 1)}
 
 
 def anchor_targets(seeds, z_i, z_r, evidence_r, shards):
     """Targets from assignments, with rows in several blocks a device."""
-    graph = relations.anchor_graph(seeds, z_i, z_r, alpha=0.6, order=3, block=16, shards=shards)
-    return relations.image_targets(graph, evidence_r, block=16, shards=shards)
+    graph = anchor_graph(seeds, z_i, z_r, alpha=0.6, order=3, block=16, shards=shards)
+    return image_targets(graph, evidence_r, block=16, shards=shards)
 
 
 def main(argv):

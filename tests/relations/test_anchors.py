@@ -7,7 +7,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lgdea_jax import relations
+from lgdea_jax.relations.anchors import anchor_graph
+from lgdea_jax.relations.graph import image_targets, relations_between, report_targets
+from lgdea_jax.relations.rows import SparseRows, dense_rows
+from lgdea_jax.relations.seeds import seed_edges
 from tests.relations import dense
 
 N_I, N_R, K_I, K_R, E, P = 41, 35, 7, 5, 4, 13
@@ -30,7 +33,7 @@ def world(seed, *, empty=0, sharpness=1.0, one_to_one=True):
     if not one_to_one:
         images, reports = rng.integers(N_I, size=P), rng.integers(N_R, size=P)
         images[0] = -1
-    seeds = relations.seed_edges(images, reports, num_images=N_I, num_reports=N_R)
+    seeds = seed_edges(images, reports, num_images=N_I, num_reports=N_R)
     q_i, q_r = (rng.dirichlet(np.full(E, 0.3), size=rows) for rows in (N_I, N_R))
     q_r[:2] = 0
     return z_i, z_r, seeds, q_i, q_r
@@ -53,21 +56,21 @@ def sparse(z, top):
     weights /= weights.sum(1, keepdims=True)
     full = np.zeros_like(z)
     np.put_along_axis(full, indices, weights, 1)
-    return relations.SparseRows(jnp.asarray(indices, jnp.int32), *f32(weights), width=z.shape[1]), full
+    return SparseRows(jnp.asarray(indices, jnp.int32), *f32(weights), width=z.shape[1]), full
 
 
 def check_everything(graph, s, q_i, q_r, *, tolerance=TOLERANCE, **blocks):
     """What the graph answers is what S says."""
     for (target, confidence), expected in (
-            (relations.image_targets(graph, *f32(q_r), **blocks), dense.targets(s, q_r)),
-            (relations.report_targets(graph, *f32(q_i), **blocks), dense.targets(s.T, q_i))):
+            (image_targets(graph, *f32(q_r), **blocks), dense.targets(s, q_r)),
+            (report_targets(graph, *f32(q_i), **blocks), dense.targets(s.T, q_i))):
         np.testing.assert_allclose(confidence, expected[1], **tolerance)
         # A share of hardly anything is as uncertain as the little it is a share of.
         np.testing.assert_allclose(target * expected[1][:, None], expected[0] * expected[1][:, None], **tolerance)
         sure = expected[1] > 1e-3
         np.testing.assert_allclose(target[sure], expected[0][sure], **tolerance)
         np.testing.assert_allclose(np.sum(target[sure], axis=1), 1, atol=1e-5)
-    got = relations.relations_between(graph, jnp.arange(s.shape[0]), jnp.arange(s.shape[1]))
+    got = relations_between(graph, jnp.arange(s.shape[0]), jnp.arange(s.shape[1]))
     np.testing.assert_allclose(got, s, **tolerance)
 
 
@@ -79,7 +82,7 @@ def check_everything(graph, s, q_i, q_r, *, tolerance=TOLERANCE, **blocks):
 def test_factored_form_equals_the_dense_oracle(seed, order, alpha, empty, sharpness, one_to_one):
     z_i, z_r, seeds, q_i, q_r = world(seed, empty=empty, sharpness=sharpness, one_to_one=one_to_one)
     s = anchor_relations(z_i, z_r, seeds, alpha, order)
-    graph = relations.anchor_graph(seeds, *f32(z_i, z_r), alpha=alpha, order=order, block=16)
+    graph = anchor_graph(seeds, *f32(z_i, z_r), alpha=alpha, order=order, block=16)
     check_everything(graph, s, q_i, q_r, block=16)
 
 
@@ -88,8 +91,8 @@ def test_double_precision_agrees_to_rounding(order):
     with jax.enable_x64(True):
         z_i, z_r, seeds, _, q_r = world(3, empty=1)
         s = anchor_relations(z_i, z_r, seeds, 0.7, order)
-        graph = relations.anchor_graph(seeds, jnp.asarray(z_i), jnp.asarray(z_r), alpha=0.7, order=order)
-        target, confidence = relations.image_targets(graph, jnp.asarray(q_r))
+        graph = anchor_graph(seeds, jnp.asarray(z_i), jnp.asarray(z_r), alpha=0.7, order=order)
+        target, confidence = image_targets(graph, jnp.asarray(q_r))
         expected = dense.targets(s, q_r)
         np.testing.assert_allclose(target, expected[0], atol=1e-13)
         np.testing.assert_allclose(confidence, expected[1], atol=1e-14)
@@ -101,13 +104,13 @@ def test_sparse_assignments_are_the_same_matrix(seed, order):
     z_i, z_r, seeds, q_i, q_r = world(seed, sharpness=0.5)
     (sparse_i, z_i), (sparse_r, z_r) = sparse(z_i, 3), sparse(z_r, 2)
     s = anchor_relations(z_i, z_r, seeds, 0.6, order)
-    graph = relations.anchor_graph(seeds, sparse_i, sparse_r, alpha=0.6, order=order, block=16)
+    graph = anchor_graph(seeds, sparse_i, sparse_r, alpha=0.6, order=order, block=16)
     check_everything(graph, s, q_i, q_r, block=16)
 
 
 def test_repeated_indices_of_sparse_rows_add_up():
-    rows = relations.SparseRows(jnp.asarray([[1, 1], [2, 0]]), jnp.asarray([[0.25, 0.75], [0.5, 0.5]]), width=3)
-    np.testing.assert_allclose(relations.dense_rows(rows), [[0, 1, 0], [0.5, 0, 0.5]])
+    rows = SparseRows(jnp.asarray([[1, 1], [2, 0]]), jnp.asarray([[0.25, 0.75], [0.5, 0.5]]), width=3)
+    np.testing.assert_allclose(dense_rows(rows), [[0, 1, 0], [0.5, 0, 0.5]])
 
 
 @settings(max_examples=10, deadline=None)
@@ -115,8 +118,8 @@ def test_repeated_indices_of_sparse_rows_add_up():
 def test_confidence_is_bounded(seed, order, alpha):
     z_i, z_r, seeds, _, q_r = world(seed, one_to_one=False)
     q_r[:2] = q_r[2]  # With evidence everywhere the confidence is the row sum of S.
-    graph = relations.anchor_graph(seeds, *f32(z_i, z_r), alpha=alpha, order=order)
-    confidence = np.asarray(relations.image_targets(graph, *f32(q_r))[1])
+    graph = anchor_graph(seeds, *f32(z_i, z_r), alpha=alpha, order=order)
+    confidence = np.asarray(image_targets(graph, *f32(q_r))[1])
     unpaired = np.setdiff1d(np.arange(N_I), np.asarray(seeds.images)[np.asarray(seeds.weights) > 0])
     assert np.all(confidence <= 1 - alpha ** (order + 1) + 1e-5) and np.all(confidence >= 0)
     assert np.all(confidence[unpaired] <= alpha - alpha ** (order + 1) + 1e-5)
@@ -126,9 +129,9 @@ def test_confidence_is_bounded(seed, order, alpha):
 def test_rows_that_do_not_exist_change_nothing():
     z_i, z_r, seeds, _, q_r = world(5)
     z_i, q_r = f32(z_i, q_r)
-    plain = relations.anchor_graph(seeds, z_i, *f32(z_r), alpha=0.5, order=3)
-    padded = relations.anchor_graph(seeds, jnp.pad(z_i, ((0, 3), (0, 0))), *f32(z_r), alpha=0.5, order=3)
-    expected, actual = relations.image_targets(plain, q_r), relations.image_targets(padded, q_r)
+    plain = anchor_graph(seeds, z_i, *f32(z_r), alpha=0.5, order=3)
+    padded = anchor_graph(seeds, jnp.pad(z_i, ((0, 3), (0, 0))), *f32(z_r), alpha=0.5, order=3)
+    expected, actual = image_targets(plain, q_r), image_targets(padded, q_r)
     for one, other in zip(expected, actual, strict=True):
         np.testing.assert_allclose(other[:N_I], one, atol=1e-6)
         assert not np.any(other[N_I:])
@@ -136,20 +139,20 @@ def test_rows_that_do_not_exist_change_nothing():
 
 def test_no_seeds_relate_nothing():
     z_i, z_r, _, _, q_r = world(6)
-    seeds = relations.seed_edges(jnp.zeros(0, int), jnp.zeros(0, int), num_images=N_I, num_reports=N_R)
-    graph = relations.anchor_graph(seeds, *f32(z_i, z_r), alpha=0.5, order=2)
-    assert not any(np.any(array) for array in relations.image_targets(graph, *f32(q_r)))
-    assert not np.any(relations.relations_between(graph, jnp.arange(N_I), jnp.arange(N_R)))
+    seeds = seed_edges(jnp.zeros(0, int), jnp.zeros(0, int), num_images=N_I, num_reports=N_R)
+    graph = anchor_graph(seeds, *f32(z_i, z_r), alpha=0.5, order=2)
+    assert not any(np.any(array) for array in image_targets(graph, *f32(q_r)))
+    assert not np.any(relations_between(graph, jnp.arange(N_I), jnp.arange(N_R)))
 
 
 def test_batches_with_padding_and_repeated_rows():
     z_i, z_r, seeds, _, _ = world(7)
-    graph = relations.anchor_graph(seeds, *f32(z_i, z_r), alpha=0.5, order=2)
+    graph = anchor_graph(seeds, *f32(z_i, z_r), alpha=0.5, order=2)
     s = anchor_relations(z_i, z_r, seeds, 0.5, 2)
     images = np.array([*np.asarray(seeds.images[:3]), -1, int(seeds.images[0]), 0])
     reports = np.array([-1, *np.asarray(seeds.reports[:2]), int(seeds.reports[0]), 1, -1, 2])
     expected = np.where((images >= 0)[:, None] & (reports >= 0), s[images][:, reports], 0)
-    np.testing.assert_allclose(relations.relations_between(graph, jnp.asarray(images), jnp.asarray(reports)), expected,
+    np.testing.assert_allclose(relations_between(graph, jnp.asarray(images), jnp.asarray(reports)), expected,
                                **TOLERANCE)
 
 
@@ -159,7 +162,7 @@ def test_batches_with_padding_and_repeated_rows():
 def test_seed_rows_and_columns_have_at_most_unit_mass(pairs, seed):
     images, reports = np.array(pairs).T
     weights = np.random.default_rng(seed).random(len(pairs))
-    seeds = relations.seed_edges(images, reports, num_images=5, num_reports=4, weights=jnp.asarray(weights))
+    seeds = seed_edges(images, reports, num_images=5, num_reports=4, weights=jnp.asarray(weights))
     s0 = dense.seed_matrix(seeds, 5, 4)
     assert s0.sum(0).max() <= 1 + 1e-6 and s0.sum(1).max() <= 1 + 1e-6
     plain = np.zeros((5, 4))
@@ -174,19 +177,11 @@ def test_what_is_refused():
     z_i, z_r, q_r = f32(z_i, z_r, q_r)
     for alpha, order in ((1.0, 1), (-0.1, 1), (0.5, -1)):
         with pytest.raises(ValueError, match="alpha must be in"):
-            relations.anchor_graph(seeds, z_i, z_r, alpha=alpha, order=order)
+            anchor_graph(seeds, z_i, z_r, alpha=alpha, order=order)
     with pytest.raises(ValueError, match="41 rows do not divide into 2 shards"):
-        relations.anchor_graph(seeds, z_i, z_r, alpha=0.5, order=1, shards=2)
-    graph = relations.anchor_graph(seeds, z_i, z_r, alpha=0.5, order=1)
+        anchor_graph(seeds, z_i, z_r, alpha=0.5, order=1, shards=2)
+    graph = anchor_graph(seeds, z_i, z_r, alpha=0.5, order=1)
     with pytest.raises(ValueError, match="evidence of 41 rows for a side of 35"):
-        relations.image_targets(graph, z_i)
+        image_targets(graph, z_i)
     with pytest.raises(ValueError, match="35 rows for a side of 41"):
-        relations.report_targets(graph, q_r)
-
-
-def test_confidence_weights():
-    weight = relations.confidence_weight(jnp.asarray([0.0, 0.1, 0.2, 0.3, 0.9]), low=0.1, high=0.3, power=2.0)
-    np.testing.assert_allclose(weight, [0, 0, 0.25, 1, 1], atol=1e-6)
-    for wrong in ({"low": 0.3, "high": 0.3}, {"power": 0.0}):
-        with pytest.raises(ValueError, match="low < high and power > 0"):
-            relations.confidence_weight(jnp.ones(2), **wrong)
+        report_targets(graph, q_r)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks.speed import relations as benchmark
-from lgdea_jax import relations
+from lgdea_jax.relations.graph import image_targets, relation_graph, relations_between, report_targets
+from lgdea_jax.relations.rows import dense_rows
+from lgdea_jax.relations.seeds import seed_edges
 
 CASE = benchmark.Case(rows=40_000, anchors=64, evidence=16, pairs=0.01, order=3, top=0, repeats=3)
 
@@ -20,13 +22,13 @@ def test_no_program_makes_an_array_of_images_by_reports(kind):
     pairs = jax.ShapeDtypeStruct((200,), jnp.int32)
 
     def everything(images, reports, image_pairs, report_pairs):
-        seeds = relations.seed_edges(image_pairs, report_pairs, num_images=rows, num_reports=rows)
-        graph = relations.relation_graph("knn" if kind == "knn" else "anchors", seeds, images, reports, alpha=0.5,
+        seeds = seed_edges(image_pairs, report_pairs, num_images=rows, num_reports=rows)
+        graph = relation_graph("knn" if kind == "knn" else "anchors", seeds, images, reports, alpha=0.5,
                                          order=2, key=jax.random.key(0), num_landmarks=64, neighbours=4,
                                          top=8 if kind == "sparse" else None)
         batch = jnp.arange(64)
-        return (relations.image_targets(graph, reports), relations.report_targets(graph, images),
-                relations.relations_between(graph, batch, batch))
+        return (image_targets(graph, reports), report_targets(graph, images),
+                relations_between(graph, batch, batch))
 
     # 1,024 x 1,024 is the block of the neighbours' search, 64 x rows what an assignment or a batch may take.
     largest = benchmark.largest_array(everything, features, features, pairs, pairs)
@@ -51,7 +53,7 @@ def test_the_dense_form_of_the_benchmark_agrees():
     case = benchmark.dataclasses.replace(CASE, rows=300, pairs=0.1, top=8)
     inputs = benchmark.make_inputs(case)
     run, _ = benchmark.factored(inputs, case.order)
-    dense = (inputs[0], *(relations.dense_rows(z) for z in inputs[1:3]), *inputs[3:])
+    dense = (inputs[0], *(dense_rows(z) for z in inputs[1:3]), *inputs[3:])
     expected = jax.jit(functools.partial(benchmark.dense_both_directions, order=case.order))(*dense)
     for one, other in zip(jax.tree.leaves(run()), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)

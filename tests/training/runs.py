@@ -78,15 +78,6 @@ def state(workdir, step):
     return {name: np.asarray(array) for name, array in arrays.items()}
 
 
-def stored(workdir, step):
-    """(names of the arrays of a checkpoint's `train` that are joined with others, of those that stand alone)."""
-    store = Checkpoints(workdir, writable=False)
-    joined = {name for entries in store.spec(step)["packed"].values() for name, _ in entries}
-    alone = set(store.arrays(step)["train"]) - joined
-    store.close()
-    return joined, alone
-
-
 def assert_same_state(one, other, step):
     """Bit for bit."""
     first, second = state(one, step), state(other, step)

@@ -54,7 +54,7 @@ def test_the_users_own_allocator_settings_win(setting, monkeypatch):
 
 
 def test_the_training_command_asks_for_it():
-    code = ("import runpy, sys; from lgdea_jax import host_memory\n"
+    code = ("import runpy, sys; from lgdea_jax.runtime import host_memory\n"
             "host_memory.keep_freed_memory = lambda: print('kept')\n"
             "sys.argv = ['train', '--help']; runpy.run_module('lgdea_jax.train', run_name='__main__')")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

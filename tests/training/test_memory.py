@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from lgdea_jax.relations import graph
 from lgdea_jax.training import evidence_memory as memory
 from tests.relations import dense
 
@@ -40,7 +41,7 @@ def make(source, *, ramp=1.0, truth=True, **options):
 def test_relations_are_those_of_the_dense_walk(monkeypatch):
     images, reports, _ = sides()
     centres = np.random.default_rng(3).normal(size=(6, D)).astype(np.float32)
-    monkeypatch.setattr(memory.relations, "landmarks", lambda key, features, num, **_: jnp.asarray(centres[:num]))
+    monkeypatch.setattr(graph, "landmarks", lambda key, features, num, **_: jnp.asarray(centres[:num]))
     found, _ = make("relations")
 
     def assignments(features, rows, there):

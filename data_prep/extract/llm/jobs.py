@@ -46,7 +46,7 @@ class Job:
     base_wait: float = 1.0
 
     def __getstate__(self) -> dict[str, Any]:
-        # Not what is derived: a task's pydantic model cannot be pickled.
+        # Without derived values: the pydantic model of a task cannot be pickled.
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @functools.cached_property

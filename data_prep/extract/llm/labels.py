@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
-
 from data_prep.extract.llm.repair import ReplyError
+from lgdea_jax.errors import require
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.findings.vocabulary import find
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN
@@ -54,14 +53,19 @@ def keys(label_set: str) -> tuple[str, ...]:
     return _CODES.get(label_set, LABEL_SETS[label_set])
 
 
-def reply_model(label_set: str, probability: bool) -> type[BaseModel]:
-    """The pydantic model of a reply: every key is required."""
+def reply_model(label_set: str, probability: bool) -> Any:
+    """The pydantic model of a reply: every key is required.
+
+    Raises:
+      UserError: pydantic is not installed.
+    """
+    pydantic = require("pydantic", "data", "an extractor that asks a language model")
     if probability:
-        kind: Any = Annotated[int, Field(ge=0, le=100, strict=True)] | None
+        kind: Any = Annotated[int, pydantic.Field(ge=0, le=100, strict=True)] | None
     else:
         kind = Literal[tuple(_VALUES)]
-    fields = {f"label{i}": (kind, Field(alias=key)) for i, key in enumerate(keys(label_set))}
-    return create_model(f"{label_set}_reply", __config__=ConfigDict(extra="forbid"), **fields)
+    fields = {f"label{i}": (kind, pydantic.Field(alias=key)) for i, key in enumerate(keys(label_set))}
+    return pydantic.create_model(f"{label_set}_reply", __config__=pydantic.ConfigDict(extra="forbid"), **fields)
 
 
 def value_of(percent: int | None) -> int:
@@ -72,7 +76,7 @@ def value_of(percent: int | None) -> int:
 
 
 def read_labels(value: dict[str, Any], label_set: str, probability: bool,
-                model: type[BaseModel]) -> tuple[Labels, Counter[str]]:
+                model: Any) -> tuple[Labels, Counter[str]]:
     """The labels of a decoded reply, and counts of values that were put right.
 
     Raises:
@@ -104,7 +108,7 @@ def read_labels(value: dict[str, Any], label_set: str, probability: bool,
              for key in wanted}
     try:
         checked = model.model_validate(fixed)
-    except ValidationError:  # Its text would show the reply.
+    except ValueError:  # pydantic's; its text would show the reply.
         raise ReplyError("a label has a value that was not asked for") from None
     answers = list(checked.model_dump().values())
     repaired = +repaired

@@ -1,18 +1,18 @@
 """What a language model is asked to answer about evidence, as pydantic models, and how an answer becomes statements.
 
-The JSON schema of `EvidenceReply` is sent where the server supports schemas; every reply is validated here in any case.
+The JSON schema of `evidence_reply` is sent where the server supports schemas; every reply is validated here anyway.
 Reading is lenient where the meaning is plain ("positive" is "present") and counts what it changed; it never invents.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from data_prep.extract.llm.repair import ReplyError
 from data_prep.extract.llm.verify import MALFORMED, UNKNOWN_CERTAINTY, UNKNOWN_FINDING, Statement
+from lgdea_jax.errors import require
 from lgdea_jax.findings.vocabulary import BY_NAME, NO_FINDING, find
 from lgdea_jax.records import CERTAINTIES, LATERALITIES, SEVERITIES, TEMPORALITIES
 
@@ -43,31 +43,28 @@ _KNOWN = {"certainty": CERTAINTIES, "laterality": LATERALITIES, "severity": SEVE
 _NOTHING = frozenset(("", "none", "n/a", "na", "null", "unknown", "unspecified", "not stated", "not specified"))
 
 
-class EvidenceItem(BaseModel):
-    """One statement. The quote comes first, so that the model reads before it judges."""
+@functools.cache
+def evidence_reply() -> Any:
+    """The pydantic model of the whole answer.
 
-    model_config = ConfigDict(extra="forbid")
+    The quote comes first in an item, so that the model reads before it judges; `normal` comes first in the answer, so
+    that a truncated one still holds it.
 
-    quote: str
-    finding: Literal[FINDING_NAMES]
-    certainty: Literal[CERTAINTIES]
-    laterality: Literal[LATERALITIES]
-    severity: Literal[SEVERITIES]
-    temporality: Literal[TEMPORALITIES]
-    anatomy: str
-
-
-class EvidenceReply(BaseModel):
-    """The whole answer; `normal` comes first, so that a truncated answer still holds it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    normal: bool
-    evidence: list[EvidenceItem] = Field(max_length=MAX_ITEMS)
+    Raises:
+      UserError: pydantic is not installed.
+    """
+    pydantic = require("pydantic", "data", "an extractor that asks a language model")
+    strict = pydantic.ConfigDict(extra="forbid")
+    item = pydantic.create_model(
+        "EvidenceItem", __config__=strict, quote=(str, ...), finding=(Literal[FINDING_NAMES], ...),
+        certainty=(Literal[CERTAINTIES], ...), laterality=(Literal[LATERALITIES], ...),
+        severity=(Literal[SEVERITIES], ...), temporality=(Literal[TEMPORALITIES], ...), anatomy=(str, ...))
+    return pydantic.create_model("EvidenceReply", __config__=strict, normal=(bool, ...),
+                                 evidence=(list[item], pydantic.Field(max_length=MAX_ITEMS)))
 
 
-def json_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """A model's JSON schema without references, titles and lengths: what servers agree on."""
+def json_schema(model: Any) -> dict[str, Any]:
+    """A pydantic model's JSON schema without references, titles and lengths: what servers agree on."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
 
@@ -117,8 +114,8 @@ def read_evidence(value: dict[str, Any]) -> tuple[list[Statement], bool, Counter
     if items and not usable and dropped[MALFORMED] == len(items):
         raise ReplyError("no item of the reply has the fields that were asked for")
     try:
-        reply = EvidenceReply.model_validate({"normal": normal, "evidence": usable})
-    except ValidationError:  # Its text would show the reply.
+        reply = evidence_reply().model_validate({"normal": normal, "evidence": usable})
+    except ValueError:  # pydantic's; its text would show the reply.
         raise ReplyError("the reply does not fit the schema") from None
     statements = [Statement(item.finding, item.anatomy, item.laterality, item.severity, item.certainty,
                             item.temporality, item.quote) for item in reply.evidence]

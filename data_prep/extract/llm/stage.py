@@ -18,7 +18,7 @@ from data_prep.extract.llm.cache import Cache
 from data_prep.extract.llm.clients.client import read_key
 from data_prep.extract.llm.jobs import Job
 from data_prep.extract.llm.pricing import FREE
-from data_prep.extract.llm.runners import chunks
+from data_prep.extract.llm.runners import batch, beam, chunks
 from data_prep.extract.llm.runners.online import Summary, extract, show
 from data_prep.extract.llm.settings import Settings
 from data_prep.extract.llm.survey import Survey, survey
@@ -112,8 +112,6 @@ def ask(reports: Callable[[], Iterable[str]], job: Job, *, terms: Callable[[], I
         show(ahead.lines(job), sys.stdout)
         show(filter(None, [ahead.screening.warning()]), sys.stderr)
     if job.settings.batch:
-        from data_prep.extract.llm.runners import batch
-
         if pipeline is not None:
             raise UserError("llm.batch asks in batches of the service's own: leave out --runner=beam")
         summary = batch.extract(reports, job, stream=stream)
@@ -122,8 +120,6 @@ def ask(reports: Callable[[], Iterable[str]], job: Job, *, terms: Callable[[], I
     elif pipeline is None or not ahead.pending:
         summary = extract(reports, job, surveyed=ahead, stream=stream)
     else:
-        from data_prep.extract.llm.runners import beam  # Needs the extra "beam".
-
         summary = beam.extract(reports, job, pipeline, stream=stream)
     currency = (job.price or FREE).currency
     if summary.asked:

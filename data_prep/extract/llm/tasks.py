@@ -18,7 +18,7 @@ from typing import Any
 from data_prep.extract.llm import labels
 from data_prep.extract.llm.labels import Labels
 from data_prep.extract.llm.repair import load_object
-from data_prep.extract.llm.replies import FINDING_NAMES, EvidenceReply, json_schema, read_evidence
+from data_prep.extract.llm.replies import FINDING_NAMES, evidence_reply, json_schema, read_evidence
 from data_prep.extract.llm.verify import Statement, verify
 from data_prep.extract.schema import Extraction
 from lgdea_jax.errors import choose
@@ -73,7 +73,7 @@ class Task:
 
     @functools.cached_property
     def _model(self) -> Any:
-        return EvidenceReply if self.kind == EVIDENCE else labels.reply_model(self.kind, self.probability)
+        return evidence_reply() if self.kind == EVIDENCE else labels.reply_model(self.kind, self.probability)
 
     def read(self, reply: str, report: str) -> Answer:
         """Reads, repairs and verifies a reply to `report`.
@@ -110,7 +110,7 @@ def load_task(kind: str, probability: bool = False) -> Task:
     text = (prompts / f"{versioned}.txt").read_text(encoding="utf-8").strip()
     if kind == EVIDENCE:
         prompt = text.replace("{findings}", ", ".join(FINDING_NAMES))
-        return Task(versioned, kind, False, prompt, json_schema(EvidenceReply), 4096, 400)
+        return Task(versioned, kind, False, prompt, json_schema(evidence_reply()), 4096, 400)
     listed = [key if key == label else f"{key} {label}" for key, label in zip(labels.keys(kind), LABEL_SETS[kind])]
     prompt = text.replace("{labels}", ", ".join(listed))
     schema = json_schema(labels.reply_model(kind, probability))

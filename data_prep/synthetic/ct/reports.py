@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 
 from data_prep.synthetic.ct.world import FINDINGS, Lesion, Scene
-from data_prep.synthetic.xray.world import Dice
+from data_prep.synthetic.random_stream import RandomStream
 
 # {where}: "in the right upper lobe and lingula"; {size}: an adjective with a space after it; {mm}: a diameter.
 # The last wording of each list is heard in the test world only.
@@ -175,17 +175,17 @@ class Report:
     phrases: tuple[str, ...]
 
 
-def write_report(scene: Scene, dice: Dice, rates: Rates = Rates(), *, test: bool = False) -> Report:
+def write_report(scene: Scene, rng: RandomStream, rates: Rates = Rates(), *, test: bool = False) -> Report:
     """Writes the report of a scene: findings by organ, other organs between them, and an impression.
 
     Args:
-      scene: what the picture shows; dice: of this report; rates: see `Rates`; test: whether the test world's wordings
+      scene: what the picture shows; rng: of this report; rates: see `Rates`; test: whether the test world's wordings
         are heard too.
     """
     sentences: list[tuple[int, str]] = []
     phrases = []
     for lesion in scene.lesions:
-        phrase = "" if dice.chance(rates.omitted) else _state(lesion, dice, rates, test)
+        phrase = "" if rng.chance(rates.omitted) else _state(lesion, rng, rates, test)
         phrases.append(phrase)
         if phrase:
             sentences.append((_place_in_report(lesion.finding), phrase))
@@ -194,27 +194,27 @@ def write_report(scene: Scene, dice: Dice, rates: Rates = Rates(), *, test: bool
     for finding in FINDINGS:
         if finding in silent or (finding == "Lung Opacity" and "Consolidation" in silent):
             continue
-        if dice.chance(rates.overcalled):
-            doubt = _fill(dice.pick(_HEDGED), _NOUNS[finding], _guess(finding, dice))
+        if rng.chance(rates.overcalled):
+            doubt = _fill(rng.pick(_HEDGED), _NOUNS[finding], _guess(finding, rng))
             sentences.append((_place_in_report(finding), doubt))
             spoken.add(finding)
-        elif dice.chance(rates.resolved) and finding not in ("Medical Material", "Emphysema"):
-            sentences.append((_place_in_report(finding), _fill(dice.pick(_RESOLVED), _NOUNS[finding], "")))
+        elif rng.chance(rates.resolved) and finding not in ("Medical Material", "Emphysema"):
+            sentences.append((_place_in_report(finding), _fill(rng.pick(_RESOLVED), _NOUNS[finding], "")))
             spoken.add(finding)
     for findings, wordings in _ABSENT:
-        if spoken.isdisjoint(findings) and dice.chance(rates.denied):
-            sentences.append((_place_in_report(findings[0]), dice.pick(wordings)))
+        if spoken.isdisjoint(findings) and rng.chance(rates.denied):
+            sentences.append((_place_in_report(findings[0]), rng.pick(wordings)))
             spoken.update(findings)
-    for other in dice.shuffled(_OTHER)[: dice.integer(2, 4)]:
-        sentences.append((dice.integer(0, 12), other))
+    for other in rng.shuffled(_OTHER)[: rng.integer(2, 4)]:
+        sentences.append((rng.integer(0, 12), other))
     sentences.sort(key=lambda pair: pair[0])
     findings = " ".join(f"{sentence[0].upper()}{sentence[1:]}." for _, sentence in sentences)
     said = [phrase for phrase in phrases if phrase]
     if said:
-        kept = [phrase for phrase in said if dice.chance(0.6)] or said[:1]
+        kept = [phrase for phrase in said if rng.chance(0.6)] or said[:1]
         impression = " ".join(f"{phrase[0].upper()}{phrase[1:]}." for phrase in kept)
     else:
-        impression = f"{dice.pick(_NORMAL)}." if not scene.lesions else "No change in the general findings."
+        impression = f"{rng.pick(_NORMAL)}." if not scene.lesions else "No change in the general findings."
     return Report(f"FINDINGS: {findings}\nIMPRESSION: {impression}", tuple(
         f"{phrase[0].upper()}{phrase[1:]}" if phrase else "" for phrase in phrases))
 
@@ -228,27 +228,27 @@ def _place_in_report(finding: str) -> int:
     return _ORDER[finding]
 
 
-def _state(lesion: Lesion, dice: Dice, rates: Rates, test: bool) -> str:
-    where = _where(lesion, dice)
-    kind = dice.random()
+def _state(lesion: Lesion, rng: RandomStream, rates: Rates, test: bool) -> str:
+    where = _where(lesion, rng)
+    kind = rng.random()
     if kind < rates.hedged:
-        return _fill(dice.pick(_HEDGED), _NOUNS[lesion.finding], where)
+        return _fill(rng.pick(_HEDGED), _NOUNS[lesion.finding], where)
     if kind < rates.hedged + rates.compared:
-        return _fill(dice.pick(_UNCHANGED), _NOUNS[lesion.finding], where)
+        return _fill(rng.pick(_UNCHANGED), _NOUNS[lesion.finding], where)
     wordings = _PRESENT[lesion.finding]
     wordings = wordings if test else wordings[:-1]
     if lesion.finding == "Nodule" and len(lesion.places) > 1:
         wordings = tuple(wording for wording in wordings if not wording.startswith("A "))
-    pattern = dice.pick(wordings)
-    size = dice.pick(_SIZES[lesion.size])
-    return _tidy(pattern.format(where=where, size=size, Size=size.capitalize(), mm=_millimetres(lesion, dice),
+    pattern = rng.pick(wordings)
+    size = rng.pick(_SIZES[lesion.size])
+    return _tidy(pattern.format(where=where, size=size, Size=size.capitalize(), mm=_millimetres(lesion, rng),
                                 much=("mildly", "moderately", "markedly")[lesion.size]))
 
 
-def _millimetres(lesion: Lesion, dice: Dice) -> int:
+def _millimetres(lesion: Lesion, rng: RandomStream) -> int:
     low = {"Nodule": (16, 21, 27), "Lymphadenopathy": (16, 19, 22), "Pericardial Effusion": (8, 13, 18),
            "Pleural Effusion": (15, 28, 45)}.get(lesion.finding, (5, 8, 12))[lesion.size]
-    return low + dice.integer(0, 3)
+    return low + rng.integer(0, 3)
 
 
 def _fill(pattern: str, noun: str, where: str) -> str:
@@ -260,16 +260,16 @@ def _tidy(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _where(lesion: Lesion, dice: Dice) -> str:
+def _where(lesion: Lesion, rng: RandomStream) -> str:
     """"in the right upper lobe and lingula", "bilaterally", ...; "" for findings that have one place only."""
     if not lesion.places:
         return ""
     if lesion.finding == "Pleural Effusion":
-        return dice.pick(("bilaterally", "on both sides", "in both hemithoraces")) if len(lesion.places) > 1 else (
-            dice.pick((f"on the {lesion.places[0]}", f"in the {lesion.places[0]} hemithorax")))
+        return rng.pick(("bilaterally", "on both sides", "in both hemithoraces")) if len(lesion.places) > 1 else (
+            rng.pick((f"on the {lesion.places[0]}", f"in the {lesion.places[0]} hemithorax")))
     places = list(lesion.places)
     if {"right lower lobe", "left lower lobe"} == set(places):
-        return dice.pick(("in both lower lobes", "in the lower lobes of both lungs"))
+        return rng.pick(("in both lower lobes", "in the lower lobes of both lungs"))
     if {"right upper lobe", "left upper lobe"} == set(places):
         return "in both upper lobes"
     if len(places) == 1:
@@ -277,9 +277,9 @@ def _where(lesion: Lesion, dice: Dice) -> str:
     return f"in the {', '.join(places[:-1])} and {places[-1]}"
 
 
-def _guess(finding: str, dice: Dice) -> str:
+def _guess(finding: str, rng: RandomStream) -> str:
     if finding == "Pleural Effusion":
-        return dice.pick(("on the right", "on the left"))
+        return rng.pick(("on the right", "on the left"))
     if finding in ("Nodule", "Lung Opacity", "Consolidation", "Atelectasis"):
-        return dice.pick(("in the right lower lobe", "in the left lower lobe", "in the lingula"))
+        return rng.pick(("in the right lower lobe", "in the left lower lobe", "in the lingula"))
     return ""

@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_prep.study import SPLITS, ImageRef, Study
+from data_prep.synthetic.ct.drawing import render
 from data_prep.synthetic.ct.reports import Rates, Report, write_report
-from data_prep.synthetic.ct.world import FIELD, FINDINGS, Scene, render, sample_scene
-from data_prep.synthetic.xray.world import Dice
+from data_prep.synthetic.ct.world import FIELD, FINDINGS, Scene, sample_scene
+from data_prep.synthetic.random_stream import RandomStream
 from lgdea_jax.errors import UserError, nearest
-from lgdea_jax.io.volumes import VolumeHeader
+from lgdea_jax.io.raw_volume import VolumeHeader
 from lgdea_jax.records import NEGATIVE, POSITIVE, Box
 
 NAME = "phantom_ct"
@@ -101,15 +102,15 @@ class PhantomCtSource:
     def report(self, index: int) -> Report:
         """The study's report, with the words that state each lesion."""
         rates = Rates(**{field.name: getattr(self.options, field.name) for field in dataclasses.fields(Rates)})
-        dice = Dice(self.options.seed, SPLITS.index(self.split), 24, index)
-        return write_report(self.scene(index)[0], dice, rates, test=self.split == "test")
+        rng = RandomStream(self.options.seed, SPLITS.index(self.split), 24, index)
+        return write_report(self.scene(index)[0], rng, rates, test=self.split == "test")
 
     def __getitem__(self, index: int) -> Study:
         """Study number `index`: one volume, report, labels, and boxes in its voxels."""
         index = int(index)
         scene, subject = self.scene(index)
         o, world = self.options, SPLITS.index(self.split)
-        volume, extents = render(scene, o.shape, Dice(o.seed, world, 23, index))
+        volume, extents = render(scene, o.shape, RandomStream(o.seed, world, 23, index))
         report = self.report(index)
         boxes = tuple(Box(lesion.finding, phrase, x=x, y=y, z=z, w=w, h=h, d=d)
                       for lesion, phrase, places in zip(scene.lesions, report.phrases, extents)

@@ -7,7 +7,8 @@ import math
 
 import numpy as np
 
-from data_prep.synthetic.xray.world import INNER, LUNG_BASE, TOP, Dice, Scene
+from data_prep.synthetic.random_stream import RandomStream
+from data_prep.synthetic.xray.world import INNER, LUNG_BASE, TOP, Scene
 
 _EDGE = 1 / 64  # Softness of anatomical borders in image sides: a pixel at the smallest size, the same at all.
 
@@ -44,8 +45,8 @@ class Canvas:
       d: density; coarse, fine: smooth textures with unit variance or so.
     """
 
-    def __init__(self, scene: Scene, size: int, dice: Dice) -> None:
-        self.scene, self.a, self.pose, self.size, self.dice = scene, scene.anatomy, scene.pose, size, dice
+    def __init__(self, scene: Scene, size: int, rng: RandomStream) -> None:
+        self.scene, self.a, self.pose, self.size, self.rng = scene, scene.anatomy, scene.pose, size, rng
         pose = scene.pose
         cos, sin = math.cos(pose.rotation) / pose.scale, math.sin(pose.rotation) / pose.scale
         x = pixel_centres(size) - 0.5 - pose.shift[0]
@@ -68,7 +69,7 @@ class Canvas:
         self.dome = dome + a.drop * x * x * np.where(x > 0, 1.0, 0.12).astype(np.float32)
         self.lung = ramp(self.depth / self.edge) * ramp((self.dome - self.v) / self.edge) * ramp(
             (self.au - INNER) / self.edge)
-        texture = Dice(a.texture)
+        texture = RandomStream(a.texture)
         self.fine = self.field(22, texture)
         self.coarse = self.field(9, texture)
 
@@ -76,11 +77,11 @@ class Canvas:
         """The (right, left) values on their sides of the body."""
         return values[0] + np.float32(values[1] - values[0]) * self.left
 
-    def field(self, knots: int, dice: Dice) -> np.ndarray:
+    def field(self, knots: int, rng: RandomStream) -> np.ndarray:
         """A smooth random texture."""
         # No matrix product: BLAS threads would fight with the worker processes over the cores.
         low, share = _between(self.size, knots)
-        values = dice.normal((knots, knots))
+        values = rng.normal((knots, knots))
         rows = values[low] + share[:, None] * (values[low + 1] - values[low])
         return rows[:, low] + share * (rows[:, low + 1] - rows[:, low])
 

@@ -11,28 +11,29 @@ from collections.abc import Callable
 
 import numpy as np
 
+from data_prep.synthetic.random_stream import RandomStream
 from data_prep.synthetic.xray.canvas import Canvas, pixel_centres, ramp
 from data_prep.synthetic.xray.distractors import DEVICES, burn
-from data_prep.synthetic.xray.world import INNER, Dice, Lesion, Scene, Spot
+from data_prep.synthetic.xray.world import INNER, Lesion, Scene, Spot
 
 MINIMUM_BOX = 0.08  # Five pixels at 64 px: smaller boxes are widened to it about their centre.
 
 Extent = tuple[float, float, float, float]
 
 
-def render(scene: Scene, size: int, dice: Dice) -> tuple[np.ndarray, list[tuple[Extent, ...]]]:
+def render(scene: Scene, size: int, rng: RandomStream) -> tuple[np.ndarray, list[tuple[Extent, ...]]]:
     """The picture of a scene.
 
     Args:
       scene: what to draw.
       size: side of the square image in pixels.
-      dice: texture and noise; the same key gives the same picture.
+      rng: texture and noise; the same key gives the same picture.
 
     Returns:
       (pixels uint8 [size, size], boxes): for every lesion of the scene, in its order, the relative boxes (x, y, w, h)
       of its parts, inside the unit square.
     """
-    canvas = Canvas(scene, size, dice)
+    canvas = Canvas(scene, size, rng)
     _draw_body(canvas)
     boxes = []
     for lesion in scene.lesions:
@@ -320,7 +321,7 @@ def _display(c: Canvas) -> np.ndarray:
     np.clip(image, 0, 1, out=image)
     if pose.gamma != 1:
         np.power(image, pose.gamma, out=image)
-    image += pose.noise * c.dice.normal((n, n))
+    image += pose.noise * c.rng.normal((n, n))
     top, right, bottom, left = (round(x * n) for x in pose.collimation)
     if top:
         image[:top] = 0.02

@@ -10,9 +10,10 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
+from data_prep.synthetic.random_stream import RandomStream
 from data_prep.synthetic.xray import phrases as bank
 from data_prep.synthetic.xray.phrases import Bank
-from data_prep.synthetic.xray.world import CHRONIC, FINDINGS, Dice, Lesion, Scene
+from data_prep.synthetic.xray.world import CHRONIC, FINDINGS, Lesion, Scene
 
 # Marks around noun phrases while a sentence is built, so that they are found again after capitals are set.
 _OPEN, _CLOSE = "\x01", "\x02"
@@ -48,14 +49,14 @@ class Report:
     normal: bool
 
 
-def write_report(scene: Scene, dice: Dice, *, test: bool) -> Report:
+def write_report(scene: Scene, rng: RandomStream, *, test: bool) -> Report:
     """The report of a scene; only with `test` does it use the wordings kept for the test world."""
-    return _Writer(scene, dice, test).write()
+    return _Writer(scene, rng, test).write()
 
 
 class _Writer:
-    def __init__(self, scene: Scene, dice: Dice, test: bool) -> None:
-        self.scene, self.dice, self.test = scene, dice, test
+    def __init__(self, scene: Scene, rng: RandomStream, test: bool) -> None:
+        self.scene, self.rng, self.test = scene, rng, test
         self.used: set[str] = set()
         self.phrases: dict[str, str] = {}
         self.stated: dict[str, str] = {}
@@ -65,7 +66,7 @@ class _Writer:
     # -- building blocks
 
     def pick(self, choices: Bank) -> str:
-        out = self.dice.pick(choices.of(self.test))
+        out = self.rng.pick(choices.of(self.test))
         self.used.add(out)
         return out
 
@@ -74,35 +75,35 @@ class _Writer:
         template = self.pick(choices)
         if "{" not in template:
             return template
-        dice = self.dice
+        rng = self.rng
         for name in ("number", "date", "time", "four", "kv", "feet", "age", "department", "view"):
             if "{" + name + "}" in template and name not in slots:
                 slots[name] = self._value(name)
         if "Images {number} of {number}" in template:
-            count = str(dice.integer(2, 9))
+            count = str(rng.integer(2, 9))
             return template.replace("{number}", count)
         return template.format_map(slots)
 
     def _value(self, name: str) -> str:
-        dice = self.dice
+        rng = self.rng
         if name == "number":
-            return str(dice.integer(2, 9))
+            return str(rng.integer(2, 9))
         if name == "date":
-            return f"{dice.integer(1, 12):02d}/{dice.integer(1, 28):02d}/{dice.integer(2009, 2023)}"
+            return f"{rng.integer(1, 12):02d}/{rng.integer(1, 28):02d}/{rng.integer(2009, 2023)}"
         if name == "time":
-            hour, minute = dice.integer(0, 23), dice.integer(0, 59)
+            hour, minute = rng.integer(0, 23), rng.integer(0, 59)
             return (f"{hour:02d}:{minute:02d}", f"{hour % 12 or 12}:{minute:02d} {'PM' if hour > 11 else 'AM'}")[
-                dice.integer(0, 1)]
+                rng.integer(0, 1)]
         if name == "four":
-            return f"{dice.integer(0, 9999):04d}"
+            return f"{rng.integer(0, 9999):04d}"
         if name == "kv":
-            return str(dice.integer(70, 125))
+            return str(rng.integer(70, 125))
         if name == "feet":
-            return str(dice.integer(4, 6))
+            return str(rng.integer(4, 6))
         if name == "age":
             return str(int(self.scene.anatomy.age))
         if name == "department":
-            return dice.pick(bank.DEPARTMENTS)
+            return rng.pick(bank.DEPARTMENTS)
         return self.scene.pose.view
 
     def head(self, finding: str) -> tuple[str, str]:
@@ -115,47 +116,47 @@ class _Writer:
 
     def slots(self, lesion: Lesion) -> dict[str, str]:
         """Side, zone, severity and size words of a lesion."""
-        dice = self.dice
+        rng = self.rng
         side = lesion.side or "midline"
         words = bank.SIZE_WORDS if lesion.finding in bank.SIZED else bank.DEGREE_WORDS
         if lesion.finding == "Fracture" and not self.rib:  # The same rib whenever the report comes back to it.
-            self.rib = dice.pick(bank.RIBS.get(lesion.zone, bank.RIBS["mid"]))
-        slots = {"side": side, "rib": dice.pick(self.rib) if self.rib else "",
+            self.rib = rng.pick(bank.RIBS.get(lesion.zone, bank.RIBS["mid"]))
+        slots = {"side": side, "rib": rng.pick(self.rib) if self.rib else "",
                  "zone": lesion.zone if lesion.zone in ("upper", "mid", "lower") else "lower",
-                 "Sev": dice.pick(words[lesion.severity]) + " " if dice.chance(0.7) else "",
-                 "sevly": dice.pick(bank.ADVERBS[lesion.severity]) + " " if dice.chance(0.7) else ""}
+                 "Sev": rng.pick(words[lesion.severity]) + " " if rng.chance(0.7) else "",
+                 "sevly": rng.pick(bank.ADVERBS[lesion.severity]) + " " if rng.chance(0.7) else ""}
         largest = max(spot.size for spot in lesion.spots)
-        slots["cm"] = f"{largest * 33 - 0.6 + 0.2 * dice.random():.1f}"  # The thorax is about 33 cm wide.
-        slots["big"] = f"{largest * 55 + 0.3 * dice.random():.1f}"
+        slots["cm"] = f"{largest * 33 - 0.6 + 0.2 * rng.random():.1f}"  # The thorax is about 33 cm wide.
+        slots["big"] = f"{largest * 55 + 0.3 * rng.random():.1f}"
         return slots
 
     def noun_phrase(self, lesion: Lesion) -> dict[str, str]:
         """Slots `a`, `n`, `is` and `has` for a lesion, with side, zone and severity where the language puts them."""
-        dice, finding = self.dice, lesion.finding
+        rng, finding = self.rng, lesion.finding
         slots = self.slots(lesion)
         kind, noun = self.head(finding)
         severity = "" if finding in ("Fracture", "Granuloma") else slots["Sev"]
         if noun.split(" ")[0] in ("enlarged", "increased", "widened"):
             severity = slots["sevly"]
         elif kind != "a" and finding in bank.SIZED:  # "Extensive pleural fluid", not "large pleural fluid".
-            severity = dice.pick(bank.DEGREE_WORDS[lesion.severity]) + " " if severity else ""
+            severity = rng.pick(bank.DEGREE_WORDS[lesion.severity]) + " " if severity else ""
         before = after = ""
         if finding == "Fracture":
-            if noun != "rib fracture" or dice.chance(0.4):
+            if noun != "rib fracture" or rng.chance(0.4):
                 noun = "fracture" if noun == "broken rib" else noun.replace("rib ", "")
                 after = " " + self.pick(bank.PLACES["rib"]).format_map(slots)
             else:
                 before = self.pick(bank.BEFORE["rib"]).format_map(slots) + " "
         elif finding == "Hernia":
-            after = " behind the heart" if dice.chance(0.15) and "retrocardiac" not in noun else ""
+            after = " behind the heart" if rng.chance(0.15) and "retrocardiac" not in noun else ""
         elif finding == "Edema":
-            before = "bilateral " if dice.chance(0.25) else ""
+            before = "bilateral " if rng.chance(0.25) else ""
         elif lesion.side:
             sided = finding in ("Pleural Effusion", "Pneumothorax")
-            zone = "sided" if sided and (lesion.zone != "apex" or dice.chance(0.4)) else lesion.zone or "sided"
+            zone = "sided" if sided and (lesion.zone != "apex" or rng.chance(0.4)) else lesion.zone or "sided"
             if finding == "Emphysema":
                 pass
-            elif dice.chance(0.55 if sided else 0.4) and " in the pleural space" not in noun:
+            elif rng.chance(0.55 if sided else 0.4) and " in the pleural space" not in noun:
                 before = self.pick(bank.BEFORE[zone]).format_map(slots) + " "
             else:
                 after = " " + self.pick(bank.PLACES[zone]).format_map(slots)
@@ -182,14 +183,14 @@ class _Writer:
 
     def positive(self, lesion: Lesion) -> str:
         """A sentence that says that the finding is there."""
-        dice, finding = self.dice, lesion.finding
+        rng, finding = self.rng, lesion.finding
         self.stated[finding] = "present"
-        known = lesion.chronic or (finding in CHRONIC and dice.chance(0.15))
-        if known and dice.chance(0.6):
+        known = lesion.chronic or (finding in CHRONIC and rng.chance(0.15))
+        if known and rng.chance(0.6):
             return self.finish(self.fill(bank.UNCHANGED, **self.noun_phrase(lesion)), finding)
-        if self.scene.prior and not lesion.chronic and dice.chance(0.4):
+        if self.scene.prior and not lesion.chronic and rng.chance(0.4):
             return self.finish(self.fill(bank.NEW, **self.noun_phrase(lesion)), finding)
-        if dice.chance(0.2):
+        if rng.chance(0.2):
             slots = self.slots(lesion)
             zone = lesion.zone or "sided"
             place = self.pick(bank.PLACES[zone]).format_map(slots) if lesion.side else ""
@@ -215,34 +216,34 @@ class _Writer:
 
     def positives(self) -> list[str]:
         """Statements about everything that is there; few findings are left out."""
-        dice, out = self.dice, []
+        rng, out = self.rng, []
         sure = []
         for lesion in self.scene.lesions:
-            if lesion.subtle and dice.chance(0.08):
+            if lesion.subtle and rng.chance(0.08):
                 continue  # Overlooked, as subtle findings sometimes are.
-            if dice.chance(0.6 if lesion.subtle else 0.05):
+            if rng.chance(0.6 if lesion.subtle else 0.05):
                 out.append(self.hedged(lesion))
             else:
                 sure.append(lesion)
-        if len(sure) >= 2 and dice.chance(0.3):
+        if len(sure) >= 2 and rng.chance(0.3):
             out.append(self.pair(sure[0], sure[1]))
             sure = sure[2:]
         return out + [self.positive(lesion) for lesion in sure]
 
     def negatives(self, count: int) -> list[str]:
         """Denials of about `count` absent findings, in lists, sentences, and sentences that something is normal."""
-        dice, present = self.dice, self.scene.present
+        rng, present = self.rng, self.scene.present
         free = [f for f in FINDINGS if f not in present and f not in self.stated
                 and not (_NOT_DENIED_WITH.get(f, set()) & present)]
         chosen = []
         for _ in range(min(count, len(free))):
-            chosen.append(free.pop(dice.weighted([_DENIED[f] for f in free])))
+            chosen.append(free.pop(rng.weighted([_DENIED[f] for f in free])))
         out, listed = [], []
         for finding in chosen:
             self.stated[finding] = "absent"
-            if finding in bank.NORMAL_PARTS and dice.chance(0.6 if finding in ("Cardiomegaly", "Emphysema") else 0.3):
+            if finding in bank.NORMAL_PARTS and rng.chance(0.6 if finding in ("Cardiomegaly", "Emphysema") else 0.3):
                 out.append(self.pick(bank.NORMAL_PARTS[finding]))
-            elif dice.chance(0.6):
+            elif rng.chance(0.6):
                 listed.append(self.pick(bank.ABSENT_HEADS[finding]))
             else:
                 out.append(self.finish(self.fill(bank.NEGATED, n=self.pick(bank.ABSENT_HEADS[finding]))))
@@ -250,7 +251,7 @@ class _Writer:
             out.append(self.finish(self.fill(bank.NEGATED, n=listed[0])))
         elif listed:
             pair = f"{', '.join(listed[:-1])} nor {listed[-1]}"
-            comma = "," if len(listed) > 2 and dice.chance(0.5) else ""
+            comma = "," if len(listed) > 2 and rng.chance(0.5) else ""
             out.append(self.finish(self.fill(
                 bank.NEGATED_LISTS, list_or=f"{', '.join(listed[:-1])}{comma} or {listed[-1]}",
                 list_nor=f"{', no '.join(listed[:-1])} and no {listed[-1]}", list_pair=pair)))
@@ -258,28 +259,28 @@ class _Writer:
 
     def false_alarm(self) -> list[str]:
         """Now and then a hedged sentence about a finding that is not there."""
-        dice = self.dice
+        rng = self.rng
         absent = [f for f in FINDINGS if f not in self.scene.present and f not in self.stated and f not in (
             "Emphysema", "Cardiomegaly", "Hernia")]
-        if not absent or not dice.chance(0.07):
+        if not absent or not rng.chance(0.07):
             return []
-        finding = dice.pick(absent)
-        zone = {"Pleural Effusion": "base", "Pneumothorax": "apex", "Edema": ""}.get(finding) or dice.pick(
+        finding = rng.pick(absent)
+        zone = {"Pleural Effusion": "base", "Pneumothorax": "apex", "Edema": ""}.get(finding) or rng.pick(
             ("upper", "mid", "lower"))
-        return [self.hedged(Lesion(finding, dice.pick(("left", "right")), zone, "mild", True, _NOWHERE))]
+        return [self.hedged(Lesion(finding, rng.pick(("left", "right")), zone, "mild", True, _NOWHERE))]
 
     def impression(self, normal: bool) -> list[str]:
         """The findings again in short, or that there are none."""
-        dice = self.dice
+        rng = self.rng
         if normal:
             return [self.pick(bank.NORMAL_WHOLE)]
         out = []
         for lesion in self.scene.lesions:
             state = self.stated.get(lesion.finding)
-            if state == "present" and dice.chance(0.75):
-                out.append(self.positive(lesion) if dice.chance(0.3) else self.finish(
+            if state == "present" and rng.chance(0.75):
+                out.append(self.positive(lesion) if rng.chance(0.3) else self.finish(
                     f"{self.noun_phrase(lesion)['n']}.", lesion.finding))
-            elif state == "uncertain" and dice.chance(0.5):
+            elif state == "uncertain" and rng.chance(0.5):
                 out.append(self.hedged(lesion))
         return out or [self.fill(bank.RECOMMENDATIONS)]
 
@@ -289,46 +290,46 @@ class _Writer:
         """Sentences about some of the devices in the picture."""
         out = []
         for item in self.scene.distractors:
-            if item.kind in bank.DEVICES and self.dice.chance(0.75):
+            if item.kind in bank.DEVICES and self.rng.chance(0.75):
                 side = {1: "left", -1: "right"}.get(item.side, "left")
                 out.append(self.fill(bank.DEVICES[item.kind], side=side))
         return out
 
     def write(self) -> Report:
         """Puts the sections together and fills up with non-diagnostic sentences to the chosen length."""
-        dice, scene = self.dice, self.scene
-        normal = not scene.lesions and dice.chance(0.93)
+        rng, scene = self.rng, self.scene
+        normal = not scene.lesions and rng.chance(0.93)
         findings = self.positives()
         findings += self.false_alarm() if not normal else []
         claimed = scene.present | {f for f, state in self.stated.items() if state != "absent"}
-        if not _LUNG_FINDINGS & claimed and dice.chance(0.7 if normal else 0.35):
+        if not _LUNG_FINDINGS & claimed and rng.chance(0.7 if normal else 0.35):
             findings.append(self.pick(bank.LUNGS_CLEAR))
-        findings += self.negatives(dice.integer(1, 4))
-        findings = dice.shuffled(findings)
+        findings += self.negatives(rng.integer(1, 4))
+        findings = rng.shuffled(findings)
         for lesion in scene.lesions:  # Words for the boxes of what the report does not mention.
             if lesion.finding not in self.phrases:
                 self.finish(self.noun_phrase(lesion)["n"], lesion.finding)
         impression = self.impression(normal)
-        compared = scene.prior or dice.chance(0.4)
-        head = [f"{dice.pick(('EXAM', 'EXAMINATION'))}: {self.fill(bank.EXAM).rstrip('.')}."]
-        if dice.chance(0.6):
-            asked = self.pick(bank.ABSENT_HEADS[dice.pick(FINDINGS)])
+        compared = scene.prior or rng.chance(0.4)
+        head = [f"{rng.pick(('EXAM', 'EXAMINATION'))}: {self.fill(bank.EXAM).rstrip('.')}."]
+        if rng.chance(0.6):
+            asked = self.pick(bank.ABSENT_HEADS[rng.pick(FINDINGS)])
             head.append(f"INDICATION: {self.fill(bank.INDICATION, n=asked)}")
         head.append(f"COMPARISON: {self.fill(bank.COMPARISON if compared else bank.NO_COMPARISON)}")
         head.append(f"TECHNIQUE: {self.fill(bank.TECHNIQUE)}")
         extra, tail = self.devices(), []
         words = sum(len(x.split()) for x in (*head, *findings, *impression, *extra)) + 2
-        target = dice.integer(64, 112)
+        target = rng.integer(64, 112)
         while words < target:
-            kind = dice.weighted((0.35, 0.3, 0.15, 0.2))
+            kind = rng.weighted((0.35, 0.3, 0.15, 0.2))
             known = len(self.used)
             sentence = self.fill((bank.FILLERS, bank.PROJECTIONS, bank.RECOMMENDATIONS, bank.COMMUNICATION)[kind])
             if len(self.used) > known and sentence not in bank.CONTRARY.get(self.quality, ()):
                 self.quality = sentence if sentence in bank.CONTRARY else self.quality
                 (extra if kind < 2 else tail).append(sentence)
                 words += len(sentence.split())
-        body = extra + findings if dice.chance(0.5) else dice.shuffled(extra + findings)
-        if len(impression) > 1 and dice.chance(0.6):
+        body = extra + findings if rng.chance(0.5) else rng.shuffled(extra + findings)
+        if len(impression) > 1 and rng.chance(0.6):
             impression = [f"{i}. {sentence}" for i, sentence in enumerate(impression, 1)]
         text = "\n".join([*head, "FINDINGS: " + " ".join(body or ["As below."]),
                           "IMPRESSION: " + " ".join(impression + tail)])

@@ -15,10 +15,11 @@ from typing import Any
 
 from data_prep.extract import sections
 from data_prep.study import SPLITS, ImageRef, Reference, Study
+from data_prep.synthetic.random_stream import RandomStream
 from data_prep.synthetic.xray.drawing import render
 from data_prep.synthetic.xray.findings import sample_scene
 from data_prep.synthetic.xray.reports import Report, write_report
-from data_prep.synthetic.xray.world import FINDINGS, Dice, Scene
+from data_prep.synthetic.xray.world import FINDINGS, Scene
 from lgdea_jax.errors import UserError, choose, nearest
 from lgdea_jax.records import NEGATIVE, POSITIVE, UNCERTAIN, Box
 
@@ -135,8 +136,8 @@ class PhantomSource:
                          sections.keep(report.text, self.options.report_sections), labels, terms="open")
 
     def _report(self, scene: Scene, split: str, index: int) -> Report:
-        dice = Dice(self.options.seed, SPLITS.index(split), 5, index)
-        return write_report(scene, dice, test=split == "test")
+        rng = RandomStream(self.options.seed, SPLITS.index(split), 5, index)
+        return write_report(scene, rng, test=split == "test")
 
     def __getitem__(self, index: int) -> Study:
         """Study number `index`: one uint8 image [size, size], report, 12 labels, boxes in pixels."""
@@ -144,7 +145,7 @@ class PhantomSource:
         size, seed = self.options.size, self.options.seed
         scene, subject = self._scene(split, within)
         report = self._report(scene, split, within)
-        pixels, extents = render(scene, size, Dice(seed, SPLITS.index(split), 4, within))
+        pixels, extents = render(scene, size, RandomStream(seed, SPLITS.index(split), 4, within))
         boxes = tuple(Box(lesion.finding, phrase, x * size, y * size, w * size, h * size)
                       for lesion, phrase, parts in zip(scene.lesions, report.phrases, extents) for x, y, w, h in parts)
         present = scene.present

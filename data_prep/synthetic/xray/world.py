@@ -1,4 +1,4 @@
-"""What a phantom study consists of: anatomy, pose and exposure, findings, distractors; and the dice that draw them.
+"""What a phantom study consists of: anatomy, pose and exposure, findings, distractors; and the rng that draw them.
 
 `xray.findings` puts the findings in; `xray.drawing` makes the picture of a `Scene`, `xray.reports` its report.
 
@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
-import numpy as np
+from data_prep.synthetic.random_stream import RandomStream
 
 FINDINGS = ("Nodule", "Mass", "Consolidation", "Pleural Effusion", "Pneumothorax", "Cardiomegaly", "Atelectasis",
             "Edema", "Fracture", "Emphysema", "Hernia", "Granuloma")
@@ -23,57 +22,6 @@ CHRONIC = ("Cardiomegaly", "Emphysema", "Hernia", "Granuloma")
 INNER = 0.05  # Half-width of the strip between the lungs.
 TOP = 0.55  # Share of the lung's height that the rounded top takes.
 LUNG_BASE = 0.8  # v where the relative height t is 1.
-
-
-class Dice:
-    """Random numbers of one stream, keyed by integers: the same key gives the same numbers in any process."""
-
-    def __init__(self, *key: int) -> None:
-        self._rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
-        self._buffer: list[float] = []
-
-    def random(self) -> float:
-        """Uniform in [0, 1)."""
-        if not self._buffer:
-            self._buffer = self._rng.random(96).tolist()
-        return self._buffer.pop()
-
-    def uniform(self, low: float, high: float) -> float:
-        """Uniform in [low, high)."""
-        return low + (high - low) * self.random()
-
-    def chance(self, probability: float) -> bool:
-        """True with the given probability."""
-        return self.random() < probability
-
-    def integer(self, low: int, high: int) -> int:
-        """One of low, ..., high."""
-        return low + int((high - low + 1) * self.random())
-
-    def pick(self, items: Sequence):  # noqa: ANN201 (the items' type)
-        """One of the items, all equally likely."""
-        return items[int(len(items) * self.random())]
-
-    def weighted(self, weights: Sequence[float]) -> int:
-        """An index, with probability in proportion to its weight."""
-        left = self.random() * sum(weights)
-        for index, weight in enumerate(weights):
-            left -= weight
-            if left < 0:
-                return index
-        return len(weights) - 1
-
-    def shuffled(self, items: Sequence) -> list:
-        """The items in random order."""
-        out = list(items)
-        for i in range(len(out) - 1, 0, -1):
-            j = int((i + 1) * self.random())
-            out[i], out[j] = out[j], out[i]
-        return out
-
-    def normal(self, shape: tuple[int, ...]) -> np.ndarray:
-        """float32 standard normal numbers."""
-        return self._rng.standard_normal(shape, dtype=np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,91 +158,91 @@ class Scene:
         return frozenset(lesion.finding for lesion in self.lesions)
 
 
-def sample_anatomy(dice: Dice) -> Anatomy:
+def sample_anatomy(rng: RandomStream) -> Anatomy:
     """A patient: everything that stays the same from study to study, without findings."""
-    sex = "F" if dice.chance(0.48) else "M"
-    width = dice.uniform(0.29, 0.355)
-    apex = dice.uniform(0.115, 0.165)
-    dome = dice.uniform(0.66, 0.725)
+    sex = "F" if rng.chance(0.48) else "M"
+    width = rng.uniform(0.29, 0.355)
+    apex = rng.uniform(0.115, 0.165)
+    dome = rng.uniform(0.66, 0.725)
     return Anatomy(
         sex=sex,
-        age=float(dice.integer(21, 91)),
-        width=(width * dice.uniform(0.97, 1.03), width * dice.uniform(0.95, 1.01)),
-        apex=(apex + dice.uniform(-0.008, 0.008), apex + dice.uniform(-0.008, 0.008)),
-        dome=(dome, dome + dice.uniform(0.005, 0.035)),
-        drop=dice.uniform(0.075, 0.11),
-        aeration=dice.uniform(0.31, 0.36),
-        ctr=dice.uniform(0.37, 0.49),
-        heart_v=dome - dice.uniform(0.055, 0.085),
-        heart_height=dice.uniform(0.125, 0.15),
-        heart_tilt=dice.uniform(0.2, 0.45),
-        knob=dice.uniform(0.028, 0.042),
-        hilum_v=dice.uniform(0.41, 0.46),
-        torso=min(width + dice.uniform(0.08, 0.17), 0.5),
-        shoulder=dice.uniform(0.08, 0.14),
-        fat=dice.uniform(-0.03, 0.05),
-        breast=dice.uniform(0.03, 0.085) if sex == "F" else (dice.uniform(0.0, 0.025)),
-        breast_v=dice.uniform(0.58, 0.68),
-        rib_start=apex + dice.uniform(-0.015, 0.015),
-        rib_spacing=dice.uniform(0.066, 0.08),
-        rib_slope=dice.uniform(0.05, 0.11),
-        rib_contrast=dice.uniform(0.035, 0.07),
-        clavicle_v=apex + dice.uniform(0.055, 0.085),
-        clavicle_slope=dice.uniform(0.03, 0.1),
-        spine_contrast=dice.uniform(0.04, 0.1),
-        scoliosis=dice.uniform(-0.015, 0.015),
-        bubble=dice.uniform(0.03, 0.06) if dice.chance(0.6) else 0.0,
-        bubble_u=dice.uniform(0.12, 0.18),
-        vessels=dice.uniform(0.08, 0.13),
-        vessel_phase=(dice.uniform(0, 6.28), dice.uniform(0, 6.28), dice.uniform(-0.7, 0.7), dice.uniform(0.8, 1.2)),
-        texture=int(dice.random() * 2**31),
+        age=float(rng.integer(21, 91)),
+        width=(width * rng.uniform(0.97, 1.03), width * rng.uniform(0.95, 1.01)),
+        apex=(apex + rng.uniform(-0.008, 0.008), apex + rng.uniform(-0.008, 0.008)),
+        dome=(dome, dome + rng.uniform(0.005, 0.035)),
+        drop=rng.uniform(0.075, 0.11),
+        aeration=rng.uniform(0.31, 0.36),
+        ctr=rng.uniform(0.37, 0.49),
+        heart_v=dome - rng.uniform(0.055, 0.085),
+        heart_height=rng.uniform(0.125, 0.15),
+        heart_tilt=rng.uniform(0.2, 0.45),
+        knob=rng.uniform(0.028, 0.042),
+        hilum_v=rng.uniform(0.41, 0.46),
+        torso=min(width + rng.uniform(0.08, 0.17), 0.5),
+        shoulder=rng.uniform(0.08, 0.14),
+        fat=rng.uniform(-0.03, 0.05),
+        breast=rng.uniform(0.03, 0.085) if sex == "F" else (rng.uniform(0.0, 0.025)),
+        breast_v=rng.uniform(0.58, 0.68),
+        rib_start=apex + rng.uniform(-0.015, 0.015),
+        rib_spacing=rng.uniform(0.066, 0.08),
+        rib_slope=rng.uniform(0.05, 0.11),
+        rib_contrast=rng.uniform(0.035, 0.07),
+        clavicle_v=apex + rng.uniform(0.055, 0.085),
+        clavicle_slope=rng.uniform(0.03, 0.1),
+        spine_contrast=rng.uniform(0.04, 0.1),
+        scoliosis=rng.uniform(-0.015, 0.015),
+        bubble=rng.uniform(0.03, 0.06) if rng.chance(0.6) else 0.0,
+        bubble_u=rng.uniform(0.12, 0.18),
+        vessels=rng.uniform(0.08, 0.13),
+        vessel_phase=(rng.uniform(0, 6.28), rng.uniform(0, 6.28), rng.uniform(-0.7, 0.7), rng.uniform(0.8, 1.2)),
+        texture=int(rng.random() * 2**31),
     )
 
 
-def sample_pose(dice: Dice) -> Pose:
+def sample_pose(rng: RandomStream) -> Pose:
     """Positioning and exposure of one study."""
-    low = dice.uniform(-0.02, 0.05)
-    border = tuple(dice.uniform(0.01, 0.05) if dice.chance(0.5) else 0.0 for _ in range(4))
+    low = rng.uniform(-0.02, 0.05)
+    border = tuple(rng.uniform(0.01, 0.05) if rng.chance(0.5) else 0.0 for _ in range(4))
     return Pose(
-        view="AP" if dice.chance(0.4) else "PA",
-        rotation=dice.uniform(-0.075, 0.075),
-        shift=(dice.uniform(-0.03, 0.03), dice.uniform(-0.03, 0.03)),
-        scale=dice.uniform(0.95, 1.1),
-        yaw=dice.uniform(-0.012, 0.012),
+        view="AP" if rng.chance(0.4) else "PA",
+        rotation=rng.uniform(-0.075, 0.075),
+        shift=(rng.uniform(-0.03, 0.03), rng.uniform(-0.03, 0.03)),
+        scale=rng.uniform(0.95, 1.1),
+        yaw=rng.uniform(-0.012, 0.012),
         low=low,
-        high=low + dice.uniform(0.78, 1.0),
-        gamma=dice.uniform(0.8, 1.25),
-        noise=dice.uniform(0.006, 0.02),
-        tilt=(dice.uniform(-0.04, 0.04), dice.uniform(-0.03, 0.03)),
-        collimation=border if dice.chance(0.35) else (0.0, 0.0, 0.0, 0.0),
+        high=low + rng.uniform(0.78, 1.0),
+        gamma=rng.uniform(0.8, 1.25),
+        noise=rng.uniform(0.006, 0.02),
+        tilt=(rng.uniform(-0.04, 0.04), rng.uniform(-0.03, 0.03)),
+        collimation=border if rng.chance(0.35) else (0.0, 0.0, 0.0, 0.0),
     )
 
 
-def sample_distractors(dice: Dice) -> tuple[Distractor, ...]:
+def sample_distractors(rng: RandomStream) -> tuple[Distractor, ...]:
     """Devices, markers and burned-in text, each with its own probability, whatever the findings are."""
     out = []
-    if dice.chance(0.12):
-        side = 1 if dice.chance(0.8) else -1
-        out.append(Distractor("pacemaker", side, "", (dice.uniform(0.22, 0.27), dice.uniform(0.2, 0.25),
-                                                      dice.uniform(0.028, 0.04), dice.uniform(-0.5, 0.5))))
-    if dice.chance(0.2):
-        points = tuple(dice.uniform(-0.34, 0.34) if i % 2 == 0 else dice.uniform(0.15, 0.85) for i in range(6))
+    if rng.chance(0.12):
+        side = 1 if rng.chance(0.8) else -1
+        out.append(Distractor("pacemaker", side, "", (rng.uniform(0.22, 0.27), rng.uniform(0.2, 0.25),
+                                                      rng.uniform(0.028, 0.04), rng.uniform(-0.5, 0.5))))
+    if rng.chance(0.2):
+        points = tuple(rng.uniform(-0.34, 0.34) if i % 2 == 0 else rng.uniform(0.15, 0.85) for i in range(6))
         out.append(Distractor("wires", 0, "", points))
-    if dice.chance(0.12):
-        side = dice.pick((-1, 1))
-        points = tuple(dice.uniform(-0.04, 0.04) for _ in range(2 * dice.integer(2, 4)))
-        out.append(Distractor("clips", side, "", (dice.uniform(0.3, 0.36), dice.uniform(0.2, 0.3), *points)))
-    if dice.chance(0.1):
-        out.append(Distractor("sternotomy", 0, "", (dice.uniform(0.26, 0.3), dice.uniform(0.055, 0.075),
-                                                    dice.uniform(-0.006, 0.006))))
-    if dice.chance(0.12):
-        out.append(Distractor("central line", 1 if dice.chance(0.3) else -1, "", (dice.uniform(0.36, 0.46),)))
-    if dice.chance(0.6):
-        side = 1 if dice.chance(0.55) else -1
-        place = (dice.uniform(0.025, 0.09), dice.uniform(0.02, 0.14), dice.uniform(0.06, 0.085))
+    if rng.chance(0.12):
+        side = rng.pick((-1, 1))
+        points = tuple(rng.uniform(-0.04, 0.04) for _ in range(2 * rng.integer(2, 4)))
+        out.append(Distractor("clips", side, "", (rng.uniform(0.3, 0.36), rng.uniform(0.2, 0.3), *points)))
+    if rng.chance(0.1):
+        out.append(Distractor("sternotomy", 0, "", (rng.uniform(0.26, 0.3), rng.uniform(0.055, 0.075),
+                                                    rng.uniform(-0.006, 0.006))))
+    if rng.chance(0.12):
+        out.append(Distractor("central line", 1 if rng.chance(0.3) else -1, "", (rng.uniform(0.36, 0.46),)))
+    if rng.chance(0.6):
+        side = 1 if rng.chance(0.55) else -1
+        place = (rng.uniform(0.025, 0.09), rng.uniform(0.02, 0.14), rng.uniform(0.06, 0.085))
         out.append(Distractor("marker", side, "L" if side > 0 else "R", place))
-    if dice.chance(0.3):
-        text = dice.pick(("PORTABLE", "AP ERECT", "SUPINE", "PA", "UPRIGHT", "CHEST", "SEMI UPRIGHT"))
-        out.append(Distractor("text", dice.pick((-1, 1)), text, (dice.uniform(0.01, 0.06), dice.uniform(0.9, 0.93),
-                                                                 dice.uniform(0.028, 0.042))))
+    if rng.chance(0.3):
+        text = rng.pick(("PORTABLE", "AP ERECT", "SUPINE", "PA", "UPRIGHT", "CHEST", "SEMI UPRIGHT"))
+        out.append(Distractor("text", rng.pick((-1, 1)), text, (rng.uniform(0.01, 0.06), rng.uniform(0.9, 0.93),
+                                                                 rng.uniform(0.028, 0.042))))
     return tuple(out)

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.data.source import DatasetMetadata
+from lgdea_jax.data.dataset import DatasetMetadata
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.eval.harness import flags, runner
 from lgdea_jax.eval.harness.benchmark import Benchmark

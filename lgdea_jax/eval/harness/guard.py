@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.data import source
+from lgdea_jax.data import dataset
 from lgdea_jax.data.plan import parse_weights
 from lgdea_jax.errors import UserError
 
@@ -45,7 +45,7 @@ def check(spec: Mapping[str, Any], data_dir: Path, split: str, rows: np.ndarray,
             raise UserError(f"cannot check for subjects that the checkpoint was trained on: {error}. Name the folders "
                             "of its training data with --trained_on=DIR, or continue with --allow_leaks") from None
         return {**found, "note": f"not checked: {error}"}
-    evaluated = source.load_index(data_dir, split)["subject"][rows]
+    evaluated = dataset.load_index(data_dir, split)["subject"][rows]
     common = len(np.intersect1d(subjects, evaluated))
     if common and not allow:
         raise UserError(f"{common} subjects of {data_dir} ({split}) are in the training data of this checkpoint: its "
@@ -65,9 +65,9 @@ def training_folders(data: Mapping[str, Any]) -> list[str]:
 def _training_subjects(folders: Sequence[str], split: str, spec: Mapping[str, Any]) -> np.ndarray:
     if not folders:
         raise UserError("the checkpoint names no training data")
-    metadata = [source.load_metadata(folder) for folder in folders]
+    metadata = [dataset.load_metadata(folder) for folder in folders]
     known = set(spec.get("data", {}).get("names", ()))
     if known and {meta.name for meta in metadata} != known:
         raise UserError(f"it was trained on {', '.join(sorted(known))}, not on "
                         f"{', '.join(sorted(meta.name for meta in metadata))}")
-    return np.unique(np.concatenate([source.load_index(folder, split)["subject"] for folder in folders]))
+    return np.unique(np.concatenate([dataset.load_index(folder, split)["subject"] for folder in folders]))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lgdea_jax.data.source import DatasetMetadata, load_metadata, open_records
+from lgdea_jax.data.dataset import DatasetMetadata, load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.eval.harness import selection
 from lgdea_jax.eval.harness.benchmark import Benchmark, zero_shot
@@ -21,7 +22,7 @@ from lgdea_jax.evaluators.encoder import Encoder
 from lgdea_jax.inference.predictor import Predictor, load_predictor
 from lgdea_jax.preprocess import regions
 from lgdea_jax.preprocess.image import MODEL_TRANSFORM
-from lgdea_jax.preprocess.image_spec import Frame, transform_name
+from lgdea_jax.preprocess.image_spec import ImageSpec, transform_name
 from lgdea_jax.records import Record
 
 # How a script selects records for each mode: (records, metadata, progress) -> {mode: selection}; a mode may be missing.
@@ -169,7 +170,7 @@ class Inputs:
         return {mode: made[id(encoder)] for mode, encoder in encoders.items() if id(encoder) in made}
 
 
-def check_transform(trained_with: str, frame: Frame, metadata: DatasetMetadata) -> None:
+def check_transform(trained_with: str, frame: ImageSpec, metadata: DatasetMetadata) -> None:
     """Refuses data whose transform differs from the one of training.
 
     Raises:

@@ -1,7 +1,7 @@
 """An evaluation from flags to OUT: model, data, tasks with intervals, results.json, samples, pictures, printed tables.
 
 OUT/results.json holds values with 95% bootstrap intervals over subjects; OUT/samples.npz the per-sample results for
-paired tests (`evaluators.tasks.load_samples`, `metrics.bootstrap`); OUT/overlays the heatmaps of a seeded sample.
+paired tests (`evaluators.tasks.load_samples`, `metrics/hierarchical.py`); OUT/overlays the heatmaps of a seeded sample.
 Subjects appear as digests, studies not at all. `python -m lgdea_jax.report OUT` makes a page of it.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lgdea_jax import cli
-from lgdea_jax.data.source import DatasetMetadata
+from lgdea_jax.data.dataset import DatasetMetadata
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.eval.harness import examples as retrieval_examples
 from lgdea_jax.eval.harness import guard

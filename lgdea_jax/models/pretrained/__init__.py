@@ -3,9 +3,9 @@
     loaded = pretrained.load_tower(tower, "path/to/rad-dino")     # strict both ways; errors name the key
     pretrained.save_tower(tower, loaded.params, "out")            # model.safetensors and config.json
 
-`files` reads and writes weight files, `layout` says what a naming scheme is and applies it; `bert_names`, `vit_names`
-and `resnet_names` hold the schemes, `positions` the interpolation of position embeddings. Nothing is downloaded, and
-torch is needed for torch files only.
+`files` reads and writes weight files, `layout` defines a naming scheme, `transfer` applies one. `bert_names`,
+`vit_names`, `clip_names` and `resnet_names` hold the schemes, `vit_tokens` what those of ViTs share, `positions` the
+interpolation of position embeddings. Nothing is downloaded, and torch is needed for torch files only.
 """
 
 from lgdea_jax.models.pretrained.files import WeightsError

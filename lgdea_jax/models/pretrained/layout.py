@@ -44,8 +44,8 @@ def norm(path: str, name: str) -> Table:
 
 def batch_norm(path: str, name: str) -> Table:
     """Entries of a batch norm with its moving moments."""
-    return {**norm(path, name), f"{path}/moving_mean": Entry(f"{name}.running_mean"),
-            f"{path}/moving_variance": Entry(f"{name}.running_var")}
+    return {**norm(path, name), f"{path}/mean": Entry(f"{name}.running_mean"),
+            f"{path}/var": Entry(f"{name}.running_var")}
 
 
 def to_ours(value: np.ndarray, kind: str) -> np.ndarray:

@@ -15,9 +15,10 @@ from flax import nnx
 from lgdea_jax.models import bert
 from lgdea_jax.models.pretrained import files, layout
 from lgdea_jax.models.pretrained.bert_names import BertNames
+from lgdea_jax.models.pretrained.clip_names import HuggingFaceClip, OpenClipVit
 from lgdea_jax.models.pretrained.files import WeightsError
 from lgdea_jax.models.pretrained.resnet_names import HuggingFaceResNet, TorchvisionResNet
-from lgdea_jax.models.pretrained.vit_names import HuggingFaceClip, HuggingFaceVit, OpenClipVit, TimmVit
+from lgdea_jax.models.pretrained.vit_names import HuggingFaceVit, TimmVit
 
 LAYOUTS: tuple[layout.Layout, ...] = (BertNames(), HuggingFaceVit(), HuggingFaceClip(), OpenClipVit(), TimmVit(),
                                       HuggingFaceResNet(), TorchvisionResNet())

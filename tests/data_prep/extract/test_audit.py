@@ -10,8 +10,8 @@ from data_prep.build import main as build
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.records import Evidence
-from tests.data_prep.build import tables
 from tests.data_prep.extract.llm.server import TEXT_FAULTS, Server, make_report
+from tests.data_prep.shards import tables
 
 
 class Text(HTMLParser):

@@ -21,7 +21,7 @@ def test_kappa_is_scikit_learns():
     found = agreement.agreement(first, second, ("a", "b", "c"), resamples=20, seed=1)
     weights = measures.resample_weights(60, 20, 1)
     for i, name in enumerate("abc"):
-        one, two = (grade[:, i] >= measures.POSSIBLE for grade in (first, second))
+        one, two = (levels[:, i] >= measures.POSSIBLE for levels in (first, second))
         row = found[name]
         assert [row[key] for key in ("n", "both", "first", "second", "neither")] == [
             60, (one & two).sum(), (one & ~two).sum(), (~one & two).sum(), (~one & ~two).sum()]
@@ -29,14 +29,14 @@ def test_kappa_is_scikit_learns():
             again = [cohen_kappa_score(a, b, sample_weight=weight) for weight in weights]
             assert row[key]["value"] == pytest.approx(again[0], abs=1e-5)
             assert [row[key]["low"], row[key]["high"]] == pytest.approx(np.percentile(again[1:], [2.5, 97.5]), abs=1e-5)
-        for j, a in enumerate(agreement.LEVELS):
-            for k, b in enumerate(agreement.LEVELS):
+        for j, a in enumerate(measures.LEVEL_NAMES):
+            for k, b in enumerate(measures.LEVEL_NAMES):
                 assert row["certainty"][a][b] == ((first[:, i] == j) & (second[:, i] == k)).sum()
 
 
 def test_kappa_is_null_where_chance_explains_everything_and_silence_is_left_out():
-    grade = np.array([[4, 1], [4, 0]], np.int8)
-    found = agreement.agreement(grade, grade, ("a", "b"), resamples=5, seed=0)
+    levels = np.array([[4, 1], [4, 0]], np.int8)
+    found = agreement.agreement(levels, levels, ("a", "b"), resamples=5, seed=0)
     assert list(found) == ["a"] and found["a"]["kappa"]["value"] is None
     assert found["a"]["kappa_certainty"]["value"] is None
 

@@ -68,9 +68,9 @@ def test_uncertain_findings_count_as_told(files, hedge, wanted):
     (files / "r.csv").write_text(REPORTS.replace("Probable", hedge))
     found = {how: _score(files, f"--uncertain={how}")["findings"]["Mass"] for how in wanted}
     assert {how: row["sensitivity"]["value"] for how, row in found.items()} == wanted
-    grade = {"Probable": "likely", "Possible": "possible"}[hedge]
+    levels = {"Probable": "likely", "Possible": "possible"}[hedge]
     assert found["likely"]["confusion"]["positive"] == {
-        "absent": 0, "unmentioned": 0, "possible": 0, "likely": 0, "present": 1} | {grade: 1}
+        "absent": 0, "unmentioned": 0, "possible": 0, "likely": 0, "present": 1} | {levels: 1}
 
 
 def test_few_positives_stay_out_of_the_macro_mean(files):
@@ -169,7 +169,7 @@ def test_bad_rows_are_listed_and_the_rest_is_done(files, capsys):
     (["--leave_out=nothing"], "no column 'nothing'"),
     (["--uids={0}/none.txt"], "no readable file"),
     (["--resamples=0"], "at least 1"),
-    (["--nonsense"], "unrecognized"),
+    (["--nonsense"], "unknown argument"),
 ])
 def test_wrong_use_is_one_clear_line(files, change, message):
     with pytest.raises(UserError, match=message) as error:

@@ -46,7 +46,7 @@ def test_evidence(files):
     with Server(lambda report, nth: "garbage" if report == bad else None) as server:
         status, result = run(files, server)
         assert status == 3 and len(server.calls) == 40
-    assert result["extractor"] == "openai:m/evidence@1" and result["auc_from"] == "grades"
+    assert result["extractor"] == "openai:m/evidence@1" and result["auc_from"] == "levels"
     assert [(item["row"], item["reason"]) for item in result["rejected"]] == [
         (9, "quarantined reply of the extractor: no JSON in the reply")]
     assert result["findings"]["Pneumothorax"]["f1"]["value"] == 1.0 and result["macro"]["n"] == 39
@@ -63,7 +63,7 @@ def test_labels(files, label_set, probability):
         status, result = run(files, server, "--task=labels", f"--label_set={label_set}",
                              *(["--probability"] if probability else []))
     assert status == 0
-    assert result["auc_from"] == ("probabilities" if probability else "grades")
+    assert result["auc_from"] == ("probabilities" if probability else "levels")
     assert result["extractor"] == f"openai:m/{label_set}{'_probability' if probability else ''}@1"
     assert result["findings"]["Pleural Effusion"]["auc"]["value"] == 1.0
     assert result["findings"]["Atelectasis"]["sensitivity"]["value"] == 1.0

@@ -9,7 +9,7 @@ from data_prep import score
 from data_prep.synthetic.xray.source import PhantomOptions, PhantomSource
 from lgdea_jax.errors import UserError
 from lgdea_jax.records import NEGATIVE, POSITIVE, UNCERTAIN
-from tests.data_prep.build import openi_layout
+from tests.data_prep.shards import openi_layout
 
 OPENI = "--config=configs/data/openi.py"
 PHANTOM = "--config=configs/data/phantom.py"

@@ -10,37 +10,37 @@ from data_prep.scoring import measures
 def _sample(seed, n=120, findings=3):
     rng = np.random.default_rng(seed)
     truth = rng.choice([1, 0, -1, -2], size=(n, findings), p=[0.3, 0.5, 0.1, 0.1]).astype(np.int8)
-    grade = np.where(truth == 1, rng.choice(5, truth.shape, p=[0.1, 0.1, 0.1, 0.2, 0.5]),
+    levels = np.where(truth == 1, rng.choice(5, truth.shape, p=[0.1, 0.1, 0.1, 0.2, 0.5]),
                      rng.choice(5, truth.shape, p=[0.4, 0.3, 0.1, 0.1, 0.1])).astype(np.int8)
-    return truth, grade
+    return truth, levels
 
 
 @pytest.mark.parametrize("uncertain", ["likely", "positive", "negative", "drop"])
 def test_every_measure_agrees_with_scikit_learn(uncertain):
-    truth, grade = _sample(0)
+    truth, levels = _sample(0)
     ones = np.ones((1, len(truth)), np.float32)
-    found = measures.measures(measures.histograms(truth, grade, ones), uncertain)
+    found = measures.measures(measures.histograms(truth, levels, ones), uncertain)
     for i in range(truth.shape[1]):
-        hedged = np.isin(grade[:, i], (measures.POSSIBLE, measures.LIKELY))
+        hedged = np.isin(levels[:, i], (measures.POSSIBLE, measures.LIKELY))
         keep = np.isin(truth[:, i], (0, 1)) & (~hedged | (uncertain != "drop"))
-        y, level = truth[keep, i], grade[keep, i]
+        y, level = truth[keep, i], levels[keep, i]
         lowest = {"likely": measures.LIKELY, "positive": measures.POSSIBLE}.get(uncertain, measures.PRESENT)
         called = level >= lowest
         expected = {
-            "auc": metrics.roc_auc_score(y, np.array(measures.GRADES)[level]), "f1": metrics.f1_score(y, called),
+            "auc": metrics.roc_auc_score(y, np.array(measures.LEVELS)[level]), "f1": metrics.f1_score(y, called),
             "precision": metrics.precision_score(y, called), "sensitivity": metrics.recall_score(y, called),
             "specificity": metrics.recall_score(1 - y, ~called), "kappa": metrics.cohen_kappa_score(y, called)}
         assert {key: found[key][0, i] for key in found} == pytest.approx(expected)
 
 
 def test_resampling_equals_scoring_the_drawn_reports():
-    truth, grade = _sample(1)
+    truth, levels = _sample(1)
     weights = measures.resample_weights(len(truth), 3, seed=5)
-    found = measures.measures(measures.histograms(truth, grade, weights), "positive")
+    found = measures.measures(measures.histograms(truth, levels, weights), "positive")
     for b, row in enumerate(weights):
         drawn = np.repeat(np.arange(len(truth)), row.astype(int))
-        again = measures.measures(measures.histograms(truth[drawn], grade[drawn], np.ones((1, len(drawn)), np.float32)),
-                                 "positive")
+        counts = measures.histograms(truth[drawn], levels[drawn], np.ones((1, len(drawn)), np.float32))
+        again = measures.measures(counts, "positive")
         for key in measures.METRICS:
             np.testing.assert_allclose(found[key][b], again[key][0])
 
@@ -53,8 +53,8 @@ def test_weights_begin_with_the_sample_and_depend_on_the_seed_only():
 
 
 def test_the_undefined_is_null_and_stays_out_of_means():
-    truth, grade = np.array([[0, 1], [0, 0]], np.int8), np.array([[0, 4], [0, 0]], np.int8)
-    found = measures.measures(measures.histograms(truth, grade, np.ones((1, 2), np.float32)), "positive")
+    truth, levels = np.array([[0, 1], [0, 0]], np.int8), np.array([[0, 4], [0, 0]], np.int8)
+    found = measures.measures(measures.histograms(truth, levels, np.ones((1, 2), np.float32)), "positive")
     assert np.isnan(found["auc"][0, 0]) and found["auc"][0, 1] == 1
     assert measures.mean_over(found["auc"], np.array([True, True]))[0] == 1
     assert measures.estimate(found["auc"][:, 0]).as_json() == {"value": None, "low": None, "high": None}

@@ -4,9 +4,10 @@ import csv
 import dataclasses
 import importlib
 
-from data_prep.build import BuildReport, build
+from data_prep.build import BuildResult, build
 from lgdea_jax import cli
-from lgdea_jax.data.source import DatasetMetadata, load_metadata, open_records
+from lgdea_jax.data.dataset import DatasetMetadata, load_metadata
+from lgdea_jax.data.source import open_records
 
 STUDIES, SEED = 12, 1
 
@@ -17,7 +18,7 @@ class Built:
 
     folder: object
     out: object
-    report: BuildReport
+    report: BuildResult
     metadata: DatasetMetadata
     records: dict
 

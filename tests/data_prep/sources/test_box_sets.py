@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
 
-from data_prep.build import open_sources
+from data_prep.sources.registry import open_sources
 from data_prep.sources.shared.official import permuted_split
 from data_prep.sources.siim_acr import box_of_runs
 from lgdea_jax.errors import UserError

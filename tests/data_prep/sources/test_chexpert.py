@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from data_prep.build import open_sources
+from data_prep.sources.registry import open_sources
 from lgdea_jax.errors import UserError
 from tests.data_prep.sources import releases
 from tests.fixtures import world

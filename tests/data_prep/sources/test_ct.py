@@ -4,8 +4,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from data_prep.build import build, open_sources
+from data_prep.build import build
 from data_prep.sources import rad_chestct
+from data_prep.sources.registry import open_sources
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.findings.label_sets import LABEL_SETS
@@ -21,8 +22,7 @@ def ct_rate(tmp_path_factory):
 
 def test_ct_rate(ct_rate):
     data, meta = ct_rate, ct_rate.metadata
-    assert (meta.modality, meta.volume, meta.transform, meta.schema_version) == (
-        "ct", "phantom_ct", "phantom_ct@1", 3)
+    assert (meta.modalities, meta.volume, meta.transform) == (("CT",), "phantom_ct", "phantom_ct@1")
     assert meta.label_names == LABEL_SETS["ct_rate18"]
     tables = data.folder / "dataset"
     official = {}

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from data_prep.build import open_sources
+from data_prep.sources.registry import open_sources
 from data_prep.sources.shared import mimic_files
 from data_prep.sources.shared.mimic_report import read_report
 from lgdea_jax.errors import UserError

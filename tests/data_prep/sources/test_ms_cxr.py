@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_prep.build import open_sources
+from data_prep.sources.registry import open_sources
 from lgdea_jax.errors import UserError
 from tests.data_prep.sources import releases
 from tests.fixtures import mimic_cxr as mimic

@@ -4,8 +4,8 @@ import ast
 
 import pytest
 
-from data_prep.build import open_sources
 from data_prep.sources.padchest import _list
+from data_prep.sources.registry import open_sources
 from tests.data_prep.sources import releases
 
 

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from data_prep.extract.rules import extractor, keywords
+from data_prep.synthetic.ct.drawing import render
 from data_prep.synthetic.ct.reports import Rates, write_report
 from data_prep.synthetic.ct.source import PhantomCtOptions, PhantomCtSource, open_source
-from data_prep.synthetic.ct.world import FIELD, FINDINGS, Dice, Lesion, Scene, render, sample_anatomy
+from data_prep.synthetic.ct.world import FIELD, FINDINGS, Lesion, Scene, sample_anatomy
+from data_prep.synthetic.random_stream import RandomStream
 from lgdea_jax.errors import UserError
 from lgdea_jax.findings.label_sets import LABEL_SETS, labels_from_evidence
 from lgdea_jax.io.volumes import is_hounsfield
@@ -56,11 +58,11 @@ def test_a_finding_changes_the_picture_where_its_box_is(finding):
     places = {"Pleural Effusion": ("left",), "Atelectasis": ("right lower lobe",), "Nodule": ("left upper lobe",),
               "Lung Opacity": ("right upper lobe",), "Consolidation": ("right upper lobe", "left lower lobe")}
     for seed in range(3):
-        anatomy = sample_anatomy(Dice(seed))
+        anatomy = sample_anatomy(RandomStream(seed))
         lesion = Lesion(finding, places.get(finding, ()), 1, seed)
         shape = (32, 48, 48)
-        clean, _ = render(Scene(anatomy, (), 0.0), shape, Dice(1))
-        drawn, (extents,) = render(Scene(anatomy, (lesion,), 0.0), shape, Dice(1))
+        clean, _ = render(Scene(anatomy, (), 0.0), shape, RandomStream(1))
+        drawn, (extents,) = render(Scene(anatomy, (lesion,), 0.0), shape, RandomStream(1))
         changed = np.abs(drawn.astype(int) - clean) > 60
         assert (changed.any() and len(extents) == max(1, len(lesion.places))) or finding == "Emphysema"
         inside = np.zeros(shape, bool)
@@ -125,10 +127,11 @@ def test_a_report_that_never_strays_is_read_better():
     one = source()
     scenes = [one.scene(i)[0] for i in range(200)]
     truth = np.array([[name in scene.present for name in FINDINGS] for scene in scenes])
-    labels = silver([write_report(scene, Dice(3, i), exact) for i, scene in enumerate(scenes)])
+    labels = silver([write_report(scene, RandomStream(3, i), exact) for i, scene in enumerate(scenes)])
     strayed = silver([one.report(i) for i in range(200)])
     assert ((labels != NEGATIVE) == truth).mean() > ((strayed != NEGATIVE) == truth).mean() + 0.005
-    assert all(phrase for i, scene in enumerate(scenes) for phrase in write_report(scene, Dice(3, i), exact).phrases)
+    assert all(phrase for i, scene in enumerate(scenes)
+               for phrase in write_report(scene, RandomStream(3, i), exact).phrases)
 
 
 def test_options():

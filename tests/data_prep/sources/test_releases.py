@@ -7,11 +7,13 @@ import sys
 import numpy as np
 import pytest
 
-from data_prep.build import SOURCES, build, open_sources
-from lgdea_jax.data.source import load_index, load_metadata, open_records
+from data_prep.build import build
+from data_prep.sources.registry import SOURCES, open_sources
+from lgdea_jax.data.dataset import load_index, load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.io import decode_image, decode_volume
-from tests.data_prep.build.run import build as run_build
+from tests.data_prep.shards.run import build as run_build
 from tests.data_prep.sources import releases
 from tests.fixtures import ct
 
@@ -59,7 +61,7 @@ def test_records(release):
             assert len(record.labels) == len(data.metadata.label_names)
             assert set(record.labels.tolist()) <= {1, 0, -1, -2}
             if record.has_image:
-                if data.metadata.modality == "ct":
+                if data.metadata.volume:
                     image = decode_volume(record.image)
                     assert image.dtype == np.int16 and image.shape == (32, 48, 48)
                     assert image.max() > 100 > -900 > image.min()

@@ -20,9 +20,9 @@ from data_prep.extract.llm.runners.batch_ledger import Ledger
 from data_prep.extract.llm.survey import survey
 from data_prep.extract.llm.tasks import load_task
 from lgdea_jax.errors import UserError
-from tests.data_prep.build import run, tables
 from tests.data_prep.extract.llm.server import KEY, Server, make_report
 from tests.data_prep.extract.llm.test_runner import check_answers, make_job, misbehave, prices
+from tests.data_prep.shards import run, tables
 
 
 def job_of(server, folder, **settings):
@@ -85,7 +85,7 @@ def test_every_report_is_accounted_for(tmp_path):
 
 CHILD = """
 import sys
-from data_prep.extract import batch_runner
+from data_prep.extract.llm.runners import batch as batch_runner
 from data_prep.extract.llm.jobs import Job
 from data_prep.extract.llm.settings import Settings
 from tests.data_prep.extract.llm.server import make_report
@@ -111,6 +111,7 @@ def test_killed_it_goes_on_with_the_batches_under_way(moment, tmp_path):
             return len(looks) == 4 and looks[-1] >= (2 if moment == "waiting" else 3)
 
         while not reached():
+            assert process.poll() is None
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         process.wait()

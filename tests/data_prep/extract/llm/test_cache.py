@@ -25,7 +25,7 @@ from data_prep.extract.llm.cache import (
 )
 from data_prep.extract.llm.tasks import load_task
 from lgdea_jax.errors import UserError
-from tests.data_prep.build.run import ROOT, environment
+from tests.data_prep.shards.run import ROOT, environment
 
 SCOPE = b"s" * 16
 

@@ -8,7 +8,7 @@ import pytest
 from data_prep.extract.llm.clients import client as clients
 from data_prep.extract.llm.clients.client import ClientError, Endpoint, Request, open_client
 from data_prep.extract.llm.clients.gemini_schema import gemini_schema, retry_delay
-from data_prep.extract.llm.replies import EvidenceReply, json_schema
+from data_prep.extract.llm.replies import evidence_reply, json_schema
 from data_prep.extract.llm.tasks import load_task
 from lgdea_jax.errors import UserError
 from tests.data_prep.extract.llm.server import KEY, Server, make_report
@@ -128,7 +128,7 @@ def test_logs_hold_neither_key_nor_report(backend, caplog):
 
 
 def test_the_gemini_dialect_of_schemas():
-    found = gemini_schema(json_schema(EvidenceReply), ordered=False)
+    found = gemini_schema(json_schema(evidence_reply()), ordered=False)
     item = found["properties"]["evidence"]["items"]
     assert found["type"] == "OBJECT" and found["required"] == ["normal", "evidence"]
     assert item["properties"]["laterality"]["enum"] == ["none", "left", "right", "bilateral", "midline"]

@@ -8,10 +8,11 @@ import pytest
 
 from data_prep.build import build, main
 from lgdea_jax.cli import load_config
-from lgdea_jax.data.source import load_metadata, open_records
+from lgdea_jax.data.dataset import load_metadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
-from tests.data_prep.build import run, tables
 from tests.data_prep.extract.llm.server import KEY, Server, make_report, truth
+from tests.data_prep.shards import run, tables
 
 
 def write_table(folder, n, terms="", quarantined=None):
@@ -118,6 +119,6 @@ def test_a_limit_stops_before_it_is_exceeded(tmp_path):
 
 def test_the_core_needs_no_client_packages():
     code = ("import sys; sys.modules.update(pydantic=None, openai=None); import data_prep.build, data_prep.score; "
-            "sys.exit(any(name in sys.modules for name in ('google.generativeai', 'httpx2', 'sqlite3')))")
+            "sys.exit(any(name in sys.modules for name in ('google.generativeai', 'httpx2', 'apache_beam')))")
     process = subprocess.run([sys.executable, "-c", code], env=run.environment(), cwd=run.ROOT, check=False)
     assert process.returncode == 0

@@ -19,7 +19,6 @@ from data_prep.extract.llm.runners.online import extract
 from data_prep.extract.llm.settings import Settings
 from data_prep.extract.llm.survey import survey
 from lgdea_jax.errors import UserError
-from tests.data_prep.build.run import ROOT, environment
 from tests.data_prep.extract.llm.server import (
     FAULTS,
     KEY,
@@ -30,6 +29,7 @@ from tests.data_prep.extract.llm.server import (
     report_of_real_length,
     truth,
 )
+from tests.data_prep.shards.run import ROOT, environment
 
 BACKENDS = ("openai", "genai", "gemini")
 

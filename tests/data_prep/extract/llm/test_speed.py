@@ -16,8 +16,8 @@ from data_prep.extract.llm.jobs import Job
 from data_prep.extract.llm.runners.online import extract
 from data_prep.extract.llm.settings import Settings
 from data_prep.extract.llm.tasks import load_task
-from tests.data_prep.build.run import ROOT, environment
 from tests.data_prep.extract.llm.server import KEY, make_report
+from tests.data_prep.shards.run import ROOT, environment
 
 REPORTS = [make_report(i) for i in range(600)]
 CONCURRENCY = 8

@@ -1,0 +1,117 @@
+"""The tables of the limited-pairs experiment, each a `Block` made from the rows of finished runs alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.experiments.arms import share_name
+from benchmarks.experiments.comparisons import (
+    METRICS,
+    PRIMARY,
+    Cell,
+    Contrast,
+    adjusted,
+    available,
+    differences,
+    verdict,
+)
+from benchmarks.experiments.report import Block
+from lgdea_jax.metrics.hierarchical import gap_closed
+
+
+def means(cells: Sequence[Cell]) -> Block:
+    """Mean and standard deviation over seeds of every cell."""
+    rows = []
+    for cell in cells:
+        shown = []
+        for name in METRICS:
+            values = cell.metric(name).values
+            spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
+            shown.append(f"{values.mean():.3f}{spread}" if len(values) else "-")
+        rows.append((share_name(cell.pairs), f"`{cell.method}`", cell.progress, *shown))
+    return Block("Means over seeds", (), ("pairs", "method", "seeds", *METRICS.values()), tuple(rows))
+
+
+def results(cells: Sequence[Cell], chosen: Sequence[Contrast]) -> Block | None:
+    """One line for each contrast; None without any."""
+    rows = []
+    for contrast, a, b in available(cells, chosen):
+        state = "final" if len(a.rows) == a.expected and len(b.rows) == b.expected else "preliminary"
+        rows.append((f"{contrast.title} ({a.name}, {b.name})", verdict(contrast, a, b), state))
+    return Block("Results", (), ("comparison", "result", "state"), tuple(rows)) if rows else None
+
+
+def contrasts(cells: Sequence[Cell], chosen: Sequence[Contrast]) -> Block | None:
+    """A row for each contrast: the difference of each primary metric, its interval and p-value; None without any."""
+    rows = []
+    for _, a, b in available(cells, chosen):
+        found = differences(a, b)
+        p = adjusted(found)
+        shown = []
+        for name in PRIMARY:
+            interval = _range(found[name].low, found[name].high, sign=True)
+            p_value = f", p {p_text(p[name])}" if interval else ""
+            shown.append(f"{_number(found[name].difference, sign=True)} {interval}{p_value}".strip())
+        one, other = found[PRIMARY[0]].seeds
+        paired = a.pairs == b.pairs
+        title = f"`{a.method}` - `{b.method}`, {share_name(a.pairs)}" if paired else f"{a.name} - {b.name}"
+        rows.append((title, str(one) if paired else f"{one} and {other}", *shown))
+    if not rows:
+        return None
+    return Block("Differences", (), ("difference", "seeds", *(METRICS[name] for name in PRIMARY)), tuple(rows))
+
+
+def gap(cells: Sequence[Cell]) -> Block | None:
+    """How much of the gap between lgdea_pairs and the oracle unpaired images close; None without both."""
+    rows = []
+    for pairs in dict.fromkeys(cell.pairs for cell in cells):
+        at = {cell.method: cell for cell in cells if cell.pairs == pairs}
+        if not {"lgdea_pairs", "oracle"} <= set(at):
+            continue
+        for method in ("mean_teacher", "lgdea"):
+            if method not in at:
+                continue
+            three = [at[m] for m in (method, "lgdea_pairs", "oracle")]
+            seeds = set.intersection(*({row["seed"] for row in cell.rows} for cell in three))
+            shown = []
+            for name in PRIMARY:
+                found = gap_closed(*(cell.metric(name) for cell in three))
+                shown.append("-" if math.isnan(found.value) else
+                             f"{100 * found.value:.0f}% {_range(100 * found.low, 100 * found.high, digits=0)}".strip())
+            rows.append((share_name(pairs), f"`{method}`", str(len(seeds)), *shown))
+    if not rows:
+        return None
+    return Block("Share of the gap to the oracle", (
+        "(method - lgdea_pairs) / (oracle - lgdea_pairs), with its 95% interval; 0% is lgdea_pairs, 100% the oracle. "
+        "No interval where the oracle is not clearly above lgdea_pairs. `seeds` are those that all three have.",),
+        ("pairs", "method", "seeds", *(METRICS[name] for name in PRIMARY)), tuple(rows))
+
+
+def settings(cells: Sequence[Cell]) -> Block:
+    """How the cells were trained, and how long that took."""
+    rows = []
+    for cell in cells:
+        seconds = [sum(row["seconds"].values()) for row in cell.rows if not row["resumed"]]
+        rows.append((share_name(cell.pairs), f"`{cell.method}`", str(cell.steps), ", ".join(cell.streams) or "-",
+                     f"{np.median(seconds):.0f}" if seconds else "-", f"`{cell.config}`"))
+    return Block("Settings", ("Seconds are the median of a run, training and evaluation, on one core. The hash is of "
+                              "all of the config but the seed.",),
+                 ("pairs", "method", "steps", "unpaired streams", "seconds", "config"), tuple(rows))
+
+
+def _number(value: float, *, digits: int = 3, sign: bool = False) -> str:
+    return "-" if math.isnan(value) else f"{value:{'+' if sign else ''}.{digits}f}"
+
+
+def _range(low: float, high: float, *, digits: int = 3, sign: bool = False) -> str:
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    return f"[{_number(low, digits=digits, sign=sign)}, {_number(high, digits=digits, sign=sign)}]"
+
+
+def p_text(value: float) -> str:
+    """A p-value for tables; "-" for NaN."""
+    return "-" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,224 @@
+"""One sentence: the findings that it mentions, the scopes of its cues, and the attributes of a finding.
+
+What negates or hedges a finding follows NegEx (Chapman et al., J Biomed Inform 2001) and ConText (Harkema et al.,
+2009): cues act up to the next break of scope. Here a scope also ends at a comma that opens a new statement.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+
+from data_prep.extract.rules import lexicon, scanner
+from data_prep.extract.rules.lexicon import (
+    BREAK,
+    DOUBTED,
+    FINDING,
+    HISTORY,
+    HYPOTHETICAL,
+    NEGATE,
+    NEGATED,
+    PREDICATE,
+    SUBJECT,
+    UNCERTAIN,
+)
+from data_prep.extract.rules.tokens import Token, attribute_lexicon, tokens
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mention:
+    """A finding in a sentence: `start:end` are its words, `anchor` the offset that cues act on."""
+
+    names: tuple[str, ...]
+    start: int
+    end: int
+    anchor: int
+    certainty: str  # "present" unless the words themselves deny or hedge ("the heart is normal").
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Status:
+    """What the cues of a sentence make of a mention."""
+
+    certainty: str
+    historical: bool
+    hypothetical: bool
+    start: int  # Of the cue that decided, so that the phrase can hold it; -1 without one.
+    end: int
+
+
+# A new statement after a comma: it begins with one of these words, or holds a verb and does not go on with "or".
+_OPENS = re.compile(
+    r",\s*(?!(?:and/or|or|nor)\b)(?:and\s+)?(?:(?:there|the|this|these|heart|lungs|bony|again|it|but|however|likely|possibly|"
+    r"probably|suggesting)\b"
+    r"|(?:mild|small|stable|unchanged|moderate|minimal|left|right|bilateral|persistent|old|new)\b(?!.*\b(?:or|nor)\b)"
+    r"|(?:(?!\b(?:or|nor)\b)[^,])*?\b(?:is|are|was|were|has|have|appears?|remains?|demonstrates?)\b)")
+# A form that is filled in: "Pneumothorax: none".
+_ANSWER_NO = re.compile(r"\s*:\s*(?:no|none|nil|neg|negative|absent|never|denie[ds])\s*(?=[.,;]|$)")
+# The same wherever it stands: a new subject after a comma.
+_OPENS_ANEW = re.compile(r",\s*(?:and\s+|so\s+|then\s+)?(?:he|she|we|they|i|(?:the )?patient|this|these)\s")
+
+
+class Sentence:
+    """One sentence's tokens, mentions and scopes. Offsets are those of the whole normalised text."""
+
+    def __init__(self, text: str, start: int, end: int) -> None:
+        self.text, self.start, self.end = text, start, end
+        self.tokens = tokens(text, start, end)
+        self.breaks = sorted([t.start for t in self.tokens if BREAK in t.roles] + self._commas())
+        self._attributes: list[tuple[int, int, Mapping[str, str]]] | None = None
+
+    def _commas(self) -> list[int]:
+        """Commas that open a new statement; before the first finding they part adjectives ("no acute, displaced")."""
+        if "," not in self.text[self.start:self.end]:
+            return []
+        anew = [m.start() for m in _OPENS_ANEW.finditer(self.text, self.start, self.end)]
+        first = min((t.start for t in self.tokens if FINDING in t.roles or SUBJECT in t.roles), default=self.end)
+        return anew + [m.start() for m in _OPENS.finditer(self.text, self.start, self.end) if m.start() > first]
+
+    def mentions(self) -> list[Mention]:
+        """The findings that the sentence names, or states by a subject and a predicate, in the order of the text."""
+        found, used = [], set()
+        for token in self.tokens:
+            names = token.roles.get(FINDING, ())
+            for certainty, alike in (("present", tuple(name for name in names if name[0] != "?")),
+                                     ("uncertain", tuple(name[1:] for name in names if name[0] == "?"))):
+                if alike:
+                    found.append(Mention(alike, token.start, token.end, token.start, certainty))
+        for i, token in enumerate(self.tokens):
+            if PREDICATE in token.roles:
+                for j in self._subjects(i):
+                    self._statement(i, j, found, used)
+        found.sort(key=lambda mention: (mention.start, mention.end))
+        return found
+
+    def _statement(self, i: int, j: int, found: list[Mention], used: set) -> None:
+        predicate, subject = self.tokens[i], self.tokens[j]
+        for name in lexicon.STATEMENTS[subject.roles[SUBJECT], predicate.roles[PREDICATE]]:
+            certainty = {"-": "absent", "?": "uncertain"}.get(name[0], "present")
+            name = name.lstrip("-?")
+            if (name, i, j) not in used:
+                used.add((name, i, j))
+                found.append(Mention((name,), min(predicate.start, subject.start), max(predicate.end, subject.end),
+                                      predicate.start, certainty))
+
+    def _subjects(self, i: int) -> list[int]:
+        """Indices of the subjects that predicate `i` speaks of: those since the last predicate, or the next one."""
+        predicate = self.tokens[i]
+        value = predicate.roles[PREDICATE]
+
+        def fits(token: Token) -> bool:
+            return (SUBJECT in token.roles and token is not predicate
+                    and (token.roles[SUBJECT], value) in lexicon.STATEMENTS)
+
+        before, crossed = [], False
+        for j in range(i - 1, -1, -1):
+            token = self.tokens[j]
+            if self.broken(token.end, predicate.start):
+                break
+            if fits(token):
+                before.append(j)
+                if crossed:
+                    break
+            elif PREDICATE in token.roles and not before:
+                crossed = True  # "the aorta is tortuous and calcified": look past one predicate for one subject.
+            elif PREDICATE in token.roles or FINDING in token.roles:
+                break
+        if before and not (crossed and self._next(i, fits) is not None):
+            return before
+        after = self._next(i, fits)
+        return [after] if after is not None else before
+
+    def _next(self, i: int, fits: Callable[[Token], bool]) -> int | None:
+        end = self.tokens[i].end
+        for j in range(i + 1, len(self.tokens)):
+            token = self.tokens[j]
+            if token.start - end > 60 or self.broken(end, token.start) or "," in self.text[end:token.start]:
+                return None
+            if fits(token):
+                # In "calcified hilar granuloma" the place is the granuloma's, which says itself what is calcified.
+                following = self.tokens[j + 1] if j + 1 < len(self.tokens) else None
+                named = following and FINDING in following.roles and following.start - token.end <= 1
+                return None if named else j
+        return None
+
+    def broken(self, start: int, end: int) -> bool:
+        """Whether the reach of a cue at `start` ends before `end`."""
+        return any(start <= place < end for place in self.breaks)
+
+    def status(self, mention: Mention) -> Status:
+        """What the cues of the sentence make of a mention. Denial beats doubt; the nearest cue of a kind counts."""
+        certainty, historical, hypothetical, cue_start, cue_end = mention.certainty, False, False, -1, -1
+        for token in reversed(self.tokens):
+            roles = token.roles
+            if not (token.end <= mention.anchor or token.start >= mention.end):
+                continue
+            if token.end <= mention.anchor:
+                if self.broken(token.end, mention.anchor):
+                    continue
+                if NEGATE in roles and certainty != "absent":
+                    certainty, cue_start = "absent", token.start
+                elif UNCERTAIN in roles and certainty == "present" and self._doubts(token, mention):
+                    certainty, cue_start = "uncertain", token.start
+                historical |= HISTORY in roles
+                hypothetical |= HYPOTHETICAL in roles
+            elif not self.broken(mention.end, token.start):
+                if NEGATED in roles and certainty != "absent" and self._reaches_back(token, mention):
+                    certainty, cue_end = "absent", token.end
+                elif DOUBTED in roles and certainty == "present" and self._reaches_back(token, mention):
+                    certainty, cue_end = "uncertain", token.end
+        if certainty != "absent" and self.text[mention.end:mention.end + 2].strip() == "?":
+            certainty, cue_end = "uncertain", mention.end + 1
+        answer = _ANSWER_NO.match(self.text, mention.end, self.end)
+        if answer:
+            certainty, cue_end = "absent", answer.end()
+        return Status(certainty, historical, hypothetical and certainty != "absent", cue_start, cue_end)
+
+    def _doubts(self, cue: Token, mention: Mention) -> bool:
+        """Whether a hedge reaches the mention: through "or" and "versus", but not over a comma to a new noun."""
+        between = self.text[cue.end:mention.anchor]
+        return "," not in between or " or " in between or " versus " in between
+
+    def _reaches_back(self, cue: Token, mention: Mention) -> bool:
+        """Whether a cue after the mention is about it: a verb's subject reaches over a list, not over a preposition."""
+        between = self.text[mention.end:cue.start]
+        if any(SUBJECT in token.roles and mention.end <= token.start < cue.start for token in self.tokens):
+            return False
+        return len(between) < 60 and not re.search(r"\b(?:with|without|is|are|was|were|may|could)\b", between)
+
+    def attributes(self, mention: Mention, certainty: str, start: int, end: int) -> dict[str, str]:
+        """Place, side, severity and change: in the phrase or else in its clause, or else in the sentence."""
+        if self._attributes is None:
+            roles, pattern = attribute_lexicon()
+            self._attributes = [(m.start(), m.end(), roles[scanner.key(m.group())])
+                                for m in pattern.finditer(self.text, self.start, self.end)]
+        low = max([place for place in self.breaks if place < mention.start], default=self.start)
+        high = min([place for place in self.breaks if place >= mention.end], default=self.end)
+        found: dict[str, str] = {}
+        windows = [(start, end), (min(low, start), max(high, end))]
+        if certainty != "absent":
+            windows.append((self.start, self.end))
+        for left, right in windows:
+            sides = {}
+            for a, b, kinds in self._attributes:
+                if a >= left and b <= right:
+                    for kind, value in kinds.items():
+                        # Said elsewhere it may be another finding's size or organ, but seldom its side.
+                        if kind not in found and (left == start or (kind != "severity" and value not in _ORGANS)):
+                            sides.setdefault(kind, []).append(value)
+            for kind, values in sides.items():
+                found[kind] = _merge(kind, values)
+        return found
+
+
+_ORGANS = frozenset(("pleura", "heart", "aorta", "mediastinum", "hemidiaphragm", "abdomen"))
+
+
+def _merge(kind: str, values: list[str]) -> str:
+    if kind == "laterality":
+        return "bilateral" if {"left", "right"} <= set(values) or "bilateral" in values else values[0]
+    if kind == "anatomy":  # "lung" and "interstitial" say least.
+        special = [value for value in values if value not in ("lung", "interstitial", "pleura")]
+        return (special or values)[0]
+    return values[-1] if kind == "severity" else values[0]
