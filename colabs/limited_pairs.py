@@ -25,8 +25,9 @@ WORK = os.environ.get("LGDEA_WORK", "lgdea_work")
 # %%
 from pathlib import Path
 
-places = [Path(os.environ.get("LGDEA_CHECKOUT", ".")).resolve(), *Path.cwd().resolve().parents]
-checkout = next((place for place in places if (place / "benchmarks" / "limited_pairs.jsonl").is_file()), None)
+folders = [Path(os.environ.get("LGDEA_CHECKOUT", ".")).resolve(), *Path.cwd().resolve().parents]
+ROWS = Path("benchmarks", "experiments", "limited_pairs.jsonl")
+checkout = next((folder for folder in folders if (folder / ROWS).is_file()), None)
 assert checkout is not None, "open this notebook inside a checkout, or name one in LGDEA_CHECKOUT"
 sys.path.insert(0, str(checkout))
 
@@ -39,7 +40,7 @@ from collections import defaultdict
 
 import numpy as np
 
-lines = (checkout / "benchmarks" / "limited_pairs.jsonl").read_text(encoding="utf-8").splitlines()
+lines = (checkout / ROWS).read_text(encoding="utf-8").splitlines()
 rows = [json.loads(line) for line in lines]
 rows = [row for row in rows if row["split"] == "test" and not row["extra"]]
 cells = defaultdict(dict)

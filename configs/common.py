@@ -232,29 +232,31 @@ def get_config(arg=None):
         "information": 0.25,  # Least mutual information of items and prototypes, in nats; 0 is off.
     })
 
-    # Each method reads its own group; a loss term of weight 0 is not computed. mean_teacher and oracle have the keys of
-    # lgdea, and lgdea_pairs has all of them but the weights for unpaired items.
+    # Each method is a preset: an objective of lgdea_jax/methods with its options. A loss term of weight 0 is not
+    # computed. mean_teacher and oracle have the keys of lgdea, and lgdea_pairs those that are not for unpaired items.
     config.methods = ConfigDict()
     config.methods.clip = ConfigDict({
+        # The class that computes it: clip, clip_evidence_soft, clip_sigmoid, local, supervised, lgdea_pairs or lgdea.
+        "objective": "clip",
         "text": "report",  # What the text tower reads: report, evidence, phrases, or "" for none.
         "scoring": "contrast",  # How findings are scored: pair, positive or contrast.
         "weights": {
             "contrastive": 1.0,  # Softmax over the batch, both directions.
         }})
     config.methods.clip_evidence = ConfigDict({
-        "text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0}})
+        "objective": "clip", "text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0}})
     config.methods.clip_evidence_soft = ConfigDict({
-        "text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0},
-        "own_share": 0.2,  # Mass of a row's own report in the soft targets; 1 is clip_evidence.
+        "objective": "clip_evidence_soft", "text": "evidence", "scoring": "positive", "weights": {"contrastive": 1.0},
+        "own_share": 0.2,  # Mass of a row's own report in the soft targets; at 1 no other report is a match.
         "target_temperature": 0.5,  # Of the overlap of findings; towards 0 only reports with the same findings match.
     })
     config.methods.clip_sigmoid = ConfigDict({
-        "text": "report", "scoring": "contrast",
+        "objective": "clip_sigmoid", "text": "report", "scoring": "contrast",
         "weights": {
             "sigmoid": 1.0,  # A binary loss for each image and text of the batch.
         }})
     config.methods.local = ConfigDict({
-        "text": "report", "scoring": "contrast",
+        "objective": "local", "text": "report", "scoring": "contrast",
         "weights": {
             "contrastive": 1.0,
             "local": 1.0,  # Words against the regions that they attend to.
@@ -264,7 +266,7 @@ def get_config(arg=None):
         "local_temperature": 0.1,  # Of the contrast: GLoRIA's 1 / tau_3.
     })
     config.methods.supervised = ConfigDict({
-        "text": "", "scoring": "positive",
+        "objective": "supervised", "text": "", "scoring": "positive",
         "weights": {
             "labels": 1.0,  # Binary cross entropy of the labels.
         },
@@ -294,7 +296,7 @@ def get_config(arg=None):
         "stop_report": True,  # False shows the collapse that the paper's loss leads to without it.
         "overall_score": 1.0,  # Weight of the global similarity beside the evidence when scoring.
     }
-    config.methods.lgdea_pairs = ConfigDict(lgdea)
+    config.methods.lgdea_pairs = ConfigDict({"objective": "lgdea_pairs", **lgdea})
     # Pseudo-targets from few pairs are mostly wrong: at full weight they cost more than they gave (see the log of the
     # limited-pairs study). The text tower is trained on every report already: no pull of the images on it.
     unpaired = {
@@ -302,6 +304,12 @@ def get_config(arg=None):
         "evid_report": 0.0,  # Evidence of unpaired reports against their targets.
         "evid_align": 0.0,  # Evidence vectors of all images and reports of the batch, by their targets.
     }
-    for name in ("lgdea", "mean_teacher", "oracle"):
-        config.methods[name] = ConfigDict({**lgdea, "weights": {**lgdea["weights"], **unpaired}})
+    lgdea = {"objective": "lgdea", **lgdea, "weights": {**lgdea["weights"], **unpaired}}
+    config.methods.lgdea = ConfigDict({
+        **lgdea,
+        # Where the targets of unpaired items come from: relations (the graph), teacher (the averaged model's own
+        # evidence of the image) or truth (the hidden report: an upper bound, needs memory.truth).
+        "targets": "relations"})
+    config.methods.mean_teacher = ConfigDict({**lgdea, "targets": "teacher"})
+    config.methods.oracle = ConfigDict({**lgdea, "targets": "truth"})
     return config

@@ -41,9 +41,9 @@ from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.findings.vocabulary import BY_NAME
 
-# Findings that reports deny all the time, with the word that shows they speak of it.
+# Findings that reports deny all the time, with a word that shows that the report mentions them.
 NEGATED_WORDS = {"Pleural Effusion": "effusion", "Pneumothorax": "pneumothora", "Consolidation": "consolidat"}
-# Flags that speak of the columns of tables; a source has none.
+# Flags about the columns of tables; a source has none.
 _TABLE_FLAGS = ("reports", "reference", "where", "mapping", "leave_out", "attributes")
 
 
@@ -133,8 +133,8 @@ def _negated_words(texts: Sequence[str], truth: np.ndarray, levels: np.ndarray, 
     return table
 
 
-# How references name places that ours name otherwise; None is too general to score.
-_PLACES = {"ribs": "rib", "thoracic vertebrae": "thoracic spine", "lumbar vertebrae": "lumbar spine",
+# Anatomical sites under the names of references, and ours; None is too general to score.
+_SITES = {"ribs": "rib", "thoracic vertebrae": "thoracic spine", "lumbar vertebrae": "lumbar spine",
            "cervical vertebrae": "cervical spine", "aorta, thoracic": "aorta", "lung": None, "thorax": None,
            "interstitial": None, "pleura": None, "heart": None,
            # A frontal radiograph does not tell a zone from a lobe, and coders write the one for the other.
@@ -146,13 +146,13 @@ _SIDES = {"left": {"left"}, "right": {"right"}, "bilateral": {"left", "right"}, 
 
 
 def _attributes(inputs: Inputs, extractions: Sequence[Extraction], args: argparse.Namespace) -> dict:
-    """Recall and precision of sides and places, over the (report, finding) pairs that the reference gives one."""
+    """Recall and precision of sides and anatomical sites over the (report, finding) pairs of the reference."""
     known = set(inputs.uids)
     wanted: dict[str, dict[tuple[str, str], set[str]]] = {"laterality": {}, "place": {}}
     for item in inputs.attributes:
         if item.uid in known and item.finding in inputs.names:
-            places = {_PLACES.get(place, place) for place in item.places} - {None}
-            for kind, values in (("laterality", _SIDES[item.side]), ("place", places)):
+            sites = {_SITES.get(site, site) for site in item.sites} - {None}
+            for kind, values in (("laterality", _SIDES[item.side]), ("place", sites)):
                 if values:
                     wanted[kind].setdefault((item.uid, item.finding), set()).update(values)
     result = {}
@@ -163,18 +163,18 @@ def _attributes(inputs: Inputs, extractions: Sequence[Extraction], args: argpars
         for uid, extraction in zip(inputs.uids, extractions):
             mine = by_uid.get(uid, set())
             true.append({(name, value) for name in mine for value in pairs[uid, name]})
-            found.append({(name, value) for name in mine for value in _said(extraction, name, kind)})
+            found.append({(name, value) for name in mine for value in _stated(extraction, name, kind)})
         result[kind] = measures.retrieved(true, found, resamples=args.resamples, seed=args.seed)
     return result
 
 
-def _said(extraction: Extraction, name: str, kind: str) -> set[str]:
+def _stated(extraction: Extraction, name: str, kind: str) -> set[str]:
     members = {name, *BY_NAME[name].members}
     items = [item for item in extraction.evidence if item.finding in members and item.certainty != "absent"]
     if kind == "laterality":
         return set().union(*(_SIDES[item.laterality] for item in items)) if items else set()
-    places = {part for item in items for part in _PARTS.get(item.anatomy, (item.anatomy,))}
-    return {_PLACES.get(place, place) for place in places} - {None, ""}
+    sites = {part for item in items for part in _PARTS.get(item.anatomy, (item.anatomy,))}
+    return {_SITES.get(site, site) for site in sites} - {None, ""}
 
 
 def _assertions(path: str, assertion: Callable[[str, str], str], args: argparse.Namespace,
@@ -247,7 +247,7 @@ def main(argv: list[str]) -> int:
             print("dry run: nothing was sent")
             return cli.OK
         name, speed, cost = answers.name, answers.speed, answers.cost
-        rejected += [{"file": inputs.places[i][0], "row": inputs.places[i][1], "reason": reason}
+        rejected += [{"file": inputs.origins[i][0], "row": inputs.origins[i][1], "reason": reason}
                      for i, reason in answers.reasons.items()]
         usable = [i for i in range(len(inputs.uids)) if i not in answers.reasons]
         if not usable:
@@ -288,7 +288,7 @@ def main(argv: list[str]) -> int:
         print(line)
     for item in rejected[:20]:
         print(f"rejected: {item['file']} row {item['row']}: {item['reason']}", file=sys.stderr)
-    for n, what in ((inputs.without_report, "have no report"), (inputs.without_reference, "were labelled by nobody")):
+    for n, what in ((inputs.without_report, "have no report"), (inputs.without_reference, "have no labels")):
         if n:
             print(f"{n} rows of the reference {what}: left out", file=sys.stderr)
     return cli.PARTIAL if rejected else cli.OK

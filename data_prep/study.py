@@ -137,24 +137,24 @@ class Attribute:
     Attributes:
       uid: of the report; finding: canonical name.
       side: "left", "right", "bilateral", "midline" or "".
-      places: lower-case anatomy as the reference names it.
+      sites: lower-case anatomy as the reference names it.
     """
 
     uid: str
     finding: str
     side: str
-    places: tuple[str, ...]
+    sites: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """A report and what is known to be said in it, to score extractors against; no images are needed for it.
+    """A report and the findings that it is known to state, to score extractors against; no images are needed for it.
 
     Attributes:
       uid: the report's number or name in its collection.
       report: whole text, sections with their headers; empty where there is none.
       labels: as `Study.labels`, but of what the report states.
-      attributes: sides and places, empty where the source knows none.
+      attributes: sides and sites, empty where the source knows none.
       terms: as `Study.terms`.
     """
 

@@ -1,29 +1,26 @@
-"""From a config to its parts: towers, method, optimiser, text view, augmentation. The one place that reads both."""
+"""From a config to its parts, once: method, model, optimiser, images, text, volumes. Every other module takes these."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import importlib
-import inspect
-import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 
-from lgdea_jax import methods
-from lgdea_jax.arrays import flatten
-from lgdea_jax.errors import UserError, choose, nearest
-from lgdea_jax.losses.chunked import Chunks
+from lgdea_jax.data.batch import BatchSchema
+from lgdea_jax.errors import UserError, choose
+from lgdea_jax.losses.chunks import Chunks
+from lgdea_jax.methods.base import Method
+from lgdea_jax.methods.table import make_method
 from lgdea_jax.models import bert, layers, lgdea, resnet, resnet3d, vit
+from lgdea_jax.models.forward import ForwardOptions
 from lgdea_jax.preprocess.image_spec import ImageSpec
+from lgdea_jax.preprocess.text_view import TextView
 from lgdea_jax.preprocess.volume import VolumeView
 from lgdea_jax.records import MODALITIES
-from lgdea_jax.training import optim
 
 IMAGE_TOWERS = {"vit": (vit.sizes, vit.ViT), "resnet": (resnet.sizes, resnet.ResNet),
                 "resnet3d": (resnet3d.sizes, resnet3d.ResNet3D)}
@@ -32,43 +29,187 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
-    """One of `methods/`, with its options from the config.
+class Tower:
+    """A tower before it has parameters.
 
     Attributes:
-      text: which text it reads ("report", "evidence", "phrases", or "" for none); see `data.pipeline.TextView`.
-      streams: the streams of a batch that its losses read: "pairs", and "images" and "reports" where it learns from
-        unpaired ones.
-      scoring: how findings are asked for, see `evaluators.zero_shot`.
-      weights: weight of each loss term.
-      losses: (outputs, rows, aux, step) -> {name: scalar}, the terms of weight > 0.
-      diagnostics: (outputs, rows) -> {name: scalar}.
-      image_embedding, text_embedding: outputs -> {"embedding", "patches" or "query"}; see `predictor`.
-      targets: where the targets of unpaired items come from (`evidence_memory.SOURCES`); "" for methods without memory.
-      memory_image, memory_report: what the memory keeps of an item, see `evidence_memory.make_targets`; or None.
+      name: a key of IMAGE_TOWERS or TEXT_TOWERS; cls: its class; options: what the class takes.
     """
 
     name: str
-    text: str
-    streams: tuple[str, ...]
-    scoring: str
-    weights: Mapping[str, float]
-    losses: Callable[..., dict[str, jax.Array]]
-    diagnostics: Callable[..., dict[str, jax.Array]]
-    image_embedding: Callable[..., dict[str, jax.Array]]
-    text_embedding: Callable[..., dict[str, jax.Array]]
-    targets: str = ""
-    memory_image: Callable[..., dict[str, jax.Array]] | None = None
-    memory_report: Callable[..., dict[str, jax.Array]] | None = None
+    cls: type[nnx.Module]
+    options: Mapping[str, Any]
+
+    def build(self, **extra: Any) -> nnx.Module:
+        """The tower with fresh parameters.
+
+        Raises:
+          UserError: sizes that do not go together.
+        """
+        try:
+            return self.cls(**self.options, **extra)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"config.model: {error}") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The model before it has parameters; what depends on the data are arguments of its functions.
+
+    Attributes:
+      image, text: towers, None for a method without.
+      width: D, of the shared space.
+      prototypes, lesion_queries: their numbers, 0 for a method without.
+      classifier: whether there is a classifier head.
+      logit_scale, logit_bias: initial values.
+      dtype: of matrix products.
+      method: name, for messages.
+    """
+
+    image: Tower | None
+    text: Tower | None
+    width: int
+    prototypes: int
+    lesion_queries: int
+    classifier: bool
+    logit_scale: float
+    logit_bias: float
+    dtype: Any
+    method: str
 
     @property
-    def reads_places(self) -> bool:
-        """Whether its losses read where in the image the phrases are."""
-        return bool(self.weights.get("place"))
+    def drops(self) -> bool:
+        """Whether a tower has dropout."""
+        return any(tower.options.get("dropout_rate", 0.0) > 0 for tower in (self.image, self.text) if tower)
+
+    def build(self, *, vocab_size: int, num_labels: int, seed: int) -> lgdea.TwoTowers:
+        """Towers and heads with fresh parameters.
+
+        Args:
+          vocab_size: of the tokeniser; 0 without text.
+          num_labels: of the classifier head, used by methods that train one.
+          seed: of the initial parameters.
+
+        Raises:
+          UserError: sizes that do not go together, or a classifier without labels.
+        """
+        if self.classifier and num_labels < 1:
+            raise UserError(f"the method {self.method} needs labels: the data sets have none")
+        rngs = nnx.Rngs(seed)
+        image = self.image.build(rngs=rngs) if self.image else None
+        text = self.text.build(rngs=rngs, vocab_size=vocab_size) if self.text else None
+        return lgdea.TwoTowers(
+            image_tower=image, text_tower=text, width=self.width, prototypes=self.prototypes,
+            lesion_queries=self.lesion_queries, labels=num_labels if self.classifier else 0,
+            logit_scale=self.logit_scale, logit_bias=self.logit_bias, rngs=rngs, dtype=self.dtype)
+
+    def abstract(self, *, vocab_size: int, num_labels: int) -> tuple[Any, Any]:
+        """(static part, tree of parameter shapes); nothing is computed. Arguments and errors as of `build`."""
+        model = nnx.eval_shape(lambda: self.build(vocab_size=vocab_size, num_labels=num_labels, seed=0))
+        graphdef, state = nnx.split(model)
+        return graphdef, nnx.to_pure_dict(state)
+
+    def initial_params(self, *, vocab_size: int, num_labels: int, seed: int) -> Any:
+        """Fresh parameters as a plain tree; jit it with `out_shardings` to distribute them."""
+        return nnx.to_pure_dict(nnx.split(self.build(vocab_size=vocab_size, num_labels=num_labels, seed=seed))[1])
 
 
-def image_spec(config: Any) -> ImageSpec:
-    """What the config's image tower takes.
+@dataclasses.dataclass(frozen=True)
+class OptimOptions:
+    """AdamW's settings, see `training.optim`.
+
+    Attributes:
+      schedule: "cosine", "linear" or "constant"; peak: learning rate; warmup_steps, total_steps: of the schedule.
+      weight_decay, beta1, beta2: of AdamW.
+      clip_norm: largest global norm of the gradient; 0 does not clip.
+      rates: (pattern over parameter paths, multiplier of the learning rate); the first match wins, 0 freezes.
+      ema: decay of the averaged parameters; 0 has none.
+    """
+
+    schedule: str
+    peak: float
+    warmup_steps: int
+    total_steps: int
+    weight_decay: float
+    beta1: float
+    beta2: float
+    clip_norm: float
+    rates: tuple[tuple[str, float], ...]
+    ema: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The parts that a config describes. Make it with `Experiment.of`, and pass it on.
+
+    Attributes:
+      config: the config; for the groups that a single module reads (data, batch, augment, memory, eval, log, ...).
+      method: the training objective.
+      model: towers and heads.
+      optim: the optimiser's settings.
+      image_spec: of the model's images: side in pixels, or the view of volumes.
+      text: which text the method reads; None without any.
+      mean, std, per_image: of grey levels, see `models.forward.ForwardOptions`.
+    """
+
+    config: Any
+    method: Method
+    model: Model
+    optim: OptimOptions
+    image_spec: ImageSpec
+    text: TextView | None
+    mean: float
+    std: float
+    per_image: bool
+
+    @classmethod
+    def of(cls, config: Any, mesh: jax.sharding.Mesh | None = None) -> Experiment:
+        """The parts of `config`.
+
+        Args:
+          config: see configs/common.py.
+          mesh: that shares losses which are computed in chunks (`config.loss_chunk`); None for prediction.
+
+        Raises:
+          UserError: unknown names, options that do not go together, a part that the method needs and the config lacks.
+        """
+        method, spec = load_method(config, mesh), load_image_spec(config)
+        part, text = config.text, None
+        if method.text:
+            text = TextView(kind=method.text, length=part.length[method.text], phrases=part.phrases,
+                            uncertain_weight=part.uncertain_weight, variants=tuple(part.variants))
+        return cls(config=config, method=method, model=load_model(config, method, spec, text),
+                   optim=load_optim(config), image_spec=spec, text=text, mean=config.image.mean, std=config.image.std,
+                   per_image=config.image.per_image)
+
+    @property
+    def volume(self) -> VolumeView | None:
+        """The view of volumes; None for 2D images."""
+        return None if isinstance(self.image_spec, int) else self.image_spec
+
+    def forward_options(self, pad_id: int) -> ForwardOptions:
+        """What the towers' forward pass needs, with the tokeniser's padding."""
+        return ForwardOptions(pad_id=pad_id, mean=self.mean, std=self.std, per_image=self.per_image)
+
+    def batch_schema(self, num_labels: int) -> BatchSchema:
+        """What a batch holds, with the number of labels of the data sets."""
+        return BatchSchema(self.image_spec, self.text, num_labels, regions=self.method.reads_regions)
+
+
+def load_method(config: Any, mesh: jax.sharding.Mesh | None = None) -> Method:
+    """The config's method; arguments and errors as of `Experiment.of`."""
+    if config.loss_chunk < 0:
+        raise UserError(f"config key 'loss_chunk' is {config.loss_chunk}: at least 0")
+    name = choose("method", config.method, config.methods)
+    method = make_method(name, config.methods[name].to_dict(),
+                         chunks=Chunks(config.loss_chunk, mesh) if config.loss_chunk else None)
+    if method.reads_regions and config.image.modality == "ct":
+        raise UserError(f"config.methods.{name}.weights.place is for radiographs; image.modality is ct")
+    return method
+
+
+def load_image_spec(config: Any) -> ImageSpec:
+    """The model's input: side of the square in pixels, or the view of volumes.
 
     Raises:
       UserError: unknown modality or geometry, or keys that do not fit together.
@@ -82,143 +223,64 @@ def image_spec(config: Any) -> ImageSpec:
     return VolumeView.of(config.volume.geometry, config.volume.shape, config.volume.window)
 
 
-def method_names() -> list[str]:
-    """Names that `config.method` takes: the modules of `methods/` that have `losses`."""
-    return sorted(module.name for module in pkgutil.iter_modules(methods.__path__) if not module.name.startswith("_"))
-
-
-def load_method(config: Any, mesh: jax.sharding.Mesh | None = None) -> Method:
-    """The config's method.
-
-    Args:
-      config: the experiment's.
-      mesh: that shares a loss which is made in chunks (`config.loss_chunk`).
+def load_model(config: Any, method: Method, spec: ImageSpec, text: TextView | None) -> Model:
+    """The config's model, as far as the method needs it.
 
     Raises:
-      UserError: unknown method, loss or option; or one that is not for the config's images.
+      UserError: unknown names, or a part that the method needs and the config lacks.
     """
-    name = choose("method", config.method, method_names())
-    module = importlib.import_module(f"lgdea_jax.methods.{name}")
-    options = config.methods[name].to_dict()
-    weights, text, scoring = options.pop("weights"), options.pop("text"), options.pop("scoring")
-    for term in weights:
-        choose(f"loss of method {name}", term, module.LOSSES)
-    functions = [module.losses, module.diagnostics, module.image_embedding, module.text_embedding]
-    targets = getattr(module, "TARGETS", "")
-    if targets:
-        functions += [module.memory_image, module.memory_report]
-    takes = {parameter.name for function in functions for parameter in inspect.signature(function).parameters.values()
-             if parameter.kind == parameter.KEYWORD_ONLY} - {"terms", "chunks"}
-    if unused := sorted(set(options) - takes):
-        raise UserError(f"the method {name} does not take the option {unused[0]!r}{nearest(unused[0], takes)}")
-    if missing := sorted(takes - set(options)):
-        raise UserError(f"the method {name} needs the option config.methods.{name}.{missing[0]}")
-    terms = tuple(term for term, weight in weights.items() if weight)
-    if not terms:
-        raise UserError(f"config.methods.{name}.weights are all 0: nothing to train on")
-    if "place" in terms and config.image.modality == "ct":
-        raise UserError(f"config.methods.{name}.weights.place is for radiographs; image.modality is ct")
-
-    if config.loss_chunk < 0:
-        raise UserError(f"config key 'loss_chunk' is {config.loss_chunk}: at least 0")
-    if config.loss_chunk:
-        options["chunks"] = Chunks(config.loss_chunk, mesh)
-
-    def bind(function: Callable[..., Any]) -> Callable[..., Any]:
-        wanted = inspect.signature(function).parameters
-        return functools.partial(function, **{key: value for key, value in options.items() if key in wanted})
-
-    return Method(
-        name=name, text=text, streams=("pairs", *getattr(module, "UNPAIRED_STREAMS", ())), scoring=scoring,
-        weights=weights,
-        losses=functools.partial(bind(module.losses), terms=terms), diagnostics=bind(module.diagnostics),
-        image_embedding=bind(module.image_embedding), text_embedding=bind(module.text_embedding), targets=targets,
-        memory_image=bind(module.memory_image) if targets else None,
-        memory_report=bind(module.memory_report) if targets else None)
-
-
-def build_model(config: Any, *, vocab_size: int, num_labels: int, seed: int) -> lgdea.TwoTowers:
-    """The towers and heads that the config and its method ask for, with fresh parameters.
-
-    Args:
-      config: the experiment's config.
-      vocab_size: of the tokeniser; 0 without text.
-      num_labels: of the classifier head, used by methods that train one.
-      seed: of the initial parameters.
-
-    Raises:
-      UserError: unknown names, sizes that do not go together, a part that the method needs and the config has not.
-    """
-    rngs = nnx.Rngs(seed)
+    model, volumes = config.model, not isinstance(spec, int)
     dtype = DTYPES[choose("dtype", config.dtype, DTYPES)]
-    model = config.model
-    method = importlib.import_module(f"lgdea_jax.methods.{choose('method', config.method, method_names())}")
-    needs = method.NEEDS
-    sizes_of = {"prototypes": model.prototypes, "lesion_queries": model.lesion_queries, "labels": num_labels}
-    for part in set(needs) & set(sizes_of):
-        if sizes_of[part] < 1:
-            where = "the data sets have none" if part == "labels" else f"model.{part} is {sizes_of[part]}"
-            raise UserError(f"the method {config.method} needs {part.replace('_', ' ')}: {where}")
-
     keep = choose("model.remat_keep", model.remat_keep, layers.REMAT)
-    remat = keep if model.remat else False
+    shared = {"dtype": dtype, "remat": keep if model.remat else False}
+    counts = {"prototypes": model.prototypes, "lesion_queries": model.lesion_queries}
+    for part, count in counts.items():
+        if part in method.needs and count < 1:
+            raise UserError(f"the method {method.name} needs {part.replace('_', ' ')}: model.{part} is {count}")
 
-    def tower(part: Any, towers: Mapping[str, tuple], **extra: Any) -> nnx.Module:
-        choose("tower", part.name, towers)
-        sizes, cls = towers[part.name]
+    def tower(part: Any, towers: Mapping[str, tuple], **extra: Any) -> Tower:
+        sizes, cls = towers[choose("tower", part.name, towers)]
         options = part[part.name].to_dict()
         try:
             chosen = sizes(options.pop("variant"), **{k: v for k, v in options.pop("sizes").items() if v})
-            return cls(**chosen, **options, **extra, dtype=dtype, remat=remat, rngs=rngs)
         except (ValueError, TypeError) as error:
             raise UserError(f"config.model: {error}") from None
+        return Tower(part.name, cls, {**chosen, **options, **extra, **shared})
 
     image = None
-    if "image" in needs:
-        volumes = config.image.modality == "ct"
+    if "image" in method.needs:
         if volumes != (model.image.name == "resnet3d"):
-            modality = "ct" if volumes else "xray"
-            raise UserError(f"image.modality={modality} does not go with the tower {model.image.name}: volumes need "
-                            "resnet3d, and it takes nothing else")
-        extra = {"image_size": config.image.size} if model.image.name == "vit" else {}
-        image = tower(model.image, IMAGE_TOWERS, channels=1, **extra)
-    text = None
-    if config.methods[config.method].text:
-        view = config.text.length[config.methods[config.method].text]
-        text = tower(model.text, TEXT_TOWERS, vocab_size=vocab_size, max_length=view)
-    return lgdea.TwoTowers(
-        image_tower=image, text_tower=text, width=model.width,
-        prototypes=model.prototypes if "prototypes" in needs else 0,
-        lesion_queries=model.lesion_queries if "lesion_queries" in needs else 0,
-        labels=num_labels if "labels" in needs else 0,
-        logit_scale=model.logit_scale, logit_bias=model.logit_bias, rngs=rngs, dtype=dtype)
+            raise UserError(f"image.modality={config.image.modality} does not go with the tower {model.image.name}: "
+                            "volumes need resnet3d, and it takes nothing else")
+        side = {"image_size": spec} if model.image.name == "vit" else {}
+        image = tower(model.image, IMAGE_TOWERS, channels=1, **side)
+    return Model(
+        image=image, text=tower(model.text, TEXT_TOWERS, max_length=text.length) if text else None, width=model.width,
+        prototypes=model.prototypes if "prototypes" in method.needs else 0,
+        lesion_queries=model.lesion_queries if "lesion_queries" in method.needs else 0,
+        classifier="labels" in method.needs, logit_scale=model.logit_scale, logit_bias=model.logit_bias, dtype=dtype,
+        method=method.name)
 
 
-def abstract_model(config: Any, *, vocab_size: int, num_labels: int) -> tuple[Any, Any]:
-    """(static part, tree of parameter shapes) of the config's model; nothing is computed."""
-    model = nnx.eval_shape(lambda: build_model(config, vocab_size=vocab_size, num_labels=num_labels, seed=0))
-    graphdef, state = nnx.split(model)
-    return graphdef, nnx.to_pure_dict(state)
+def load_optim(config: Any) -> OptimOptions:
+    """The config's optimiser.
 
-
-def initial_params(config: Any, *, vocab_size: int, num_labels: int, seed: int) -> Any:
-    """Fresh parameters as a plain tree; jit it with `out_shardings` to place them."""
-    model = build_model(config, vocab_size=vocab_size, num_labels=num_labels, seed=seed)
-    return nnx.to_pure_dict(nnx.split(model)[1])
-
-
-def build_optimizer(config: Any, params: Any) -> tuple[optax.GradientTransformation, Callable[[Any], Any]]:
-    """(optimiser, learning-rate schedule) of the config."""
+    Raises:
+      UserError: a rate rule that is not PATTERN=MULTIPLIER.
+    """
     part = config.optim
-    schedule = optim.learning_rate(schedule=part.schedule, peak=part.rate, warmup_steps=part.warmup_steps,
-                                   total_steps=config.total_steps)
-    tx = optim.make_optimizer(params, schedule=schedule, weight_decay=part.weight_decay, beta1=part.beta1,
-                              beta2=part.beta2, clip_norm=part.clip_norm, rates=rate_rules(part.rates))
-    return tx, schedule
+    return OptimOptions(
+        schedule=part.schedule, peak=part.rate, warmup_steps=part.warmup_steps, total_steps=config.total_steps,
+        weight_decay=part.weight_decay, beta1=part.beta1, beta2=part.beta2, clip_norm=part.clip_norm,
+        rates=rate_rules(part.rates), ema=part.ema)
 
 
-def rate_rules(entries: Sequence[str]) -> list[tuple[str, float]]:
-    """("text_tower=0.1", "image_tower/stem=0") to [(pattern, multiplier)]."""
+def rate_rules(entries: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """("text_tower=0.1", "image_tower/stem=0") to ((pattern, multiplier), ...).
+
+    Raises:
+      UserError: an entry that is not PATTERN=MULTIPLIER.
+    """
     rules = []
     for entry in entries:
         pattern, _, value = entry.rpartition("=")
@@ -226,25 +288,4 @@ def rate_rules(entries: Sequence[str]) -> list[tuple[str, float]]:
             rules.append((pattern, float(value)))
         except ValueError:
             raise UserError(f"optim.rates: {entry!r} is not PATTERN=MULTIPLIER") from None
-    return rules
-
-
-def parameter_table(params: Any, *, rates: Any = None, depth: int = 2) -> str:
-    """Number of parameters by module, as text.
-
-    Args:
-      params: tree of parameters.
-      rates: tree of rate multipliers like it; frozen modules are marked.
-      depth: of the path of a module.
-    """
-    factors = flatten(rates) if rates is not None else {}
-    counts: dict[str, int] = {}
-    frozen: dict[str, int] = {}
-    for path, leaf in flatten(params).items():
-        name = "/".join(path.split("/")[:depth])
-        counts[name] = counts.get(name, 0) + leaf.size
-        frozen[name] = frozen.get(name, 0) + (leaf.size if factors.get(path) == 0.0 else 0)
-    counts["total"], frozen["total"] = sum(counts.values()), sum(frozen.values())
-    wide = max(len(name) for name in counts)
-    return "\n".join(f"  {name:<{wide}}  {count:>13,}" + (f"  ({frozen[name]:,} frozen)" if frozen[name] else "")
-                     for name, count in counts.items())
+    return tuple(rules)

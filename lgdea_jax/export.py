@@ -73,7 +73,7 @@ def export(run: Any, out: Path, *, towers: tuple[str, ...] = TOWERS, names: str 
         except pretrained.WeightsError as error:
             if names:
                 raise UserError(f"{name} tower: {error}") from None
-            part = run.config.model[name]
+            part = run.experiment.config.model[name]
             pretrained.save_own(tower, params, folder, {"tower": part.name, **part[part.name].to_dict()})
             kind = f"our own names ({error})"
         if name == "image":
@@ -87,7 +87,7 @@ def export(run: Any, out: Path, *, towers: tuple[str, ...] = TOWERS, names: str 
 
 def write_image_notes(folder: Path, run: Any) -> None:
     """lgdea_jax.json: the transform and the normalisation that the images go through before the tower."""
-    image = run.config.image
+    image = run.experiment.config.image
     notes = {"transform": run.spec["transform"], "size": image.size, "mean": image.mean, "std": image.std,
              "per_image": image.per_image, "step": run.spec["step"]}
     (folder / "lgdea_jax.json").write_text(json.dumps(notes, indent=1, sort_keys=True) + "\n", encoding="utf-8")

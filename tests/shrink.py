@@ -2,7 +2,8 @@
 
 import re
 
-from lgdea_jax import experiment
+from lgdea_jax.arrays import flatten
+from lgdea_jax.experiment import Experiment
 
 TRANSFORMER = {"width": 16, "depth": 2, "heads": 2, "mlp_dim": 32}
 
@@ -32,7 +33,7 @@ def shrink(config):
     vit.variant = re.sub(r"/\d+$", "/8", vit.variant)
     vit.sizes.update(TRANSFORMER)
     resnet.variant, resnet.sizes.width = "resnet8", 8
-    paths = experiment.flatten(experiment.abstract_model(config, vocab_size=100, num_labels=2)[1])
+    paths = flatten(Experiment.of(config).model.abstract(vocab_size=100, num_labels=2)[1])
     config.optim.rates = tuple(rule for rule in config.optim.rates
                                if any(re.search(rule.rpartition("=")[0], path) for path in paths))
     return config

@@ -10,8 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lgdea_jax import cli, experiment
+from lgdea_jax import cli
 from lgdea_jax.errors import UserError, choose
+from lgdea_jax.experiment import load_method
 
 CONFIG, DATA_CONFIG = "configs/phantom.py", "configs/data/phantom.py"
 
@@ -65,6 +66,8 @@ NOT_IN_KEY = ("alarm", "compile_cache", "dry_run", "log", "data.dir", "loss_chun
               "volume", "image.modality", "data.labels", "model.image.resnet3d")
 # Terms of losses that earlier builds did not have: with weight 0 they change no number and no key.
 LATER_TERMS = ("place",)
+# Keys of a method that came later and follow from its name.
+LATER_KEYS = ("objective", "targets")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,14 +114,16 @@ class Run:
         for setting in self.settings():
             key, _, value = setting.partition("=")
             cli.set_override(config, key, value)
-        method = experiment.load_method(config)
+        method = load_method(config)
         kept = json.loads(config.to_json_best_effort())
         kept["methods"] = {self.arm.method: kept["methods"][self.arm.method]}
         weights = kept["methods"][self.arm.method]["weights"]
         for term in LATER_TERMS:
             if weights.get(term) == 0:
                 del weights[term]
-        if not method.targets:
+        for key in LATER_KEYS:
+            kept["methods"][self.arm.method].pop(key, None)
+        if not method.has_memory:
             del kept["memory"]
         for name in NOT_IN_KEY:
             *path, last = name.split(".")
@@ -196,7 +201,7 @@ def left_out(method: str, share: float) -> bool:
 
 def known_methods() -> list[str]:
     """Arms whose method this version has."""
-    available = experiment.method_names()
+    available = cli.read_config(CONFIG).methods
     return [name for name, arm in ARMS.items() if arm.method in available]
 
 

@@ -32,6 +32,8 @@ def save_cost(data: Path, interval: int, saves: int) -> dict[str, float]:
     """Seconds of a step, of a save, and their share at the interval."""
     import jax
 
+    from lgdea_jax import train
+    from lgdea_jax.experiment import Experiment
     from lgdea_jax.runtime import host_memory, sharding
     from lgdea_jax.runtime.checkpoint import Checkpoints
     from lgdea_jax.training.data import device_batches, prepare_data
@@ -41,13 +43,15 @@ def save_cost(data: Path, interval: int, saves: int) -> dict[str, float]:
     config = cli.read_config("configs/phantom.py")
     config.data.dir = str(data)
     mesh = sharding.make_mesh(**config.mesh)
-    read = prepare_data(config, mesh, show=False)
-    parts = prepare_parts(config, read, mesh)
-    state, batches = parts.initial(), device_batches(config, mesh, read, 0)
+    train.make_missing(config.data)
+    experiment = Experiment.of(config, mesh)
+    read = prepare_data(experiment, mesh, show=False)
+    parts = prepare_parts(experiment, read, mesh)
+    state, batches = parts.initial(), device_batches(experiment, mesh, read, 0)
     batch = next(batches)
     batches.close()
-    step = compile_step(config, read, parts, batch, mesh)
-    spec = make_spec(config, read)
+    step = compile_step(experiment, parts, batch, mesh, pad_id=read.tokenizer.pad_id)
+    spec = make_spec(experiment, read)
 
     def timed() -> float:
         nonlocal state

@@ -99,12 +99,12 @@ def write_records(folder: Path, count: int, side: int, encoding: str, *, distinc
 def our_batches(folder: Path, count: int, side: int, *, workers: int, threads: int) -> Iterator[dict[str, Any]]:
     """Shuffled batches of images and labels without augmentation, as training reads them."""
     from lgdea_jax.data import pipeline
+    from lgdea_jax.data.batch import BatchSchema
     from lgdea_jax.preprocess.augment import Augment
 
-    view = pipeline.TextView(kind="report", length=8, phrases=1, uncertain_weight=0.5, variants=("verbatim",))
     items = pipeline.Items(
-        str(folder), "train", np.arange(count), with_image=True, with_text=False, image_size=side, view=view,
-        tokenizer=None, label_names=[f"label{n}" for n in range(14)], cache=False)
+        str(folder), "train", np.arange(count), stream="images", schema=BatchSchema(side, None, 14), tokenizer=None,
+        label_names=[f"label{n}" for n in range(14)], cache=False)
     augment = Augment(crop=(1.0, 1.0), aspect=1.0, rotate=0.0, gamma=0.0, contrast=0.0, brightness=0.0, noise=0.0,
                       erase=0.0, enabled=False)
     batches = pipeline.make_batches(

@@ -105,7 +105,7 @@ def write_images(folder: Path, count: int) -> list[str]:
 
 def random_model(variant: str, batch_size: int) -> predict.Model:
     """An untrained CLIP model: a ViT of `variant` at 224 px and a tiny text tower, or the towers of the quick start."""
-    from lgdea_jax import experiment
+    from lgdea_jax.experiment import Experiment
     from lgdea_jax.findings import prompts
     from lgdea_jax.findings.vocabulary import LABELLED
     from lgdea_jax.inference.predictor import Predictor
@@ -120,10 +120,11 @@ def random_model(variant: str, batch_size: int) -> predict.Model:
     config.method = "clip"
     tokenizer = train_tokenizer([text for name in LABELLED for text in prompts.positive_prompts(name)], 2000)
     sizes = {"vocab_size": tokenizer.vocab_size, "num_labels": 0}
-    graphdef, _ = experiment.abstract_model(config, **sizes)
+    experiment = Experiment.of(config)
+    graphdef, _ = experiment.model.abstract(**sizes)
     spec = {"transform": f"grey8@1+letterbox@1:{config.image.size}", "step": 0, "config": config.to_dict(),
             "label_names": []}
-    return predict.Model(Predictor(config=config, params=experiment.initial_params(config, seed=0, **sizes),
+    return predict.Model(Predictor(experiment, params=experiment.model.initial_params(seed=0, **sizes),
                                    graphdef=graphdef, tokenizer=tokenizer, spec=spec, batch_size=batch_size))
 
 

@@ -24,7 +24,8 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.speed.turns import Turns, take_turns
-from lgdea_jax import cli
+from lgdea_jax import cli, train
+from lgdea_jax.experiment import Experiment
 from lgdea_jax.runtime import host_memory, sharding
 from lgdea_jax.training.data import device_batches, prepare_data
 from lgdea_jax.training.state import compile_step, prepare_parts
@@ -43,18 +44,20 @@ def prepare(data: Path, weights: dict[str, float] | None, grow: int) -> tuple[Ca
     if weights is not None:
         config.methods.lgdea.weights.update(dict.fromkeys(config.methods.lgdea.weights, 0.0) | weights)
     mesh = sharding.make_mesh(**config.mesh)
-    read = prepare_data(config, mesh, show=False)
-    parts = prepare_parts(config, read, mesh)
+    train.make_missing(config.data)
+    experiment = Experiment.of(config, mesh)
+    read = prepare_data(experiment, mesh, show=False)
+    parts = prepare_parts(experiment, read, mesh)
     state = parts.initial()
     if grow > 1:
         state["aux"] = {name: jnp.tile(value, (grow, *[1] * (value.ndim - 1))) for name, value in state["aux"].items()}
         target = {**parts.target, "aux": jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state["aux"])}
-        parts = type(parts)(**{**vars(parts), "target": target})
-    batches = device_batches(config, mesh, read, 0)
+        parts = dataclasses.replace(parts, target=target)
+    batches = device_batches(experiment, mesh, read, 0)
     batch = next(batches)
     batches.close()
-    step = compile_step(config, read, parts, batch, mesh)
+    step = compile_step(experiment, parts, batch, mesh, pad_id=read.tokenizer.pad_id)
     held = {"state": state}
 
     def run(steps: int) -> None:

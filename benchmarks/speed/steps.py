@@ -65,7 +65,7 @@ def our_steps(sizes: dict[str, Any]) -> tuple[Steps, dict[str, np.ndarray], floa
 
     from lgdea_jax.arrays import flatten
     from lgdea_jax.models import bert, lgdea, resnet, vit
-    from lgdea_jax.training import step as train_step
+    from lgdea_jax.models.forward import ForwardOptions, forward
 
     rngs = nnx.Rngs(0)
     image = dict(sizes["image"])
@@ -80,14 +80,14 @@ def our_steps(sizes: dict[str, Any]) -> tuple[Steps, dict[str, np.ndarray], floa
                             labels=0, logit_scale=SCALE, logit_bias=0.0, rngs=rngs)
     graphdef, state = nnx.split(model)
     params = nnx.to_pure_dict(state)
+    options = ForwardOptions(pad_id=0, mean=0.5, std=0.25, per_image=False)
     tx = optax.adamw(RATE, weight_decay=DECAY)
 
     def step(params: Any, opt: Any, batch: dict[str, jax.Array]) -> tuple[Any, Any, jax.Array]:
         from lgdea_jax.losses import contrastive
 
         def loss(params: Any) -> jax.Array:
-            outputs = train_step.forward(nnx.merge(graphdef, params), batch, pad_id=0, mean=0.5, std=0.25,
-                                         per_image=False, train=True)
+            outputs = forward(nnx.merge(graphdef, params), batch, options=options, train=True)
             return contrastive.softmax_contrastive(outputs["image"]["pooled"], outputs["text"]["pooled"],
                                                    outputs["logit_scale"])
 

@@ -5,8 +5,8 @@
 
 A made-up int16 chest with noise is written as .nii.gz (int16) and, through the build, as a record. Timed are the whole
 volume and a 96^3 crop at a random offset: nibabel's `get_fdata()` (and, for the crop, the same by slicing `dataobj`,
-whichever is quicker), and ours from the shard as training reads it: the record, and its volume decoded from its byte offset
-(of the crop, only its chunks). Values must be equal. Fails unless the whole volume is read at least 8 times and
+whichever is quicker), and ours from the shard as training reads it: the record, and its volume decoded from its byte
+offset (of the crop, only its chunks). Values must be equal. Fails unless the whole volume is read at least 8 times and
 the crop at least 20 times as fast.
 """
 

@@ -36,7 +36,7 @@ _ALONE = rf"(?m:^[ \t]*(?P<c>{_WORDS.upper()})[ \t]*$)"
 _HEADING = re.compile("|".join((_LINE, _INLINE, _ALONE)).replace(r"\T", r"\t"))
 
 BODY = "body"
-# Only these say what is seen in this study. The rest asks, or tells how the picture was taken, or what was seen before.
+# Only these sections describe this study. The others are about the question, the technique, or earlier studies.
 EVIDENCE_SECTIONS = frozenset({"findings", "impression", "addendum", BODY})
 
 

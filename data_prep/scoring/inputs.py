@@ -1,8 +1,8 @@
-"""What `data_prep.score` compares: reports and what is true of them, from two tables or from a source of ours.
+"""What `data_prep.score` compares: reports and their reference, from two tables or from a source.
 
-Tables are anybody's: reports with a `uid`, a reference with a column a finding; a column `terms` in either states the
-terms of use of a report. A source (`--config`) reads an official download or makes its world, and knows what its
-reports say: Open-I by its MeSH codes, the phantom world by having written them, a table by its label columns.
+Tables are anybody's: reports with a `uid`, a reference with a column per finding; a column `terms` in either states the
+terms of use of a report. A source (`--config`) reads an official download or makes a phantom world, and has
+a reference for its reports: the MeSH codes of Open-I, the drawn findings of a phantom, the label columns of a table.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class Inputs:
     """Reports to score, with their reference.
 
     Attributes:
-      uids, texts: of the n reports; places: where each stands, (file or source, row), for the list of rejected ones.
+      uids, texts: of the n reports; origins: (file or source, row) of each, for the list of rejected ones.
       terms: of use, of `records.TERMS`: the strictest that source and rows state of each report.
       names: canonical findings; truth: int8 [n, findings], 1, 0, -1 (uncertain) or MISSING; only 1 and 0 are scored.
-      attributes: sides and places of the reports' findings, empty where the reference has none.
+      attributes: sides and sites of the reports' findings, empty where the reference has none.
       ignored: columns of the reference that are not scored.
-      without_report, without_reference: numbers of left-out rows: no text; nobody labelled it.
+      without_report, without_reference: numbers of left-out rows: no text; without labels.
     """
 
     uids: tuple[str, ...]
     texts: tuple[str, ...]
     terms: tuple[str, ...]
-    places: tuple[tuple[str, int], ...]
+    origins: tuple[tuple[str, int], ...]
     names: tuple[str, ...]
     truth: np.ndarray
     attributes: tuple[Attribute, ...]
@@ -63,7 +63,7 @@ class Inputs:
             return tuple(values[i] for i in kept)
 
         return dataclasses.replace(self, uids=pick(self.uids), texts=pick(self.texts), terms=pick(self.terms),
-                                   places=pick(self.places), truth=self.truth[list(kept)])
+                                   origins=pick(self.origins), truth=self.truth[list(kept)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _mapping(args: argparse.Namespace, columns: Sequence[str]) -> tuple[dict[str
         names = LABEL_SETS[choose("label set", args.label_set, [*LABEL_SETS, "reference"])]
         wanted = {name: wanted[name] for name in names if name in wanted}
     if not wanted:
-        raise UserError("no column of the reference is a finding of ours: name them with --mapping")
+        raise UserError("no column of the reference is a known finding: name them with --mapping")
     return wanted, [column for column in columns if column not in wanted.values() and column != "uid"]
 
 
@@ -275,9 +275,9 @@ def _read_attributes(path: str, rejected: list[dict]) -> tuple[Attribute, ...]:
         if side not in SIDES:
             rejected.append({"file": Path(path).name, "row": row.number, "reason": "laterality is not a side"})
             continue
-        places = tuple(place.strip().lower() for place in row.cells["location"].split(";") if place.strip())
+        sites = tuple(site.strip().lower() for site in row.cells["location"].split(";") if site.strip())
         names = {find(text) for text in row.cells["findings"].split(";")} - {None}
-        found += [Attribute(row.cells["uid"].strip(), name, side, places) for name in sorted(names)]
+        found += [Attribute(row.cells["uid"].strip(), name, side, sites) for name in sorted(names)]
     return tuple(found)
 
 

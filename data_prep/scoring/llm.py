@@ -20,7 +20,7 @@ from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.records import TERMS
 
-# Where a report says nothing, its probability ranks between denial and doubt, as `scoring.LEVELS` has it.
+# Where a report does not mention a label, its probability ranks between denial and doubt, as `scoring.LEVELS` has it.
 UNMENTIONED_PROBABILITY = 0.1
 
 
@@ -35,12 +35,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dry_run", action="store_true", help="estimates tokens and cost; sends nothing")
     for field in dataclasses.fields(Settings):
         names = [f"--llm.{field.name}"] + ([f"--{field.name}"] if field.name in ("max_cost", "attest_data_use") else [])
-        said = f"see configs/data/llm.py (default: {field.default!r})".replace("%", "%%")
+        text = f"see configs/data/llm.py (default: {field.default!r})".replace("%", "%%")
         if isinstance(field.default, bool):
-            group.add_argument(*names, dest=f"llm_{field.name}", action="store_true", help=said)
+            group.add_argument(*names, dest=f"llm_{field.name}", action="store_true", help=text)
             continue
         group.add_argument(*names, dest=f"llm_{field.name}", type=type(field.default), default=field.default,
-                           help=said)
+                           help=text)
 
 
 def check_flags(args: argparse.Namespace) -> None:
@@ -123,7 +123,7 @@ def label_values(answers: Sequence[Any], names: Sequence[str], label_set: str) -
 
 
 def probabilities(answers: Sequence[Any], names: Sequence[str], label_set: str) -> np.ndarray:
-    """Probabilities float64 [reports, names] of `Labels`, UNMENTIONED_PROBABILITY where the report says nothing."""
+    """Probabilities float64 [reports, names] of `Labels`, UNMENTIONED_PROBABILITY where there is none."""
     columns = [LABEL_SETS[label_set].index(name) for name in names]
     return np.array([[UNMENTIONED_PROBABILITY if answer.probabilities[i] is None else answer.probabilities[i]
                       for i in columns] for answer in answers], np.float64).reshape(-1, len(names))

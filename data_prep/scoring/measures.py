@@ -118,8 +118,8 @@ def auc_of_scores(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) ->
     """
     found = np.full((len(weights), truth.shape[1]), np.nan)
     for i in range(truth.shape[1]):
-        levels, place = np.unique(scores[:, i], return_inverse=True)
-        counts = np.stack([weights @ ((truth[:, i] == value)[:, None] & (place[:, None] == np.arange(len(levels)))
+        levels, position = np.unique(scores[:, i], return_inverse=True)
+        counts = np.stack([weights @ ((truth[:, i] == value)[:, None] & (position[:, None] == np.arange(len(levels)))
                                       ).astype(np.float32) for value in (0, 1)], 1).astype(np.float64)
         negative, positive = counts[:, 0], counts[:, 1]
         below = np.cumsum(negative, -1) - negative

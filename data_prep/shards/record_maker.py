@@ -56,7 +56,7 @@ class RecordMaker:
         """The records of a study, each with its image's `difference_hash` (zeros without an image).
 
         Args:
-          study: what the source yielded; index: its place in the source, the row number where there is no other.
+          study: what the source yielded; index: its number in the source, the row number where there is no other.
 
         Returns:
           (records, rejections, conversions, input rows). An image that cannot be used is a rejection of its row; the
@@ -73,9 +73,9 @@ class RecordMaker:
             extracted = self._extract(report, study.language)
         except NoEvidence as error:
             # Without its evidence a report would look like one that finds nothing: the whole study is refused.
-            places = [(ref.image_id, ref.row if ref.row >= 0 else row) for ref in study.images]
-            places += [("", row)] * (rows - len(rejections) - len(places))
-            rejections += [Rejection(study.study_id, image_id, place, error.reason) for image_id, place in places]
+            refused = [(ref.image_id, ref.row if ref.row >= 0 else row) for ref in study.images]
+            refused += [("", row)] * (rows - len(rejections) - len(refused))
+            rejections += [Rejection(study.study_id, image_id, number, error.reason) for image_id, number in refused]
             return [], rejections, Counter(), rows
         converted: Counter[str] = Counter()
         if not study.images:
@@ -89,8 +89,8 @@ class RecordMaker:
             try:
                 images.append((ref, *self._image(ref, converted)))
             except UnreadableImage as error:
-                place = ref.row if ref.row >= 0 else row
-                rejections.append(Rejection(study.study_id, ref.image_id, place, error.reason))
+                number = ref.row if ref.row >= 0 else row
+                rejections.append(Rejection(study.study_id, ref.image_id, number, error.reason))
         if not images:
             # Rows are left only where one carried the report without an image: an unpaired report then.
             alone = rows > len(rejections) and report

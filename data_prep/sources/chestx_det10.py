@@ -11,7 +11,7 @@ radiologists looked for all ten. An image without boxes is a normal one among th
 sex and age are not given. Files named as in ChestX-ray14 carry that data set's patient; others count as a patient
 each, which is then a patient of ChestX-ray14 unseen: keep ChestX-ray14 out of pretraining.
 
-An input row is an image of the lists; its number is its place in its list, from 1.
+An input row is an image of the lists; its number is its position in its list, from 1.
 """
 
 from __future__ import annotations
@@ -98,18 +98,18 @@ def _item(item: Any) -> tuple[str, list[list[Any]], str]:
     """(file name, [finding, x, y, w, h] of every box, fault)."""
     if not isinstance(item, dict) or not isinstance(item.get("file_name"), str):
         return "", [], "no file_name"
-    image, names, places = item["file_name"], item.get("syms"), item.get("boxes")
-    if not isinstance(names, list) or not isinstance(places, list) or len(names) != len(places):
+    image, names, corners = item["file_name"], item.get("syms"), item.get("boxes")
+    if not isinstance(names, list) or not isinstance(corners, list) or len(names) != len(corners):
         return image, [], "syms and boxes are not lists of the same length"
     boxes = []
-    for name, place in zip(names, places, strict=True):
+    for name, corner in zip(names, corners, strict=True):
         finding = find_label(str(name))
         if finding not in Det10Reader.label_names:
             return image, [], f"unknown category {name!r}"
         try:
-            left, top, right, bottom = (float(value) for value in place)
+            left, top, right, bottom = (float(value) for value in corner)
         except (TypeError, ValueError):
-            return image, [], "a box whose place is not four numbers"
+            return image, [], "a box whose position is not four numbers"
         if not all(map(math.isfinite, (left, top, right, bottom))) or right <= left or bottom <= top:
             return image, [], "a box without extent"
         boxes.append([finding, left, top, right - left, bottom - top])

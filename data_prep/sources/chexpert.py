@@ -144,7 +144,7 @@ class _Reports:
         """Notes where every study's first row is."""
         if not path.is_file():
             raise UserError(f"no table of reports at {path}")
-        digest, places = hashlib.sha256(repr(sections).encode()), {}
+        digest, first = hashlib.sha256(repr(sections).encode()), {}
         with open(path, "rb") as file:
             rows = table_rows(file, path.name, digest.update)
             header = [name.strip() for name in next(rows, (0, 0, []))[2]]
@@ -158,10 +158,10 @@ class _Reports:
                     continue  # Its study keeps its images; a report cannot be told from such a row.
                 match = _PATH.fullmatch(cells[columns["path_to_image"]].strip())
                 if match:
-                    places.setdefault(hash64(f"{match[2]}/{match[3]}"), offset)
-        keys = np.fromiter(places, np.uint64, len(places))
+                    first.setdefault(hash64(f"{match[2]}/{match[3]}"), offset)
+        keys = np.fromiter(first, np.uint64, len(first))
         order = np.argsort(keys)
-        offsets = np.fromiter(places.values(), np.int64, len(places))
+        offsets = np.fromiter(first.values(), np.int64, len(first))
         return cls(path, sections, keys[order], offsets[order], columns, digest.digest())
 
     def of(self, study: str) -> str:
@@ -206,10 +206,10 @@ class CheXpertReader:
             label_source="report_program" if split == "train" else "radiologist")
 
     def _file(self, name: str) -> str:
-        places = [root / part for root in self._images for part in (name, name.partition("/")[2])]
-        for place in places:
+        stems = [root / part for root in self._images for part in (name, name.partition("/")[2])]
+        for stem in stems:
             for suffix in _SUFFIXES:
-                path = place.with_suffix(suffix) if suffix else place
+                path = stem.with_suffix(suffix) if suffix else stem
                 if path.is_file():
                     return str(path)
-        return str(places[0])  # Refused when it is opened.
+        return str(stems[0])  # Refused when it is opened.

@@ -96,7 +96,7 @@ def _read_csv(path: Path) -> Iterator[Row]:
 
 
 def _read_json(path: Path) -> Iterator[Row]:
-    """The boxes of the COCO file as rows of the CSV; a row's number is its place among the annotations, from 1."""
+    """The boxes of the COCO file as rows of the CSV; a row's number is its position among the annotations, from 1."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         images = {image["id"]: image for image in values["images"]}
@@ -160,7 +160,7 @@ def _read_box(row: Row) -> tuple[str, list[Any]]:
     try:
         x, y, w, h, width, height = (float(row[name]) for name in _NUMBERS)
     except ValueError:
-        return "a box whose place is not numbers", []
+        return "a box whose position is not numbers", []
     if not all(map(math.isfinite, (x, y, w, h, width, height))) or w <= 0 or h <= 0:
         return "a box without extent", []
     if x < 0 or y < 0 or x + w > width or y + h > height:

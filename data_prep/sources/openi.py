@@ -96,13 +96,13 @@ class OpenI:
         return self._reader.study(self._numbers[index], self._split)
 
     def reference(self, index: int) -> Reference:
-        """The report at `index` under its number, with what its codes say. Raises `Reject` when it cannot be read."""
+        """The report at `index` under its number, with its codes. Raises `Reject` when it cannot be read."""
         return self._reader.reference(self._numbers[index])
 
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """What either layout says of a study: section -> text, MeSH codes, (image id, file name) pairs."""
+    """A study in either layout: section -> text, MeSH codes, (image id, file name) pairs."""
 
     texts: Mapping[str, str]
     mesh: Sequence[str]

@@ -91,8 +91,8 @@ def open_splits(config: Any) -> dict[str, Studies]:
         seen.add(row["ImageID"])
         table.append(Row(row.number, row.cells, fault))
     keys: dict[str, list[str]] = {"study": [], "subject": [], "split": []}
-    for place in range(len(table)):
-        row = table[place]
+    for position in range(len(table)):
+        row = table[position]
         patient = "" if row.fault else row["PatientID"]
         keys["study"].append("" if row.fault else row["StudyID"])
         keys["subject"].append(patient)

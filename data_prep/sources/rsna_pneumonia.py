@@ -113,7 +113,7 @@ def _fault(row: Row, target: str) -> str:
     try:
         values = [float(row[name]) for name in _PLACE]
     except ValueError:
-        return "a box whose place is not numbers"
+        return "a box whose position is not numbers"
     return "" if all(map(math.isfinite, values)) and min(values[2:]) > 0 else "a box without extent"
 
 
@@ -138,7 +138,7 @@ class RsnaReader:
         """See `official.Reader`."""
         (row,) = rows
         patient = row["patient"]
-        boxes = tuple(Box(FINDING, "", *place) for place in json.loads(row["boxes"]))
+        boxes = tuple(Box(FINDING, "", *box) for box in json.loads(row["boxes"]))
         image = ImageRef(patient, "", str(self._images / f"{patient}.dcm"), boxes=boxes, row=row.number)
         labels = {FINDING: int(row["target"]), NO_FINDING: int(row["normal"])}
         return Study(patient, patient, split, (image,), "", labels, NAME, LICENCE, TERMS, label_source="radiologist")

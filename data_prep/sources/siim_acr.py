@@ -68,14 +68,14 @@ def open_splits(config: Any) -> dict[str, Studies]:
     images = image_folder(folder, config.images, IMAGES)
     if images is None:
         raise UserError("the SIIM-ACR data set has no reports: images=none leaves nothing")
-    places = {Path(name).stem: os.path.relpath(os.path.join(parent, name), images)
+    paths = {Path(name).stem: os.path.relpath(os.path.join(parent, name), images)
               for parent, _, names in os.walk(images) for name in names if name.endswith(".dcm")}
     official = choose("splits", config.splits, ("official", "hash")) == "official"
     drawn = permuted_split(len(rows), held_out=0.3) if official else []
     found: dict[str, dict[str, Any]] = {}
-    for place, row in enumerate(rows):
+    for index, row in enumerate(rows):
         name = row["ImageId"]
-        split = drawn[place] if official else split_by_share(name, config)
+        split = drawn[index] if official else split_by_share(name, config)
         image = found.setdefault(name, {"number": row.number, "boxes": [], "negative": False, "fault": "",
                                         "split": split})
         if row["EncodedPixels"] == "-1":
@@ -89,7 +89,7 @@ def open_splits(config: Any) -> dict[str, Studies]:
         fault = image["fault"] or ("" if name else "no ImageId")
         if not fault and image["negative"] and image["boxes"]:
             fault = "both a mask and -1 (none)"
-        values = (name, json.dumps(image["boxes"]), places.get(name, f"{name}.dcm"))
+        values = (name, json.dumps(image["boxes"]), paths.get(name, f"{name}.dcm"))
         table.append(Row(image["number"], dict(zip(_COLUMNS, values, strict=True)), fault))
         key = "" if fault else name
         keys["study"].append(key)
@@ -152,7 +152,7 @@ class SiimReader:
         """See `official.Reader`."""
         (row,) = rows
         name = row["image"]
-        boxes = tuple(Box(FINDING, "", *place) for place in json.loads(row["boxes"]))
+        boxes = tuple(Box(FINDING, "", *box) for box in json.loads(row["boxes"]))
         image = ImageRef(name, "", str(self._images / row["path"]), boxes=boxes, row=row.number,
                          size=SIZE if boxes else (0, 0))
         return Study(name, name, split, (image,), "", {FINDING: POSITIVE if boxes else NEGATIVE}, NAME, LICENCE, TERMS,

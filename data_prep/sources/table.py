@@ -111,11 +111,11 @@ class _Table:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "keys": None, "single_image": None, "_file": None}
 
-    def row(self, place: int) -> list[str]:
-        """The cells of the row at `place` of `offsets`."""
+    def row(self, position: int) -> list[str]:
+        """The cells of the row at `position` of `offsets`."""
         if self._file is None:
             self._file = open(self.path, "rb")  # noqa: SIM115 (kept open for the next rows)
-        self._file.seek(int(self.offsets[place]))
+        self._file.seek(int(self.offsets[position]))
         return next(csv.reader(line.decode("utf-8", "surrogateescape") for line in self._file))
 
 
@@ -171,8 +171,8 @@ class _Checker:
         report = get(cells, "report")
         self._report.append(hash64(report) if report else 0)
         self._has_image.append(bool(get(cells, "image")))
-        for name, place in self._columns.labels.items():
-            self._labels.append(parse_label(cells[place], f"{where}: label:{name}"))
+        for name, position in self._columns.labels.items():
+            self._labels.append(parse_label(cells[position], f"{where}: label:{name}"))
         parse_age(get(cells, "age"), where)
         parse_sex(get(cells, "sex"), where)
         parse_terms(get(cells, "terms") or self._defaults["terms"], f"{where}: terms")
@@ -191,11 +191,11 @@ class _Checker:
         self._check_same(study[good], subject[good], number[good], "subject_id differs from that of the same study in")
         self._check_same(study[good], split[good], number[good], "split differs from that of the same study in")
         self._check_same(subject[good], split[good], number[good], "the subject is in another split in")
-        told = good & (report != 0)
-        self._check_same(study[told], report[told], number[told], "report differs from that of the same study in")
+        stated = good & (report != 0)
+        self._check_same(study[stated], report[stated], number[stated], "report differs from that of the same study in")
         for i, name in enumerate(self._columns.labels):
-            told = good & (labels[:, i] != MISSING)
-            self._check_same(study[told], labels[told, i], number[told],
+            stated = good & (labels[:, i] != MISSING)
+            self._check_same(study[stated], labels[stated, i], number[stated],
                              f"label:{name} differs from that of the same study in")
         _, first, inverse = np.unique(study, return_index=True, return_inverse=True)
         order = np.argsort(first[inverse], kind="stable")  # Studies by first appearance, rows in order.
@@ -206,8 +206,8 @@ class _Checker:
         table.studies = {name: ranges[of == i] for i, name in enumerate(SPLITS)}
         images = good & has_image.astype(bool)
         table.keys = np.sort(key[images])
-        ids, place, count = np.unique(study[images], return_index=True, return_counts=True)
-        table.single_image = dict(zip(ids[count == 1].tolist(), key[images][place[count == 1]].tolist(), strict=True))
+        ids, at, count = np.unique(study[images], return_index=True, return_counts=True)
+        table.single_image = dict(zip(ids[count == 1].tolist(), key[images][at[count == 1]].tolist(), strict=True))
 
     def _check_same(self, group: np.ndarray, value: np.ndarray | None, number: np.ndarray, what: str) -> None:
         """Raises a UserError at the first row whose `value` is not that of its group's first row (None: any second)."""
@@ -242,8 +242,8 @@ class TableSource:
         table, get = self._table, self._table.columns.get
         start, stop = (int(value) for value in self._ranges[index])
         study_id, images, rejections, reports, good = "", [], [], [], []
-        for place in range(start, stop):
-            cells, number = table.row(place), int(table.numbers[place])
+        for position in range(start, stop):
+            cells, number = table.row(position), int(table.numbers[position])
             fault = cell_fault(table.columns, cells)
             name = image_id(table.columns, cells) if len(cells) == len(table.columns.names) else ""
             if not fault and not get(cells, "image") and not get(cells, "report"):
@@ -274,8 +274,8 @@ class TableSource:
             return next((columns.get(cells, name) for cells in rows if columns.get(cells, name)), "")
 
         labels = {}
-        for name, place in columns.labels.items():
-            values = [parse_label(cells[place], "label") for cells in rows]
+        for name, position in columns.labels.items():
+            values = [parse_label(cells[position], "label") for cells in rows]
             labels[name] = next((value for value in values if value != MISSING), MISSING)
         return Study(
             study_id, first("subject_id"), first("split"), tuple(images), reports[0] if reports else "", labels,

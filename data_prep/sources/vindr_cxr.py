@@ -44,7 +44,7 @@ from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN, Box
 NAME, TERMS = "VinDr-CXR", "credentialed"
 LICENCE = "PhysioNet Credentialed Health Data License 1.5.0"
 IMAGES = {"train": 15_000, "test": 3_000}
-NO_BOX = "No finding"  # The class of rows that say that a reader drew nothing.
+NO_BOX = "No finding"  # The class of rows of readers who drew nothing.
 _LABELS = LABEL_SETS["vindr28"]
 _COLUMNS = ("image", "labels", "boxes", "part")
 _PLACE = ("x_min", "y_min", "x_max", "y_max")
@@ -143,7 +143,7 @@ def _read_boxes(path: Path) -> tuple[dict[str, list[list[Any]]], dict[str, str]]
         if row.fault or finding not in _LABELS:
             faults[image] = row.fault or f"unknown class {row['class_name']!r}"
         elif not (math.isfinite(left + top + right + bottom) and right > left and bottom > top):
-            faults[image] = "a box without extent, or whose place is not numbers"
+            faults[image] = "a box without extent, or whose position is not numbers"
         else:
             boxes[image].append([finding, left, top, right - left, bottom - top])
     return boxes, faults

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from lgdea_jax.data import dataset, leakage
+from lgdea_jax.data.batch import STREAMS
 from lgdea_jax.errors import UserError
-
-STREAMS = ("pairs", "images", "reports")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,20 +17,20 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from lgdea_jax import experiment
 from lgdea_jax.errors import UserError
+from lgdea_jax.experiment import Experiment
 from lgdea_jax.findings import prompts
+from lgdea_jax.models.forward import forward
 from lgdea_jax.preprocess.image_spec import ImageSpec, input_dtype, input_shape
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.runtime.checkpoint import Checkpoints
-from lgdea_jax.training import step as train_step
 
 
 class Predictor:
     """Scores images against texts with one method's embeddings.
 
     Args:
-      config: the run's config.
+      experiment: the run's.
       params: plain tree of parameters, on host or device.
       graphdef: static part of the model.
       tokenizer: the run's.
@@ -39,30 +39,29 @@ class Predictor:
         volumes as hold 4 million voxels.
     """
 
-    def __init__(self, *, config: Any, params: Any, graphdef: Any, tokenizer: TextTokenizer, spec: dict[str, Any],
-                 batch_size: int | None = None) -> None:
-        self.config, self.spec, self.tokenizer = config, spec, tokenizer
-        self.frame = experiment.image_spec(config)
+    def __init__(self, experiment: Experiment, *, params: Any, graphdef: Any, tokenizer: TextTokenizer,
+                 spec: dict[str, Any], batch_size: int | None = None) -> None:
+        self.config, self.spec, self.tokenizer = experiment.config, spec, tokenizer
+        self.frame = experiment.image_spec
         self.image_shape = input_shape(self.frame)
         # Activations of a volume are as many as those of hundreds of images.
         self.batch_size = batch_size or max(1, min(64, 2**22 // math.prod(self.image_shape)))
         self.transform: str = spec["transform"]
         self.set_params(params)
-        method = experiment.load_method(config)
-        self._text, self.reads_text, self.scoring = method.text, bool(method.text), method.scoring
+        method = experiment.method
+        self._text, self.reads_text, self.scoring = experiment.text, experiment.text is not None, method.scoring
         self.style = "cxr" if isinstance(self.frame, int) else "ct"
         self.prompt_context = prompts.REPORT if method.text == "report" else prompts.BARE
-        common = {"pad_id": tokenizer.pad_id, "mean": config.image.mean, "std": config.image.std,
-                  "per_image": config.image.per_image}
+        options = experiment.forward_options(tokenizer.pad_id)
 
         def images(params: Any, images: jax.Array) -> dict[str, jax.Array]:
             model = nnx.merge(graphdef, params)
-            outputs = train_step.forward(model, {"image": images}, **common)
+            outputs = forward(model, {"image": images}, options=options)
             return {**method.image_embedding(outputs), "features": outputs["image"]["features"]}
 
         def texts(params: Any, tokens: jax.Array, weight: jax.Array) -> dict[str, jax.Array]:
             model = nnx.merge(graphdef, params)
-            outputs = train_step.forward(model, {"tokens": tokens}, **common)
+            outputs = forward(model, {"tokens": tokens}, options=options)
             return method.text_embedding(outputs, weight)
 
         self._images, self._texts = jax.jit(images), jax.jit(texts)
@@ -110,23 +109,12 @@ class Predictor:
           texts: whole reports (or prompts).
           phrases: the evidence phrases of each; a prompt is its own only phrase.
         """
-        if not self._text:
+        if self._text is None:
             raise UserError(f"the method {self.config.method} has no text tower: it cannot read prompts")
-        length = self.config.text.length[self._text]
-        limit = self.config.text.phrases
-        weight = np.zeros([len(texts), limit], np.float32)
+        weight = np.zeros([len(texts), self._text.phrases], np.float32)
         for row, items in zip(weight, phrases, strict=True):
             row[: len(items)] = 1.0
-        if self._text == "report":
-            tokens = self.tokenizer.encode(texts, length)
-        elif self._text == "evidence":
-            tokens = self.tokenizer.encode([". ".join(items[:limit]) for items in phrases], length)
-        else:
-            tokens = np.full([len(texts), limit, length], self.tokenizer.pad_id, np.int32)
-            flat = [(i, j, phrase) for i, items in enumerate(phrases) for j, phrase in enumerate(items[:limit])]
-            if flat:
-                rows, slots, words = zip(*flat, strict=True)
-                tokens[np.array(rows), np.array(slots)] = self.tokenizer.encode(words, length)
+        tokens = self._text.tokens(texts, phrases, self.tokenizer)
         return self._batched(self._texts, tokens, weight)
 
     def _batched(self, function: Callable[..., Any], *arrays: np.ndarray) -> dict[str, np.ndarray]:
@@ -173,9 +161,9 @@ def patch_grid(graphdef: Any, params: Any, frame: ImageSpec) -> tuple[tuple[int,
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A run's model: config, parameters (the averaged ones where there are any), static part, tokeniser and spec."""
+    """A run's model: its parts, parameters (averaged ones where there are any), static part, tokeniser and spec."""
 
-    config: Any
+    experiment: Experiment
     params: Any
     graphdef: Any
     tokenizer: TextTokenizer
@@ -195,19 +183,19 @@ def restore(checkpoint: str | Path, step: str | int = "latest") -> Restored:
     store = Checkpoints(checkpoint, writable=False)
     number = store.resolve(step)
     spec = store.spec(number)
-    config = ConfigDict(spec["config"])
+    experiment = Experiment.of(ConfigDict(spec["config"]))
     tokenizer = TextTokenizer(spec["tokenizer"])
-    graphdef, shapes = experiment.abstract_model(
-        config, vocab_size=tokenizer.vocab_size, num_labels=len(spec["label_names"]))
+    graphdef, shapes = experiment.model.abstract(
+        vocab_size=tokenizer.vocab_size, num_labels=len(spec["label_names"]))
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
     params = store.restore_params(number, target)
     store.close()
-    return Restored(config, params, graphdef, tokenizer, {**spec, "step": number})
+    return Restored(experiment, params, graphdef, tokenizer, {**spec, "step": number})
 
 
 def load_predictor(checkpoint: str | Path, step: str | int = "latest", *, batch_size: int | None = None) -> Predictor:
     """The predictor of a run; arguments and errors as in `restore`."""
     run = restore(checkpoint, step)
-    return Predictor(config=run.config, params=run.params, graphdef=run.graphdef, tokenizer=run.tokenizer,
+    return Predictor(run.experiment, params=run.params, graphdef=run.graphdef, tokenizer=run.tokenizer,
                      spec=run.spec, batch_size=batch_size)

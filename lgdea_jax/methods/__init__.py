@@ -1,1 +1,1 @@
-"""Training objectives, one file each."""
+"""Training objectives, one file each; `table` lists them, and `config.methods` has the presets."""

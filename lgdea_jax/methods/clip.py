@@ -1,46 +1,52 @@
-"""CLIP (Radford et al., 2021; ConVIRT, Zhang et al., 2020): whole image against whole report, softmax over the batch.
+"""CLIP (Radford et al., 2021; ConVIRT, Zhang et al., 2020): whole image against whole text, softmax over the batch.
 
     python -m lgdea_jax.train --config=configs/phantom.py --workdir=RUN --config.method=clip
+    python -m lgdea_jax.train --config=configs/phantom.py --workdir=RUN --config.method=clip_evidence
 
 Rows of one study (two views of it, or a pair that repeats because there are few) are each other's positives: without
-that, a batch larger than the number of pairs would push equal pairs apart.
+that, a batch larger than the number of pairs would push equal pairs apart. The preset `clip_evidence` replaces the
+report by its extracted evidence phrases.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 
 from lgdea_jax.losses import contrastive
-from lgdea_jax.losses.chunked import Chunks
 from lgdea_jax.methods import _rows
-
-NEEDS = ("image", "text")
-LOSSES = ("contrastive",)
+from lgdea_jax.methods.base import Arrays, Method
 
 
-def losses(outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Any, step: jax.Array, *,
-           terms: tuple[str, ...], chunks: Chunks | None = None) -> dict[str, jax.Array]:
-    """`contrastive`: symmetric InfoNCE over the pairs of the batch."""
-    image, text = _rows.paired(outputs, rows)
-    return {"contrastive": _rows.study_contrast(image, text, outputs["logit_scale"], rows, chunks=chunks)}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Clip(Method):
+    """See this module."""
 
+    loss_names = ("contrastive",)
 
-def diagnostics(outputs: Mapping[str, Any], rows: Mapping[str, Any], *,
-                chunks: Chunks | None = None) -> dict[str, jax.Array]:
-    """`logit_scale`, and `batch/recall@1`: share of images whose own report scores highest in the batch."""
-    image, text = _rows.paired(outputs, rows)
-    hits = rows["study"] == rows["study"][contrastive.best_text(image, text, chunks)]
-    return {"logit_scale": outputs["logit_scale"], "batch/recall@1": hits.mean()}
+    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Mapping[str, jax.Array]) -> Arrays:
+        """`contrastive`: symmetric InfoNCE over the pairs of the batch.
 
+        Where the text is evidence, over the pairs whose reports have any (a stated normal study has).
+        """
+        image, text = _rows.paired(outputs, rows)
+        valid = _rows.has_evidence(rows)[: rows["num_pairs"]] if self.text == "evidence" else None
+        return {"contrastive": _rows.study_contrast(
+            image, text, outputs["logit_scale"], rows, valid=valid, chunks=self.chunks)}
 
-def image_embedding(outputs: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Pooled image; patches through the same projection."""
-    return {"embedding": outputs["image"]["pooled"], "patches": outputs["image"]["pooled_patches"]}
+    def diagnostics(self, outputs: Mapping[str, Any], rows: Mapping[str, Any]) -> Arrays:
+        """`logit_scale`, and `batch/recall@1`: share of images whose own report scores highest in the batch."""
+        image, text = _rows.paired(outputs, rows)
+        hits = rows["study"] == rows["study"][contrastive.best_text(image, text, self.chunks)]
+        return {"logit_scale": outputs["logit_scale"], "batch/recall@1": hits.mean()}
 
+    def image_embedding(self, outputs: Mapping[str, Any]) -> Arrays:
+        """Pooled image; patches through the same projection."""
+        return {"embedding": outputs["image"]["pooled"], "patches": outputs["image"]["pooled_patches"]}
 
-def text_embedding(outputs: Mapping[str, Any], weight: jax.Array) -> dict[str, jax.Array]:
-    """Pooled text, for scores and for grounding."""
-    return {"embedding": outputs["text"]["pooled"], "query": outputs["text"]["pooled"]}
+    def text_embedding(self, outputs: Mapping[str, Any], weight: jax.Array) -> Arrays:
+        """Pooled text, for scores and for grounding."""
+        return {"embedding": outputs["text"]["pooled"], "query": outputs["text"]["pooled"]}

@@ -7,30 +7,33 @@ The strongest CLIP baseline: it uses the extracted evidence twice, as text and a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 
-from lgdea_jax.losses.chunked import Chunks
 from lgdea_jax.methods import _rows
-from lgdea_jax.methods.clip import diagnostics, image_embedding, text_embedding
-
-__all__ = ["LOSSES", "NEEDS", "diagnostics", "image_embedding", "losses", "text_embedding"]
-
-NEEDS = ("image", "text")
-LOSSES = ("contrastive",)
+from lgdea_jax.methods.base import Arrays
+from lgdea_jax.methods.clip import Clip
 
 
-def losses(outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Any, step: jax.Array, *, terms: tuple[str, ...],
-           own_share: float, target_temperature: float, chunks: Chunks | None = None) -> dict[str, jax.Array]:
-    """`contrastive`: InfoNCE against the overlap of the reports' findings.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipEvidenceSoft(Clip):
+    """See this module.
 
-    Args:
-      own_share: mass of a row's own report; 1 is `clip_evidence`.
+    Attributes:
+      own_share: mass of a row's own report; at 1 no other report is a match.
       target_temperature: of the overlap; towards 0 only reports with the same findings match.
     """
-    image, text = _rows.paired(outputs, rows)
-    valid = _rows.has_evidence(rows)[: rows["num_pairs"]]
-    contrast = _rows.finding_contrast(rows, valid, temperature=target_temperature, own_share=own_share, chunks=chunks)
-    return {"contrastive": contrast(image, text, outputs["logit_scale"])}
+
+    own_share: float
+    target_temperature: float
+
+    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Mapping[str, jax.Array]) -> Arrays:
+        """`contrastive`: InfoNCE against the overlap of the reports' findings."""
+        image, text = _rows.paired(outputs, rows)
+        valid = _rows.has_evidence(rows)[: rows["num_pairs"]]
+        contrast = _rows.finding_contrast(
+            rows, valid, temperature=self.target_temperature, own_share=self.own_share, chunks=self.chunks)
+        return {"contrastive": contrast(image, text, outputs["logit_scale"])}

@@ -1,28 +1,29 @@
-"""SigLIP (Zhai et al., 2023): whole image against whole report, a sigmoid for every couple.
+"""SigLIP (Zhai et al., 2023): whole image against whole report, a sigmoid for every image and text of the batch.
 
     python -m lgdea_jax.train --config=configs/phantom.py --workdir=RUN --config.method=clip_sigmoid
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 
-from lgdea_jax.losses.chunked import Chunks
 from lgdea_jax.methods import _rows
-from lgdea_jax.methods.clip import diagnostics, image_embedding, text_embedding
-
-__all__ = ["LOSSES", "NEEDS", "diagnostics", "image_embedding", "losses", "text_embedding"]
-
-NEEDS = ("image", "text")
-LOSSES = ("sigmoid",)
+from lgdea_jax.methods.base import Arrays
+from lgdea_jax.methods.clip import Clip
 
 
-def losses(outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Any, step: jax.Array, *,
-           terms: tuple[str, ...], chunks: Chunks | None = None) -> dict[str, jax.Array]:
-    """`sigmoid`: binary loss over all couples of the batch; rows of one study are positives."""
-    image, text = _rows.paired(outputs, rows)
-    return {"sigmoid": _rows.study_sigmoid(
-        image, text, outputs["logit_scale"], outputs["logit_bias"], rows, chunks=chunks)}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipSigmoid(Clip):
+    """See this module."""
+
+    loss_names = ("sigmoid",)
+
+    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Mapping[str, jax.Array]) -> Arrays:
+        """`sigmoid`: binary loss over all images and texts of the batch; rows of one study are positives."""
+        image, text = _rows.paired(outputs, rows)
+        return {"sigmoid": _rows.study_sigmoid(
+            image, text, outputs["logit_scale"], outputs["logit_bias"], rows, chunks=self.chunks)}

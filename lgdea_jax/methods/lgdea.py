@@ -5,7 +5,7 @@
 
 The pairs are the seed edges of a graph over all images and all reports; propagated along similar images and similar
 reports they give every unpaired image the evidence of the reports that it is related to, and the mirror
-(`evidence_memory`, `relations`). The paper's L_evid_u and L_evi-align use such relations; its formulas are not
+(`training.evidence_memory`, `relations`). The paper's L_evid_u and L_evi-align use such relations; its formulas are not
 available to us, and these are ours:
 
 - `evid_image`: KL(target || Qbar_I) of the unpaired images, weighted by the confidence of the target.
@@ -13,76 +13,107 @@ available to us, and these are ours:
 - `evid_align`: soft contrastive loss between the evidence vectors of all images and all reports of the batch; how much
   an image and a report match is the overlap of the image's target with the report's evidence.
 
-Before the memory's first refresh all three are 0.
+Before the memory's first refresh all three are 0. Two presets differ in where the targets come from:
+
+- `mean_teacher` (Tarvainen & Valpola, 2017): the averaged model's own evidence of the image, without augmentation, at
+  the last refresh, sharpened and aligned to the reports' mean evidence; unpaired reports have none. The control without
+  any graph that relations must beat.
+- `oracle` (with --config.memory.truth=True): the evidence of the reports that the unpaired images really have. Not a
+  method but an upper bound: what lies between it and `lgdea` is what better targets could win.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from lgdea_jax.errors import choose
 from lgdea_jax.losses import contrastive, evidence, targets
-from lgdea_jax.losses.chunked import Chunks
-from lgdea_jax.methods import lgdea_pairs
-from lgdea_jax.methods.lgdea_pairs import diagnostics, image_embedding, memory_image, memory_report, text_embedding
+from lgdea_jax.methods import _rows
+from lgdea_jax.methods.base import Arrays
+from lgdea_jax.methods.lgdea_pairs import LgdeaPairs
 
-__all__ = ["LOSSES", "NEEDS", "TARGETS", "UNPAIRED_STREAMS", "diagnostics", "image_embedding", "losses", "memory_image",
-           "memory_report", "text_embedding"]
-
-NEEDS = lgdea_pairs.NEEDS
-UNPAIRED_STREAMS = ("images", "reports")
 UNPAIRED = ("evid_image", "evid_report", "evid_align")
-LOSSES = (*lgdea_pairs.LOSSES, *UNPAIRED)
-TARGETS = "relations"
+# Where the targets of unpaired items come from, see `training.evidence_memory`.
+TARGETS = ("relations", "teacher", "truth")
 
 
-def losses(
-    outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Mapping[str, jax.Array], step: jax.Array, *,
-    terms: tuple[str, ...], text_temperature: float, patch_temperature: float, sharpness: float, prototype_decay: float,
-    contrast_temperature: float, own_share: float, target_temperature: float, stop_report: bool,
-    chunks: Chunks | None = None,
-) -> dict[str, jax.Array]:
-    """The terms of `lgdea_pairs.losses` and those of this module; options as there."""
-    result = lgdea_pairs.losses(
-        outputs, rows, aux, step, terms=tuple(term for term in terms if term not in UNPAIRED),
-        text_temperature=text_temperature, patch_temperature=patch_temperature, sharpness=sharpness,
-        prototype_decay=prototype_decay, contrast_temperature=contrast_temperature, own_share=own_share,
-        target_temperature=target_temperature, stop_report=stop_report, chunks=chunks)
-    wanted = set(terms) & set(UNPAIRED)
-    if not wanted:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lgdea(LgdeaPairs):
+    """See this module.
+
+    Attributes:
+      targets: where the targets of unpaired items come from, one of TARGETS.
+    """
+
+    targets: str
+
+    loss_names = (*LgdeaPairs.loss_names, *UNPAIRED)
+    unpaired_streams = ("images", "reports")
+    has_memory = True
+
+    def __post_init__(self) -> None:
+        choose(f"config.methods.{self.name}.targets", self.targets, TARGETS)
+
+    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Mapping[str, jax.Array]) -> Arrays:
+        """The terms of `LgdeaPairs.losses` and those of this module."""
+        result = super().losses(outputs, rows, aux)
+        wanted = self.terms & set(UNPAIRED)
+        if not wanted:
+            return result
+        count, mu = rows["num_pairs"], outputs["prototypes"]
+        log_p = evidence.assign(outputs["text"]["pooled"], mu, self.text_temperature)
+        report, has_evidence = evidence.report_evidence(log_p, rows["weight"] > 0, rows["weight"])
+        log_image = self.image_evidence(outputs["image"]["patches"], mu)
+        image_target, image_weight = (aux[name][rows["image_index"]] for name in ("image_target", "image_weight"))
+        if "evid_image" in wanted:
+            result["evid_image"] = weighted_pair_loss(image_target[count:], log_image[count:], image_weight[count:])
+        if "evid_report" in wanted:
+            target, weight = (aux[name][rows["report_index"]][count:] for name in ("report_target", "report_weight"))
+            log_report = jnp.log(jnp.maximum(report[count:], 1e-8))
+            result["evid_report"] = weighted_pair_loss(
+                target, log_report, jnp.where(has_evidence[count:], weight, 0.0))
+        if "evid_align" in wanted:
+            # A pair's own report is its target, with full confidence; without any other target there is nothing to add.
+            report = jax.lax.stop_gradient(report)
+            target = jnp.concatenate([report[:count], image_target[count:]])
+            confidence = jnp.concatenate([has_evidence[:count].astype(jnp.float32), image_weight[count:]])
+
+            def match(images: Any, reports: Any) -> jax.Array:
+                overlap = targets.distribution_overlap(images["target"], reports["report"])
+                overlap = overlap ** (1.0 / self.target_temperature)
+                return overlap * images["confidence"][:, None] * reports["has_evidence"][None, :]
+
+            aligned = contrastive.soft_contrastive(
+                contrastive.normalize(jnp.exp(log_image) @ mu), contrastive.normalize(report @ mu),
+                1.0 / self.contrast_temperature, similarity=match,
+                image_features={"target": target, "confidence": confidence},
+                text_features={"report": report, "has_evidence": has_evidence},
+                image_mask=confidence > 0, text_mask=has_evidence, chunks=self.chunks)
+            result["evid_align"] = aligned * jnp.any(image_weight[count:] > 0)
         return result
-    count, mu = rows["num_pairs"], outputs["prototypes"]
-    log_p = evidence.assign(outputs["text"]["pooled"], mu, text_temperature)
-    report, heard = evidence.report_evidence(log_p, rows["weight"] > 0, rows["weight"])
-    logits = evidence.similarities(outputs["image"]["patches"], mu, patch_temperature)
-    log_image = evidence.image_evidence(logits, pooling="lse", sharpness=sharpness)
-    image_target, image_weight = (aux[name][rows["image_index"]] for name in ("image_target", "image_weight"))
-    if "evid_image" in wanted:
-        result["evid_image"] = weighted_pair_loss(image_target[count:], log_image[count:], image_weight[count:])
-    if "evid_report" in wanted:
-        target, weight = (aux[name][rows["report_index"]][count:] for name in ("report_target", "report_weight"))
-        log_report = jnp.log(jnp.maximum(report[count:], 1e-8))
-        result["evid_report"] = weighted_pair_loss(target, log_report, jnp.where(heard[count:], weight, 0.0))
-    if "evid_align" in wanted:
-        # A pair's own report is its target, with full confidence; without any other target there is nothing to add.
-        stated = jax.lax.stop_gradient(report)
-        target = jnp.concatenate([stated[:count], image_target[count:]])
-        trust = jnp.concatenate([heard[:count].astype(jnp.float32), image_weight[count:]])
-        vectors = contrastive.normalize(jnp.exp(log_image) @ mu), contrastive.normalize(stated @ mu)
 
-        def match(images: Any, reports: Any) -> jax.Array:
-            overlap = targets.distribution_overlap(images["target"], reports["stated"]) ** (1.0 / target_temperature)
-            return overlap * images["trust"][:, None] * reports["heard"][None, :]
+    def memory_image(self, outputs: Mapping[str, Any]) -> Arrays:
+        """What the evidence memory keeps of images: evidence Qbar_I [B, K], pooled embedding, features of the tower."""
+        log_image = self.image_evidence(outputs["image"]["patches"], outputs["prototypes"])
+        return {"evidence": jnp.exp(log_image), "pooled": outputs["image"]["pooled"],
+                "features": outputs["image"]["features"]}
 
-        features = {"target": target, "trust": trust}, {"stated": stated, "heard": heard}
-        aligned = contrastive.soft_contrastive(
-            *vectors, 1.0 / contrast_temperature, similarity=match, image_features=features[0],
-            text_features=features[1], image_mask=trust > 0, text_mask=heard, chunks=chunks)
-        result["evid_align"] = aligned * jnp.any(image_weight[count:] > 0)
-    return result
+    def memory_report(self, outputs: Mapping[str, Any], weight: jax.Array) -> Arrays:
+        """What the evidence memory keeps of reports: evidence Qbar_R [B, K], whether there is any, the mean phrase.
+
+        Args:
+          weight: float32 [B, P], of the phrases.
+        """
+        z = outputs["text"]["pooled"]
+        report, valid = evidence.report_evidence(
+            evidence.assign(z, outputs["prototypes"], self.text_temperature), weight > 0, weight)
+        mean = _rows.report_vector(z, weight)
+        return {"evidence": report, "valid": valid, "pooled": mean, "features": mean}
 
 
 def weighted_pair_loss(target: jax.Array, log_evidence: jax.Array, weight: jax.Array) -> jax.Array:

@@ -6,11 +6,12 @@ From the paper: assignments (4), reconstruction L_rec (5), patch evidence (6), i
 the pair loss L_evid_p (9); L_rec reads unpaired reports too. Ours, where the paper's text leaves room or the formula is
 not available to us: log-sum-exp pooling over patches beside the mean over lesion queries, soft contrastive targets from
 the overlap of the reports' evidence, the anchor that keeps phrases of one finding together (without it the evidence of
-a text tower that is trained from scratch drifts), and `place`, off by default (`losses.place`).
+a text tower that is trained from scratch drifts), and `place`, off by default (`losses.location`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,33 +19,15 @@ import jax
 import jax.numpy as jnp
 
 from lgdea_jax.losses import contrastive, evidence, location
-from lgdea_jax.losses.chunked import Chunks
 from lgdea_jax.methods import _rows
-
-NEEDS = ("image", "text", "prototypes", "lesion_queries")
-UNPAIRED_STREAMS = ("reports",)
-LOSSES = ("rec", "evid_pair", "evid_lesion", "align", "phrase", "anchor", "overall", "place")
+from lgdea_jax.methods.base import Arrays, Method
 
 
-def losses(
-    outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Any, step: jax.Array, *, terms: tuple[str, ...],
-    text_temperature: float, patch_temperature: float, sharpness: float, prototype_decay: float,
-    contrast_temperature: float, own_share: float, target_temperature: float, stop_report: bool,
-    chunks: Chunks | None = None,
-) -> dict[str, jax.Array]:
-    """The terms of LGDEA that pairs (and, for `rec` and `anchor`, unpaired reports) give.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LgdeaPairs(Method):
+    """See this module.
 
-    - `rec`: L_rec (5) over all phrases.
-    - `evid_pair`: L_evid_p (9), KL(Qbar_R || Qbar_I) with Qbar_I pooled from patches by log-sum-exp.
-    - `evid_lesion`: the same with Qbar_I as the mean over lesion queries (7).
-    - `align`: soft contrastive loss between evidence vectors sum_k Qbar(k) mu_k of images and reports.
-    - `phrase`: each phrase against the images of the batch, scored by its best patches; images whose reports state the
-      same finding are positives.
-    - `anchor`: phrases of one finding against all others (text only).
-    - `overall`: the global image-text loss, with soft targets.
-    - `place`: phrases that name a side or a height attend to patches there; only the patches move.
-
-    Args:
+    Attributes:
       text_temperature, patch_temperature: tau_t (4) and tau_p (6).
       sharpness: r of the log-sum-exp over patches.
       prototype_decay: lambda of (5).
@@ -52,51 +35,107 @@ def losses(
       own_share, target_temperature: of the soft targets, see `_rows.finding_contrast`.
       stop_report: no gradient into the reports' evidence from `evid_pair`, `evid_lesion` and `align`; without it
         everything collapses (`losses.evidence.pair_loss`). False is for studying that.
-      chunks: how `align` and `overall` are cut, None makes all scores at once; `anchor` and `phrase` always do.
+      overall_score: weight of the global similarity in the score, beside that of the evidence.
+      chunks: how `align` and `overall` are cut; `anchor` and `phrase` always compute all scores.
     """
-    count, mu = rows["num_pairs"], outputs["prototypes"]
-    z, weight = outputs["text"]["pooled"], rows["weight"]
-    exists = weight > 0
-    log_p = evidence.assign(z, mu, text_temperature)
-    report, valid = evidence.report_evidence(log_p, exists, weight)
-    report, valid = report[:count], valid[:count]
-    result: dict[str, jax.Array] = {}
 
-    if "rec" in terms:
-        result["rec"] = evidence.reconstruction_loss(z, log_p, mu, exists, decay=prototype_decay)
-    if "anchor" in terms:
-        result["anchor"] = anchor_loss(z, rows["finding"], exists, rows["normal"], temperature=contrast_temperature)
-    if {"evid_pair", "align"} & set(terms):
-        logits = evidence.similarities(outputs["image"]["patches"][:count], mu, patch_temperature)
-        log_image = evidence.image_evidence(logits, pooling="lse", sharpness=sharpness)
-    if "evid_pair" in terms:
-        result["evid_pair"] = evidence.pair_loss(report, log_image, valid, stop_report=stop_report)
-    if "evid_lesion" in terms:
-        lesions = evidence.similarities(outputs["image"]["lesions"][:count], mu, patch_temperature)
-        result["evid_lesion"] = evidence.pair_loss(
-            report, evidence.image_evidence(lesions, pooling="mean"), valid, stop_report=stop_report)
+    text_temperature: float
+    patch_temperature: float
+    sharpness: float
+    prototype_decay: float
+    contrast_temperature: float
+    own_share: float
+    target_temperature: float
+    stop_report: bool
+    overall_score: float
 
-    contrast = _rows.finding_contrast(rows, valid, temperature=target_temperature, own_share=own_share, chunks=chunks)
-    if "align" in terms:
-        # The report's side is a target here too: only the image moves (see `pair_loss`).
-        image_vector = contrastive.normalize(jnp.exp(log_image) @ mu)
-        stated = report @ mu
-        report_vector = contrastive.normalize(jax.lax.stop_gradient(stated) if stop_report else stated)
-        result["align"] = contrast(image_vector, report_vector, 1.0 / contrast_temperature)
-    if "phrase" in terms:
-        result["phrase"] = phrase_loss(
-            z[:count], outputs["image"]["patches"][:count], rows["finding"][:count], exists[:count],
-            rows["normal"][:count], temperature=contrast_temperature, sharpness=sharpness)
-    if "overall" in terms:
-        image, _ = _rows.paired(outputs, rows)
-        text = _rows.report_vector(z, weight)[:count]
-        result["overall"] = contrast(image, text, outputs["logit_scale"])
-    if "place" in terms:
-        patches = outputs["image"]["patches"][:count]
-        scores = jnp.einsum("bpd,bld->bpl", jax.lax.stop_gradient(z[:count]), patches) / contrast_temperature
-        result["place"] = location.place_loss(
-            scores, location.inside_regions(rows["region"], rows["frame"], patches.shape[1]), weight[:count])
-    return result
+    needs = ("image", "text", "prototypes", "lesion_queries")
+    loss_names = ("rec", "evid_pair", "evid_lesion", "align", "phrase", "anchor", "overall", "place")
+    unpaired_streams = ("reports",)
+
+    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Mapping[str, jax.Array]) -> Arrays:
+        """The terms of LGDEA that pairs (and, for `rec` and `anchor`, unpaired reports) give.
+
+        - `rec`: L_rec (5) over all phrases.
+        - `evid_pair`: L_evid_p (9), KL(Qbar_R || Qbar_I) with Qbar_I pooled from patches by log-sum-exp.
+        - `evid_lesion`: the same with Qbar_I as the mean over lesion queries (7).
+        - `align`: soft contrastive loss between evidence vectors sum_k Qbar(k) mu_k of images and reports.
+        - `phrase`: each phrase against the images of the batch, scored by its best patches; images whose reports state
+          the same finding are positives.
+        - `anchor`: phrases of one finding against all others (text only).
+        - `overall`: the global image-text loss, with soft targets.
+        - `place`: phrases that name a side or a height attend to patches there; only the patches move.
+        """
+        terms, count, mu = self.terms, rows["num_pairs"], outputs["prototypes"]
+        z, weight = outputs["text"]["pooled"], rows["weight"]
+        exists = weight > 0
+        log_p = evidence.assign(z, mu, self.text_temperature)
+        report, valid = evidence.report_evidence(log_p, exists, weight)
+        report, valid = report[:count], valid[:count]
+        result: Arrays = {}
+
+        if "rec" in terms:
+            result["rec"] = evidence.reconstruction_loss(z, log_p, mu, exists, decay=self.prototype_decay)
+        if "anchor" in terms:
+            result["anchor"] = anchor_loss(
+                z, rows["finding"], exists, rows["normal"], temperature=self.contrast_temperature)
+        if {"evid_pair", "align"} & terms:
+            log_image = self.image_evidence(outputs["image"]["patches"][:count], mu)
+        if "evid_pair" in terms:
+            result["evid_pair"] = evidence.pair_loss(report, log_image, valid, stop_report=self.stop_report)
+        if "evid_lesion" in terms:
+            lesions = evidence.similarities(outputs["image"]["lesions"][:count], mu, self.patch_temperature)
+            result["evid_lesion"] = evidence.pair_loss(
+                report, evidence.image_evidence(lesions, pooling="mean"), valid, stop_report=self.stop_report)
+
+        contrast = _rows.finding_contrast(
+            rows, valid, temperature=self.target_temperature, own_share=self.own_share, chunks=self.chunks)
+        if "align" in terms:
+            # The report's side is a target here too: only the image moves (see `pair_loss`).
+            image_vector = contrastive.normalize(jnp.exp(log_image) @ mu)
+            stated = report @ mu
+            report_vector = contrastive.normalize(jax.lax.stop_gradient(stated) if self.stop_report else stated)
+            result["align"] = contrast(image_vector, report_vector, 1.0 / self.contrast_temperature)
+        if "phrase" in terms:
+            result["phrase"] = phrase_loss(
+                z[:count], outputs["image"]["patches"][:count], rows["finding"][:count], exists[:count],
+                rows["normal"][:count], temperature=self.contrast_temperature, sharpness=self.sharpness)
+        if "overall" in terms:
+            image, _ = _rows.paired(outputs, rows)
+            text = _rows.report_vector(z, weight)[:count]
+            result["overall"] = contrast(image, text, outputs["logit_scale"])
+        if "place" in terms:
+            patches = outputs["image"]["patches"][:count]
+            scores = jnp.einsum("bpd,bld->bpl", jax.lax.stop_gradient(z[:count]), patches) / self.contrast_temperature
+            result["place"] = location.place_loss(
+                scores, location.inside_regions(rows["region"], rows["frame"], patches.shape[1]), weight[:count])
+        return result
+
+    def image_evidence(self, patches: jax.Array, prototypes: jax.Array) -> jax.Array:
+        """log Qbar_I [B, K], pooled from patches [B, L, D] by log-sum-exp; prototypes [K, D]."""
+        logits = evidence.similarities(patches, prototypes, self.patch_temperature)
+        return evidence.image_evidence(logits, pooling="lse", sharpness=self.sharpness)
+
+    def diagnostics(self, outputs: Mapping[str, Any], rows: Mapping[str, Any]) -> Arrays:
+        """Entropies of report and image evidence and effective numbers of prototypes: the collapse alarms."""
+        log_p = evidence.assign(outputs["text"]["pooled"], outputs["prototypes"], self.text_temperature)
+        log_image = self.image_evidence(outputs["image"]["patches"], outputs["prototypes"])
+        values = evidence.diagnostics(log_p, rows["weight"] > 0, log_image)
+        return {"logit_scale": outputs["logit_scale"], **{f"evidence/{name}": value for name, value in values.items()}}
+
+    def image_embedding(self, outputs: Mapping[str, Any]) -> Arrays:
+        """Pooled evidence logits of the prototypes beside the pooled image; patches in the prototypes' space."""
+        logits = evidence.similarities(outputs["image"]["patches"], outputs["prototypes"], self.patch_temperature)
+        pooled = evidence.pool_patches(logits, self.sharpness)
+        return {"embedding": jnp.concatenate([pooled, self.overall_score * outputs["image"]["pooled"]], axis=-1),
+                "patches": outputs["image"]["patches"]}
+
+    def text_embedding(self, outputs: Mapping[str, Any], weight: jax.Array) -> Arrays:
+        """Report evidence Qbar_R beside the mean phrase; the query is the evidence as a vector, sum_k Qbar_R mu_k."""
+        z, mu = outputs["text"]["pooled"], outputs["prototypes"]
+        report, _ = evidence.report_evidence(evidence.assign(z, mu, self.text_temperature), weight > 0, weight)
+        return {"embedding": jnp.concatenate([report, _rows.report_vector(z, weight)], axis=-1),
+                "query": contrastive.normalize(report @ mu)}
 
 
 def anchor_loss(z: jax.Array, finding: jax.Array, exists: jax.Array, normal: jax.Array, *,
@@ -130,52 +169,3 @@ def phrase_loss(z: jax.Array, patches: jax.Array, finding: jax.Array, exists: ja
     positives = states.any(axis=-1) & (kind.reshape(-1) != -1)[:, None] | own
     return contrastive.phrase_image(pooled, positives, phrase_mask=exists.reshape(-1),
                                     image_mask=exists.any(axis=1), both_directions=True)
-
-
-def memory_image(outputs: Mapping[str, Any], *, patch_temperature: float, sharpness: float) -> dict[str, jax.Array]:
-    """What an evidence memory keeps of images: evidence Qbar_I [B, K], pooled embedding, features of the tower."""
-    logits = evidence.similarities(outputs["image"]["patches"], outputs["prototypes"], patch_temperature)
-    log_image = evidence.image_evidence(logits, pooling="lse", sharpness=sharpness)
-    return {"evidence": jnp.exp(log_image), "pooled": outputs["image"]["pooled"],
-            "features": outputs["image"]["features"]}
-
-
-def memory_report(outputs: Mapping[str, Any], rows: Mapping[str, Any], *, text_temperature: float,
-                  ) -> dict[str, jax.Array]:
-    """What an evidence memory keeps of reports: evidence Qbar_R [B, K], whether there is any, the mean phrase."""
-    z, weight = outputs["text"]["pooled"], rows["weight"]
-    report, valid = evidence.report_evidence(
-        evidence.assign(z, outputs["prototypes"], text_temperature), weight > 0, weight)
-    mean = _rows.report_vector(z, weight)
-    return {"evidence": report, "valid": valid, "pooled": mean, "features": mean}
-
-
-def diagnostics(outputs: Mapping[str, Any], rows: Mapping[str, Any], *, text_temperature: float,
-                patch_temperature: float, sharpness: float) -> dict[str, jax.Array]:
-    """Entropies of report and image evidence and effective numbers of prototypes: the collapse alarms."""
-    log_p = evidence.assign(outputs["text"]["pooled"], outputs["prototypes"], text_temperature)
-    logits = evidence.similarities(outputs["image"]["patches"], outputs["prototypes"], patch_temperature)
-    log_image = evidence.image_evidence(logits, pooling="lse", sharpness=sharpness)
-    values = evidence.diagnostics(log_p, rows["weight"] > 0, log_image)
-    return {"logit_scale": outputs["logit_scale"], **{f"evidence/{name}": value for name, value in values.items()}}
-
-
-def image_embedding(outputs: Mapping[str, Any], *, patch_temperature: float, sharpness: float,
-                    overall_score: float) -> dict[str, jax.Array]:
-    """Pooled evidence logits of the prototypes beside the pooled image; patches in the prototypes' space.
-
-    Args:
-      overall_score: weight of the global similarity in the score, beside that of the evidence.
-    """
-    logits = evidence.similarities(outputs["image"]["patches"], outputs["prototypes"], patch_temperature)
-    pooled = evidence.pool_patches(logits, sharpness)
-    return {"embedding": jnp.concatenate([pooled, overall_score * outputs["image"]["pooled"]], axis=-1),
-            "patches": outputs["image"]["patches"]}
-
-
-def text_embedding(outputs: Mapping[str, Any], weight: jax.Array, *, text_temperature: float) -> dict[str, jax.Array]:
-    """Report evidence Qbar_R beside the mean phrase; the query is the evidence as a vector, sum_k Qbar_R(k) mu_k."""
-    z, mu = outputs["text"]["pooled"], outputs["prototypes"]
-    report, _ = evidence.report_evidence(evidence.assign(z, mu, text_temperature), weight > 0, weight)
-    return {"embedding": jnp.concatenate([report, _rows.report_vector(z, weight)], axis=-1),
-            "query": contrastive.normalize(report @ mu)}

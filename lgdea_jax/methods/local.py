@@ -3,12 +3,14 @@
     python -m lgdea_jax.train --config=configs/phantom.py --workdir=RUN --config.method=local
 
 Beside CLIP's global loss, a report and an image match as well as the report's words match the regions that they attend
-to. Zero-shot scores and retrieval use the global embeddings (the word-region score is no product of two vectors, and
-costs a pass over words and patches for every couple); grounding uses the patches that the words are aligned with.
+to. Zero-shot scores and retrieval use the global embeddings: the word-region score is no product of two vectors, and
+costs a pass over words and patches for every image and report. Grounding uses the patches that the words are aligned
+with.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,39 +18,48 @@ import jax
 import jax.numpy as jnp
 
 from lgdea_jax.losses import contrastive
-from lgdea_jax.losses.chunked import Chunks
 from lgdea_jax.methods import _rows
-from lgdea_jax.methods.clip import diagnostics
-
-__all__ = ["LOSSES", "NEEDS", "diagnostics", "image_embedding", "losses", "text_embedding"]
-
-NEEDS = ("image", "text")
-LOSSES = ("contrastive", "local")
+from lgdea_jax.methods.base import Arrays
+from lgdea_jax.methods.clip import Clip
 
 
-def losses(outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Any, step: jax.Array, *, terms: tuple[str, ...],
-           attention_temperature: float, word_temperature: float, local_temperature: float,
-           chunks: Chunks | None = None) -> dict[str, jax.Array]:
-    """`contrastive`: as `clip`. `local`: the same over word-region scores.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Local(Clip):
+    """See this module.
 
-    Args:
+    Attributes:
       attention_temperature: of a word's attention over patches (GLoRIA's 1 / tau_1).
       word_temperature: of the log-sum-exp over words (1 / tau_2): small is the best word, large their mean.
       local_temperature: of the contrast (1 / tau_3).
       chunks: how `contrastive` is cut; `local` holds its [B, B] scores in any case.
     """
-    result = {}
-    if "contrastive" in terms:
-        result["contrastive"] = _rows.study_contrast(
-            *_rows.paired(outputs, rows), outputs["logit_scale"], rows, chunks=chunks)
-    if "local" in terms:
-        count = rows["num_pairs"]
-        scores = word_region_scores(
-            outputs["text"]["tokens"][:count], outputs["text"]["mask"][:count], outputs["image"]["patches"][:count],
-            attention_temperature=attention_temperature, word_temperature=word_temperature)
-        result["local"] = contrastive.scored_contrastive(
-            scores / local_temperature, _rows.row_targets(_rows.same_study(rows)))
-    return result
+
+    attention_temperature: float
+    word_temperature: float
+    local_temperature: float
+
+    loss_names = ("contrastive", "local")
+
+    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Mapping[str, jax.Array]) -> Arrays:
+        """`contrastive`: as `clip`. `local`: the same over word-region scores."""
+        result = super().losses(outputs, rows, aux) if "contrastive" in self.terms else {}
+        if "local" in self.terms:
+            count = rows["num_pairs"]
+            scores = word_region_scores(
+                outputs["text"]["tokens"][:count], outputs["text"]["mask"][:count], outputs["image"]["patches"][:count],
+                attention_temperature=self.attention_temperature, word_temperature=self.word_temperature)
+            result["local"] = contrastive.scored_contrastive(
+                scores / self.local_temperature, _rows.row_targets(_rows.same_study(rows)))
+        return result
+
+    def image_embedding(self, outputs: Mapping[str, Any]) -> Arrays:
+        """Pooled image; the patches that words attend to."""
+        return {"embedding": outputs["image"]["pooled"], "patches": outputs["image"]["patches"]}
+
+    def text_embedding(self, outputs: Mapping[str, Any], weight: jax.Array) -> Arrays:
+        """Pooled text for scores; the mean word for grounding."""
+        total = jnp.einsum("rtd,rt->rd", outputs["text"]["tokens"], outputs["text"]["mask"].astype(jnp.float32))
+        return {"embedding": outputs["text"]["pooled"], "query": contrastive.normalize(total)}
 
 
 def word_region_scores(words: jax.Array, mask: jax.Array, patches: jax.Array, *, attention_temperature: float,
@@ -83,14 +94,3 @@ def word_region_scores(words: jax.Array, mask: jax.Array, patches: jax.Array, *,
         return word_temperature * jnp.where(mask.any(axis=-1), pooled, 0.0)
 
     return jax.lax.map(jax.checkpoint(one), patches)
-
-
-def image_embedding(outputs: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Pooled image; the patches that words attend to."""
-    return {"embedding": outputs["image"]["pooled"], "patches": outputs["image"]["patches"]}
-
-
-def text_embedding(outputs: Mapping[str, Any], weight: jax.Array) -> dict[str, jax.Array]:
-    """Pooled text for scores; the mean word for grounding."""
-    total = jnp.einsum("rtd,rt->rd", outputs["text"]["tokens"], outputs["text"]["mask"].astype(jnp.float32))
-    return {"embedding": outputs["text"]["pooled"], "query": contrastive.normalize(total)}

@@ -11,17 +11,16 @@ from typing import Any
 
 import jax
 
-from lgdea_jax import cli, experiment
 from lgdea_jax.data import dataset, pipeline
 from lgdea_jax.data import plan as data_plan
+from lgdea_jax.data.batch import STREAMS
 from lgdea_jax.data.dataset import DatasetMetadata
-from lgdea_jax.data.plan import STREAMS
 from lgdea_jax.errors import UserError
+from lgdea_jax.experiment import Experiment
 from lgdea_jax.findings.label_sets import label_columns
 from lgdea_jax.preprocess.augment import Augment, VolumeAugment
 from lgdea_jax.preprocess.image import RECORD_TRANSFORM
 from lgdea_jax.preprocess.text import TextTokenizer
-from lgdea_jax.preprocess.volume import VolumeView
 from lgdea_jax.runtime import sharding
 from lgdea_jax.runtime.progress import Progress
 
@@ -56,24 +55,22 @@ class Data:
     record_size: int = 0
 
 
-def prepare_data(config: Any, mesh: jax.sharding.Mesh, *, show: bool) -> Data:
-    """Plans the streams and opens them; makes the phantom data set when it is missing.
+def prepare_data(experiment: Experiment, mesh: jax.sharding.Mesh, *, show: bool) -> Data:
+    """Plans the streams and opens them.
 
     Args:
-      config: see configs/common.py.
+      experiment: what is trained.
       mesh: decides which rows this process feeds.
-      show: whether this process tells of it.
+      show: whether this process logs it.
 
     Raises:
       UserError: no data, a leak, streams that do not fit the batch, a tokeniser that cannot be read.
     """
-    method = experiment.load_method(config)
-    sizes = batch_sizes(config, method, mesh)
-    make_missing(config.data)
+    config, volume = experiment.config, experiment.volume
+    sizes = batch_sizes(experiment, mesh)
     plan = data_plan.make_plan(config.data, seed=config.seed, held_out=[config.eval.dir] if config.eval.dir else [])
     directories = list(dict.fromkeys(part.directory for parts in plan.parts.values() for part in parts))
     metadata = [dataset.load_metadata(directory) for directory in directories]
-    volume = volume_view(config)
     transforms = sorted({meta.transform for meta in metadata})
     wanted = volume.geometry.name if volume else RECORD_TRANSFORM
     if transforms != [wanted]:
@@ -94,8 +91,8 @@ def prepare_data(config: Any, mesh: jax.sharding.Mesh, *, show: bool) -> Data:
         log.info("not trained on: %s", ", ".join(f"{counts[stream]} {stream} (batch.{stream}=0)" for stream in unused))
     trained_on = [meta for directory, meta in zip(directories, metadata, strict=True) if any(
         part.directory == directory for stream in STREAMS if sizes[stream] for part in plan.parts[stream])]
-    items = open_items(config, plan, method, tokenizer, label_names, show=show)
-    truth = open_truth(config, plan, method, tokenizer) if method.targets and config.memory.truth else []
+    items = open_items(experiment, plan, tokenizer, label_names, show=show)
+    truth = open_truth(experiment, plan, tokenizer) if experiment.method.has_memory and config.memory.truth else []
     if volume:
         augment = VolumeAugment(volume, random_crop=config.volume.random_crop, shift=config.volume.shift,
                                 noise=config.volume.noise, enabled=config.augment.enabled)
@@ -117,24 +114,14 @@ def record_size(metadata: Sequence[DatasetMetadata]) -> int:
     return sizes.pop() if len(sizes) == 1 else 0
 
 
-def volume_view(config: Any) -> VolumeView | None:
-    """The view of volumes that is trained on, None for 2D images.
-
-    Raises:
-      UserError: see `experiment.image_spec`.
-    """
-    spec = experiment.image_spec(config)
-    return None if isinstance(spec, int) else spec
-
-
-def batch_sizes(config: Any, method: experiment.Method, mesh: jax.sharding.Mesh) -> dict[str, int]:
+def batch_sizes(experiment: Experiment, mesh: jax.sharding.Mesh) -> dict[str, int]:
     """Rows of each stream in a global batch.
 
     Raises:
       UserError: negative, not divisible by the devices, without the pairs that the method needs, or of unpaired items
         that it does not read.
     """
-    sizes = {stream: config.batch[stream] for stream in STREAMS}
+    method, sizes = experiment.method, {stream: experiment.config.batch[stream] for stream in STREAMS}
     for stream, rows in sizes.items():
         if rows < 0 or rows % mesh.size:
             raise UserError(f"batch.{stream}={rows} must be a multiple of the {mesh.size} devices")
@@ -148,12 +135,10 @@ def batch_sizes(config: Any, method: experiment.Method, mesh: jax.sharding.Mesh)
     return sizes
 
 
-def open_items(
-    config: Any, plan: data_plan.Plan, method: experiment.Method, tokenizer: TextTokenizer, label_names: Sequence[str],
-    *, show: bool,
-) -> dict[str, list[tuple[pipeline.Items, float]]]:
+def open_items(experiment: Experiment, plan: data_plan.Plan, tokenizer: TextTokenizer, label_names: Sequence[str], *,
+               show: bool) -> dict[str, list[tuple[pipeline.Items, float]]]:
     """The parts of each stream that the batch uses, with their weights in the mixture; read at once if cached."""
-    view = text_view(config, method)
+    config, schema = experiment.config, experiment.batch_schema(len(label_names))
     used = [stream for stream in STREAMS if config.batch[stream]]
     progress = Progress(sum(plan.count(stream) for stream in used), "reading item", active=show and config.data.cache)
     items: dict[str, list] = {stream: [] for stream in STREAMS}
@@ -162,40 +147,28 @@ def open_items(
         first = plan.count("pairs") if stream != "pairs" and config.batch.pairs else 0
         for part, weight in weighted_parts(plan.parts[stream], config.data[f"{stream}_from"]):
             items[stream].append((pipeline.Items(
-                part.directory, part.split, part.rows, with_image=stream != "reports",
-                with_text=stream != "images" and bool(method.text), image_size=config.image.size, view=view,
-                tokenizer=tokenizer, label_names=label_names, cache=config.data.cache, first=first,
-                progress=progress.advance, volume=volume_view(config), labels=config.data.labels,
-                with_regions=stream == "pairs" and method.reads_places), weight))
+                part.directory, part.split, part.rows, stream=stream, schema=schema, tokenizer=tokenizer,
+                label_names=label_names, labels=config.data.labels, cache=config.data.cache, first=first,
+                progress=progress.advance), weight))
             first += len(part.rows)
     progress.end()
     return items
 
 
-def text_view(config: Any, method: experiment.Method) -> pipeline.TextView:
-    """The text that the method reads."""
-    kind = method.text or "report"
-    return pipeline.TextView(
-        kind=kind, length=config.text.length[kind], phrases=config.text.phrases,
-        uncertain_weight=config.text.uncertain_weight, variants=tuple(config.text.variants))
-
-
-def open_truth(config: Any, plan: data_plan.Plan, method: experiment.Method, tokenizer: TextTokenizer,
-               ) -> list[pipeline.Items]:
+def open_truth(experiment: Experiment, plan: data_plan.Plan, tokenizer: TextTokenizer) -> list[pipeline.Items]:
     """The hidden reports of the unpaired images: what an upper bound learns from, and diagnostics compare with.
 
     Raises:
       UserError: an unpaired image has no report.
     """
-    items = []
+    config, items = experiment.config, []
     for part in plan.parts["images"] if config.batch.images else ():
         index = dataset.load_index(part.directory, part.split)
         if not index["has_report"][part.rows].all():
             raise UserError(f"memory.truth: unpaired images of {part.directory} have no report to compare with")
         items.append(pipeline.Items(
-            part.directory, part.split, part.rows, with_image=False, with_text=True,
-            image_size=config.image.size, view=text_view(config, method), tokenizer=tokenizer, label_names=(),
-            cache=config.data.cache))
+            part.directory, part.split, part.rows, stream="reports", schema=experiment.batch_schema(0),
+            tokenizer=tokenizer, label_names=(), cache=config.data.cache))
     return items
 
 
@@ -213,19 +186,6 @@ def weighted_parts(
     for part in parts:
         weight = given.get(part.directory)
         yield part, (1.0 if weight is None else weight) if explicit else float(len(part.rows))
-
-
-def make_missing(data: Any) -> None:
-    """Builds the phantom data set where `data.make_from` says how and `data.dir` is not finished; process 0 does it."""
-    if not data.make_from or not data.dir:
-        return
-    if jax.process_index() == 0 and not (Path(data.dir) / dataset.METADATA_FILE).is_file():
-        from data_prep import build
-
-        log.info("no data set at %s: making it with %s", data.dir, data.make_from)
-        build.build(cli.read_config(data.make_from), Path(data.dir),
-                    command=f"python -m data_prep.build --config={data.make_from} --out={data.dir}")
-    sharding.wait_for_all("data set made")
 
 
 def load_tokenizer(config: Any, directories: Sequence[str], metadata: Sequence[DatasetMetadata]) -> TextTokenizer:
@@ -259,7 +219,8 @@ def shards_digest(metadata: Sequence[DatasetMetadata]) -> str:
     return digest.hexdigest()
 
 
-def device_batches(config: Any, mesh: jax.sharding.Mesh, data: Data, start: int) -> Iterator[Any]:
+def device_batches(experiment: Experiment, mesh: jax.sharding.Mesh, data: Data, start: int) -> Iterator[Any]:
     """Batches on the devices from step `start` on; a generator: closing it ends the worker processes."""
-    host = pipeline.iterate(data.batches, start=start, workers=config.data.workers, threads=config.data.threads)
+    part = experiment.config.data
+    host = pipeline.iterate(data.batches, start=start, workers=part.workers, threads=part.threads)
     return pipeline.prefetch_to_device(host, lambda batch: sharding.put_batch(batch, mesh))

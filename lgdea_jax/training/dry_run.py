@@ -7,23 +7,22 @@ The step is compiled for the mesh as training would compile it, and not run; not
 
 from __future__ import annotations
 
-import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lgdea_jax import experiment
-from lgdea_jax.preprocess.image_spec import input_dtype, input_shape
+from lgdea_jax.data.batch import BatchSchema
+from lgdea_jax.experiment import Experiment
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.runtime import sharding
 from lgdea_jax.runtime.log import PEAK_TFLOPS
-from lgdea_jax.training import data, evidence_memory, optim, step
-from lgdea_jax.training import state as train_state
+from lgdea_jax.training.data import batch_sizes
+from lgdea_jax.training.state import compile_step, make_parts
 
-# What nothing but the data could tell: the vocabulary of BERT, and the labels of CheXpert.
+# Known from the data only; assumed here: the vocabulary of BERT, and the number of labels of CheXpert.
 ASSUMED_VOCABULARY, ASSUMED_LABELS = 30_522, 14
 MFU = 0.4
 GIB = 2.0**30
@@ -31,50 +30,22 @@ GIB = 2.0**30
 FALLBACK = "NVIDIA H100"
 
 
-def batch_shapes(config: Any, sizes: dict[str, int], *, method: experiment.Method,
-                 num_labels: int) -> dict[str, dict[str, Any]]:
-    """Shapes and dtypes of a batch of `data.pipeline`, by stream.
+def abstract_batch(schema: BatchSchema, sizes: Mapping[str, int], mesh: Mesh) -> dict[str, dict[str, Any]]:
+    """A batch as `jax.ShapeDtypeStruct`s, split over the devices.
 
     Args:
-      config: the experiment's config.
-      sizes: rows of each stream.
-      method: the config's.
-      num_labels: of the data sets.
+      schema: what a batch holds; sizes: rows of each stream, 0 leaves it out.
     """
-    spec, phrases, text = experiment.image_spec(config), config.text.phrases, method.text
-    shapes: dict[str, dict[str, Any]] = {}
-    for stream, rows in sizes.items():
-        if not rows:
-            continue
-        fields: dict[str, tuple[tuple[int, ...], Any]] = {
-            "index": ((), jnp.int32), "study": ((), jnp.int32), "labels": ((num_labels,), jnp.int8)}
-        if stream != "reports":
-            fields["image"] = (input_shape(spec), input_dtype(spec))
-        if stream != "images" and text:
-            length = config.text.length[text]
-            fields |= {"tokens": ((phrases, length) if text == "phrases" else (length,), jnp.int32),
-                       "weight": ((phrases,), jnp.float32), "finding": ((phrases,), jnp.int32),
-                       "normal": ((), jnp.bool_)}
-        if stream == "pairs" and method.reads_places:
-            fields |= {"region": ((phrases, 4), jnp.float32), "frame": ((2, 3), jnp.float32)}
-        shapes[stream] = {name: jax.ShapeDtypeStruct((rows, *shape), dtype) for name, (shape, dtype) in fields.items()}
-    return shapes
+    split = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
+    return {stream: {name: jax.ShapeDtypeStruct((rows, *field.shape), field.dtype, sharding=split)
+                     for name, field in schema.batch_fields(stream).items()} for stream, rows in sizes.items() if rows}
 
 
-def aux_shapes(config: Any) -> dict[str, Any]:
-    """What the method keeps beside the parameters (`state["aux"]`); nothing for most methods."""
-    if not experiment.load_method(config).targets:
-        return {}
-    # As if every stream held one block: the memory is small beside the rest.
-    rows = config.memory.block
-    return evidence_memory.blank(rows, rows, config.model.prototypes)
-
-
-def dry_run(config: Any, mesh: Mesh) -> list[str]:
-    """Compiles the step and says what it costs.
+def dry_run(experiment: Experiment, mesh: Mesh) -> list[str]:
+    """Compiles the step and returns what it costs.
 
     Args:
-      config: see configs/common.py.
+      experiment: what would be trained.
       mesh: of the devices at hand.
 
     Returns:
@@ -83,34 +54,24 @@ def dry_run(config: Any, mesh: Mesh) -> list[str]:
     Raises:
       UserError: sizes or names that do not go together.
     """
-    method = experiment.load_method(config)
-    sizes = data.batch_sizes(config, method, mesh)
+    config = experiment.config
+    rows = batch_sizes(experiment, mesh)
     known = bool(config.text.tokenizer) and Path(config.text.tokenizer).exists()
-    tokenizer = TextTokenizer.load(config.text.tokenizer) if known else types.SimpleNamespace(
-        vocab_size=ASSUMED_VOCABULARY, pad_id=0)
-    made = {"vocab_size": tokenizer.vocab_size, "num_labels": ASSUMED_LABELS}
-    graphdef, params = experiment.abstract_model(config, **made)
-    tx, schedule = experiment.build_optimizer(config, params)
-    state = jax.eval_shape(lambda params, aux: step.new_state(params, tx, ema=config.optim.ema > 0, aux=aux),
-                           params, aux_shapes(config))
-    rates = optim.rates_by_path(params, experiment.rate_rules(config.optim.rates))
-
-    def placed(tree: Any, shardings: Any) -> Any:
-        return jax.tree.map(lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), tree,
-                            shardings)
-
-    batch = batch_shapes(config, sizes, method=method, num_labels=ASSUMED_LABELS)
-    split = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
-    parts = types.SimpleNamespace(graphdef=graphdef, tx=tx, schedule=schedule, rates=rates,
-                                  target=placed(state, sharding.tree_shardings(state, mesh)))
-    compiled = train_state.compile_step(config, types.SimpleNamespace(tokenizer=tokenizer), parts,
-                                        placed(batch, jax.tree.map(lambda _: split, batch)), mesh)
+    tokenizer = TextTokenizer.load(config.text.tokenizer) if known else None
+    sizes = {"vocab_size": tokenizer.vocab_size if tokenizer else ASSUMED_VOCABULARY, "num_labels": ASSUMED_LABELS}
+    graphdef, shapes = experiment.model.abstract(**sizes)
+    # As if every stream held one block: the memory is small beside the rest.
+    memory_rows = (config.memory.block,) * 2 if experiment.method.has_memory else None
+    parts = make_parts(experiment, mesh, graphdef, shapes, sizes, memory_rows=memory_rows)
+    batch = abstract_batch(experiment.batch_schema(ASSUMED_LABELS), rows, mesh)
+    compiled = compile_step(experiment, parts, batch, mesh, pad_id=tokenizer.pad_id if tokenizer else 0)
+    total = sum(rows.values())
     lines = [f"dry run: {mesh.size} x {jax.local_devices()[0].device_kind}, mesh "
              f"{', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())}; "
-             f"{sum(sizes.values())} rows a step ({', '.join(f'{n} {s}' for s, n in sizes.items() if n)})"]
-    if not known and method.text:
+             f"{total} rows a step ({', '.join(f'{n} {s}' for s, n in rows.items() if n)})"]
+    if experiment.text and not tokenizer:
         lines.append(f"  vocabulary assumed: {ASSUMED_VOCABULARY:,} tokens")
-    return [*lines, *costs(compiled, config, rows=sum(sizes.values()))]
+    return [*lines, *costs(compiled, config, rows=total)]
 
 
 def costs(compiled: Any, config: Any, *, rows: int) -> list[str]:

@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from lgdea_jax import experiment
 from lgdea_jax.data import dataset, source
 from lgdea_jax.errors import nearest
 from lgdea_jax.evaluators.data import EvalData
 from lgdea_jax.evaluators.tasks import evaluate
+from lgdea_jax.experiment import Experiment
 from lgdea_jax.inference.predictor import Predictor
 from lgdea_jax.metrics.classification import auroc
 from lgdea_jax.records import NEGATIVE, POSITIVE
@@ -37,16 +37,17 @@ class Evaluation:
     """Scores the state at the steps that the config names; process 0 does it, the others wait.
 
     Args:
-      config: the run's.
+      experiment: the run's.
       graphdef: static part of the model.
       data: what is trained on.
       spec: of the checkpoints.
       journal, checkpoints, clock, stop: the run's.
     """
 
-    def __init__(self, config: Any, graphdef: Any, data: Data, spec: Mapping[str, Any], *, journal: TrainLog,
+    def __init__(self, experiment: Experiment, graphdef: Any, data: Data, spec: Mapping[str, Any], *, journal: TrainLog,
                  checkpoints: Checkpoints, clock: Clock, stop: StopSignals) -> None:
-        self._config, self._graphdef, self._data, self._spec = config, graphdef, data, dict(spec)
+        self._experiment, self._config = experiment, experiment.config
+        self._graphdef, self._data, self._spec = graphdef, data, dict(spec)
         self._journal, self._checkpoints, self._clock, self._stop = journal, checkpoints, clock, stop
         self._examples: EvalData | None = None
         self._predict: _Stoppable | None = None
@@ -97,7 +98,7 @@ class Evaluation:
         if self._examples is None:
             return {}
         if self._predict is None:  # One for all evaluations: what it has compiled stays.
-            self._predict = _Stoppable(Predictor(config=self._config, params=params, graphdef=self._graphdef,
+            self._predict = _Stoppable(Predictor(self._experiment, params=params, graphdef=self._graphdef,
                                                  tokenizer=self._data.tokenizer, spec=self._spec), self._stop)
         self._predict.model.set_params(params)
         if self._predict.model.reads_text:
@@ -113,8 +114,7 @@ class Evaluation:
         records = source.open_records(directory, part.split)
         count = min(part.records or len(records), len(records))
         chosen = np.sort(np.random.default_rng(0).permutation(len(records))[:count])
-        examples = EvalData.from_records([records[int(row)] for row in chosen], metadata,
-                                         experiment.image_spec(self._config))
+        examples = EvalData.from_records([records[int(row)] for row in chosen], metadata, self._experiment.image_spec)
         if examples.lacks:
             log.info("evaluating on the split %s: %s", part.split, "; ".join(examples.lacks.values()))
         return examples

@@ -6,6 +6,7 @@ match wins. A rule that matches nothing is an error, so that a misspelled freeze
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ import optax
 
 from lgdea_jax.arrays import path_string
 from lgdea_jax.errors import UserError, choose
+from lgdea_jax.experiment import OptimOptions
 
 # Biases, norms, embeddings of position, temperatures and prototypes are not decayed: decay on them only fights the loss
 # that sets their scale (the prototypes have their own term in L_rec).
@@ -23,6 +25,36 @@ DECAYED = r"kernel$"
 
 # The moving moments of batch norm: the training step sets them, the optimiser never does.
 MOVING = r"(^|/)(mean|var)$"
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """The optimiser of a model.
+
+    Attributes:
+      tx: the update rule.
+      schedule: step -> learning rate, which `tx` follows; to be logged.
+      rates: tree of rate multipliers like the parameters; 0 is frozen.
+      ema: decay of the averaged parameters, see `update_ema`; 0 has none.
+    """
+
+    tx: optax.GradientTransformation
+    schedule: Callable[[Any], Any]
+    rates: Any
+    ema: float
+
+
+def build(params: Any, options: OptimOptions) -> Optimizer:
+    """The optimiser of `params` (or their shapes).
+
+    Raises:
+      UserError: unknown schedule, or a rate rule that matches no parameter.
+    """
+    schedule = learning_rate(schedule=options.schedule, peak=options.peak, warmup_steps=options.warmup_steps,
+                             total_steps=options.total_steps)
+    tx = make_optimizer(params, schedule=schedule, weight_decay=options.weight_decay, beta1=options.beta1,
+                        beta2=options.beta2, clip_norm=options.clip_norm, rates=options.rates)
+    return Optimizer(tx, schedule, rates_by_path(params, options.rates), options.ema)
 
 
 def learning_rate(*, schedule: str, peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:

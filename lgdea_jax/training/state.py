@@ -1,4 +1,4 @@
-"""What training starts from: the state (fresh, resumed, or taken from another run) and the step compiled for it."""
+"""The parts of a training: state and optimiser, the step compiled for them, and what a checkpoint says of the run."""
 
 from __future__ import annotations
 
@@ -9,25 +9,20 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from ml_collections import ConfigDict
 
-from lgdea_jax import cli, experiment
-from lgdea_jax.arrays import flatten, unflatten
 from lgdea_jax.errors import UserError
+from lgdea_jax.experiment import Experiment
 from lgdea_jax.findings.vocabulary import FINDINGS
 from lgdea_jax.preprocess import image_statistics
 from lgdea_jax.preprocess.image_spec import transform_name
-from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.runtime import sharding
-from lgdea_jax.runtime.checkpoint import Checkpoints, check_names
 from lgdea_jax.training import optim
 from lgdea_jax.training import step as train_step
 from lgdea_jax.training.data import Data
-from lgdea_jax.training.evidence_memory import EvidenceMemory
+from lgdea_jax.training.evidence_memory import EvidenceMemory, MemoryOptions, blank
+from lgdea_jax.training.optim import Optimizer
 
 # Parts of the config that must stay when a run goes on: another value would make it another run.
 FIXED_ON_RESUME = ("method", "methods", "seed", "total_steps", "dtype", "data", "batch", "image", "text", "augment",
@@ -44,150 +39,80 @@ class Parts:
 
     Attributes:
       graphdef: the model's static part.
-      tx, schedule: optimiser, and learning rate by step.
-      rates: tree of rate multipliers like the parameters; 0 is frozen.
-      initial: makes the state at step 0, placed as `target` says.
-      memory: refreshes `state["aux"]`; None for methods without an evidence memory.
+      optimizer: of its parameters.
+      initial: makes the state at step 0, distributed as `target` says.
       target: the state as `jax.ShapeDtypeStruct`s with their shardings.
+      memory: refreshes `state["aux"]`; None for methods without an evidence memory.
     """
 
     graphdef: Any
-    tx: Any
-    schedule: Callable[[Any], Any]
-    rates: Any
+    optimizer: Optimizer
     initial: Callable[[], Any]
     target: Any
-    memory: EvidenceMemory | None
+    memory: EvidenceMemory | None = None
 
 
-def make_memory(config: Any, data: Data, graphdef: Any, mesh: Mesh) -> EvidenceMemory | None:
-    """The evidence memory of methods that have one.
-
-    Raises:
-      UserError: sizes or options that do not go together.
-    """
-    method = experiment.load_method(config)
-    return EvidenceMemory(config, data, method, graphdef, mesh) if method.targets else None
-
-
-def prepare_parts(config: Any, data: Data, mesh: Mesh) -> Parts:
-    """Model, optimiser and placement that the config asks for; no parameter is computed yet.
+def prepare_parts(experiment: Experiment, data: Data, mesh: Mesh) -> Parts:
+    """Model, optimiser, memory and distribution of the state; no parameter is computed yet.
 
     Raises:
       UserError: sizes that do not go together, a rate rule that matches nothing.
     """
     sizes = {"vocab_size": data.tokenizer.vocab_size, "num_labels": len(data.label_names)}
-    graphdef, shapes = experiment.abstract_model(config, **sizes)
-    tx, schedule = experiment.build_optimizer(config, shapes)
-    memory = make_memory(config, data, graphdef, mesh)
+    graphdef, shapes = experiment.model.abstract(**sizes)
+    memory = None
+    if experiment.method.has_memory:
+        memory = EvidenceMemory(
+            MemoryOptions.of(experiment), items={stream: [part for part, _ in parts] for stream, parts in
+                                                 data.items.items()},
+            truth=data.truth, method=experiment.method, graphdef=graphdef,
+            forward_options=experiment.forward_options(data.tokenizer.pad_id), mesh=mesh)
+    parts = make_parts(experiment, mesh, graphdef, shapes, sizes, memory_rows=memory.rows if memory else None)
+    return dataclasses.replace(parts, memory=memory)
+
+
+def make_parts(experiment: Experiment, mesh: Mesh, graphdef: Any, shapes: Any, sizes: Mapping[str, int], *,
+               memory_rows: tuple[int, int] | None) -> Parts:
+    """The parts of a model without the memory that refreshes its targets.
+
+    Args:
+      graphdef, shapes: from `Model.abstract`; sizes: what that was called with.
+      memory_rows: rows of images and of reports in the evidence memory; None without one.
+    """
+    optimizer = optim.build(shapes, experiment.optim)
 
     def initial() -> Any:
-        params = experiment.initial_params(config, seed=config.seed, **sizes)
-        aux = memory.blank(config.model.prototypes) if memory else None
-        return train_step.new_state(params, tx, ema=config.optim.ema > 0, aux=aux)
+        params = experiment.model.initial_params(seed=experiment.config.seed, **sizes)
+        aux = blank(*memory_rows, experiment.model.prototypes) if memory_rows else None
+        return train_step.new_state(params, optimizer, aux=aux)
 
     state = jax.eval_shape(initial)
-    placement = sharding.tree_shardings(state, mesh)
+    shardings = sharding.tree_shardings(state, mesh)
     target = jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, placement)
-    rates = optim.rates_by_path(shapes, experiment.rate_rules(config.optim.rates))
-    return Parts(graphdef, tx, schedule, rates, jax.jit(initial, out_shardings=placement), target, memory)
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, shardings)
+    return Parts(graphdef, optimizer, jax.jit(initial, out_shardings=shardings), target)
 
 
-def initialise_from(config: Any, data: Data, state: train_step.State) -> tuple[train_step.State, int]:
-    """A fresh state with the parameters of `config.init_from` in the modules `config.init_parts` (all by default).
-
-    Returns:
-      (state, number of parameters taken).
-
-    Raises:
-      UserError: no such run, a module that does not fit, or text modules made for another tokeniser.
-    """
-    source = Checkpoints(config.init_from, writable=False)
-    step = source.resolve("latest")
-    spec = source.spec(step)
-    flat = flatten(state["params"])
-    modules = list(dict.fromkeys(path.split("/")[0] for path in flat))
-    parts = tuple(config.init_parts) or tuple(modules)
-    if missing := [part for part in parts if part not in modules]:
-        raise UserError(f"init_parts: the model has no {missing[0]!r}; it has {', '.join(modules)}")
-    if any(part.startswith("text") for part in parts) and spec["tokenizer_digest"] != data.tokenizer.digest:
-        raise UserError(f"the text tower of {config.init_from} was trained with another tokeniser: "
-                        "--config.text.tokenizer must be that run's, or --config.init_parts=image_tower")
-    vocab_size = TextTokenizer(spec["tokenizer"]).vocab_size
-    _, shapes = experiment.abstract_model(
-        ConfigDict(spec["config"]), vocab_size=vocab_size, num_labels=len(spec["label_names"]))
-    host = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=host), shapes)
-    other = flatten(source.restore_params(step, target))
-    source.close()
-
-    def shapes_within(names: Mapping[str, Any]) -> dict[str, tuple]:
-        return {path: tuple(leaf.shape) for path, leaf in names.items() if path.split("/")[0] in parts}
-
-    wanted = shapes_within(flat)
-    check_names(shapes_within(other), wanted, config.init_from)
-    taken = {path: jax.device_put(np.asarray(other[path]), flat[path].sharding) for path in wanted}
-    params = unflatten(state["params"], flat | taken)
-    ema = jax.tree.map(jnp.copy, params) if state["ema"] else {}
-    return {**state, "params": params, "ema": ema}, sum(int(np.prod(shape)) for shape in wanted.values())
-
-
-def pretrained_towers(config: Any, parts: Parts, state: train_step.State) -> tuple[train_step.State, list[str]]:
-    """A fresh state with published weights in the towers whose `weights` the config names; the heads stay fresh.
-
-    Returns:
-      (state, a line for the log on every tower that was filled).
-
-    Raises:
-      UserError: weights that cannot be read or do not fit, a tower that the method has not, or that `init_from` fills.
-    """
-    from lgdea_jax.models import pretrained
-
-    model = nnx.merge(parts.graphdef, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-                                                   state["params"]))
-    flat, lines = flatten(state["params"]), []
-    for name in ("image", "text"):
-        path, tower = config.model[name].weights, getattr(model, f"{name}_tower")
-        if not path:
-            continue
-        if tower is None:
-            raise UserError(f"model.{name}.weights: the method {config.method} has no {name} tower")
-        if config.init_from and f"{name}_tower" in (config.init_parts or (f"{name}_tower",)):
-            raise UserError(f"init_from and model.{name}.weights both fill the {name} tower: leave one of them out")
-        try:
-            loaded = pretrained.load_tower(tower, path)
-        except pretrained.WeightsError as error:
-            raise UserError(f"model.{name}.weights: {error}") from None
-        for key, value in loaded.params.items():
-            key = f"{name}_tower/{key}"
-            flat[key] = jax.device_put(value, flat[key].sharding)
-        lines.append(f"{name} tower: {loaded.summary()}")
-    if not lines:
-        return state, lines
-    params = unflatten(state["params"], flat)
-    return {**state, "params": params, "ema": jax.tree.map(jnp.copy, params) if state["ema"] else {}}, lines
-
-
-def compile_step(config: Any, data: Data, parts: Parts, batch: Any, mesh: Mesh) -> Any:
+def compile_step(experiment: Experiment, parts: Parts, batch: Any, mesh: Mesh, *, pad_id: int) -> Any:
     """The step compiled once for these shapes: (state, batch) -> (state, metrics), the state donated.
 
     A batch of another shape is then an error, never a second compilation.
+
+    Args:
+      batch: arrays, or their shapes with shardings; pad_id: of the tokeniser.
     """
-    method = experiment.load_method(config, mesh)
-    check_micro(config, batch, mesh)
-    step = functools.partial(
-        train_step.train_step, graphdef=parts.graphdef, tx=parts.tx, rates=parts.rates, losses=method.losses,
-        diagnostics=method.diagnostics, weights=method.weights, schedule=parts.schedule, ema_decay=config.optim.ema,
-        pad_id=data.tokenizer.pad_id, mean=config.image.mean, std=config.image.std,
-        per_image=config.image.per_image, seed=config.seed, dropout=uses_dropout(config),
-        micro=config.batch.micro)
-    placement = jax.tree.map(lambda leaf: leaf.sharding, parts.target)
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(placement, NamedSharding(mesh, PartitionSpec())))
+    check_micro(experiment, batch, mesh)
+    options = train_step.StepOptions(
+        forward=experiment.forward_options(pad_id), seed=experiment.config.seed, dropout=experiment.model.drops,
+        micro=experiment.config.batch.micro)
+    step = functools.partial(train_step.train_step, graphdef=parts.graphdef, method=experiment.method,
+                             optimizer=parts.optimizer, options=options)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, parts.target)
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())))
     return jitted.lower(parts.target, batch).compile()
 
 
-def check_micro(config: Any, batch: Any, mesh: Mesh) -> None:
+def check_micro(experiment: Experiment, batch: Any, mesh: Mesh) -> None:
     """Refuses a batch that cannot be cut into `config.batch.micro` parts.
 
     Args:
@@ -196,32 +121,26 @@ def check_micro(config: Any, batch: Any, mesh: Mesh) -> None:
     Raises:
       UserError: rows that do not divide, or a batch norm, whose moments are those of the whole batch.
     """
-    micro = config.batch.micro
+    micro, image = experiment.config.batch.micro, experiment.model.image
     if micro < 1:
         raise UserError(f"config key 'batch.micro' is {micro}: at least 1")
     if micro == 1:
         return
-    if config.model.image.name == "resnet" and config.model.image.resnet.norm == "batch":
-        raise UserError(f"batch.micro={micro}: batch norm looks at the whole batch; --config.model.image.resnet.norm="
-                        "group does not")
-    sizes = {stream: arrays["index"].shape[0] for stream, arrays in batch.items()}
-    for what, streams in (("images", ("pairs", "images")), ("reports", ("pairs", "reports"))):
-        count = sum(sizes.get(stream, 0) for stream in streams)
+    if image and image.options.get("norm") == "batch":
+        raise UserError(f"batch.micro={micro}: batch norm needs the whole batch; "
+                        f"--config.model.image.{image.name}.norm=group does not")
+    for what, name in (("images", "image_index"), ("reports", "report_index")):
+        count = sum(arrays[name].shape[0] for arrays in batch.values() if name in arrays)
         if count % (micro * mesh.size):
             raise UserError(f"batch.micro={micro}: {count} {what} a batch do not divide into {micro} parts over "
                             f"{mesh.size} devices")
 
 
-def uses_dropout(config: Any) -> bool:
-    """Whether a tower of the config drops anything."""
-    return any(tower[tower.name].get("dropout_rate", 0.0) > 0 for tower in (config.model.image, config.model.text))
-
-
-def make_spec(config: Any, data: Data) -> dict[str, Any]:
-    """What a checkpoint says of itself."""
+def make_spec(experiment: Experiment, data: Data) -> dict[str, Any]:
+    """What a checkpoint holds beside arrays, for prediction and for the checks of a resumed run."""
     return {
-        "config": json.loads(config.to_json_best_effort()),
-        "transform": f"{data.record_transform}+{transform_name(experiment.image_spec(config))}",
+        "config": json.loads(experiment.config.to_json_best_effort()),
+        "transform": f"{data.record_transform}+{transform_name(experiment.image_spec)}",
         "record_transform": data.record_transform,
         "record_size": data.record_size,
         # For `predict`, which has no data set to compare an image with.
@@ -254,9 +173,7 @@ def check_resume(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
             else:
                 yield f"{prefix}{key}", value
 
-    # A key that the earlier run did not know yet: what is now its default is what that run did.
-    defaults = dict(leaves(json.loads(cli.read_config("configs/common.py").to_json_best_effort())))
-    old, new = {**defaults, **dict(leaves(then["config"]))}, dict(leaves(now["config"]))
+    old, new = dict(leaves(then["config"])), dict(leaves(now["config"]))
     changed = [key for key in sorted(set(old) | set(new))
                if key.split(".")[0] in FIXED_ON_RESUME and key not in FREE_ON_RESUME and old.get(key) != new.get(key)]
     if changed:

@@ -12,6 +12,7 @@ from lgdea_jax import card, cli
 from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness.output import config_hash
+from lgdea_jax.experiment import Experiment
 from lgdea_jax.runtime import sharding
 from lgdea_jax.runtime.checkpoint import Checkpoints
 from lgdea_jax.training import data as train_data
@@ -59,8 +60,9 @@ def test_only_what_was_trained_on_is_listed(phantom_data, tmp_path, caplog):
     def listed():
         caplog.clear()
         with caplog.at_level(logging.INFO, logger="lgdea_jax"):
-            data = train_data.prepare_data(config, sharding.make_mesh(**config.mesh), show=True)
-        text = card.card({**state.make_spec(config, data), "step": 1}, [])
+            experiment = Experiment.of(config)
+            data = train_data.prepare_data(experiment, sharding.make_mesh(**config.mesh), show=True)
+        text = card.card({**state.make_spec(experiment, data), "step": 1}, [])
         [line] = [line for line in text.splitlines() if "data sets' own sheets" in line]
         return line.split(" (digest")[0], [line for line in caplog.messages if "not trained on" in line]
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lgdea_jax import cli, experiment, train
+from lgdea_jax import cli, train
+from lgdea_jax.experiment import Experiment
 from lgdea_jax.runtime.log import read_rows
 from lgdea_jax.training import optim
 from tests.shrink import shrink
@@ -21,8 +22,8 @@ def test_config_is_whole(path):
     """At its full size, without computing anything: known keys, a model that can be built, rules that match."""
     config = cli.read_config(path)
     train.check_config(config)
-    _, shapes = experiment.abstract_model(config, vocab_size=28_996, num_labels=14)
-    optim.rates_by_path(shapes, experiment.rate_rules(config.optim.rates))
+    experiment = Experiment.of(config)
+    optim.build(experiment.model.abstract(vocab_size=28_996, num_labels=14)[1], experiment.optim)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.removeprefix("configs/"))
@@ -37,7 +38,7 @@ def test_config_trains(path, request, compile_cache, tmp_path):
     assert all(row["loss"] > 0 for row in rows)
 
 
-@pytest.mark.parametrize("method", experiment.method_names())
+@pytest.mark.parametrize("method", sorted(cli.read_config("configs/common.py").methods))
 def test_method_lowers_its_loss(method, phantom_data, compile_cache, tmp_path):
     config = cli.read_config(f"tests/training/tiny.py:{method}")
     config.data.dir, config.compile_cache = str(phantom_data), str(compile_cache)

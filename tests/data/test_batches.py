@@ -13,7 +13,8 @@ from data_prep.build import build
 from lgdea_jax import cli, records
 from lgdea_jax.data import dataset, pipeline, plan
 from lgdea_jax.data import source as record_source
-from lgdea_jax.data.pipeline import Items, TextView, encode_text, iterate, make_batches, prefetch_to_device
+from lgdea_jax.data.batch import BatchSchema
+from lgdea_jax.data.pipeline import Items, iterate, make_batches, prefetch_to_device
 from lgdea_jax.errors import UserError
 from lgdea_jax.io import decode_image
 from lgdea_jax.preprocess import regions as places
@@ -21,6 +22,7 @@ from lgdea_jax.preprocess.augment import Augment
 from lgdea_jax.preprocess.evidence_text import usable_evidence
 from lgdea_jax.preprocess.image import letterbox
 from lgdea_jax.preprocess.text import TextTokenizer
+from lgdea_jax.preprocess.text_view import FINDING_IDS, TextView, encode_text, phrase_regions
 from lgdea_jax.training.data import weighted_parts
 
 SIZE = 32
@@ -37,9 +39,9 @@ def make_items(phantom_data, tokenizer):
     def make(rows, *, image=True, text=True, cache=True, view=VIEW, labels=None, regions=False):
         rows = np.asarray(rows)
         names = labels or dataset.load_metadata(phantom_data).label_names
-        return Items(str(phantom_data), "train", rows, with_image=image, with_text=text,
-                     image_size=SIZE, view=view, tokenizer=tokenizer, label_names=names, cache=cache,
-                     with_regions=regions)
+        stream = "reports" if not image else "pairs" if text else "images"
+        return Items(str(phantom_data), "train", rows, stream=stream, tokenizer=tokenizer, label_names=names,
+                     schema=BatchSchema(SIZE, view, len(names), regions), cache=cache)
 
     return make
 
@@ -81,14 +83,34 @@ def test_shapes_are_fixed(make_items, augment):
     found = {f"{stream}/{name}": (array.shape, array.dtype.name)
              for stream, arrays in batch.items() for name, array in arrays.items()}
     assert found == {
-        "pairs/image": ((4, SIZE, SIZE), "uint8"), "pairs/tokens": ((4, 3, 8), "int32"),
-        "pairs/weight": ((4, 3), "float32"), "pairs/finding": ((4, 3), "int32"), "pairs/normal": ((4,), "bool"),
-        "pairs/labels": ((4, n), "int8"), "pairs/index": ((4,), "int32"), "pairs/study": ((4,), "int32"),
+        "pairs/image": ((4, SIZE, SIZE), "uint8"), "pairs/labels": ((4, n), "int8"), "pairs/study": ((4,), "int32"),
+        "pairs/image_index": ((4,), "int32"), "pairs/report_index": ((4,), "int32"),
+        "pairs/tokens": ((4, 3, 8), "int32"), "pairs/weight": ((4, 3), "float32"),
+        "pairs/finding": ((4, 3), "int32"), "pairs/normal": ((4,), "bool"),
         "images/image": ((6, SIZE, SIZE), "uint8"), "images/labels": ((6, n), "int8"),
-        "images/index": ((6,), "int32"), "images/study": ((6,), "int32"),
+        "images/image_index": ((6,), "int32"),
         "reports/tokens": ((2, 3, 8), "int32"), "reports/weight": ((2, 3), "float32"),
-        "reports/finding": ((2, 3), "int32"), "reports/normal": ((2,), "bool"), "reports/labels": ((2, n), "int8"),
-        "reports/index": ((2,), "int32"), "reports/study": ((2,), "int32")}
+        "reports/finding": ((2, 3), "int32"), "reports/normal": ((2,), "bool"), "reports/report_index": ((2,), "int32")}
+
+
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize(("kind", "enabled"), [("phrases", True), ("report", False), ("evidence", True)])
+def test_batches_are_what_the_schema_says(make_items, augment, kind, enabled, cache):
+    """Of one part, and of a mixture of two; items before augmentation too."""
+    augment = dataclasses.replace(augment, enabled=enabled)
+    view = dataclasses.replace(VIEW, kind=kind)
+    options = {"pairs": {"regions": True}, "images": {"text": False}, "reports": {"image": False}}
+    parts = {stream: [(make_items(range(start, start + 8), cache=cache, view=view, **some), 1.0) for start in (0, 8)]
+             for stream, some in options.items()}
+    for items in (parts, {stream: some[:1] for stream, some in parts.items()}):
+        batch = make_batches(items, sizes={"pairs": 6, "images": 4, "reports": 2}, rows_of=lambda n: slice(0, n),
+                             augment=augment, seed=0)[3]
+        for (stream, some), rows in zip(items.items(), (6, 4, 2), strict=True):
+            held = {name: (array.shape, array.dtype) for name, array in batch[stream].items()}
+            assert held == {name: ((rows, *field.shape), field.dtype)
+                            for name, field in some[0][0].schema.batch_fields(stream).items()}
+            item = {name: (array.shape, array.dtype) for name, array in some[0][0][2].items()}
+            assert item == {name: (field.shape, field.dtype) for name, field in some[0][0].fields.items()}
 
 
 @pytest.mark.parametrize("cache", [True, False])
@@ -108,7 +130,7 @@ def test_regions_and_frames_follow_their_rows(make_items, augment, phantom_data,
         assert_equal({"pairs": {k: v for k, v in batch.items() if k not in ("region", "frame")}}, plain[step])
         assert batch["region"].shape == (6, 3, 4) and batch["frame"].shape == (6, 2, 3)
         assert batch["region"].dtype == batch["frame"].dtype == np.float32
-        for row, index in enumerate(batch["index"]):
+        for row, index in enumerate(batch["image_index"]):
             items = usable_evidence(source[int(index)].evidence, limit=3)
             for slot in range(3):
                 side = items[slot].laterality if slot < len(items) else ""
@@ -125,9 +147,9 @@ def test_a_lateral_view_has_no_places(phantom_data):
     source = record_source.open_records(str(phantom_data), "train")
     record = next(record for record in (source[row] for row in range(40))
                   if any(item.laterality == "left" for item in usable_evidence(record.evidence, limit=3)))
-    assert (pipeline.phrase_regions(record, VIEW)[:, 0] == 0.5).any()
+    assert (phrase_regions(record, VIEW)[:, 0] == 0.5).any()
     lateral = dataclasses.replace(record, view="LATERAL")
-    assert (pipeline.phrase_regions(lateral, VIEW) == np.float32(places.EVERYWHERE)).all()
+    assert (phrase_regions(lateral, VIEW) == np.float32(places.EVERYWHERE)).all()
 
 
 def test_batch_n_is_the_same_however_it_is_read(make_items, augment):
@@ -152,7 +174,7 @@ def test_worker_processes_read_the_same(make_items, augment):
 
 def test_each_epoch_shows_everything_once_in_another_order(make_items, augment):
     batches = batches_of(make_items, augment)
-    epochs = [np.concatenate([batches[5 * epoch + n]["pairs"]["index"] for n in range(5)]) for epoch in range(3)]
+    epochs = [np.concatenate([batches[5 * epoch + n]["pairs"]["image_index"] for n in range(5)]) for epoch in range(3)]
     for epoch in epochs:
         assert sorted(epoch.tolist()) == list(range(20))
     assert epochs[0].tolist() != epochs[1].tolist() != epochs[2].tolist()
@@ -164,17 +186,17 @@ def test_augmentation_differs_between_epochs(make_items, augment):
     def image(epoch):
         for n in range(5):
             part = batches[5 * epoch + n]["pairs"]
-            if 7 in part["index"]:
-                return part["image"][part["index"].tolist().index(7)]
+            if 7 in part["image_index"]:
+                return part["image"][part["image_index"].tolist().index(7)]
         raise AssertionError
 
     assert not np.array_equal(image(0), image(1))
 
 
 def test_seeds_differ_and_large_ones_work(make_items, augment):
-    one, other = (batches_of(make_items, augment, seed=seed)[0]["pairs"]["index"] for seed in (0, 1))
+    one, other = (batches_of(make_items, augment, seed=seed)[0]["pairs"]["image_index"] for seed in (0, 1))
     assert one.tolist() != other.tolist()
-    assert batches_of(make_items, augment, seed=2**40)[0]["pairs"]["index"].shape == (4,)
+    assert batches_of(make_items, augment, seed=2**40)[0]["pairs"]["image_index"].shape == (4,)
 
 
 def test_processes_read_their_own_rows(make_items, augment):
@@ -220,10 +242,11 @@ def test_mixtures_follow_their_weights(make_items, augment):
     parts = [(make_items(range(10), text=False), 3.0), (make_items(range(10, 40), text=False), 1.0)]
     names = {"pairs": 0, "images": 8, "reports": 0}
     batches = make_batches({"pairs": [], "images": parts, "reports": []}, sizes=names,
-                           rows_of=lambda rows: slice(0, rows), augment=augment, seed=0)
-    studies = np.concatenate([batches[n]["images"]["study"] for n in range(20)])
-    first = {int(parts[0][0][i]["study"]) for i in range(10)}
-    assert np.isin(studies, list(first)).mean() == pytest.approx(0.75, abs=0.02)
+                           rows_of=lambda rows: slice(0, rows), augment=dataclasses.replace(augment, enabled=False),
+                           seed=0)
+    rows = np.concatenate([batches[n]["images"]["image"].reshape(8, -1) for n in range(20)])
+    first = np.stack([parts[0][0][i]["image"].reshape(-1) for i in range(10)])
+    assert (rows[:, None] == first).all(axis=2).any(axis=1).mean() == pytest.approx(0.75, abs=0.02)
 
 
 def test_weights_of_the_parts():
@@ -253,7 +276,7 @@ def test_rows_hold_what_the_record_says(make_items, phantom_data, tokenizer):
         np.testing.assert_array_equal(item["tokens"], expected["tokens"])
     alone = make_items([5, 3], labels=("Unknown", *reversed(names)), cache=False, text=False)
     for index in (0, 1):
-        for name in ("image", "labels", "study", "index"):
+        for name in ("image", "labels", "image_index"):
             np.testing.assert_array_equal(alone[index][name], items[index][name])
     copy = pickle.loads(pickle.dumps(items))
     np.testing.assert_array_equal(copy[1]["image"], items[1]["image"])
@@ -270,8 +293,8 @@ def test_images_of_every_encoding(tmp_path, encoding):
     names = dataset.load_metadata(tmp_path / "d").label_names
     rows = np.array([4, 0, 5, 4, 2])
     for size in (200, 96):
-        items = Items(str(tmp_path / "d"), "train", np.arange(6), with_image=True, with_text=False, image_size=size,
-                      view=VIEW, tokenizer=None, label_names=names, cache=False)
+        items = Items(str(tmp_path / "d"), "train", np.arange(6), stream="pairs", tokenizer=None, label_names=names,
+                      schema=BatchSchema(size, None, len(names)), cache=False)
         batch = items.read(rows)
         for place, row in enumerate(rows):
             record = source[row]
@@ -283,9 +306,8 @@ def test_images_of_every_encoding(tmp_path, encoding):
 
 def test_progress_counts_every_row(phantom_data, tokenizer):
     seen = []
-    Items(str(phantom_data), "train", np.arange(5), with_image=True, with_text=False,
-          image_size=SIZE, view=VIEW, tokenizer=tokenizer, label_names=("a",), cache=True,
-          progress=lambda: seen.append(1))
+    Items(str(phantom_data), "train", np.arange(5), stream="images", schema=BatchSchema(SIZE, VIEW, 1),
+          tokenizer=tokenizer, label_names=("a",), cache=True, progress=lambda: seen.append(1))
     assert len(seen) == 5
 
 
@@ -324,7 +346,7 @@ def test_phrases_present_before_uncertain_and_padding(tokenizer):
     record = Report(evidence("Nodule", "uncertain", "possible nodule"), evidence("Pneumothorax", "absent"),
                     evidence("Cardiomegaly", phrase="large heart"))
     out = encode_text(record, VIEW, tokenizer)
-    ids = pipeline.FINDING_IDS
+    ids = FINDING_IDS
     assert out["finding"].tolist() == [ids["Cardiomegaly"], ids["Nodule"], -1]
     assert out["weight"].tolist() == [1.0, 0.5, 0.0] and not out["normal"]
     assert out["tokens"].shape == (2, 3, 8) and (out["tokens"][:, 2] == tokenizer.pad_id).all()
@@ -337,7 +359,7 @@ def test_more_phrases_than_rows_and_repetitions(tokenizer):
     record = Report(*[evidence("Nodule", laterality=side) for side in ("left", "right", "left", "bilateral")],
                     evidence("Cardiomegaly"))
     out = encode_text(record, VIEW, tokenizer)
-    ids = pipeline.FINDING_IDS
+    ids = FINDING_IDS
     assert out["finding"].tolist() == [ids["Nodule"]] * 3  # left, right, bilateral; the second "left" counts once.
 
 

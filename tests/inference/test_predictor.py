@@ -5,11 +5,12 @@ import types
 import numpy as np
 import pytest
 
-from lgdea_jax import cli, experiment
+from lgdea_jax import cli
 from lgdea_jax.errors import UserError
 from lgdea_jax.evaluators.data import EvalData
 from lgdea_jax.evaluators.encoder import Encoder
 from lgdea_jax.evaluators.grounding import grounding_samples, sample_heatmap
+from lgdea_jax.experiment import Experiment
 from lgdea_jax.inference.predictor import Predictor, load_predictor
 from lgdea_jax.preprocess.text import TextTokenizer
 from tests.evaluators import world
@@ -25,9 +26,10 @@ def make(phantom_data, method, *, batch_size=4, seed=0, imagenet=False):
         config.model.image.resnet.sizes.width = 4
     tokenizer = TextTokenizer.load(phantom_data / "tokenizer.json")
     sizes = {"vocab_size": tokenizer.vocab_size, "num_labels": 3}
-    graphdef, _ = experiment.abstract_model(config, **sizes)
-    params = experiment.initial_params(config, seed=seed, **sizes)
-    return Predictor(config=config, params=params, graphdef=graphdef, tokenizer=tokenizer,
+    experiment = Experiment.of(config)
+    graphdef, _ = experiment.model.abstract(**sizes)
+    params = experiment.model.initial_params(seed=seed, **sizes)
+    return Predictor(experiment, params=params, graphdef=graphdef, tokenizer=tokenizer,
                      spec={"transform": f"grey8@1+letterbox@1:{SIZE}"}, batch_size=batch_size)
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from data_prep.build import build
-from lgdea_jax import cli, experiment, predict
+from lgdea_jax import cli, predict
 from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
@@ -17,6 +17,7 @@ from lgdea_jax.evaluators import tasks
 from lgdea_jax.evaluators.data import EvalData
 from lgdea_jax.evaluators.volumes import VolumeGeometry
 from lgdea_jax.evaluators.zero_shot import ZeroShot
+from lgdea_jax.experiment import Experiment
 from lgdea_jax.findings import prompts
 from lgdea_jax.inference.images import Reader, Rejected
 from lgdea_jax.inference.volumes import (
@@ -80,7 +81,7 @@ def save_run(folder, data, method):
     """A run's directory with an untrained model."""
     config = cli.read_config(f"tests/training/tiny_ct.py:{method}")
     tokenizer = TextTokenizer.load(data / "tokenizer.json")
-    params = experiment.initial_params(config, seed=0, vocab_size=tokenizer.vocab_size, num_labels=2)
+    params = Experiment.of(config).model.initial_params(seed=0, vocab_size=tokenizer.vocab_size, num_labels=2)
     spec = {"config": json.loads(config.to_json_best_effort()), "tokenizer": tokenizer.serialised,
             "transform": TRANSFORM, "label_names": ["Nodule", "Pleural Effusion"], "image_statistics": {},
             "record_size": 0}

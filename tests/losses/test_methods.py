@@ -1,6 +1,4 @@
-"""Every loss term of every method: its gradient against finite differences; unpaired terms against plain formulas."""
-
-import importlib
+"""Every loss term of every method: its gradient against finite differences; values against plain formulas; options."""
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +6,10 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp, rel_entr, softmax
 
-from lgdea_jax import cli, experiment
+from lgdea_jax import cli
+from lgdea_jax.errors import UserError
 from lgdea_jax.methods import lgdea, local
+from lgdea_jax.methods.table import OBJECTIVES, make_method
 from tests.losses.gradients import check_gradients
 
 PAIRS, IMAGES, REPORTS, PHRASES, TOKENS, PATCHES, WIDTH, PROTOTYPES, LESIONS, LABELS = 4, 3, 3, 2, 5, 9, 4, 5, 2, 3
@@ -55,27 +55,29 @@ def batch(seed=0, *, text="phrases"):
     return raw, outputs, rows, aux
 
 
-def options_of(name):
-    """The config's options of a method, all its loss terms, and the text it reads."""
-    config = cli.read_config("configs/common.py")
-    config.method = name
-    options = config.methods[name].to_dict()
-    text = options["text"]
-    module = importlib.import_module(f"lgdea_jax.methods.{name}")
-    takes = {key: value for key, value in options.items() if key not in ("text", "scoring", "weights", "overall_score")}
-    return module, takes, text
+PRESETS = {name: options.to_dict() for name, options in cli.read_config("configs/common.py").methods.items()}
+
+
+def made(raw, outputs):
+    """The outputs of `batch` as arrays."""
+    return outputs(**{name: jnp.asarray(value) for name, value in raw.items()})
+
+
+def method_of(name, *terms, **options):
+    """The preset with these terms at weight 1 (its own weights without any), and other options."""
+    weights = dict.fromkeys(terms, 1.0) if terms else PRESETS[name]["weights"]
+    return make_method(name, {**PRESETS[name], "weights": weights, **options})
 
 
 @pytest.mark.parametrize(("name", "term"), [
-    (name, term) for name in experiment.method_names()
-    for term in importlib.import_module(f"lgdea_jax.methods.{name}").LOSSES])
+    (name, term) for name, options in sorted(PRESETS.items()) for term in OBJECTIVES[options["objective"]].loss_names])
 def test_gradient_of_every_term(name, term):
-    module, options, text = options_of(name)
-    raw, outputs, rows, aux = batch(text="phrases" if text == "phrases" else "report")
-    free = {**options, "stop_report": False} if "stop_report" in options else options
+    free = {"stop_report": False} if "stop_report" in PRESETS[name] else {}
+    method = method_of(name, term, **free)
+    raw, outputs, rows, aux = batch(text="phrases" if method.text == "phrases" else "report")
 
     def loss(*arrays):
-        return module.losses(outputs(*arrays), rows, aux, jnp.asarray(0), terms=(term,), **free)[term]
+        return method.losses(outputs(*arrays), rows, aux)[term]
 
     if term in ("evid_align", "align", "place"):  # Their text side is a target, which the derivative must not follow.
         fixed = [np.asarray(value) for value in raw.values()]
@@ -88,15 +90,81 @@ def test_gradient_of_every_term(name, term):
         check_gradients(loss, *raw.values())
 
 
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_only_terms_with_a_weight_are_computed(name):
+    raw, outputs, rows, aux = batch(text="phrases" if PRESETS[name]["text"] == "phrases" else "report")
+    out = made(raw, outputs)
+    names = OBJECTIVES[PRESETS[name]["objective"]].loss_names
+    for term in names:
+        method = make_method(name, {**PRESETS[name], "weights": {**dict.fromkeys(names, 0.0), term: 0.5}})
+        assert set(method.losses(out, rows, aux)) == {term}
+    assert set(method_of(name, *names).losses(out, rows, aux)) == set(names)
+
+
+def test_presets_are_the_methods_that_they_are():
+    methods = {name: make_method(name, options) for name, options in PRESETS.items()}
+    assert {name: (type(method).__name__, method.text, method.scoring, method.streams, method.has_memory)
+            for name, method in methods.items()} == {
+        "clip": ("Clip", "report", "contrast", ("pairs",), False),
+        "clip_evidence": ("Clip", "evidence", "positive", ("pairs",), False),
+        "clip_evidence_soft": ("ClipEvidenceSoft", "evidence", "positive", ("pairs",), False),
+        "clip_sigmoid": ("ClipSigmoid", "report", "contrast", ("pairs",), False),
+        "local": ("Local", "report", "contrast", ("pairs",), False),
+        "supervised": ("Supervised", "", "positive", ("pairs", "images"), False),
+        "lgdea_pairs": ("LgdeaPairs", "phrases", "positive", ("pairs", "reports"), False),
+        "lgdea": ("Lgdea", "phrases", "positive", ("pairs", "images", "reports"), True),
+        "mean_teacher": ("Lgdea", "phrases", "positive", ("pairs", "images", "reports"), True),
+        "oracle": ("Lgdea", "phrases", "positive", ("pairs", "images", "reports"), True)}
+    assert [methods[name].targets for name in ("lgdea", "mean_teacher", "oracle")] == ["relations", "teacher", "truth"]
+
+
+@pytest.mark.parametrize(("name", "options", "message"), [
+    ("clip", {"objective": "clpi"}, "unknown objective of method clip 'clpi' (did you mean 'clip'?)"),
+    ("local", {"word_temprature": 1.0}, "the option 'word_temprature' (did you mean 'word_temperature'?)"),
+    ("clip", {"chunks": None}, "the method clip does not take the option 'chunks'"),
+    ("local", {"word_temperature": ...}, "the method local needs the option config.methods.local.word_temperature"),
+    ("lgdea", {"weights": {"recc": 1.0}}, "unknown loss of method lgdea 'recc' (did you mean 'rec'?)"),
+    ("lgdea_pairs", {"weights": {"evid_image": 1.0}}, "unknown loss of method lgdea_pairs 'evid_image'"),
+    ("clip", {"weights": {"contrastive": 0.0}}, "weights are all 0: nothing to train on"),
+    ("oracle", {"targets": "truht"}, "(did you mean 'truth'?)"),
+    ("supervised", {"uncertain": "ignored"}, "(did you mean 'ignore'?)")])
+def test_wrong_options(name, options, message):
+    options = {key: value for key, value in {**PRESETS[name], **options}.items() if value is not ...}
+    with pytest.raises(UserError) as error:
+        make_method(name, options)
+    assert message in str(error.value)
+
+
+def log_softmax(x, axis):
+    return x - logsumexp(x, axis=axis, keepdims=True)
+
+
+def infonce(scores, study, valid):
+    """Both directions over the valid rows; rows of one study are positives in equal shares."""
+    scores, same = scores[valid][:, valid], (study[:, None] == study[None, :])[valid][:, valid].astype(float)
+    return -np.mean([np.sum(same / same.sum(1, keepdims=True) * log_softmax(side, 1), axis=1)
+                     for side in (scores, scores.T)])
+
+
+@pytest.mark.parametrize(("name", "valid"), [("clip", [0, 1, 2, 3]), ("clip_evidence", [0, 1, 3])])
+def test_contrastive_is_infonce_over_studies(name, valid):
+    """Report 2 has no evidence: as evidence text it is empty, as a report it is not."""
+    raw, outputs, rows, aux = batch(text="report")
+    image, text = (np.asarray(unit(raw[side]))[:PAIRS] for side in ("pooled", "text"))
+    expected = infonce(np.exp(0.7) * image @ text.T, np.array([0, 0, 1, 2]), valid)
+    found = method_of(name).losses(made(raw, outputs), rows, aux)["contrastive"]
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_reports_get_no_gradient_from_the_pair_losses_unless_asked():
     raw, outputs, rows, aux = batch()
-    _, options, _ = options_of("lgdea")
 
     def of_text(stop, term):
+        method = method_of("lgdea", term, stop_report=stop)
+
         def loss(text):
             arrays = {**{k: jnp.asarray(v) for k, v in raw.items()}, "text": text}
-            return lgdea.losses(outputs(**arrays), rows, aux, jnp.asarray(0), terms=(term,),
-                                **{**options, "stop_report": stop})[term]
+            return method.losses(outputs(**arrays), rows, aux)[term]
 
         return np.abs(np.asarray(jax.grad(loss)(jnp.asarray(raw["text"])))).max()
 
@@ -116,24 +184,42 @@ def test_weighted_pair_loss_is_a_mean_of_weighted_divergences():
     assert np.all(np.asarray(moved) == 0)
 
 
+def memory_terms(out, rows, aux):
+    """{term: value} of the unpaired terms, each at weight 1."""
+    return {name: float(value) for name, value in method_of("lgdea", *lgdea.UNPAIRED).losses(out, rows, aux).items()}
+
+
 def test_unpaired_terms_are_zero_before_the_first_refresh_and_read_their_own_rows():
     raw, outputs, rows, aux = batch()
-    _, options, _ = options_of("lgdea")
-    out = outputs(**{k: jnp.asarray(v) for k, v in raw.items()})
-
-    def terms(aux):
-        values = lgdea.losses(out, rows, aux, jnp.asarray(0), terms=lgdea.UNPAIRED, **options)
-        return {name: float(value) for name, value in values.items()}
-
+    out = made(raw, outputs)
     blank = {name: jnp.zeros_like(value) for name, value in aux.items()}
-    assert terms(blank) == dict.fromkeys(lgdea.UNPAIRED, 0.0)
-    before = terms(aux)
+    assert memory_terms(out, rows, blank) == dict.fromkeys(lgdea.UNPAIRED, 0.0)
+    before = memory_terms(out, rows, aux)
     assert all(value > 0 for value in before.values())
     # Row 4 of the images and row 6 of the reports are not in this batch.
     elsewhere = {"image_target": 4, "report_target": 6, "image_weight": 4, "report_weight": 6}
-    assert terms({name: aux[name].at[row].set(0.1) for name, row in elsewhere.items()}) == before
+    assert memory_terms(out, rows, {name: aux[name].at[row].set(0.1) for name, row in elsewhere.items()}) == before
     inside = {**aux, "image_weight": aux["image_weight"].at[5].set(0.0)}
-    assert terms(inside)["evid_image"] < before["evid_image"]
+    assert memory_terms(out, rows, inside)["evid_image"] < before["evid_image"]
+
+
+def test_unpaired_terms_are_those_of_each_items_own_row():
+    """Item by item in NumPy: image 4 + i has the target of row image_index[4 + i], not one of the pairs' rows."""
+    raw, outputs, rows, aux = batch()
+    options = PRESETS["lgdea"]
+    patches, phrases = (np.asarray(unit(raw[name])) for name in ("patches", "text"))
+    image, report = [], []
+    for patch, row in zip(patches[PAIRS:], (6, 5, 7), strict=True):
+        pooled = logsumexp(patch @ raw["prototypes"].T / options["patch_temperature"], axis=0)
+        q = np.exp(log_softmax(pooled, 0))
+        image.append(aux["image_weight"][row] * rel_entr(np.asarray(aux["image_target"][row]), q).sum())
+    for phrase, weight, row in zip(phrases[PAIRS:], np.asarray(rows["weight"])[PAIRS:], (7, 4, 5), strict=True):
+        p = softmax(phrase @ raw["prototypes"].T / options["text_temperature"], axis=1)
+        q = np.maximum((weight[:, None] * p).sum(0) / weight.sum(), 1e-8)
+        report.append(aux["report_weight"][row] * rel_entr(np.asarray(aux["report_target"][row]), q).sum())
+    found = memory_terms(made(raw, outputs), rows, aux)
+    assert found["evid_image"] == pytest.approx(np.mean(image), rel=1e-4)
+    assert found["evid_report"] == pytest.approx(np.mean(report), rel=1e-4)
 
 
 @pytest.mark.parametrize("count", [3, 6], ids=["fewer patches than dimensions", "more"])

@@ -53,7 +53,7 @@ def test_false_positives_of_few_experiments():
 @pytest.mark.parametrize("seeds", [3, 5, 8])
 @pytest.mark.parametrize("kind", COMPONENTS)
 def test_false_positives_are_near_the_nominal_level(kind, seeds):
-    share, error = rate(COMPONENTS[kind], seeds=seeds, experiments=2000, seed=1)
+    share, error = rate(COMPONENTS[kind], seeds=seeds, experiments=800, seed=1)
     assert 0.02 < share < 0.05 + 2.5 * error
 
 

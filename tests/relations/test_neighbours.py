@@ -25,8 +25,8 @@ def links(seed, rows, scaling, *, alone=False):
     return side, dense.neighbour_walk(indices, cosines, 0.2, 0.1, scaling)
 
 
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10_000), order=st.integers(0, 5), alpha=st.floats(0, 0.99), alone=st.booleans(),
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), order=st.sampled_from([0, 1, 4]), alpha=st.floats(0, 0.99), alone=st.booleans(),
        scaling=st.sampled_from(["symmetric", "row"]))
 def test_walks_equal_the_dense_oracle(seed, order, alpha, alone, scaling):
     _, _, seeds, q_i, q_r = world(seed, one_to_one=False)

@@ -20,7 +20,7 @@ import numpy as np
 from lgdea_jax import cli, train
 from lgdea_jax.data import pipeline
 from lgdea_jax.runtime.checkpoint import Checkpoints
-from lgdea_jax.training import evaluation
+from lgdea_jax.training import evaluation, loop
 
 
 def digest(batch):
@@ -63,7 +63,7 @@ def die(when, number, signum, workdir):
             os.kill(os.getpid(), signum)
 
     stores = []
-    initialise, save, compile_step = Checkpoints.__init__, Checkpoints.save, train.compile_step
+    initialise, save, compile_step = Checkpoints.__init__, Checkpoints.save, loop.compile_step
     evaluate = evaluation.evaluate
 
     def remember(self, *args, **options):
@@ -78,8 +78,8 @@ def die(when, number, signum, workdir):
         count("evaluate")
         return evaluate(predict, examples, **options)
 
-    def compiling(*args):
-        step = compile_step(*args)
+    def compiling(*args, **options):
+        step = compile_step(*args, **options)
 
         def stepping(*arguments):
             count("step")
@@ -89,7 +89,7 @@ def die(when, number, signum, workdir):
         return stepping
 
     Checkpoints.__init__, Checkpoints.save = remember, saving
-    train.compile_step, evaluation.evaluate = compiling, evaluating
+    loop.compile_step, evaluation.evaluate = compiling, evaluating
 
 
 if __name__ == "__main__":

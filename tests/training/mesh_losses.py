@@ -12,8 +12,9 @@ import sys
 import jax
 import numpy as np
 
-from lgdea_jax import cli, experiment
+from lgdea_jax import cli
 from lgdea_jax.arrays import flatten
+from lgdea_jax.experiment import Experiment, load_method
 from lgdea_jax.runtime import sharding
 from lgdea_jax.training.data import device_batches, prepare_data
 from lgdea_jax.training.state import compile_step, prepare_parts
@@ -25,11 +26,12 @@ BETA1, CLIP_NORM = 0.9, 1.0
 def losses(config):
     """Losses and gradients of a config; checks what is split over the devices."""
     mesh = sharding.make_mesh(**config.mesh)
-    data = prepare_data(config, mesh, show=False)
-    parts = prepare_parts(config, data, mesh)
-    state, batches = parts.initial(), device_batches(config, mesh, data, 0)
+    experiment = Experiment.of(config, mesh)
+    data = prepare_data(experiment, mesh, show=False)
+    parts = prepare_parts(experiment, data, mesh)
+    state, batches = parts.initial(), device_batches(experiment, mesh, data, 0)
     first = next(batches)
-    step = compile_step(config, data, parts, first, mesh)
+    step = compile_step(experiment, parts, first, mesh, pad_id=data.tokenizer.pad_id)
     out = []
     for number in range(STEPS):
         if parts.memory and parts.memory.due(number):
@@ -67,7 +69,7 @@ def main(argv):
         for mesh in meshes.split(","):
             config = cli.read_config(f"tests/training/tiny.py:{method}")
             config.data.dir, config.data.pairs = data, 0.5
-            for stream in experiment.load_method(config).streams:
+            for stream in load_method(config).streams:
                 config.batch[stream] = 8
             config.mesh.data, config.mesh.fsdp = map(int, mesh.split("x"))
             config.optim.warmup_steps, config.optim.rate = 0, 1e-3

@@ -5,7 +5,8 @@ import re
 import jax
 import pytest
 
-from lgdea_jax import cli, experiment
+from lgdea_jax import cli
+from lgdea_jax.experiment import Experiment
 from lgdea_jax.runtime import sharding
 from lgdea_jax.training import data as train_data
 from lgdea_jax.training import dry_run
@@ -16,12 +17,12 @@ from tests.training import runs
 def test_batch_is_that_of_the_data(method, phantom_data):
     config = cli.read_config(f"tests/training/tiny.py:{method}")
     config.data.dir, config.data.pairs = str(phantom_data), 0.5
-    for stream in experiment.load_method(config).streams[1:]:
+    experiment = Experiment.of(config)
+    for stream in experiment.method.unpaired_streams:
         config.batch[stream] = 4
     mesh = sharding.make_mesh(**config.mesh)
-    data = train_data.prepare_data(config, mesh, show=False)
-    ours = dry_run.batch_shapes(config, dict(data.sizes), method=experiment.load_method(config),
-                                num_labels=len(data.label_names))
+    data = train_data.prepare_data(experiment, mesh, show=False)
+    ours = dry_run.abstract_batch(experiment.batch_schema(len(data.label_names)), data.sizes, mesh)
     theirs = data.batches[0]
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), ours) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), theirs)

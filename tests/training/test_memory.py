@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from lgdea_jax.methods.lgdea import TARGETS
 from lgdea_jax.relations import graph
 from lgdea_jax.training import evidence_memory as memory
 from tests.relations import dense
@@ -32,10 +33,11 @@ def sides(seed=0):
 def make(source, *, ramp=1.0, truth=True, **options):
     """`make_targets` on `sides`."""
     images, reports, true = sides()
+    chosen = memory.TargetOptions(
+        source=source, **{**GRAPH, "own": 0.0, "sharpen": 1.0, "align": 0, "confidence": 0.5, **options})
     return memory.make_targets(
-        images, reports, true if truth else None, {"images": IMAGES, "reports": REPORTS}, jnp.float32(ramp),
-        jax.random.key(0), source=source, num_pairs=PAIRS, shards=1,
-        **{**GRAPH, "own": 0.0, "sharpen": 1.0, "align": 0, "confidence": 0.5, **options})
+        images=images, reports=reports, truth=true if truth else None, counts={"images": IMAGES, "reports": REPORTS},
+        ramp=jnp.float32(ramp), key=jax.random.key(0), options=chosen, num_pairs=PAIRS, shards=1)
 
 
 def test_relations_are_those_of_the_dense_walk(monkeypatch):
@@ -68,7 +70,7 @@ def test_relations_are_those_of_the_dense_walk(monkeypatch):
     np.testing.assert_allclose(found["report_target"][heard], mirror[heard], atol=1e-5)
 
 
-@pytest.mark.parametrize("source", memory.SOURCES)
+@pytest.mark.parametrize("source", TARGETS)
 def test_pairs_padding_and_reports_without_evidence_weigh_nothing(source):
     found, log = make(source, ramp=0.5)
     image, report = np.asarray(found["image_weight"]), np.asarray(found["report_weight"])

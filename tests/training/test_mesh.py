@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from lgdea_jax import experiment
+from lgdea_jax import cli
 from tests.training import runs
 
 # Float32 sums in another order: the losses are of the size of 10.
@@ -77,7 +77,7 @@ def test_eight_devices(phantom_data, compile_cache):
 
 @pytest.mark.slow
 def test_every_method_on_every_mesh(phantom_data, compile_cache):
-    methods = experiment.method_names()
+    methods = sorted(cli.read_config("configs/common.py").methods)
     assert {"clip", "clip_evidence", "clip_evidence_soft", "clip_sigmoid", "supervised", "lgdea", "lgdea_pairs"} <= set(
         methods)
     one = table(losses(phantom_data, methods, ["1x1"], 1, cache=compile_cache))

@@ -132,7 +132,7 @@ def test_rules_first_match_wins_and_all_must_match():
     assert rates["logit_scale"] == 1.0
     with pytest.raises(UserError, match="'txt_tower' matches no parameter"):
         optim.rates_by_path(PARAMS, [("txt_tower", 0.5)])
-    assert experiment.rate_rules(("a=0.5", "b/c=d=0")) == [("a", 0.5), ("b/c=d", 0.0)]
+    assert experiment.rate_rules(("a=0.5", "b/c=d=0")) == (("a", 0.5), ("b/c=d", 0.0))
     with pytest.raises(UserError, match="not PATTERN=MULTIPLIER"):
         experiment.rate_rules(("text_tower",))
 
@@ -153,7 +153,7 @@ def test_the_average_follows_its_formula(decay, steps):
 
 def test_decay_of_a_real_model_is_on_kernels_only():
     config = cli.read_config("tests/training/tiny.py")
-    _, shapes = experiment.abstract_model(config, vocab_size=50, num_labels=4)
+    _, shapes = experiment.Experiment.of(config).model.abstract(vocab_size=50, num_labels=4)
     import re
 
     decayed = {path for path in flatten(shapes) if re.search(optim.DECAYED, path)}

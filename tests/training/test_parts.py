@@ -8,23 +8,27 @@ import numpy as np
 import optax
 import pytest
 
-from lgdea_jax import cli, experiment
+from lgdea_jax import cli
+from lgdea_jax.data.batch import empty
 from lgdea_jax.errors import UserError
-from lgdea_jax.training import dry_run, optim
+from lgdea_jax.experiment import Experiment
+from lgdea_jax.training import optim
 from lgdea_jax.training import state as train_state
 from lgdea_jax.training import step as train_step
+from lgdea_jax.training.evidence_memory import blank
 
 VOCABULARY, LABELS = 50, 3
 
 
 def small(method, *flags):
-    """(config, its graphdef, parameters, a random batch with pairs, images and reports)."""
+    """(experiment, its graphdef, parameters, a random batch of all streams, a blank memory or {})."""
     config = cli.read_config(f"tests/training/tiny.py:{method}")
     for flag in flags:
         cli.set_override(config, *flag.split("=", 1))
     made = {"vocab_size": VOCABULARY, "num_labels": LABELS}
-    graphdef, _ = experiment.abstract_model(config, **made)
-    params = experiment.initial_params(config, seed=0, **made)
+    experiment = Experiment.of(config)
+    graphdef, _ = experiment.model.abstract(**made)
+    params = experiment.model.initial_params(seed=0, **made)
     sizes = {"pairs": 8, "images": 4, "reports": 4}
     rng = np.random.default_rng(0)
 
@@ -36,22 +40,22 @@ def small(method, *flags):
         high = {"image": 256, "tokens": VOCABULARY, "finding": 3, "labels": 1}.get(name, 4)
         return rng.integers(0, high, leaf.shape).astype(leaf.dtype)
 
-    shapes = dry_run.batch_shapes(config, sizes, method=experiment.load_method(config), num_labels=LABELS)
-    batch = {stream: {name: fill(name, leaf) for name, leaf in arrays.items()} for stream, arrays in shapes.items()}
-    aux = dry_run.aux_shapes(config)
-    return config, graphdef, params, batch, aux
+    schema = experiment.batch_schema(LABELS)
+    batch = {stream: {name: fill(name, array) for name, array in empty(schema.batch_fields(stream), rows).items()}
+             for stream, rows in sizes.items()}
+    aux = blank(12, 12, experiment.model.prototypes) if experiment.method.has_memory else {}
+    return experiment, graphdef, params, batch, aux
 
 
 def first_step(method, *flags):
     """(loss, gradients over their norm, temporaries of the compiled step in bytes): plain gradient descent, rate 1."""
-    config, graphdef, params, batch, aux = small(method, *flags)
-    chosen = experiment.load_method(config)
-    tx = optax.sgd(1.0)
-    step = functools.partial(
-        train_step.train_step, graphdef=graphdef, tx=tx, rates=optim.rates_by_path(params, ()), losses=chosen.losses,
-        diagnostics=chosen.diagnostics, weights=chosen.weights, schedule=lambda _: 1.0, ema_decay=0.0, pad_id=0,
-        mean=0.5, std=0.25, per_image=False, seed=0, dropout=False, micro=config.batch.micro)
-    state = train_step.new_state(params, tx, ema=False, aux=aux)
+    experiment, graphdef, params, batch, aux = small(method, *flags)
+    optimizer = optim.Optimizer(optax.sgd(1.0), lambda _: 1.0, optim.rates_by_path(params, ()), ema=0.0)
+    options = train_step.StepOptions(forward=experiment.forward_options(0), seed=0, dropout=False,
+                                     micro=experiment.config.batch.micro)
+    step = functools.partial(train_step.train_step, graphdef=graphdef, method=experiment.method, optimizer=optimizer,
+                             options=options)
+    state = train_step.new_state(params, optimizer, aux=aux)
     compiled = jax.jit(step).lower(state, batch).compile()
     new, metrics = compiled(state, batch)
     norm = float(metrics["grad_norm"])
@@ -77,11 +81,9 @@ def test_refusals():
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
     for flags, message in ((("batch.micro=0",), "at least 1"), (("batch.micro=5",), "12 images a batch do not divide"),
                            (("batch.micro=2", "model.image.name=resnet"), "norm=group")):
-        config, *_, batch, _ = small("clip", *(flag for flag in flags if "resnet" not in flag))
-        for flag in flags:
-            cli.set_override(config, *flag.split("=", 1))
+        experiment, *_, batch, _ = small("clip", *flags)
         with pytest.raises(UserError, match=message):
-            train_state.check_micro(config, batch, mesh)
+            train_state.check_micro(experiment, batch, mesh)
     with pytest.raises(UserError, match="loss_chunk"):
         small("clip", "loss_chunk=-1")
     with pytest.raises(UserError, match=r"remat_keep.*did you mean 'products'"):

@@ -11,7 +11,6 @@ from lgdea_jax import cli, export
 from lgdea_jax.errors import UserError
 from lgdea_jax.inference.predictor import restore
 from lgdea_jax.preprocess.text import TextTokenizer
-from lgdea_jax.training.state import check_resume
 from tests.models import published
 from tests.training import runs
 
@@ -81,16 +80,3 @@ def test_towers_of_our_own_are_exported_with_our_names(phantom_data, compile_cac
     assert len(lines) == 1 and "our own names" in lines[0] and "family=plain" in lines[0]
     config = json.loads((tmp_path / "out" / "image" / "config.json").read_text())
     assert config["model_type"] == "lgdea_jax" and config["tower"] == "vit" and config["family"] == "plain"
-
-
-def test_a_run_from_before_these_options_goes_on():
-    config = json.loads(cli.read_config("tests/training/tiny.py").to_json_best_effort())
-    same = {"transform": "", "tokenizer_digest": "", "label_names": [], "finding_names": [], "data": {}}
-    old = json.loads(json.dumps(config))
-    for key in ("family", "mlp", "eps", "projection"):
-        del old["model"]["image"]["vit"][key]
-    del old["model"]["image"]["weights"]
-    check_resume({**same, "config": config}, {**same, "config": old})
-    config["model"]["image"]["vit"]["family"] = "vit"
-    with pytest.raises(UserError, match=r"model\.image\.vit\.family was 'plain', is 'vit'"):
-        check_resume({**same, "config": config}, {**same, "config": old})

@@ -12,6 +12,7 @@ import pytest
 from lgdea_jax import cli, train
 from lgdea_jax.data import dataset
 from lgdea_jax.errors import UserError
+from lgdea_jax.experiment import Experiment
 from lgdea_jax.preprocess.text import train_tokenizer
 from lgdea_jax.records import SCHEMA_VERSION
 from lgdea_jax.training import data as train_data
@@ -88,7 +89,7 @@ def test_a_batch_that_does_not_divide_over_the_devices():
         size = 3
 
     with pytest.raises(UserError, match=r"batch\.pairs=8 must be a multiple of the 3 devices"):
-        train_data.batch_sizes(config, train_data.experiment.load_method(config), Mesh)
+        train_data.batch_sizes(Experiment.of(config), Mesh)
 
 
 def copy_of(data, folder, change):

@@ -90,7 +90,7 @@ class Cache:
     """The cache file at `path`, made if it is not there. Use it from one thread; open it again in every process.
 
     Raises:
-      UserError: the file is not a cache of ours, of another version, or cannot be written.
+      UserError: the file is no reply cache, of another version, or cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -63,7 +63,7 @@ def is_local(url: str) -> bool:
                                for address in plain)
 
 
-# From what says nothing to what forbids most.
+# From the least to the most restrictive.
 _STRICTNESS = ("unstated", "open", "own", "credentialed")
 
 
@@ -71,7 +71,7 @@ def strictest(terms: Iterable[str]) -> str:
     """The terms that one report is under, of all that are stated about it: by its source, its rows and the user.
 
     Args:
-      terms: of `records.TERMS`, in any order; "unstated" and "" say nothing.
+      terms: of `records.TERMS`, in any order; "unstated" and "" state nothing.
     """
     return max((term or "unstated" for term in terms), key=_STRICTNESS.index, default="unstated")
 
@@ -95,7 +95,7 @@ def check_terms(terms: Iterable[str], *, local: bool, attestation: str, where: s
     if local:
         return
     terms = set(terms)
-    # First: who has such reports is not told to state terms of others.
+    # First: a user with such reports is not asked to state the terms of others.
     if "credentialed" in terms and not attestation:
         raise UserError("these reports are under credentialed terms, which forbid sending them to third parties: use a "
                         "model on this host or in your private network (llm.base_url=http://...), or state with "

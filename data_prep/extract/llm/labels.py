@@ -1,7 +1,7 @@
 """Silver labels from a language model: one value per name of a label set, with a probability where it is asked for.
 
 An area under the ROC curve over hard 0/1 answers is the mean of sensitivity and specificity; only with probabilities
-does it say how well reports are ranked. The AUC of 0.96 in arXiv 2509.13175 is to be read with that in mind.
+does it measure how well reports are ranked. The AUC of 0.96 in arXiv 2509.13175 is to be read with that in mind.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WORDS = {"positive": "present", "yes": "present", "1": "present", "true": "pres
           "-1": "uncertain", "not mentioned": "unmentioned", "none": "unmentioned", "null": "unmentioned",
           "": "unmentioned", "missing": "unmentioned"}
 
-# Where a probability in percent stops being "absent" and begins to be "present"; the prompts say so too.
+# Where a probability in percent stops being "absent" and begins to be "present"; the prompts state the same.
 ABSENT_UP_TO, PRESENT_FROM = 20, 80
 
 
@@ -40,8 +40,8 @@ class Labels:
     """Labels of one report.
 
     Attributes:
-      values: one of POSITIVE, NEGATIVE, UNCERTAIN, MISSING (the report says nothing) per name of the set.
-      probabilities: in [0, 1] per name, None where the report says nothing; empty when none were asked for.
+      values: one of POSITIVE, NEGATIVE, UNCERTAIN, MISSING (not mentioned) per name of the set.
+      probabilities: in [0, 1] per name, None where it is not mentioned; empty when none were asked for.
     """
 
     values: tuple[int, ...]

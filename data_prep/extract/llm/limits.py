@@ -20,12 +20,12 @@ class RateLimiter:
         self._paused_until = 0.0
 
     def pause(self, seconds: float) -> None:
-        """Sends nothing for so long: a server that says "too many" means all of us."""
+        """Sends nothing for so long: a server that replies "too many" means all requests."""
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
     async def acquire(self, tokens: int) -> None:
         """Waits until a request of `tokens` may be sent."""
-        # The place in the queue is taken first, so that many waiters keep the rate without a lock.
+        # The turn in the queue is taken first, so that many waiters keep the rate without a lock.
         now, start = time.monotonic(), 0.0
         for i, (rate, amount) in enumerate(zip(self._rates, (1, tokens))):
             if rate > 0:

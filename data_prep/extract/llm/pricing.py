@@ -105,7 +105,7 @@ _SIZES = (6, 3, 3, 1)  # Longest piece of letters, of digits, of "_", of signs a
 
 @functools.cache
 def _kinds() -> np.ndarray:
-    """For each ASCII character its place in _SIZES, from 1; 0 for white space. uint8 [128]."""
+    """For each ASCII character its position in _SIZES, from 1; 0 for white space. uint8 [128]."""
     patterns = [re.compile(pattern) for pattern in (r"[^\W\d_]", r"\d", r"_", r"[^\w\s]|\n")]
     return np.array([next((i for i, pattern in enumerate(patterns, 1) if pattern.fullmatch(chr(code))), 0)
                      for code in range(128)], np.uint8)

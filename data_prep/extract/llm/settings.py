@@ -46,7 +46,7 @@ class Settings:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Settings:
-        """Settings from a mapping; a key that is none of ours is an error.
+        """Settings from a mapping; an unknown key is an error.
 
         Raises:
           UserError: so, or a value is out of range.

@@ -42,7 +42,7 @@ def make_job(backend: str, values: Mapping[str, Any], beside: str | Path, **task
     """
     settings = Settings.read(values)
     if settings.batch and backend != "genai":
-        raise UserError(f"llm.batch is for the extractor genai: what {backend!r} speaks through knows no batches")
+        raise UserError(f"llm.batch is for the extractor genai: {backend!r} has no batches")
     beside = Path(beside)
     return Job(backend, settings, settings.cache or str(beside.with_name(beside.name + ".replies.sqlite")), **task)
 
@@ -101,7 +101,6 @@ def ask(reports: Callable[[], Iterable[str]], job: Job, *, terms: Callable[[], I
     Raises:
       UserError: sending is not allowed, the endpoint fails, money or replies are missing.
     """
-    stream = sys.stderr if progress else None
     chunks.take_over(job)
     with Cache(job.cache) as cache:
         cache.reap()
@@ -114,13 +113,13 @@ def ask(reports: Callable[[], Iterable[str]], job: Job, *, terms: Callable[[], I
     if job.settings.batch:
         if pipeline is not None:
             raise UserError("llm.batch asks in batches of the service's own: leave out --runner=beam")
-        summary = batch.extract(reports, job, stream=stream)
+        summary = batch.extract(reports, job, progress=progress)
     elif waiting:
         raise UserError("some of these reports are in batches that are under way: collect them with llm.batch first")
     elif pipeline is None or not ahead.pending:
-        summary = extract(reports, job, surveyed=ahead, stream=stream)
+        summary = extract(reports, job, surveyed=ahead, progress=progress)
     else:
-        summary = beam.extract(reports, job, pipeline, stream=stream)
+        summary = beam.extract(reports, job, pipeline, progress=progress)
     currency = (job.price or FREE).currency
     if summary.asked:
         show(summary.lines(currency), sys.stdout)

@@ -1,4 +1,4 @@
-"""Checks what a language model says about a report against the report itself.
+"""Checks the statements of a language model about a report against the report itself.
 
 Every statement must quote the report verbatim: only white space, the case of letters and de-identification marks
 ("XXXX", "___", "[** ... **]") may differ. What is not in the report is dropped and counted; what contradicts itself
@@ -31,7 +31,7 @@ class Statement:
     """A statement as the model gave it, its fields already among the known values.
 
     Attributes:
-      quote: the words that are said to stand in the report; the others as in `records.Evidence`.
+      quote: the words that the model quotes from the report; the others as in `records.Evidence`.
     """
 
     finding: str
@@ -50,7 +50,7 @@ class Verified:
     Attributes:
       extraction: supported statements with their spans, in the order of the text.
       dropped: reason -> number of statements dropped.
-      flags: "contradiction FINDING" for a finding that is present and absent in the same place, and "normal overruled"
+      flags: "contradiction FINDING" for a finding that is present and absent at the same site, and "normal overruled"
         where normality was claimed beside a finding that is present or uncertain.
       lost: (reason, statement) of those that were dropped here, for a human to look at.
     """
@@ -62,7 +62,7 @@ class Verified:
 
 
 def _lower(text: str) -> str:
-    """Lower case of the same length: a few letters would grow, and places must not move."""
+    """Lower case of the same length: a few letters would grow, and offsets must not move."""
     lowered = text.lower()
     return lowered if len(lowered) == len(text) else "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
 
@@ -72,10 +72,10 @@ def _letters(text: str) -> str:
     return "".join(_lower(_MARK.sub(" ", text)).split())
 
 
-def _places(text: str) -> list[int]:
+def _offsets(text: str) -> list[int]:
     """Where each character of `_letters(text)` stands."""
     blanked = _MARK.sub(lambda mark: " " * len(mark.group()), text)
-    return [place for word in _WORD.finditer(blanked) for place in range(*word.span())]
+    return [offset for word in _WORD.finditer(blanked) for offset in range(*word.span())]
 
 
 class Report:
@@ -83,7 +83,7 @@ class Report:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._letters, self._places = _letters(text), _places(text)
+        self._letters, self._offsets = _letters(text), _offsets(text)
         self._evidence: tuple[tuple[int, int], ...] | None = None
 
     def find(self, quote: str) -> list[tuple[int, int]]:
@@ -93,7 +93,7 @@ class Report:
             return []  # "no" or "3 cm" supports nothing.
         found, at = [], self._letters.find(wanted)
         while at >= 0:
-            start, end = self._places[at], self._places[at + len(wanted) - 1] + 1
+            start, end = self._offsets[at], self._offsets[at + len(wanted) - 1] + 1
             if self._whole(start, end):
                 found.append((start, end))
             at = self._letters.find(wanted, at + 1)
@@ -117,7 +117,7 @@ def verify(report: str, statements: Sequence[Statement], normal: bool,
     Args:
       report: the text that was sent.
       statements: of the reply; every enumerated field is one of the known values.
-      normal: whether the reply says that the report states normality.
+      normal: whether the reply calls the study normal.
       dropped: what had to be dropped before, by reason.
 
     Returns:
@@ -131,13 +131,13 @@ def verify(report: str, statements: Sequence[Statement], normal: bool,
         if not spans:
             lost.append((UNSUPPORTED, item))
             continue
-        said = (item.finding, item.certainty, item.anatomy, item.laterality, item.severity, item.temporality)
+        statement = (item.finding, item.certainty, item.anatomy, item.laterality, item.severity, item.temporality)
         free = [span for span in spans if (item.finding, item.certainty, span) not in stated]
-        if said in stated or not free:
+        if statement in stated or not free:
             lost.append((DUPLICATE, item))
             continue
         start, end = free[0]
-        stated.update((said, (item.finding, item.certainty, (start, end))))
+        stated.update((statement, (item.finding, item.certainty, (start, end))))
         kept.append(Evidence(item.finding, item.anatomy, item.laterality, item.severity, item.certainty,
                              item.temporality, report[start:end], start, end))
     kept.sort(key=lambda item: (item.start, item.end))
@@ -150,9 +150,9 @@ def verify(report: str, statements: Sequence[Statement], normal: bool,
 
 
 def contradictions(evidence: Sequence[Evidence]) -> tuple[str, ...]:
-    """Findings that are called both present and absent in the same place and on the same side."""
-    places: dict[tuple[str, str, str], set[str]] = {}
+    """Findings that are called both present and absent at the same site and on the same side."""
+    certainties: dict[tuple[str, str, str], set[str]] = {}
     for item in evidence:
         if item.temporality != "historical":
-            places.setdefault((item.finding, item.anatomy, item.laterality), set()).add(item.certainty)
-    return tuple(sorted({key[0] for key, said in places.items() if {"present", "absent"} <= said}))
+            certainties.setdefault((item.finding, item.anatomy, item.laterality), set()).add(item.certainty)
+    return tuple(sorted({key[0] for key, found in certainties.items() if {"present", "absent"} <= found}))

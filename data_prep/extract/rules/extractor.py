@@ -38,7 +38,7 @@ def _instances(name: str, certainty: str, words: str) -> tuple[str, ...]:
     """What a named finding is: a nodule called calcified, though at a distance ("calcified 5 mm nodule"), is three.
 
     Args:
-      words: what is said of it, from the phrase's first word to the finding's name.
+      words: what the report states of it, from the phrase's first word to the finding's name.
     """
     if name == "Nodule" and _CALCIFIED.search(words):
         # Without calcified nodules there may still be others.
@@ -53,8 +53,8 @@ def extract(report: str) -> Extraction:
       report: any text; sections that ask or compare (indication, history, technique, comparison) hold no evidence.
 
     Returns:
-      The statements in the order of the text. The same finding said twice in the same way is kept once, in its most
-      specific wording; what a report affirms in one place and denies in another is kept both times.
+      The statements in the order of the text. The same finding stated twice in the same way is kept once, in its most
+      specific wording; what a report affirms in one sentence and denies in another is kept both times.
     """
     text = scanner.normalise(report)
     found: list[Evidence] = []
@@ -101,7 +101,7 @@ def _temporality(name: str, status: Status, attributes: Mapping[str, str]) -> st
 
 
 def _collapse(found: Sequence[Evidence]) -> list[Evidence]:
-    """Drops statements that another one of the same finding and certainty says at least as exactly."""
+    """Drops statements that another one of the same finding and certainty covers in every detail."""
     kept: list[Evidence] = []
     for item in found:
         if any(_covers(other, item) for other in kept):
@@ -121,16 +121,16 @@ def _covers(one: Evidence, other: Evidence) -> bool:
 def assertion(sentence: str, concept: str) -> str:
     """Whether `sentence` denies `concept`: "Negated", or "Affirmed" (present, uncertain or asked for).
 
-    The concept need not be of the vocabulary. It is sought by its words, white space and case aside; where it does not
-    stand in the sentence as such, the place of its longest word counts; without any the answer is "Affirmed".
+    The concept need not be of the vocabulary. It is found by its words, white space and case aside; where it does not
+    stand in the sentence as such, the span of its longest word counts; without any the answer is "Affirmed".
     """
     text = scanner.normalise(sentence)
-    place = scanner.place(sentence, concept)
-    if place is None:
+    span = scanner.concept_span(sentence, concept)
+    if span is None:
         return "Affirmed"
-    text = scanner.masked(text, place)
+    text = scanner.masked(text, span)
     for start, end in scanner.sentences(sentence, 0, len(sentence)):
-        if start <= place[0] < end:
-            mention = Mention((), *place, place[0], "present")
+        if start <= span[0] < end:
+            mention = Mention((), *span, span[0], "present")
             return "Negated" if Sentence(text, start, end).status(mention).certainty == "absent" else "Affirmed"
     return "Affirmed"

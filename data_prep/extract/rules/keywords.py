@@ -1,4 +1,4 @@
-"""A deliberately weak labeler: a finding is positive where the report names it, whatever is said of it.
+"""A deliberately weak labeler: a finding is positive where the report names it, in any context.
 
 Negation, doubt and history are not looked at, so "no pleural effusion" is an effusion. It is the lower control beside
 `rules` and language models in studies of label quality; never a labeler to use.

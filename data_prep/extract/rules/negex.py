@@ -54,14 +54,14 @@ def _lexicon() -> tuple[Mapping[str, str], re.Pattern[str]]:
 
 
 def assertion(sentence: str, concept: str) -> str:
-    """"Negated" when a denial reaches the first place of `concept` in `sentence`, else "Affirmed"."""
-    place = scanner.place(sentence, concept)
-    if place is None:
+    """"Negated" when a denial reaches the span of `concept` in `sentence`, else "Affirmed"."""
+    span = scanner.concept_span(sentence, concept)
+    if span is None:
         return "Affirmed"
     kinds, pattern = _lexicon()
-    text = scanner.masked(scanner.normalise(sentence), place)
+    text = scanner.masked(scanner.normalise(sentence), span)
     triggers = [(m.start(), m.end(), kinds[scanner.key(m.group())]) for m in pattern.finditer(text)]
-    before = [kind for _, end, kind in triggers if end <= place[0]]
-    after = [kind for start, _, kind in triggers if start >= place[1]]
+    before = [kind for _, end, kind in triggers if end <= span[0]]
+    after = [kind for start, _, kind in triggers if start >= span[1]]
     denied = (before and before[-1] == BEFORE) or (after and after[0] == AFTER)
     return "Negated" if denied else "Affirmed"

@@ -18,7 +18,7 @@ _LEFT_STOP = frozenset((
     "compatible", "due", "secondary", "versus", "vs", "than", "if", "about", "involving", "within", "over", "under",
     "near", "reflect", "reflects", "related", "nor", "either", "neither", "any", "reveals", "reveal", "remain",
     "remains"))
-_PLACE = re.compile(
+_SITE = re.compile(
     r"\s+(?:is |are )?(?:seen |noted |present |identified |again |visualized )*(?:in|at|within|of|"
     r"involving|along|over|overlying|throughout|near|on|from|projecting over|adjacent to)\s+"
     r"(?:(?:the|both|a|an|either)\s+)?(?:[a-z0-9']+\s+){0,5}?"
@@ -29,7 +29,7 @@ _VERBAL = re.compile(r"may|might|could|can|would|suggest|versus|vs|represent|xxx
 
 
 def phrase_span(sentence: Sentence, mention: Mention, status: Status, mentions: Sequence[Mention]) -> tuple[int, int]:
-    """Span of the words that state a mention, readable alone: its adjectives, the place after it, the deciding cue."""
+    """Span of the words that state a mention, readable alone: its adjectives, the site after it, the deciding cue."""
     text = sentence.text
     floor = max([m.end for m in mentions if m.end <= mention.start], default=sentence.start)
     start = mention.start
@@ -41,13 +41,13 @@ def phrase_span(sentence: Sentence, mention: Mention, status: Status, mentions: 
         start = word.start()
     end = mention.end
     ceiling = min([m.start for m in mentions if m.start >= end], default=sentence.end)
-    place = _PLACE.match(text, end, sentence.end)
-    if place and place.end() <= ceiling and not sentence.broken(end, place.end()):
-        end = place.end()
+    site = _SITE.match(text, end, sentence.end)
+    if site and site.end() <= ceiling and not sentence.broken(end, site.end()):
+        end = site.end()
     if status.start >= 0:
         start = min(start, status.start)
-        if status.certainty == "uncertain":  # "opacity that may represent pneumonia": the verb needs what it speaks of.
-            low = max([place for place in sentence.breaks if place < status.start], default=sentence.start)
+        if status.certainty == "uncertain":  # "opacity that may represent pneumonia": the verb needs its subject.
+            low = max([at for at in sentence.breaks if at < status.start], default=sentence.start)
             before = [m.start for m in mentions if low <= m.start and m.end <= status.start]
             low = before[-1] if before else low
             if status.start - low < 60 and text[low].isalnum() and _VERBAL.match(text, status.start):

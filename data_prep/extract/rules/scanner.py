@@ -9,7 +9,7 @@ _SPACES = str.maketrans(dict.fromkeys("\n\r\t\f\v\u00a0-\u2010\u2011\u2012\u2013
 
 
 def normalise(text: str) -> str:
-    """Lower case, with hyphens, dashes and white space as spaces; every character keeps its place."""
+    """Lower case, with hyphens, dashes and white space as spaces; every character keeps its offset."""
     lowered = text.lower()
     if len(lowered) != len(text):  # A few letters grow when lowered; spans must not move.
         lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
@@ -38,7 +38,7 @@ def expand(pattern: str) -> list[str]:
 
 
 def compile_literals(literals: Iterable[str]) -> re.Pattern[str]:
-    """One regex that finds the longest of many literals at each place, as whole words.
+    """One regex that finds the longest of many literals at each offset, as whole words.
 
     The literals share their prefixes (a trie), so that time hardly depends on their number. A space matches a run.
     """
@@ -113,10 +113,10 @@ def _append(spans: list[tuple[int, int]], text: str, start: int, end: int) -> No
         spans.append((start, end))
 
 
-def place(sentence: str, concept: str) -> tuple[int, int] | None:
-    """Where `sentence` speaks of a concept: its words, or else its longest word that occurs; None without any.
+def concept_span(sentence: str, concept: str) -> tuple[int, int] | None:
+    """The span of a concept in `sentence`: its words, or else its longest word that occurs; None without any.
 
-    White space and case do not matter, but of several places the first one in capitals is meant, as test sets mark it.
+    White space and case do not matter, but of several spans the first one in capitals is meant, as test sets mark it.
     """
     text = normalise(sentence)
     wanted = normalise(concept).split()

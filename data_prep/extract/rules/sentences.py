@@ -104,7 +104,7 @@ class Sentence:
                                       predicate.start, certainty))
 
     def _subjects(self, i: int) -> list[int]:
-        """Indices of the subjects that predicate `i` speaks of: those since the last predicate, or the next one."""
+        """Indices of the subjects that predicate `i` is about: those since the last predicate, or the next one."""
         predicate = self.tokens[i]
         value = predicate.roles[PREDICATE]
 
@@ -137,7 +137,7 @@ class Sentence:
             if token.start - end > 60 or self.broken(end, token.start) or "," in self.text[end:token.start]:
                 return None
             if fits(token):
-                # In "calcified hilar granuloma" the place is the granuloma's, which says itself what is calcified.
+                # In "calcified hilar granuloma" the site is that of the granuloma, which is calcified itself.
                 following = self.tokens[j + 1] if j + 1 < len(self.tokens) else None
                 named = following and FINDING in following.roles and following.start - token.end <= 1
                 return None if named else j
@@ -145,7 +145,7 @@ class Sentence:
 
     def broken(self, start: int, end: int) -> bool:
         """Whether the reach of a cue at `start` ends before `end`."""
-        return any(start <= place < end for place in self.breaks)
+        return any(start <= position < end for position in self.breaks)
 
     def status(self, mention: Mention) -> Status:
         """What the cues of the sentence make of a mention. Denial beats doubt; the nearest cue of a kind counts."""
@@ -188,13 +188,13 @@ class Sentence:
         return len(between) < 60 and not re.search(r"\b(?:with|without|is|are|was|were|may|could)\b", between)
 
     def attributes(self, mention: Mention, certainty: str, start: int, end: int) -> dict[str, str]:
-        """Place, side, severity and change: in the phrase or else in its clause, or else in the sentence."""
+        """Anatomy, side, severity and change: in the phrase or else in its clause, or else in the sentence."""
         if self._attributes is None:
             roles, pattern = attribute_lexicon()
             self._attributes = [(m.start(), m.end(), roles[scanner.key(m.group())])
                                 for m in pattern.finditer(self.text, self.start, self.end)]
-        low = max([place for place in self.breaks if place < mention.start], default=self.start)
-        high = min([place for place in self.breaks if place >= mention.end], default=self.end)
+        low = max([position for position in self.breaks if position < mention.start], default=self.start)
+        high = min([position for position in self.breaks if position >= mention.end], default=self.end)
         found: dict[str, str] = {}
         windows = [(start, end), (min(low, start), max(high, end))]
         if certainty != "absent":
@@ -204,7 +204,7 @@ class Sentence:
             for a, b, kinds in self._attributes:
                 if a >= left and b <= right:
                     for kind, value in kinds.items():
-                        # Said elsewhere it may be another finding's size or organ, but seldom its side.
+                        # Stated elsewhere it may be another finding's size or organ, but seldom its side.
                         if kind not in found and (left == start or (kind != "severity" and value not in _ORGANS)):
                             sides.setdefault(kind, []).append(value)
             for kind, values in sides.items():
@@ -218,7 +218,7 @@ _ORGANS = frozenset(("pleura", "heart", "aorta", "mediastinum", "hemidiaphragm",
 def _merge(kind: str, values: list[str]) -> str:
     if kind == "laterality":
         return "bilateral" if {"left", "right"} <= set(values) or "bilateral" in values else values[0]
-    if kind == "anatomy":  # "lung" and "interstitial" say least.
+    if kind == "anatomy":  # "lung" and "interstitial" are the least specific.
         special = [value for value in values if value not in ("lung", "interstitial", "pleura")]
         return (special or values)[0]
     return values[-1] if kind == "severity" else values[0]

@@ -42,7 +42,7 @@ class Studies:
     def __getitem__(self, index: int) -> Study:
         """The study at `index`; rows that cannot be used are in its `rejections`."""
         start, stop = (int(value) for value in self._ranges[index])
-        rows = [self._table[int(place)] for place in self._order[start:stop]]
+        rows = [self._table[int(position)] for position in self._order[start:stop]]
         bad = tuple(Rejection(*self._identity(row), row.number, row.fault) for row in rows if row.fault)
         good = [row for row in rows if not row.fault]
         if not good:
@@ -75,11 +75,11 @@ def group(reader: Reader, table: Packed, *, study: Sequence[str], subject: Seque
     homes: dict[str, str] = {}
     numbers: dict[tuple[str, str], int] = {}
     of_study, of_split = np.empty(len(table), np.int64), np.empty(len(table), np.int8)
-    for place, (one, who, where) in enumerate(zip(study, subject, split, strict=True)):
+    for position, (one, who, where) in enumerate(zip(study, subject, split, strict=True)):
         if who and homes.setdefault(who, where) != where:
-            raise UserError(f"row {table[place].number}: the subject lies both in {homes[who]} and in {where}")
-        of_study[place] = numbers.setdefault((where, one or f"\0row {place}"), len(numbers))
-        of_split[place] = SPLITS.index(where)
+            raise UserError(f"row {table[position].number}: the subject lies both in {homes[who]} and in {where}")
+        of_study[position] = numbers.setdefault((where, one or f"\0row {position}"), len(numbers))
+        of_split[position] = SPLITS.index(where)
     order = np.argsort(of_study, kind="stable")
     starts = np.flatnonzero(np.diff(of_study[order], prepend=-1))
     ranges = np.stack([starts, np.append(starts[1:], len(order))], axis=1)
@@ -87,8 +87,8 @@ def group(reader: Reader, table: Packed, *, study: Sequence[str], subject: Seque
     for data in (of_study.tobytes(), of_split.tobytes(), *digest):
         fingerprint.update(data)
     home = of_split[order][starts]
-    return {name: Studies(name, reader, table, ranges[home == place], order, identity, fingerprint.hexdigest())
-            for place, name in enumerate(SPLITS)}
+    return {name: Studies(name, reader, table, ranges[home == position], order, identity, fingerprint.hexdigest())
+            for position, name in enumerate(SPLITS)}
 
 
 def open_folder(config: Any, name: str, what: str) -> Path:
@@ -134,8 +134,8 @@ def share(key: str, seed: int) -> float:
 
 def split_by_share(key: str, config: Any) -> str:
     """The split of a subject by the shares `config.test` (none where there is no such key), `config.validation`."""
-    place, test = share(key, config.seed), config.get("test", 0.0)
-    return "test" if place < test else "validation" if place < test + config.validation else "train"
+    draw, test = share(key, config.seed), config.get("test", 0.0)
+    return "test" if draw < test else "validation" if draw < test + config.validation else "train"
 
 
 def check_shares(config: Any, name: str) -> None:
@@ -156,9 +156,9 @@ def permuted_split(n: int, *, held_out: float, seed: int = 0) -> list[str]:
     """
     train, rest = _train_test(np.arange(n), held_out, seed)
     test, validation = _train_test(rest, 0.5, seed) if len(rest) else (rest, rest)
-    places: Mapping[str, np.ndarray] = {"train": train, "test": test, "validation": validation}
+    splits: Mapping[str, np.ndarray] = {"train": train, "test": test, "validation": validation}
     out = [""] * n
-    for name, rows in places.items():
+    for name, rows in splits.items():
         for row in rows:
             out[int(row)] = name
     return out

@@ -1,7 +1,7 @@
-"""Labels, sides and places from the MeSH codes of the Open-I reports.
+"""Labels, sides and anatomical sites from the MeSH codes of the Open-I reports.
 
-A code is "heading/qualifier/..."; qualifiers mix place, side, severity and kind in any order. Coders wrote down what is
-there: no code means denied or not mentioned. "normal" alone is a normal study, "No Indexing" one that nobody coded.
+A code is "heading/qualifier/..."; qualifiers mix site, side, severity and kind in any order. Coders wrote down what is
+there: no code means denied or not mentioned. "normal" alone is a normal study, "No Indexing" one without codes.
 (Demner-Fushman et al., JAMIA 2016;23(2):304-310.)
 """
 
@@ -86,7 +86,7 @@ def labels_from_mesh(terms: Iterable[str]) -> dict[str, int]:
       terms: its major MeSH codes.
 
     Returns:
-      LABEL_NAMES -> POSITIVE where coded, else NEGATIVE (denied or not mentioned); all MISSING when nobody coded it.
+      LABEL_NAMES -> POSITIVE where coded, else NEGATIVE (denied or not mentioned); all MISSING when it was not coded.
     """
     codes = [[part.strip().lower() for part in term.split("/")] for term in terms if term.strip()]
     if not codes or any(code[0] == NOT_CODED for code in codes):
@@ -109,8 +109,8 @@ def _findings(code: Sequence[str]) -> tuple[str, ...]:
 
 
 _SIDES = frozenset(("left", "right", "bilateral"))
-# Qualifiers that say where; the others say how large, of what kind or since when.
-_PLACES = frozenset((
+# Qualifiers of the site; the others are of size, kind or time.
+_SITES = frozenset((
     "lung", "upper lobe", "middle lobe", "lower lobe", "lingula", "base", "apex", "hilum", "interstitial",
     "retrocardiac", "pleura", "costophrenic angle", "mediastinum", "paratracheal", "lymph nodes", "heart", "aorta",
     "aorta, thoracic", "thorax", "ribs", "clavicle", "sternum", "shoulder", "humerus", "spine", "cervical vertebrae",
@@ -118,13 +118,13 @@ _PLACES = frozenset((
 
 
 def attributes_from_mesh(uid: str, terms: Iterable[str]) -> tuple[Attribute, ...]:
-    """Where the findings of one report are: an `Attribute` for each finding of each code that tells a side or place."""
+    """Where the findings of one report are: an `Attribute` for each finding of each code with a side or site."""
     found = []
     for term in terms:
         code = [part.strip().lower() for part in term.split("/")]
         sides = _SIDES.intersection(code[1:])
         side = "bilateral" if len(sides) > 1 else "".join(sides)
-        places = tuple(part for part in code[1:] if part in _PLACES)
-        if side or places:
-            found += [Attribute(uid, finding, side, places) for finding in _findings(code)]
+        sites = tuple(part for part in code[1:] if part in _SITES)
+        if side or sites:
+            found += [Attribute(uid, finding, side, sites) for finding in _findings(code)]
     return tuple(found)

@@ -59,12 +59,12 @@ def read_boxes(path: Path, single_image: Mapping[int, int], keys: np.ndarray) ->
         flat = [name for name in VOLUME_COLUMNS if name not in header]
         if len(flat) == 1:
             raise UserError(f"{path.name} has no column {flat[0]!r}: boxes in volumes need z and d")
-        places = [header.index(name) for name in (*COLUMNS, *(() if flat else VOLUME_COLUMNS))]
+        positions = [header.index(name) for name in (*COLUMNS, *(() if flat else VOLUME_COLUMNS))]
         for number, _, cells in rows:
             where = f"{path.name} row {number}"
             if len(cells) != len(header):
                 raise UserError(f"{where} has {len(cells)} cells where the header has {len(header)}")
-            study, image, finding, phrase, *place = (cells[i].strip() for i in places)
+            study, image, finding, phrase, *position = (cells[i].strip() for i in positions)
             key = hash64(study, image) if image else single_image.get(hash64(study))
             at = int(np.searchsorted(keys, np.uint64(key))) if key is not None else len(keys)
             if at == len(keys) or int(keys[at]) != key:
@@ -73,7 +73,7 @@ def read_boxes(path: Path, single_image: Mapping[int, int], keys: np.ndarray) ->
                 raise UserError(f"{where} has no finding")
             found.append(key)
             names.extend((texts.setdefault(finding, len(texts)), texts.setdefault(phrase, len(texts))))
-            numbers.extend(_numbers(place, where))
+            numbers.extend(_numbers(position, where))
     return Boxes(np.array(found, np.uint64), np.array(names, np.int32).reshape(-1, 2),
                  np.array(numbers, np.float64).reshape(-1, 6), list(texts), digest.hexdigest())
 

@@ -32,17 +32,17 @@ class Columns:
 
     Attributes:
       names: all of them, in order.
-      places: known column -> place; labels: label name -> place.
+      positions: known column -> position; labels: label name -> position.
     """
 
     names: tuple[str, ...]
-    places: dict[str, int]
+    positions: dict[str, int]
     labels: dict[str, int]
 
     def get(self, cells: list[str], name: str) -> str:
         """The stripped cell of the column `name`, "" where the table has no such column."""
-        place = self.places.get(name)
-        return cells[place].strip() if place is not None else ""
+        position = self.positions.get(name)
+        return cells[position].strip() if position is not None else ""
 
 
 def read_columns(header: list[str], table: str) -> Columns:
@@ -69,7 +69,7 @@ def read_columns(header: list[str], table: str) -> Columns:
         raise UserError(f"{table} has no column {missing[0]!r} (it has: {', '.join(names)})")
     if "image" not in names and "report" not in names:
         raise UserError(f"{table} has neither a column 'image' nor a column 'report'")
-    labels = {name[len(LABEL):].strip(): place for place, name in enumerate(names) if name.startswith(LABEL)}
+    labels = {name[len(LABEL):].strip(): position for position, name in enumerate(names) if name.startswith(LABEL)}
     if "" in labels:
         raise UserError(f"{table} has a column '{LABEL}' without a name after the colon")
     if others:

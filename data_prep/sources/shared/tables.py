@@ -86,19 +86,19 @@ def read_table(path: Path, needed: Sequence[str], optional: Sequence[str] = (), 
         try:
             names = [name.strip() for name in (header or next(reader, []))]
             number = 0 if header else 1
-            places = _places(path, names, needed, optional)
+            positions = _positions(path, names, needed, optional)
             width = max((i + 1 for i, name in enumerate(names) if name), default=0)
             for cells in reader:
                 number += 1
                 if cells:
-                    yield _row(number, cells, places, width, optional)
+                    yield _row(number, cells, positions, width, optional)
         except csv.Error as error:
             raise UserError(f"{path.name} is not readable as a table after row {number}: {error}") from None
         except (EOFError, gzip.BadGzipFile, zlib.error):
             raise UserError(f"{path.name} is truncated or damaged: download it again") from None
 
 
-def _places(path: Path, names: Sequence[str], needed: Sequence[str], optional: Sequence[str]) -> dict[str, int]:
+def _positions(path: Path, names: Sequence[str], needed: Sequence[str], optional: Sequence[str]) -> dict[str, int]:
     for name in needed:
         if name not in names:
             known = ", ".join(filter(None, names))
@@ -109,12 +109,12 @@ def _places(path: Path, names: Sequence[str], needed: Sequence[str], optional: S
     return {name: list(names).index(name) for name in (*needed, *optional) if name in names}
 
 
-def _row(number: int, cells: Sequence[str], places: dict[str, int], width: int, optional: Sequence[str]) -> Row:
+def _row(number: int, cells: Sequence[str], positions: dict[str, int], width: int, optional: Sequence[str]) -> Row:
     """Empty cells after the last column are common in spreadsheets' exports; anything else there is a fault."""
     if len(cells) < width or any(cell.strip() for cell in cells[width:]):
-        given = {name: cells[place].strip() if place < len(cells) else "" for name, place in places.items()}
+        given = {name: cells[position].strip() if position < len(cells) else "" for name, position in positions.items()}
         return Row(number, dict.fromkeys(optional, "") | given, f"{len(cells)} cells where the header has {width}")
-    given = {name: cells[place].strip() for name, place in places.items()}
+    given = {name: cells[position].strip() for name, position in positions.items()}
     for name in optional:
         given.setdefault(name, "")
     for cell in given.values():

@@ -10,7 +10,7 @@ from data_prep.synthetic.ct.world import FIELD, Scene
 from data_prep.synthetic.random_stream import RandomStream
 
 # Where the middle of each lobe lies, relative to its lung's half-axes (x outwards, y, z).
-_LOBE_PLACES = {
+_LOBE_CENTRES = {
     "right upper lobe": (0.05, -0.1, 0.5), "right middle lobe": (0.1, -0.55, -0.05),
     "right lower lobe": (0.1, 0.5, -0.3), "left upper lobe": (0.05, -0.1, 0.5), "lingula": (0.3, -0.5, -0.05),
     "left lower lobe": (0.1, 0.5, -0.3)}
@@ -148,14 +148,14 @@ def _arch(share: float) -> tuple[float, float, float]:
 
 def _in_lobe(scene: Scene, lobe: str, rng: RandomStream, spread: float = 0.14) -> tuple[float, float, float]:
     a = scene.anatomy
-    out, back, up = _LOBE_PLACES[lobe]
+    out, back, up = _LOBE_CENTRES[lobe]
     sign = -1 if lobe.startswith("right") else 1
     return (5 + a.lung[0] * (up + rng.uniform(-spread, spread)), a.lung[1] * (back + rng.uniform(-spread, spread)),
             sign * (a.lung_x + a.lung[2] * (out + rng.uniform(-spread, spread))))
 
 
-def _lung_of(place: str) -> str:
-    return "right" if place.startswith("right") else "left"
+def _lung_of(site: str) -> str:
+    return "right" if site.startswith("right") else "left"
 
 
 def _blob(canvas: _Canvas, middle: tuple[float, float, float], half: tuple[float, float, float], value: float,
@@ -171,21 +171,21 @@ def _blob(canvas: _Canvas, middle: tuple[float, float, float], half: tuple[float
 def _nodule(canvas, scene, lesion, lungs, rng):  # noqa: ANN001 (as _DRAW)
     radius = (9.0, 11.5, 14.5)[lesion.size]
     return [_blob(canvas, _in_lobe(scene, lobe, rng), (radius,) * 3, 60.0, lungs[_lung_of(lobe)])
-            for lobe in lesion.places]
+            for lobe in lesion.sites]
 
 
 def _cloud(value: float, strength: float, low: float, high: float):
     def draw(canvas, scene, lesion, lungs, rng):  # noqa: ANN001
         size = 1 + 0.3 * (lesion.size - 1)
         return [_blob(canvas, _in_lobe(scene, lobe, rng), tuple(rng.uniform(low, high) * size for _ in range(3)),
-                      value, lungs[_lung_of(lobe)], strength) for lobe in lesion.places]
+                      value, lungs[_lung_of(lobe)], strength) for lobe in lesion.sites]
 
     return draw
 
 
 def _atelectasis(canvas, scene, lesion, lungs, rng):  # noqa: ANN001
     found = []
-    for lobe in lesion.places:
+    for lobe in lesion.sites:
         z, y, x = _in_lobe(scene, lobe, rng, 0.08)
         slope = rng.uniform(-0.35, 0.35)
         disc = canvas.ellipsoid((z - 12, y, x), (90.0, 38.0 + 8 * lesion.size, 34.0 + 6 * lesion.size))
@@ -199,7 +199,7 @@ def _atelectasis(canvas, scene, lesion, lungs, rng):  # noqa: ANN001
 
 def _effusion(canvas, scene, lesion, lungs, rng):  # noqa: ANN001
     found = []
-    for side in lesion.places:
+    for side in lesion.sites:
         level = scene.anatomy.lung[1] * (0.62 - 0.22 * lesion.size) + rng.uniform(-5, 5)
         weight = lungs[side] * np.clip((canvas.y - level - 0.25 * (canvas.z + 20)) / (2 * canvas.edge) + 0.5, 0, 1)
         canvas.paint(weight, 10.0)
@@ -286,8 +286,8 @@ def _device(canvas, scene, lesion, lungs, rng):  # noqa: ANN001
     extents = [_blob(canvas, at, (17.0, 6.5, 20.0), 2600.0)]
     goal = (a.heart[0], a.heart[1], a.heart[2] - 15)
     for share in np.linspace(0.1, 1, 14):  # The lead.
-        place = tuple(p + share * (q - p) for p, q in zip(at, goal))
-        _blob(canvas, place, (4.0, 4.0, 4.0), 1500.0)
+        point = tuple(p + share * (q - p) for p, q in zip(at, goal))
+        _blob(canvas, point, (4.0, 4.0, 4.0), 1500.0)
     return [_union(extents)]
 
 
@@ -299,7 +299,7 @@ def _union(extents: list[Extent | None]) -> Extent | None:
     return (*low.tolist(), *(high - low).tolist())
 
 
-# Finding -> draw(canvas, scene, lesion, lungs, rng) -> an extent per place.
+# Finding -> draw(canvas, scene, lesion, lungs, rng) -> an extent per site.
 _DRAW = {
     "Medical Material": _device, "Arterial Wall Calcification": _arterial, "Cardiomegaly": _cardiomegaly,
     "Pericardial Effusion": _pericardial, "Coronary Artery Wall Calcification": _coronary, "Hernia": _hernia,

@@ -14,7 +14,7 @@ from data_prep.synthetic.ct.world import FINDINGS, Lesion, Scene
 from data_prep.synthetic.random_stream import RandomStream
 
 # {where}: "in the right upper lobe and lingula"; {size}: an adjective with a space after it; {mm}: a diameter.
-# The last wording of each list is heard in the test world only.
+# The last wording of each list is used in the test world only.
 _PRESENT = {
     "Medical Material": (
         "A pacemaker is seen in the left anterior chest wall with its lead in the right ventricle",
@@ -180,7 +180,7 @@ def write_report(scene: Scene, rng: RandomStream, rates: Rates = Rates(), *, tes
 
     Args:
       scene: what the picture shows; rng: of this report; rates: see `Rates`; test: whether the test world's wordings
-        are heard too.
+        are used too.
     """
     sentences: list[tuple[int, str]] = []
     phrases = []
@@ -209,9 +209,9 @@ def write_report(scene: Scene, rng: RandomStream, rates: Rates = Rates(), *, tes
         sentences.append((rng.integer(0, 12), other))
     sentences.sort(key=lambda pair: pair[0])
     findings = " ".join(f"{sentence[0].upper()}{sentence[1:]}." for _, sentence in sentences)
-    said = [phrase for phrase in phrases if phrase]
-    if said:
-        kept = [phrase for phrase in said if rng.chance(0.6)] or said[:1]
+    stated = [phrase for phrase in phrases if phrase]
+    if stated:
+        kept = [phrase for phrase in stated if rng.chance(0.6)] or stated[:1]
         impression = " ".join(f"{phrase[0].upper()}{phrase[1:]}." for phrase in kept)
     else:
         impression = f"{rng.pick(_NORMAL)}." if not scene.lesions else "No change in the general findings."
@@ -237,7 +237,7 @@ def _state(lesion: Lesion, rng: RandomStream, rates: Rates, test: bool) -> str:
         return _fill(rng.pick(_UNCHANGED), _NOUNS[lesion.finding], where)
     wordings = _PRESENT[lesion.finding]
     wordings = wordings if test else wordings[:-1]
-    if lesion.finding == "Nodule" and len(lesion.places) > 1:
+    if lesion.finding == "Nodule" and len(lesion.sites) > 1:
         wordings = tuple(wording for wording in wordings if not wording.startswith("A "))
     pattern = rng.pick(wordings)
     size = rng.pick(_SIZES[lesion.size])
@@ -261,20 +261,20 @@ def _tidy(text: str) -> str:
 
 
 def _where(lesion: Lesion, rng: RandomStream) -> str:
-    """"in the right upper lobe and lingula", "bilaterally", ...; "" for findings that have one place only."""
-    if not lesion.places:
+    """"in the right upper lobe and lingula", "bilaterally", ...; "" for findings that have one site only."""
+    if not lesion.sites:
         return ""
     if lesion.finding == "Pleural Effusion":
-        return rng.pick(("bilaterally", "on both sides", "in both hemithoraces")) if len(lesion.places) > 1 else (
-            rng.pick((f"on the {lesion.places[0]}", f"in the {lesion.places[0]} hemithorax")))
-    places = list(lesion.places)
-    if {"right lower lobe", "left lower lobe"} == set(places):
+        return rng.pick(("bilaterally", "on both sides", "in both hemithoraces")) if len(lesion.sites) > 1 else (
+            rng.pick((f"on the {lesion.sites[0]}", f"in the {lesion.sites[0]} hemithorax")))
+    sites = list(lesion.sites)
+    if {"right lower lobe", "left lower lobe"} == set(sites):
         return rng.pick(("in both lower lobes", "in the lower lobes of both lungs"))
-    if {"right upper lobe", "left upper lobe"} == set(places):
+    if {"right upper lobe", "left upper lobe"} == set(sites):
         return "in both upper lobes"
-    if len(places) == 1:
-        return f"in the {places[0]}"
-    return f"in the {', '.join(places[:-1])} and {places[-1]}"
+    if len(sites) == 1:
+        return f"in the {sites[0]}"
+    return f"in the {', '.join(sites[:-1])} and {sites[-1]}"
 
 
 def _guess(finding: str, rng: RandomStream) -> str:

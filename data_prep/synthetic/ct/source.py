@@ -2,9 +2,9 @@
 
     python -m data_prep.build --config=configs/data/phantom_ct.py --out=DATA
 
-Item i of a split depends on (seed, split, i) only; splits are separate worlds, and the test world speaks in wordings
+Item i of a split depends on (seed, split, i) only; splits are separate worlds, and the test world has wordings
 that the others do not have. Labels are what was drawn (the reference); what an extractor reads from the reports are the
-label sets "silver" and "weak" of the build (`config.derived_labels`), and strays from it as `ct.reports` says.
+label sets "silver" and "weak" of the build (`config.derived_labels`), and differ from it as `ct.reports` describes.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ class PhantomCtSource:
         volume, extents = render(scene, o.shape, RandomStream(o.seed, world, 23, index))
         report = self.report(index)
         boxes = tuple(Box(lesion.finding, phrase, x=x, y=y, z=z, w=w, h=h, d=d)
-                      for lesion, phrase, places in zip(scene.lesions, report.phrases, extents)
-                      for z, y, x, d, h, w in places)
+                      for lesion, phrase, sites in zip(scene.lesions, report.phrases, extents)
+                      for z, y, x, d, h, w in sites)
         spacing = tuple(extent / n for extent, n in zip(FIELD, o.shape))
         return Study(
             study_id=f"phantomct{o.seed}-{self.split}-{index:07d}",

@@ -24,7 +24,7 @@ _SEVERAL = ("Nodule", "Lung Opacity", "Consolidation", "Atelectasis", "Pleural E
 
 @dataclasses.dataclass(frozen=True)
 class Anatomy:
-    """What belongs to the subject: half-axes and places in mm, HU, and who it is."""
+    """What belongs to the subject: half-axes and positions in mm, HU, sex and age."""
 
     sex: str
     age: float
@@ -42,17 +42,17 @@ class Anatomy:
 
 @dataclasses.dataclass(frozen=True)
 class Lesion:
-    """One finding at one or several places.
+    """One finding at one or several sites.
 
     Attributes:
       finding: one of FINDINGS.
-      places: lobes for findings of the lung, "right" and "left" for effusions, () where there is one place only.
+      sites: lobes for findings of the lung, "right" and "left" for effusions, () where there is one site only.
       size: 0 to 2, an index into SEVERITIES.
       seed: of the details of its picture.
     """
 
     finding: str
-    places: tuple[str, ...]
+    sites: tuple[str, ...]
     size: int
     seed: int
 
@@ -106,15 +106,15 @@ def sample_scene(seed: int, world: int, index: int, *, normal_share: float, max_
 
 
 def _lesion(finding: str, rng: RandomStream) -> Lesion:
-    places: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
     if finding in _SEVERAL:
         count = 1 + rng.weighted((0.55, 0.3, 0.15))
         if finding == "Pleural Effusion":
-            places = ("right", "left") if count > 1 else (rng.pick(("right", "left")),)
+            sites = ("right", "left") if count > 1 else (rng.pick(("right", "left")),)
         else:
             lobes = [lobe for lobe in LOBES if finding != "Atelectasis" or "upper" not in lobe]
             chosen = rng.shuffled(lobes)[:count]
-            places = tuple(lobe for lobe in LOBES if lobe in chosen)
-    return Lesion(finding, places, rng.weighted((0.35, 0.4, 0.25)), rng.integer(0, 2**31 - 2))
+            sites = tuple(lobe for lobe in LOBES if lobe in chosen)
+    return Lesion(finding, sites, rng.weighted((0.35, 0.4, 0.25)), rng.integer(0, 2**31 - 2))
 
 

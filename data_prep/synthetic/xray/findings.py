@@ -76,7 +76,7 @@ def sample_findings(rng: RandomStream, *, normal_share: float, max_findings: int
 
 def place_findings(names: Sequence[str], anatomy: Anatomy, rng: RandomStream, kept: Sequence[Lesion] = ()
                    ) -> tuple[tuple[Lesion, ...], Anatomy]:
-    """Gives every finding side, zone, severity and place; changes the anatomy where the finding is a change of it."""
+    """Gives every finding side, zone, severity and position; changes the anatomy where the finding does."""
     old = {lesion.finding: lesion for lesion in kept}
     lesions: list[Lesion] = []
     for name in sorted(names, key=_ORDER.index):
@@ -232,7 +232,7 @@ def _clear(u: float, v: float, radius: float, lesions: Sequence[Lesion], a: Anat
 
 def _focal(name: str, a: Anatomy, rng: RandomStream, lesions: Sequence[Lesion], size: float, contrast: float
            ) -> tuple[str, str, tuple[Spot, ...]]:
-    """Round or patchy lesions: radius by severity, place by side and zone, clear of heart and other lesions."""
+    """Round or patchy lesions: radius by severity, position by side and zone, clear of heart and other lesions."""
     radius = {"Nodule": 0.048 + 0.02 * size, "Mass": 0.085 + 0.06 * size, "Consolidation": 0.085 + 0.06 * size,
               "Granuloma": 0.034 + 0.01 * size}[name]
     strength = {"Granuloma": 0.55 + 0.45 * contrast}.get(name, contrast)
@@ -247,7 +247,7 @@ def _focal(name: str, a: Anatomy, rng: RandomStream, lesions: Sequence[Lesion], 
     for which in _sides(side):
         s, u, v = which, which * 0.2, 0.4
         for attempt in range(60):
-            if not both and attempt >= 20:  # No room there: any place that has some.
+            if not both and attempt >= 20:  # No room there: anywhere else.
                 s, zone = rng.pick((-1, 1)), rng.pick(("upper", "mid", "lower"))
             t = rng.uniform(*{"upper": (0.16, 0.36), "mid": (0.42, 0.62), "lower": (0.7, 0.9)}[zone])
             v = a.apex[s > 0] + t * (a.dome[s > 0] - a.apex[s > 0])

@@ -39,7 +39,7 @@ class Report:
       phrases: for every lesion of the scene, the words that state it (verbatim in the text when it is stated).
       stated: finding -> "present", "uncertain" or "absent" as FINDINGS and IMPRESSION state it; silent ones left out.
       templates: every wording used, as it stands in the bank.
-      normal: whether the report says that the study is normal.
+      normal: whether the report states that the study is normal.
     """
 
     text: str
@@ -182,7 +182,7 @@ class _Writer:
     # -- statements
 
     def positive(self, lesion: Lesion) -> str:
-        """A sentence that says that the finding is there."""
+        """A sentence that states the finding as present."""
         rng, finding = self.rng, lesion.finding
         self.stated[finding] = "present"
         known = lesion.chronic or (finding in CHRONIC and rng.chance(0.15))
@@ -338,7 +338,7 @@ class _Writer:
 
 
 class _NoSpot:
-    """Stands for the place of a finding that is not there: only its size is asked for."""
+    """Stands for the site of an absent finding: only its size is used."""
 
     size = 0.05
 
@@ -359,7 +359,7 @@ _BOTH = re.compile(r"the bilateral (.*?)(lobe|zone|field|lung base|lung|region|b
 
 
 def _both(place: str) -> str:
-    """A place with "bilateral" in it, said of both sides."""
+    """A site with "bilateral" in it, in words for both sides."""
     for old, new in (("on the bilateral side", "on both sides"), ("on the bilateral", "on both sides"),
                      ("the bilateral hemithorax", "both hemithoraces"),
                      ("the retrocardiac bilateral", "the retrocardiac"),

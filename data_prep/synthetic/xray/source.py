@@ -3,7 +3,7 @@
     python -m data_prep.build --config=configs/data/phantom.py --out=DATA
 
 Item i of a split depends on (seed, split, i) only, so any item is made without the others, in any process. The splits
-are separate worlds, and the test world speaks in wordings that the others do not have (`xray.phrases`). The pictures
+are separate worlds, and the test world has wordings that the others do not have (`xray.phrases`). The pictures
 are schematic and carry no medical truth: they exist to test learning from findings, reports and boxes.
 """
 

@@ -144,7 +144,7 @@ class Distractor:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """Everything that is in one study. `prior` says whether the patient has an earlier study in this world."""
+    """Everything that is in one study. `prior`: whether the patient has an earlier study in this world."""
 
     anatomy: Anatomy
     pose: Pose

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.build import build
+from data_prep.build import build, main
 from data_prep.shards import finish, shard_file, workers
 from data_prep.shards.folder import own
 from lgdea_jax.data.dataset import load_metadata
@@ -23,7 +23,7 @@ from tests.data_prep.shards.run import build as run_build
 
 def test_a_killed_build_goes_on_where_it_was(tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert run_build(*PHANTOM, f"--out={whole}", "--config.workers=1").returncode == 0
+    assert main([*PHANTOM, f"--out={whole}", "--config.workers=1"]) == 0
     process = subprocess.Popen(command(*PHANTOM, f"--out={cut}", "--config.workers=2"), env=environment(),
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -42,9 +42,9 @@ def test_a_killed_build_goes_on_where_it_was(tmp_path):
                      if (cut / ".build" / f"{p.name.split('.')[0].split('-')[1]}-{p.name[-14:-9]}.npz") in done}
     assert len(shards_before) == len(done)
     # Another configuration is refused, and the work stays.
-    refused = run_build(*PHANTOM, f"--out={cut}", "--config.phantom.seed=1")
-    assert_refused(refused, "another configuration", "phantom.seed")
-    assert run_build(*PHANTOM, f"--out={cut}", "--config.workers=1").returncode == 0
+    with pytest.raises(UserError, match=r"another configuration \(phantom\.seed"):
+        main([*PHANTOM, f"--out={cut}", "--config.phantom.seed=1"])
+    assert main([*PHANTOM, f"--out={cut}", "--config.workers=1"]) == 0
     assert {p: p.stat().st_mtime_ns for p in shards_before} == shards_before  # Never redone.
     differing = {name for name, digest in files(whole).items() if files(cut).get(name) != digest}
     assert differing <= {"dataset.json", "SHA256SUMS"} and files(whole).keys() == files(cut).keys()
@@ -117,9 +117,14 @@ def test_full_disk(tmp_path):
         pytest.skip("mounting is not permitted here")
     arguments = (*PHANTOM, "--config.phantom.size=96", "--config.image_encoding=raw")
     try:
-        for workers in (1, 2):
-            process = run_build(*arguments, f"--out={disk / 'data'}", f"--config.workers={workers}")
-            assert_refused(process, "no space left", str(disk / "data"))
+        for attempt in ("in this process", "with workers"):
+            if attempt == "in this process":
+                with pytest.raises(OSError, match="No space left") as full:
+                    main([*arguments, f"--out={disk / 'data'}", "--config.workers=1"])
+                assert str(disk / "data") in full.value.filename
+            else:
+                process = run_build(*arguments, f"--out={disk / 'data'}", "--config.workers=2")
+                assert_refused(process, "no space left", str(disk / "data"))
             assert not (disk / "data" / "dataset.json").exists()
             assert list((disk / "data").glob("**/*.tmp")) == []
             with pytest.raises(UserError, match="not finished"):
@@ -128,7 +133,7 @@ def test_full_disk(tmp_path):
         assert 1 <= len(finished) < 8
         # More room, and the same command goes on.
         subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
-        assert run_build(*arguments, f"--out={disk / 'data'}", "--config.workers=1").returncode == 0
+        assert main([*arguments, f"--out={disk / 'data'}", "--config.workers=1"]) == 0
         assert len(open_records(disk / "data", "train")) == 60
     finally:
         subprocess.run(["umount", str(disk)], check=True)

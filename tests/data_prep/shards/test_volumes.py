@@ -7,14 +7,16 @@ import pytest
 from data_prep.build import build
 from lgdea_jax import cli
 from lgdea_jax.data import leakage, pipeline
+from lgdea_jax.data.batch import BatchSchema
 from lgdea_jax.data.dataset import load_index, load_metadata
-from lgdea_jax.data.pipeline import Items, TextView
+from lgdea_jax.data.pipeline import Items
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.findings.label_sets import label_columns
 from lgdea_jax.io import decode_volume
 from lgdea_jax.preprocess.augment import VolumeAugment
 from lgdea_jax.preprocess.text import TextTokenizer
+from lgdea_jax.preprocess.text_view import TextView
 from lgdea_jax.preprocess.volume import VolumeView
 from lgdea_jax.records import SCHEMA_VERSION
 from tests.data.tfds_examples import from_example
@@ -73,13 +75,13 @@ def test_tfds_opens_it(phantom_ct):
         assert from_example(b).image == a.image and from_example(b).boxes == a.boxes
 
 
-def items(folder, **keys):
+def items(folder, *, view=None, cache=False, labels=""):
     index = load_index(folder, "train")
     rows = np.arange(len(index["study"]))
     names = list(label_columns(load_metadata(folder).label_names))
-    return Items(str(folder), "train", rows, **{
-        "with_image": True, "with_text": True, "image_size": 0, "view": TEXT, "label_names": names, "cache": False,
-        "tokenizer": TextTokenizer.load(folder / "tokenizer.json"), "volume": VolumeView.of("phantom_ct"), **keys})
+    schema = BatchSchema(view or VolumeView.of("phantom_ct"), TEXT, len(names))
+    return Items(str(folder), "train", rows, stream="pairs", schema=schema, label_names=names, labels=labels,
+                 cache=cache, tokenizer=TextTokenizer.load(folder / "tokenizer.json"))
 
 
 def test_items_hold_windowed_volumes_and_the_chosen_labels(phantom_ct):
@@ -97,7 +99,7 @@ def test_items_hold_windowed_volumes_and_the_chosen_labels(phantom_ct):
 
 
 def batches(folder, some, *, workers=0, steps=3, **keys):
-    augment = VolumeAugment(some.volume, **{"shift": 0.1, "noise": 20.0, **keys})
+    augment = VolumeAugment(some.schema.image_spec, **{"shift": 0.1, "noise": 20.0, **keys})
     made = pipeline.make_batches(
         {"pairs": [(some, 1.0)]}, sizes={"pairs": 6, "images": 0, "reports": 0}, rows_of=lambda n: slice(0, n),
         augment=augment, seed=3)
@@ -107,13 +109,13 @@ def batches(folder, some, *, workers=0, steps=3, **keys):
 
 def test_batches(phantom_ct):
     view = VolumeView.of("phantom_ct", shape=(24, 32, 40))
-    some = items(phantom_ct, volume=view)
+    some = items(phantom_ct, view=view)
     found = batches(phantom_ct, some, random_crop=True)
     for batch in found:
         assert batch["image"].shape == (6, 24, 32, 40, 1) and batch["image"].dtype == np.float32
         assert -1 <= batch["image"].min() < -0.9 and 0.05 < batch["image"].max() <= 1
         assert "volume" not in batch and batch["tokens"].shape == (6, 8)
-    again = batches(phantom_ct, items(phantom_ct, volume=view, cache=True), random_crop=True)
+    again = batches(phantom_ct, items(phantom_ct, view=view, cache=True), random_crop=True)
     for a, b in zip(found, again, strict=True):
         for key in a:
             np.testing.assert_array_equal(a[key], b[key])

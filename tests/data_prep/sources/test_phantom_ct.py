@@ -55,16 +55,16 @@ def test_subjects_with_two_studies_share_their_anatomy():
 @pytest.mark.parametrize("finding", FINDINGS)
 def test_a_finding_changes_the_picture_where_its_box_is(finding):
     """The voxels that differ from the same chest without it lie in the boxes, give or take a voxel."""
-    places = {"Pleural Effusion": ("left",), "Atelectasis": ("right lower lobe",), "Nodule": ("left upper lobe",),
+    sites = {"Pleural Effusion": ("left",), "Atelectasis": ("right lower lobe",), "Nodule": ("left upper lobe",),
               "Lung Opacity": ("right upper lobe",), "Consolidation": ("right upper lobe", "left lower lobe")}
     for seed in range(3):
         anatomy = sample_anatomy(RandomStream(seed))
-        lesion = Lesion(finding, places.get(finding, ()), 1, seed)
+        lesion = Lesion(finding, sites.get(finding, ()), 1, seed)
         shape = (32, 48, 48)
         clean, _ = render(Scene(anatomy, (), 0.0), shape, RandomStream(1))
         drawn, (extents,) = render(Scene(anatomy, (lesion,), 0.0), shape, RandomStream(1))
         changed = np.abs(drawn.astype(int) - clean) > 60
-        assert (changed.any() and len(extents) == max(1, len(lesion.places))) or finding == "Emphysema"
+        assert (changed.any() and len(extents) == max(1, len(lesion.sites))) or finding == "Emphysema"
         inside = np.zeros(shape, bool)
         for extent in extents:
             low, size = np.array(extent[:3]).astype(int), np.array(extent[3:]).astype(int)
@@ -72,9 +72,9 @@ def test_a_finding_changes_the_picture_where_its_box_is(finding):
         # The box of a device is that of its generator; the lead leaves it.
         least = 0.6 if finding == "Medical Material" else 0.75
         assert (changed & inside).sum() >= least * changed.sum(), (finding, seed)
-        if finding in places:  # Left is the image's right: x grows to the patient's left.
+        if finding in sites:  # Left is the image's right: x grows to the patient's left.
             x = np.argwhere(changed & inside)[:, 2].mean()
-            side = {place.split()[0] for place in lesion.places}
+            side = {site.split()[0] for site in lesion.sites}
             assert len(side) > 1 or (x > 24) == (side == {"left"})
 
 
@@ -143,3 +143,11 @@ def test_options():
     with pytest.raises(IndexError):
         open_source({"phantom_ct": {"test": 3}}, "test")[3]
     assert {field.name for field in dataclasses.fields(Rates)} < {f.name for f in dataclasses.fields(PhantomCtOptions)}
+
+
+def test_every_part_of_a_study_depends_on_the_seed():
+    one, other = (PhantomCtSource(PhantomCtOptions(seed=seed, shape=(16, 16, 16), train=6), "train") for seed in (0, 1))
+    scenes = [[source.scene(i)[0] for i in range(6)] for source in (one, other)]
+    assert all(a.anatomy != b.anatomy for a, b in zip(*scenes))
+    assert [scene.lesions for scene in scenes[0]] != [scene.lesions for scene in scenes[1]]
+    assert [one.report(i).text for i in range(6)] != [other.report(i).text for i in range(6)]

@@ -71,7 +71,7 @@ class Endpoint:
       backend: a key of BACKENDS; model: as the endpoint calls it.
       base_url: "" for the vendor's own.
       timeout: seconds for one request; concurrency: requests at a time.
-      structured: "json_schema", "json_object" or "none": what the server is told about the form of the reply.
+      structured: "json_schema", "json_object" or "none": how the server is asked for the form of the reply.
       temperature: 0 for answers that repeat.
       local: on this host or in a private network: proxies are ignored, redirects never followed.
     """

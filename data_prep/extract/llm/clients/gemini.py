@@ -53,7 +53,7 @@ class GeminiClient:
         self._service = model._client = get_default_generative_client()
         session = self._service.transport._session
         session.trust_env = not self._endpoint.local  # No proxy for local endpoints.
-        # A redirect is followed by nobody: a server in the house must not hand reports on to one outside of it.
+        # Redirects are not followed: a server on the local network must not hand reports on to one outside of it.
         session.max_redirects = 0
         adapter = requests.adapters.HTTPAdapter(pool_maxsize=self._endpoint.concurrency, max_retries=0)
         session.mount("https://", adapter)

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import httpx2  # What google-genai speaks HTTP with.
+import httpx2  # The HTTP library of google-genai.
 from google import genai
 from google.genai import errors, types
 

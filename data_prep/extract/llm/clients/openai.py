@@ -1,4 +1,4 @@
-"""Client of any endpoint that speaks the OpenAI chat protocol: vLLM, Ollama, llama.cpp, a gateway, or OpenAI itself."""
+"""Client of any endpoint with the OpenAI chat protocol: vLLM, Ollama, llama.cpp, a gateway, or OpenAI itself."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class OpenAiClient:
             raise client.status_error(error.status_code, parse_retry_after(error.response.headers.get("retry-after"))
                                       ) from None
         except openai.APIConnectionError as error:
-            # By name: the package changed the library that it speaks HTTP with.
+            # By name: the package changed its HTTP library.
             unsent = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
             raise ClientError(client.UNREACHABLE if unsent else client.CONNECTION) from None
         except openai.APIError:  # Among them a body that is not the protocol's.

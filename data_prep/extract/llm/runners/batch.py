@@ -17,7 +17,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from data_prep.extract.llm.cache import FAILED, INVALID, VALID, Cache, Entry, Spent
 from data_prep.extract.llm.clients import client as clients
@@ -27,7 +27,7 @@ from data_prep.extract.llm.limits import backoff
 from data_prep.extract.llm.pricing import FREE
 from data_prep.extract.llm.repair import ReplyError
 from data_prep.extract.llm.runners.batch_ledger import Batch, Ledger
-from data_prep.extract.llm.runners.online import KEPT_CHARACTERS, REASK, Progress, Summary, cost_bound, spent_on
+from data_prep.extract.llm.runners.online import KEPT_CHARACTERS, REASK, CostProgress, Summary, cost_bound, spent_on
 from data_prep.extract.llm.survey import unfinished
 from lgdea_jax.errors import UserError, require
 
@@ -48,7 +48,7 @@ class _Item:
 class _Run:
     """One run; its counters."""
 
-    def __init__(self, job: Job, cache: Cache, service: Any, progress: Progress, items: Iterator[_Item]) -> None:
+    def __init__(self, job: Job, cache: Cache, service: Any, progress: CostProgress, items: Iterator[_Item]) -> None:
         self._job, self._cache, self._service, self._progress = job, cache, service, progress
         self._ledger = Ledger(cache, job.scope)
         self._queue = deque(items)
@@ -188,7 +188,7 @@ class _Run:
         self._ledger.strike_out(batch.label, entries, spent)
         self._queue.extend(again)
         self.spent = self.spent.plus(spent)
-        self._progress.show(sum(self.statuses.values()), self.spent.cost, price.currency)
+        self._progress.show(sum(self.statuses.values()), self.spent.cost)
 
     def _entry(self, item: _Item, reply: Reply | ClientError, otherwise: str) -> Entry:
         if isinstance(reply, ClientError):
@@ -218,7 +218,7 @@ def _alone(job: Job) -> Iterator[None]:
         path.unlink()
 
 
-def extract(reports: Callable[[], Iterable[str]], job: Job, *, stream: TextIO | None = None) -> Summary:
+def extract(reports: Callable[[], Iterable[str]], job: Job, *, progress: bool = False) -> Summary:
     """Asks about every report that has no answer yet, in batches; see `runner.extract`.
 
     Raises:
@@ -231,7 +231,7 @@ def extract(reports: Callable[[], Iterable[str]], job: Job, *, stream: TextIO | 
     async def run() -> _Run:
         service = GenaiBatches(job.endpoint, clients.read_key(job.endpoint))
         try:
-            made = _Run(job, cache, service, progress, (item for item in items if item.key not in waiting))
+            made = _Run(job, cache, service, bar, (item for item in items if item.key not in waiting))
             await made.all()
         finally:
             await service.close()
@@ -243,10 +243,10 @@ def extract(reports: Callable[[], Iterable[str]], job: Job, *, stream: TextIO | 
         ledger = Ledger(cache, job.scope)
         waiting = {key for batch in ledger.under_way() for key, _ in ledger.items(batch.label)}
         pending = len({item.key for item in items} | waiting)
-        progress = Progress(pending, stream)
+        bar = CostProgress(pending, (job.price or FREE).currency, active=progress)
         made = asyncio.run(run())
     done = sum(made.statuses.values())
-    progress.show(done, made.spent.cost, (job.price or FREE).currency, last=True)
+    bar.show(done, made.spent.cost, last=True)
     spent = made.spent
     return Summary(pending, made.statuses[VALID], made.statuses[INVALID], made.statuses[FAILED], pending - done,
                    spent.calls, spent.tokens_in, spent.tokens_out, spent.cost, time.monotonic() - started, made.dropped,

@@ -22,13 +22,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
 
 from data_prep.extract.llm.cache import FAILED, INVALID, VALID, Cache
 from data_prep.extract.llm.jobs import Job
 from data_prep.extract.llm.pricing import FREE
 from data_prep.extract.llm.runners import chunks, online
-from data_prep.extract.llm.runners.online import Progress, Summary
+from data_prep.extract.llm.runners.online import CostProgress, Summary
 from data_prep.extract.llm.survey import unfinished
 from data_prep.shards import beam
 from lgdea_jax.errors import UserError
@@ -71,9 +70,9 @@ class AskChunk:
             settings = dataclasses.replace(self.job.settings, max_cost=self.share * len(texts))
             job = dataclasses.replace(self.job, cache=str(file), settings=settings)
             if self.local and not job.endpoint.local:
-                # The terms of the reports were checked for an address in the house; here the name means another.
-                raise UserError(f"{job.settings.base_url} is neither on this host nor in a private network as a worker "
-                                "sees it")
+                # The terms of the reports were checked for a local address; here the name resolves to another one.
+                raise UserError(f"{job.settings.base_url} is neither on this host nor in a private network of "
+                                "this worker")
             try:
                 summary = online.extract(lambda: texts, job)
                 with Cache(file) as cache:  # Not the summary: this may have been a second try.
@@ -88,12 +87,12 @@ class AskChunk:
             **{name: getattr(summary, name) for name in _COUNTED}})
 
 
-def extract(reports: Callable[[], Iterable[str]], job: Job, options: Sequence[str], *, stream: TextIO | None = None
+def extract(reports: Callable[[], Iterable[str]], job: Job, options: Sequence[str], *, progress: bool = False
             ) -> Summary:
     """Asks about every report that has no answer yet, in a pipeline; see `online.extract`.
 
     Args:
-      reports, job, stream: as there. Chunks lie in a folder beside the job's cache.
+      reports, job, progress: as there. Chunks lie in a folder beside the job's cache.
       options: of Beam, see `beam.run`.
 
     Raises:
@@ -113,7 +112,7 @@ def extract(reports: Callable[[], Iterable[str]], job: Job, options: Sequence[st
         try:
             if names:
                 work = AskChunk(job, str(folder), beam.is_direct(options), job.endpoint.local, share)
-                with _shown(folder, pending, job, stream):
+                with _shown(folder, pending, job, progress):
                     beam.run(names, work, folder, options)
         finally:
             for done in folder.glob("*.done"):
@@ -129,15 +128,14 @@ def extract(reports: Callable[[], Iterable[str]], job: Job, options: Sequence[st
 
 
 @contextlib.contextmanager
-def _shown(folder: Path, pending: int, job: Job, stream: TextIO | None) -> Iterator[None]:
+def _shown(folder: Path, pending: int, job: Job, active: bool) -> Iterator[None]:
     """Shows progress by the chunks that are done while the pipeline runs."""
-    progress, end = Progress(pending, stream), threading.Event()
-    currency = (job.price or FREE).currency
+    bar, end = CostProgress(pending, (job.price or FREE).currency, active=active), threading.Event()
 
     def look(last: bool = False) -> None:
         values = [json.loads(done.read_text(encoding="utf-8")) for done in folder.glob("*.done")]
-        progress.show(sum(value[name] for value in values for name in _ADDED[:3]),
-                      sum(value["cost"] for value in values), currency, last)
+        bar.show(sum(value[name] for value in values for name in _ADDED[:3]),
+                 sum(value["cost"] for value in values), last=last)
 
     def watch() -> None:
         while not end.wait(2.0):

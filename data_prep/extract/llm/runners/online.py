@@ -23,6 +23,7 @@ from data_prep.extract.llm.pricing import FREE, Price, most_tokens
 from data_prep.extract.llm.repair import MAX_CHARACTERS, ReplyError
 from data_prep.extract.llm.survey import Survey, question_tokens, survey, unfinished
 from lgdea_jax.errors import UserError
+from lgdea_jax.runtime.progress import Progress
 
 _POLL = 0.2  # Seconds between looks at what another process is asking.
 KEPT_CHARACTERS = 16 * MAX_CHARACTERS  # Of a raw reply in quarantine.
@@ -73,31 +74,26 @@ class _OutOfBudget(Exception):
     """The next request might cost more than is left."""
 
 
-class Progress:
-    """Live counts on stderr: a line that is rewritten on a terminal, one every half minute elsewhere."""
+class CostProgress:
+    """The progress bar of a run with the money spent and an estimate of the rest, at the rates so far."""
 
-    def __init__(self, total: int, stream: TextIO | None) -> None:
-        self._total, self._stream = total, stream
-        self._started = self._shown = time.monotonic()
-        self._terminal = bool(stream) and stream.isatty()
+    def __init__(self, total: int, currency: str, *, active: bool) -> None:
+        self._bar = Progress(total, "report", active=active and total > 0)
+        self._total, self._currency, self._started = total, currency, time.monotonic()
 
-    def show(self, done: int, cost: float, currency: str, last: bool = False) -> None:
-        """Spent, left and time left, at the rates so far."""
-        now = time.monotonic()
-        if not self._stream or not self._total or (not last and now - self._shown < (0.5 if self._terminal else 30)):
-            return
-        self._shown = now
-        left = (self._total - done) / done if done else float("nan")
-        text = (f"extracted {done}/{self._total}, spent {cost:.4f} {currency}, left about {cost * left:.4f}, "
-                f"{(now - self._started) * left / 60:.1f} min")
-        end = "\n" if last or not self._terminal else ""
-        print(("\r\x1b[K" if self._terminal else "") + text, end=end, file=self._stream, flush=True)
+    def show(self, done: int, cost: float, *, last: bool = False) -> None:
+        """Shows reports that are done and what they cost; `last` leaves the line."""
+        rest = (self._total - done) / done if done else 0.0
+        self._bar.show(done, seconds_left=(time.monotonic() - self._started) * rest, force=last,
+                       note=f"spent {cost:.4f} {self._currency}, about {cost * rest:.4f} more")
+        if last:
+            self._bar.end()
 
 
 class _Run:
     """One run over the reports of a job; its counters."""
 
-    def __init__(self, job: Job, cache: Cache, client: Client, progress: Progress) -> None:
+    def __init__(self, job: Job, cache: Cache, client: Client, progress: CostProgress) -> None:
         self._job, self._cache, self._client, self._progress = job, cache, client, progress
         settings = job.settings
         self._price = job.price or FREE
@@ -117,7 +113,7 @@ class _Run:
         self.reasons: Counter[str] = Counter()
 
     async def all(self, items: Iterator[tuple[bytes, str]]) -> None:
-        """Asks about every item, so many at a time; then sees to those that another process had claimed."""
+        """Asks about every item, so many at a time; then handles those that another process had claimed."""
         async with asyncio.TaskGroup() as group:
             for _ in range(self._job.settings.concurrency):
                 group.create_task(self._worker(items))
@@ -172,7 +168,7 @@ class _Run:
         self.statuses[entry.status] += 1
         if entry.status != VALID:
             self.reasons[entry.reason] += 1
-        self._progress.show(sum(self.statuses.values()), self.cost, self._price.currency)
+        self._progress.show(sum(self.statuses.values()), self.cost)
 
     async def _answer(self, text: str, bound: float) -> tuple[Entry, Spent]:
         """The entry to store and what its replies took: asks, reads, and asks again where the reply cannot be used."""
@@ -267,7 +263,7 @@ def spent_on(job: Job, price: Price, question: str, reply: Reply) -> Spent:
     return Spent(1, tokens_in, tokens_out, estimate, price.cost(tokens_in, tokens_out))
 
 
-async def _run(reports: Iterable[str], job: Job, cache: Cache, progress: Progress) -> _Run:
+async def _run(reports: Iterable[str], job: Job, cache: Cache, progress: CostProgress) -> _Run:
     client = clients.open_client(job.endpoint)
     run = _Run(job, cache, client, progress)
     try:
@@ -278,14 +274,14 @@ async def _run(reports: Iterable[str], job: Job, cache: Cache, progress: Progres
 
 
 def extract(reports: Callable[[], Iterable[str]], job: Job, *, surveyed: Survey | None = None,
-            stream: TextIO | None = None) -> Summary:
+            progress: bool = False) -> Summary:
     """Asks about every report that has no answer yet.
 
     Args:
       reports: gives the texts, each time from the beginning; equal and empty ones may occur.
       job: what to ask of whom; its cache receives every reply as it comes.
       surveyed: what `survey` found, if it has been called.
-      stream: where progress is shown; None shows none.
+      progress: show progress on stderr.
 
     Returns:
       The summary; answers are read with `jobs.Replies`.
@@ -300,9 +296,9 @@ def extract(reports: Callable[[], Iterable[str]], job: Job, *, surveyed: Survey 
         if not ahead.pending:
             empty: Counter[str] = Counter()
             return Summary(0, 0, 0, 0, 0, 0, 0, 0, 0.0, time.monotonic() - started, empty, empty, empty, empty)
-        progress = Progress(ahead.pending, stream)
+        bar = CostProgress(ahead.pending, (job.price or FREE).currency, active=progress)
         try:
-            run = asyncio.run(_run(reports(), job, cache, progress))
+            run = asyncio.run(_run(reports(), job, cache, bar))
         except BaseExceptionGroup as group:
             mistakes = group.subgroup(UserError)
             full = group.subgroup(sqlite3.Error)
@@ -310,14 +306,14 @@ def extract(reports: Callable[[], Iterable[str]], job: Job, *, surveyed: Survey 
                 raise _unwritable(job, _first(full)) from None
             if mistakes is None:
                 raise
-            raise _first(mistakes) from None  # Workers fail together: one of them says it all.
+            raise _first(mistakes) from None  # Workers fail together: one error is enough.
         except sqlite3.Error as error:
             raise _unwritable(job, error) from None
         if not run.stopped:  # Another process answered some since they were surveyed.
             run.statuses[VALID] += max(0, run.finished[VALID] - ahead.valid)
             run.statuses[INVALID] += max(0, run.finished[INVALID] - ahead.invalid)
         done = sum(run.statuses.values())
-        progress.show(done, run.cost, (job.price or FREE).currency, last=True)
+        bar.show(done, run.cost, last=True)
         return Summary(
             ahead.pending, run.statuses[VALID], run.statuses[INVALID], run.statuses[FAILED],
             max(0, ahead.pending - done), run.calls, run.tokens_in, run.tokens_out, run.cost,

@@ -1,6 +1,5 @@
 """Batches of the Gemini API, through the real package, against a local server: cheaper, nothing lost, nothing twice."""
 
-import io
 import logging
 import signal
 import subprocess
@@ -33,13 +32,12 @@ def extract(job, reports, **options):
     return batch_runner.extract(lambda: reports, job, **options)
 
 
-def test_batches_bring_what_single_requests_bring(tmp_path, monkeypatch):
+def test_batches_bring_what_single_requests_bring(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(batch_runner, "_MOST_REQUESTS", 20)
     reports = [make_report(i) for i in range(50)]
-    stream = io.StringIO()
     with Server() as server:
         job = job_of(server, tmp_path, prices=prices(tmp_path))
-        summary = extract(job, [*reports, *reports[:5], " "], stream=stream)
+        summary = extract(job, [*reports, *reports[:5], " "], progress=True)
         assert (summary.asked, summary.valid, summary.calls, len(server.batches)) == (50, 50, 50, 3)
         body = server.bodies[0]
         assert extract(job, reports).asked == 0 and set(server.calls.values()) == {1}
@@ -54,7 +52,8 @@ def test_batches_bring_what_single_requests_bring(tmp_path, monkeypatch):
         assert not cache.batches_under_way(job.scope)
     # The table says 1 and 2 for a million tokens.
     assert spent.cost == pytest.approx((spent.tokens_in + 2 * spent.tokens_out) / 2e6) == summary.cost
-    assert "extracted 50/50, spent" in stream.getvalue()
+    shown = capsys.readouterr().err
+    assert "50/50" in shown and f"spent {summary.cost:.4f}" in shown
     with Server() as server:  # The same question, asked singly, has its answer there.
         job = make_job("genai", server, tmp_path)
         assert Replies(job).extract(reports[0]) and stage.ask(
@@ -196,7 +195,7 @@ def test_nothing_leaks(tmp_path, capsys, caplog):
         with Server(lambda report, nth: "500") as server:
             server.batch_fault = lambda nth, status=status: status
             with pytest.raises(UserError, match=words) as error:
-                extract(job_of(server, tmp_path, attempts=2), [make_report(0)], stream=sys.stderr)
+                extract(job_of(server, tmp_path, attempts=2), [make_report(0)], progress=True)
         texts.append("".join(traceback.format_exception(error.value)))
     with Server(lambda report, nth: "500") as server:
         texts.append(repr(extract(job_of(server, tmp_path), [make_report(0)])))

@@ -1,6 +1,5 @@
 """Whole runs against a server that misbehaves: every report is accounted for, none is asked twice, nothing leaks."""
 
-import io
 import json
 import random
 import signal
@@ -184,7 +183,7 @@ def test_the_limit_is_never_exceeded(tmp_path, fault):
             assert sum(server.calls.values()) == calls  # What was spent before counts.
 
 
-def test_survey_counts_and_corrects_its_estimate(tmp_path):
+def test_survey_counts_and_corrects_its_estimate(tmp_path, capsys):
     reports = [make_report(i) for i in range(40)]
     with Server() as server:
         job = make_job("openai", server, tmp_path, prices=prices(tmp_path))
@@ -192,15 +191,15 @@ def test_survey_counts_and_corrects_its_estimate(tmp_path):
             before = survey([*reports, *reports[:7], ""], job, cache)
         assert (before.reports, before.unique, before.pending, before.measured) == (47, 40, 40, False)
         assert not server.calls
-        stream = io.StringIO()
-        summary = extract(lambda: reports[:30], job, stream=stream)
+        summary = extract(lambda: reports[:30], job, progress=True)
         with Cache(job.cache) as cache:
             after = survey(reports, job, cache)
     assert (after.valid, after.pending, after.measured) == (30, 10, True)
     assert after.tokens_in == pytest.approx(summary.tokens_in / 3, rel=0.01)
     assert after.cost == pytest.approx(summary.cost / 3, rel=0.01)
     assert before.tokens_in == pytest.approx(summary.tokens_in * 4 / 3, rel=0.2)
-    assert "extracted 30/30, spent" in stream.getvalue() and "EUR" in stream.getvalue()
+    shown = capsys.readouterr().err
+    assert "30/30" in shown and f"spent {summary.cost:.4f} EUR" in shown
     assert "40 duplicates" not in "".join(after.lines(job)) and "corrected" in "".join(after.lines(job))
 
 
@@ -281,9 +280,8 @@ def test_nothing_leaks(tmp_path, capsys, caplog):
     for backend in BACKENDS:
         with Server(misbehave, hang=1.0) as server:
             job = make_job(backend, server, tmp_path, timeout=0.3)
-            stream = io.StringIO()
-            summary = extract(lambda: (make_report(i) for i in range(30)), job, stream=stream)
-            texts += [stream.getvalue(), repr(summary), *summary.lines("USD")]
+            summary = extract(lambda: (make_report(i) for i in range(30)), job, progress=True)
+            texts += [repr(summary), *summary.lines("USD")]
         for server in (Server(key="another"), Server(lambda report, nth: "500")):
             with server, pytest.raises(UserError) as error:
                 extract(lambda: (make_report(i) for i in range(40, 80)),

@@ -1,0 +1,78 @@
+"""What all training objectives share: their options, and the functions of a model's outputs that they define.
+
+An objective is a frozen dataclass; its fields are the keys of `config.methods.NAME`. `table` lists the objectives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+
+from lgdea_jax.losses.chunks import Chunks
+
+Arrays = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """A training objective.
+
+    `outputs` are those of `models.forward.forward`, `rows` those of `models.forward.gather_streams`.
+
+    Attributes:
+      name: its preset, `config.method`; not an option.
+      text: which text it reads ("report", "evidence", "phrases", or "" for none); see `preprocess.text_view`.
+      scoring: how findings are scored, see `evaluators.zero_shot`.
+      weights: weight of each loss term; a term of weight 0 is not computed.
+      chunks: how contrastive losses are cut; None computes all scores at once. Not an option.
+      needs: parts of the model: "image", "text", "prototypes", "lesion_queries", "labels".
+      loss_names: the terms that it has.
+      unpaired_streams: the streams of unpaired items that its losses read, of "images" and "reports".
+      has_memory: whether its losses read an evidence memory (`aux`); it then has `targets`, `memory_image` and
+        `memory_report`.
+    """
+
+    name: str
+    text: str
+    scoring: str
+    weights: Mapping[str, float]
+    chunks: Chunks | None = None
+
+    needs: ClassVar[tuple[str, ...]] = ("image", "text")
+    loss_names: ClassVar[tuple[str, ...]]
+    unpaired_streams: ClassVar[tuple[str, ...]] = ()
+    has_memory: ClassVar[bool] = False
+
+    @property
+    def terms(self) -> frozenset[str]:
+        """The loss terms that are computed: those with a weight."""
+        return frozenset(term for term, weight in self.weights.items() if weight)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The streams of a batch that its losses read."""
+        return ("pairs", *self.unpaired_streams)
+
+    @property
+    def reads_regions(self) -> bool:
+        """Whether its losses read which regions of the image the phrases name."""
+        return "place" in self.terms
+
+    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Mapping[str, jax.Array]) -> Arrays:
+        """{name: scalar} of the terms in `terms`; `aux` is the evidence memory, {} without one."""
+        raise NotImplementedError
+
+    def diagnostics(self, outputs: Mapping[str, Any], rows: Mapping[str, Any]) -> Arrays:
+        """{name: scalar}, logged and not trained on."""
+        raise NotImplementedError
+
+    def image_embedding(self, outputs: Mapping[str, Any]) -> Arrays:
+        """`embedding` [N, E] for scores, and `patches` [N, L, Q] where the method grounds."""
+        raise NotImplementedError
+
+    def text_embedding(self, outputs: Mapping[str, Any], weight: jax.Array) -> Arrays:
+        """`embedding` [N, E] for scores and `query` [N, Q] for heatmaps; `weight` float32 [N, P], of the phrases."""
+        raise NotImplementedError

@@ -1,0 +1,115 @@
+"""The towers on the rows of a batch: a pure function of parameters and arrays, for training and prediction alike."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+Batch = Mapping[str, Mapping[str, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardOptions:
+    """How arrays become inputs of the towers.
+
+    Attributes:
+      pad_id: of the tokeniser; padding is masked.
+      mean, std: of grey levels in [0, 1].
+      per_image: images are normalised by their own mean and standard deviation instead.
+    """
+
+    pad_id: int
+    mean: float
+    std: float
+    per_image: bool
+
+
+def gather_streams(batch: Batch) -> dict[str, Any]:
+    """The streams of a batch (`data.batch`) as one set of rows: pairs first, then the unpaired.
+
+    Returns:
+      The arrays of all streams by name, joined along the rows: image and image_index [B_pair + B_image, ...]; tokens,
+      weight and report_index [B_pair + B_report, ...]; study [B_pair]. `num_pairs` is a Python int.
+    """
+    # A jitted function gets its dicts in alphabetical order.
+    streams = sorted(batch, key=lambda stream: stream != "pairs")
+    parts: dict[str, list[jax.Array]] = {}
+    for stream in streams:
+        for name, array in batch[stream].items():
+            parts.setdefault(name, []).append(array)
+    rows: dict[str, Any] = {name: some[0] if len(some) == 1 else jnp.concatenate(some) for name, some in parts.items()}
+    return {**rows, "num_pairs": len(batch["pairs"]["study"]) if "pairs" in batch else 0}
+
+
+def normalise_images(images: jax.Array, options: ForwardOptions) -> jax.Array:
+    """uint8 [B, H, W] to float32 [B, H, W, 1]; windowed volumes, float32 [B, D, H, W, 1], stay as they are.
+
+    By default (x / 255 - mean) / std. With `per_image` each image by its own mean and standard deviation: exposure
+    carries no diagnosis. A flat image is left near zero.
+    """
+    if images.ndim == 5:
+        return images
+    x = images.astype(jnp.float32) / 255.0
+    if not options.per_image:
+        return ((x - options.mean) / options.std)[..., None]
+    x = x - jnp.mean(x, axis=(1, 2), keepdims=True)
+    return (x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=(1, 2), keepdims=True) + 1e-4))[..., None]
+
+
+def forward(model: nnx.Module, rows: Mapping[str, Any], *, options: ForwardOptions, train: bool = False,
+            rngs: nnx.Rngs | None = None, micro: int = 1) -> dict[str, Any]:
+    """Runs the towers on the rows of a batch.
+
+    Args:
+      model: `models.lgdea.TwoTowers`.
+      rows: from `gather_streams`; `image`, and `tokens` int32 [R, T] or [R, P, T]; either may be absent.
+      options: see `ForwardOptions`.
+      train: whether dropout is active and batch norm uses the batch's moments.
+      rngs: for dropout; None drops nothing.
+      micro: parts that the rows go through the towers in, see `_in_parts`.
+
+    Returns:
+      `image`, `text`: dicts of the towers' outputs. Those of texts keep the leading shape of the tokens; `mask` is bool
+      like the tokens. Beside them the model's scalars and prototypes (`TwoTowers.shared`).
+    """
+    outputs: dict[str, Any] = dict(model.shared())
+    if micro > 1:
+        return outputs | _in_parts(model, rows, micro, rngs, options=options, train=train)
+    if "image" in rows and model.image_tower is not None:
+        outputs["image"] = model.encode_image(normalise_images(rows["image"], options), train=train, rngs=rngs)
+    if "tokens" in rows and model.text_tower is not None:
+        tokens = rows["tokens"]
+        flat = tokens.reshape(-1, tokens.shape[-1])
+        mask = flat != options.pad_id
+        text = {**model.encode_text(flat, mask, train=train, rngs=rngs), "mask": mask}
+        outputs["text"] = {name: value.reshape(*tokens.shape[:-1], *value.shape[1:]) for name, value in text.items()}
+    return outputs
+
+
+def _in_parts(model: nnx.Module, rows: Mapping[str, Any], micro: int, rngs: nnx.Rngs | None,
+              **options: Any) -> dict[str, Any]:
+    """The towers' outputs, computed for `micro` parts of the rows one after the other.
+
+    In the backward pass each part's activations are computed again (gradient caching, Gao et al., 2021, arXiv
+    2101.06983): what is held is the outputs of all rows and the activations of one part. The gradients are those of the
+    whole batch; only dropout draws other masks. Part k has the rows k, k + micro, ...: of every device's rows as many.
+    """
+    graphdef, state = nnx.split(model)
+    keys = jax.random.split(rngs.dropout(), micro) if rngs is not None else jnp.zeros([micro])
+
+    @jax.checkpoint
+    def part(state: Any, inputs: tuple[dict[str, jax.Array], jax.Array]) -> dict[str, Any]:
+        some, key = inputs
+        outputs = forward(nnx.merge(graphdef, state), some, **options,
+                          rngs=nnx.Rngs(dropout=key) if rngs is not None else None)
+        return {name: outputs[name] for name in ("image", "text") if name in outputs}
+
+    cut = {name: jnp.swapaxes(rows[name].reshape(-1, micro, *rows[name].shape[1:]), 0, 1)
+           for name in ("image", "tokens") if name in rows}
+    _, outputs = jax.lax.scan(lambda _, inputs: (None, part(state, inputs)), None, (cut, keys))
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), outputs)

@@ -1,0 +1,149 @@
+"""The state that a training starts from: of an earlier run here, or fresh, with published weights or another run's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from ml_collections import ConfigDict
+
+from lgdea_jax.arrays import flatten, unflatten
+from lgdea_jax.errors import UserError
+from lgdea_jax.experiment import Experiment
+from lgdea_jax.models import pretrained
+from lgdea_jax.preprocess.text import TextTokenizer
+from lgdea_jax.runtime.checkpoint import Checkpoints, check_names
+from lgdea_jax.training.data import Data
+from lgdea_jax.training.state import Parts, check_resume
+from lgdea_jax.training.step import State
+
+log = logging.getLogger("lgdea_jax")
+
+
+def start_state(experiment: Experiment, data: Data, parts: Parts, spec: dict[str, Any],
+                checkpoints: Checkpoints) -> tuple[State, bool]:
+    """(state, whether it is that of an earlier run in this workdir).
+
+    Raises:
+      UserError: the earlier run is another one, or `init_from` does not fit.
+    """
+    config, steps = experiment.config, checkpoints.steps()
+    if steps:
+        check_resume(spec, checkpoints.spec(steps[-1]))
+        state = checkpoints.restore_state(steps[-1], parts.target)
+        origin = f"from step {steps[-1]} of this run"
+    else:
+        state = parts.initial()
+        origin = f"fresh, seed {config.seed}"
+        state, filled = pretrained_towers(experiment, parts, state)
+        for line in filled:
+            log.info(line)
+        if filled:
+            towers = " and ".join(line.split(":")[0] for line in filled)
+            origin = f"{towers} as above, the rest fresh, seed {config.seed}"
+        if config.init_from:
+            state, loaded = initialise_from(experiment, data, state)
+            origin = f"{loaded:,} from {config.init_from}, the rest fresh"
+    log.info("parameters (%s)\n%s", origin, parameter_table(state["params"], rates=parts.optimizer.rates))
+    return state, bool(steps)
+
+
+def initialise_from(experiment: Experiment, data: Data, state: State) -> tuple[State, int]:
+    """A fresh state with the parameters of `config.init_from` in the modules `config.init_parts` (all by default).
+
+    Returns:
+      (state, number of parameters taken).
+
+    Raises:
+      UserError: no such run, a module that does not fit, or text modules made for another tokeniser.
+    """
+    config = experiment.config
+    source = Checkpoints(config.init_from, writable=False)
+    step = source.resolve("latest")
+    spec = source.spec(step)
+    flat = flatten(state["params"])
+    modules = list(dict.fromkeys(path.split("/")[0] for path in flat))
+    parts = tuple(config.init_parts) or tuple(modules)
+    if missing := [part for part in parts if part not in modules]:
+        raise UserError(f"init_parts: the model has no {missing[0]!r}; it has {', '.join(modules)}")
+    if any(part.startswith("text") for part in parts) and spec["tokenizer_digest"] != data.tokenizer.digest:
+        raise UserError(f"the text tower of {config.init_from} was trained with another tokeniser: "
+                        "--config.text.tokenizer must be that run's, or --config.init_parts=image_tower")
+    vocab_size = TextTokenizer(spec["tokenizer"]).vocab_size
+    _, shapes = Experiment.of(ConfigDict(spec["config"])).model.abstract(
+        vocab_size=vocab_size, num_labels=len(spec["label_names"]))
+    host = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=host), shapes)
+    other = flatten(source.restore_params(step, target))
+    source.close()
+
+    def shapes_within(names: Mapping[str, Any]) -> dict[str, tuple]:
+        return {path: tuple(leaf.shape) for path, leaf in names.items() if path.split("/")[0] in parts}
+
+    wanted = shapes_within(flat)
+    check_names(shapes_within(other), wanted, config.init_from)
+    taken = {path: jax.device_put(np.asarray(other[path]), flat[path].sharding) for path in wanted}
+    params = unflatten(state["params"], flat | taken)
+    ema = jax.tree.map(jnp.copy, params) if state["ema"] else {}
+    return {**state, "params": params, "ema": ema}, sum(int(np.prod(shape)) for shape in wanted.values())
+
+
+def pretrained_towers(experiment: Experiment, parts: Parts, state: State) -> tuple[State, list[str]]:
+    """A fresh state with published weights in the towers whose `weights` the config names; the heads stay fresh.
+
+    Returns:
+      (state, a line for the log on every tower that was filled).
+
+    Raises:
+      UserError: weights that cannot be read or do not fit, a tower that the method has not, or that `init_from` fills.
+    """
+    config = experiment.config
+    model = nnx.merge(parts.graphdef, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+                                                   state["params"]))
+    flat, lines = flatten(state["params"]), []
+    for name in ("image", "text"):
+        path, tower = config.model[name].weights, getattr(model, f"{name}_tower")
+        if not path:
+            continue
+        if tower is None:
+            raise UserError(f"model.{name}.weights: the method {config.method} has no {name} tower")
+        if config.init_from and f"{name}_tower" in (config.init_parts or (f"{name}_tower",)):
+            raise UserError(f"init_from and model.{name}.weights both fill the {name} tower: leave one of them out")
+        try:
+            loaded = pretrained.load_tower(tower, path)
+        except pretrained.WeightsError as error:
+            raise UserError(f"model.{name}.weights: {error}") from None
+        for key, value in loaded.params.items():
+            key = f"{name}_tower/{key}"
+            flat[key] = jax.device_put(value, flat[key].sharding)
+        lines.append(f"{name} tower: {loaded.summary()}")
+    if not lines:
+        return state, lines
+    params = unflatten(state["params"], flat)
+    return {**state, "params": params, "ema": jax.tree.map(jnp.copy, params) if state["ema"] else {}}, lines
+
+
+def parameter_table(params: Any, *, rates: Any = None, depth: int = 2) -> str:
+    """Number of parameters by module, as text.
+
+    Args:
+      params: tree of parameters.
+      rates: tree of rate multipliers like it; frozen modules are marked.
+      depth: of the path of a module.
+    """
+    factors = flatten(rates) if rates is not None else {}
+    counts: dict[str, int] = {}
+    frozen: dict[str, int] = {}
+    for path, leaf in flatten(params).items():
+        name = "/".join(path.split("/")[:depth])
+        counts[name] = counts.get(name, 0) + leaf.size
+        frozen[name] = frozen.get(name, 0) + (leaf.size if factors.get(path) == 0.0 else 0)
+    counts["total"], frozen["total"] = sum(counts.values()), sum(frozen.values())
+    wide = max(len(name) for name in counts)
+    return "\n".join(f"  {name:<{wide}}  {count:>13,}" + (f"  ({frozen[name]:,} frozen)" if frozen[name] else "")
+                     for name, count in counts.items())
