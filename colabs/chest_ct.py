@@ -81,7 +81,7 @@ assert boxes and volume.min() < -900 and volume.max() > 200  # Air and bone: Hou
 # things out and hedge. *Weak* labels are bare keywords, which take every denial ("no pleural effusion") for a finding.
 
 # %%
-from lgdea_jax.data.dataset import label_columns
+from lgdea_jax.findings.label_sets import label_columns
 from lgdea_jax.records import NEGATIVE, POSITIVE
 
 names = load_metadata(DATA).label_names

@@ -22,8 +22,8 @@ import numpy as np
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.data.source import open_records
+from lgdea_jax.eval.harness.inputs import check_transform
 from lgdea_jax.eval.harness.output import make_folder, write_json
-from lgdea_jax.eval.harness.runner import check_transform
 from lgdea_jax.inference import loading
 from lgdea_jax.inference.prototypes import (
     FILE,

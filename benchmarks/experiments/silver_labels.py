@@ -36,6 +36,7 @@ from benchmarks.experiments.tables import p_text
 from lgdea_jax import cli
 from lgdea_jax.data import dataset, source
 from lgdea_jax.errors import UserError, choose
+from lgdea_jax.findings import label_sets
 from lgdea_jax.metrics import classification
 from lgdea_jax.metrics.hierarchical import compare, mean_interval
 from lgdea_jax.records import NEGATIVE, POSITIVE
@@ -164,10 +165,10 @@ def label_quality(folder: Path, split: str = "train") -> dict[str, dict[str, flo
     names = dataset.load_metadata(folder).label_names
     records = source.open_records(folder, split)
     table = np.stack([records[row].labels for row in range(len(records))])
-    reference = dataset.label_columns(names)
+    reference = label_sets.label_columns(names)
     out = {}
     for kind in ("silver", "weak"):
-        columns = dataset.label_columns(names, kind)
+        columns = label_sets.label_columns(names, kind)
         accuracy, f1, known = [], [], []
         for name, column in columns.items():
             truth, label = table[:, reference[name]], table[:, column]

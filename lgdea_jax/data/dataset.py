@@ -9,14 +9,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lgdea_jax.errors import UserError, choose
-from lgdea_jax.records import LABEL_SETS_OF_RECORDS, SCHEMA_VERSION
+from lgdea_jax.records import SCHEMA_VERSION
 
 METADATA_FILE = "dataset.json"
 BUILD_FOLDER = ".build"
@@ -173,27 +172,3 @@ def load_index(data_dir: str | Path, split: str) -> dict[str, np.ndarray]:
     if any(len(column) != rows for column in index.values()):
         raise UserError(f"the index {file} does not belong to its shards: build the data set again")
     return index
-
-
-def label_columns(label_names: Sequence[str], labels: str = "") -> dict[str, int]:
-    """The columns of `Record.labels` that hold the labels of one set.
-
-    Args:
-      label_names: of the data set; those of a further set have its name before a colon ("silver:Nodule").
-      labels: one of `records.LABEL_SETS_OF_RECORDS`; "" and "reference" are the plain names.
-
-    Returns:
-      finding -> column.
-
-    Raises:
-      UserError: no such set, or the data set has none of it.
-    """
-    if labels:
-        choose("data.labels", labels, LABEL_SETS_OF_RECORDS)
-    prefix = "" if labels in ("", "reference") else f"{labels}:"
-    found = {name.removeprefix(prefix): column for column, name in enumerate(label_names)
-             if (name.startswith(prefix) if prefix else name.partition(":")[0] not in LABEL_SETS_OF_RECORDS)}
-    if prefix and not found:
-        raise UserError(f"data.labels={labels}: the data set has no such labels; build it with "
-                        f"--config.derived_labels={labels}")
-    return found

@@ -24,6 +24,7 @@ from lgdea_jax.data import dataset, order, source
 from lgdea_jax.data.batch import STREAMS, BatchSchema, empty
 from lgdea_jax.data.shard_file import StoredVolume
 from lgdea_jax.errors import UserError
+from lgdea_jax.findings import label_sets
 from lgdea_jax.io import decode_image
 from lgdea_jax.preprocess.augment import Augment, VolumeAugment
 from lgdea_jax.preprocess.image import letterbox
@@ -42,7 +43,7 @@ class Items:
       stream, schema: what an item holds, see `BatchSchema.item_fields`.
       tokenizer: of the text; None without any.
       label_names: order of the labels; one that the data set lacks is MISSING.
-      labels: which set of labels `label_names` are taken from (`dataset.label_columns`).
+      labels: which set of labels `label_names` are taken from (`label_sets.label_columns`).
       cache: decode and tokenise everything now, and keep it in memory (a copy in every worker process); volumes are
         cached compressed, as they are stored.
       first: the first row's number in the evidence memory.
@@ -56,7 +57,7 @@ class Items:
     ) -> None:
         self._records, metadata = source.open_records(directory, split), dataset.load_metadata(directory)
         self._format = metadata.image_encoding
-        have = dataset.label_columns(metadata.label_names, labels) if label_names else {}
+        have = label_sets.label_columns(metadata.label_names, labels) if label_names else {}
         columns = [(have[name], column) for column, name in enumerate(label_names) if name in have]
         self._label_columns = tuple(np.array(columns, int).reshape(-1, 2).T)
         self._rows, self._first = _compact(rows), first

@@ -1,1 +1,1 @@
-"""One binary per benchmark."""
+"""One evaluation script per benchmark."""

@@ -5,7 +5,7 @@
 Read: DATA built with configs/data/chexpert.py; its *training* split, from which every 5x200 was drawn: a checkpoint
 that was trained on these subjects is refused. Prompts: of `findings/prompts.py`, positive ones only, the highest class
 wins. Measured: accuracy, macro precision, recall and F1, Cohen's kappa; precision@K (1, 2, 5, 10, 100) over the
-images' reports, or over class prompts where there are none. `five_by_200.py` says what official and clean select.
+images' reports, or over class prompts where there are none. `harness/five_by_200.py` describes both selections.
 """
 
 from __future__ import annotations

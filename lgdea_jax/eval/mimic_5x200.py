@@ -3,8 +3,8 @@
     python -m lgdea_jax.eval.mimic_5x200 --checkpoint=RUN --data_dir=DATA --out=OUT [--list=LIST.json]
 
 Read: DATA built with configs/data/mimic_cxr.py (labels of mimic-cxr-2.0.0-chexpert.csv). The test split is small: where
-the rarest class has fewer than 200 images, as many of each class are drawn, and said. Prompts, metrics and modes: as
-`chexpert_5x200`.
+the rarest class has fewer than 200 images, as many of each class are drawn, and the
+results state it. Prompts, metrics and modes: as `chexpert_5x200`.
 """
 
 from __future__ import annotations

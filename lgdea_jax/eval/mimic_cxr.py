@@ -3,7 +3,7 @@
     python -m lgdea_jax.eval.mimic_cxr --checkpoint=RUN --data_dir=DATA --out=OUT
 
 Read: DATA built with configs/data/mimic_cxr.py, its test split, frontal images. The gallery has one report per study
-(the sections that `build` was told to keep) and one entry per image; values of other galleries do not compare.
+(the sections that `build` kept) and one entry per image; values of other galleries do not compare.
 - official: only the index of the own pair is a hit.
 - clean: any report of the same words is.
 `--tasks=retrieval,zero_shot` adds the 14 labels of CheXpert's program, where a blank counts as negative. Prompts: of

@@ -17,7 +17,7 @@ import dataclasses
 from pathlib import Path
 
 from lgdea_jax import cli
-from lgdea_jax.eval.harness import runner
+from lgdea_jax.eval.harness import flags, runner
 from lgdea_jax.eval.harness.benchmark import Benchmark
 from lgdea_jax.preprocess.centre_crop import CROPS
 
@@ -28,7 +28,7 @@ BENCHMARK = Benchmark(
 
 def main(argv: list[str]) -> int:
     """Parses the flags and evaluates; returns the exit status."""
-    parser = runner.make_parser(BENCHMARK)
+    parser = flags.make_parser(BENCHMARK, example="--mode=official --crop=448")
     parser.add_argument("--crop", type=int, choices=(*CROPS, 0), default=BENCHMARK.crop,
                         help="of the official geometry: 480 (BioViL), 448 (BioViL-T), or 0 for the checkpoint's own "
                              "transform (default: 480)")

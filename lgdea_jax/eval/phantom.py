@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint on the phantom world, whose test images are made on the spot.
+"""Evaluates a checkpoint on the phantom world, whose test images are made when needed.
 
     python -m lgdea_jax.eval.phantom --checkpoint=RUN --out=OUT
 
@@ -11,22 +11,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from data_prep import build
 from lgdea_jax import cli
 from lgdea_jax.errors import UserError, choose
-from lgdea_jax.eval.harness import runner
+from lgdea_jax.eval.harness import flags, runner
 from lgdea_jax.eval.harness.benchmark import Benchmark
 from lgdea_jax.eval.harness.output import command_line, make_folder
+from lgdea_jax.runtime.checkpoint import Checkpoints
 
 BENCHMARK = Benchmark(
     "phantom", "Evaluates a checkpoint on the synthetic phantom world: zero-shot classification, image-report "
-    "retrieval, phrase grounding. Needs no data: the world is made on the spot.", public=False, guard=False)
+    "retrieval, phrase grounding. Needs no data: the world is made when needed.", public=False, guard=False)
 WORLD_CONFIG = "configs/data/phantom.py"
 SPLITS = ("train", "validation", "test")
 
 
 def main(argv: list[str]) -> int:
     """Parses the flags, builds the world if need be, and evaluates; returns the exit status."""
-    parser = runner.make_parser(BENCHMARK, data_dir="optional")
+    parser = flags.make_parser(BENCHMARK, data_dir="optional", example="--studies=200 --bootstrap=100")
     parser.add_argument("--studies", type=int, default=1000, help="size of the world that is made (default: 1000)")
     parser.add_argument("--world_seed", type=int, default=0, help="seed of the world that is made (default: 0)")
     args = parser.parse_args(argv)
@@ -35,9 +37,7 @@ def main(argv: list[str]) -> int:
 
 
 def make_world(args: Any) -> Path:
-    """Builds the split's world in OUT at the size that the checkpoint takes, unless it is there."""
-    from data_prep import build
-
+    """Builds the split's world in OUT at the checkpoint's image size, unless it exists."""
     choose("split", args.split, SPLITS)
     if args.studies < 1:
         raise UserError("--studies must be at least 1")
@@ -60,8 +60,6 @@ def world_config(size: int, split: str, studies: int, seed: int) -> Any:
 
 def checkpoint_image_size(checkpoint: str, step: str) -> int:
     """The side of the images that a checkpoint's model takes."""
-    from lgdea_jax.runtime.checkpoint import Checkpoints
-
     store = Checkpoints(checkpoint, writable=False)
     try:
         return int(store.spec(store.resolve(step))["config"]["image"]["size"])

@@ -3,10 +3,10 @@
     python -m lgdea_jax.eval.rad_chestct --checkpoint=RUN --data_dir=DATA --out=OUT
 
 Read: DATA built with configs/data/rad_chestct.py (or the phantom CT world of configs/data/phantom_ct.py). Its labels
-are asked for as those of CT-RATE that they correspond to: fibrosis as Pulmonary Fibrotic Sequela, bronchial wall
-thickening as Peribronchial Thickening, hernia as Hiatal hernia; "calcification" does not say of what, and has the
-higher score of the arterial and the coronary one. Mosaic attenuation, medical material and lymphadenopathy are not
-asked for.
+take the prompts of the corresponding labels of CT-RATE: fibrosis those of Pulmonary Fibrotic Sequela, bronchial wall
+thickening those of Peribronchial Thickening, hernia those of Hiatal hernia. "Calcification" does not name a vessel and
+has the higher score of the arterial and the coronary one. Mosaic attenuation, medical material and lymphadenopathy are
+left out.
 - official: "X is present." against "X is not present."; `operating_point/*` at thresholds chosen on these volumes.
 - clean: the checkpoint's own scoring and prompts; F1 and MCC at thresholds of the validation split, where there is one.
 There are no reports: retrieval is not measured. --probe is refused: what is measured is how a model does at a hospital

@@ -2,8 +2,8 @@
 
     python -m lgdea_jax.eval.records --checkpoint=RUN --data_dir=DATA --split=test --out=OUT
 
-Tasks that the data cannot answer (no labels, no reports, no boxes) are reported as undefined. Unlike the binaries of
-benchmarks it does not look for subjects that the checkpoint was trained on: any split may be looked at.
+The metrics of tasks for which the data have no labels, reports or boxes are undefined. Unlike the scripts of benchmarks
+it does not check for subjects that the checkpoint was trained on: any split may be evaluated.
 """
 
 from __future__ import annotations

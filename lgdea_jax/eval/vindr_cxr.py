@@ -3,7 +3,7 @@
     python -m lgdea_jax.eval.vindr_cxr --checkpoint=RUN --data_dir=DATA --out=OUT
 
 Read: DATA built with configs/data/vindr_cxr.py, labels by radiologists. Prompts: of
-`findings/prompts.py`; classes named "other" have prompts that hardly mean anything: look at the others.
+`findings/prompts.py`; those of the classes named "other" are vague: judge by the remaining classes.
 - official: cosines against normalised prompt ensembles, softmax over the pair; thresholds of F1 and MCC chosen on the
   test images themselves.
 - clean: the checkpoint's own scoring; thresholds chosen on the validation split.

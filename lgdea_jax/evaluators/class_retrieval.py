@@ -2,7 +2,7 @@
 
 Candidates are the reports of the images themselves, or, where there are none, the prompts of each class (equally many
 of each, so that chance is the same for all). Modes: in "clean" the query's own report is no candidate; in "official" it
-is, as in public scripts. Values depend on what the candidates are: `info` says it.
+is, as in public scripts. Values depend on what the candidates are: see `info`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from lgdea_jax.errors import UserError, choose
-from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict
+from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.evaluators.encoder import Encoder, Model
 from lgdea_jax.evaluators.retrieval import MODES, RetrievalSamples, class_precision
+from lgdea_jax.evaluators.samples import Evaluator
 from lgdea_jax.evaluators.zero_shot import Prompts
 from lgdea_jax.findings import prompts
 from lgdea_jax.records import POSITIVE
@@ -31,7 +33,7 @@ class ClassRetrieval(Evaluator):
       data: images of exactly one class each (others are no queries); `label_names` are the classes.
       mode: "clean" or "official".
       candidates: one of CANDIDATES; "auto" takes the reports if every query image has one.
-      prompts: of classes that are not asked for with those of `findings/prompts.py`.
+      prompts: of classes that do not use those of `findings/prompts.py`.
     """
 
     data: EvalData
@@ -43,13 +45,13 @@ class ClassRetrieval(Evaluator):
         choose("mode", self.mode, MODES)
         choose("candidates", self.candidates, CANDIDATES)
 
-    def run(self, predict: Predict | Encoder) -> RetrievalSamples:
+    def run(self, model: Model | Encoder) -> RetrievalSamples:
         """Ranks the candidates for every image of one class.
 
         Raises:
           UserError: reports are wanted and an image has none.
         """
-        encoder, data = Encoder.of(predict, self.data), self.data
+        encoder, data = Encoder.of(model, self.data), self.data
         positive = data.labels == POSITIVE
         queries = np.flatnonzero(positive.sum(1) == 1)
         of_image = np.where(positive.sum(1) == 1, positive.argmax(1) if positive.shape[1] else 0, -1)

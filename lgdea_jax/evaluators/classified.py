@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.evaluators.base import EvalData, Samples
+from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.evaluators.samples import Samples
 from lgdea_jax.findings.vocabulary import NO_FINDING
 from lgdea_jax.metrics import classification
 from lgdea_jax.records import NEGATIVE, POSITIVE, UNCERTAIN
@@ -23,8 +24,10 @@ class ClassifierSamples(Samples):
     """`arrays`: scores float32 [N, F] and labels int8 [N, F] of `names["findings"]`; truth and predicted int64 [N].
 
     Truth and prediction index `names["classes"]` for images of exactly one class, and are -1 elsewhere. `names["@G"]`
-    lists the findings of a group G (say, the five that a competition scored). In `info`, "probabilities" says whether
-    sigmoid(score) is a probability, and "thresholds" holds {criterion: {finding: threshold}}.
+    lists the findings of a group G (for example the five that a competition scored).
+
+    `info`: "probabilities", whether sigmoid(score) is a probability; "thresholds", {criterion: {finding: threshold}};
+    and the keys of the subclass.
     """
 
     def metrics(self, weights: np.ndarray | None = None) -> dict[str, Any]:
@@ -141,8 +144,8 @@ def single_class(data: EvalData, columns: np.ndarray, scores: np.ndarray, *, exc
         classes = classes[:0]
     else:
         truth[alone] = positive[alone][:, classes].argmax(1)
-        place = [list(columns).index(c) for c in classes]
-        predicted[alone] = scores[alone][:, place].argmax(1)
+        scored_at = [list(columns).index(c) for c in classes]
+        predicted[alone] = scores[alone][:, scored_at].argmax(1)
     return truth, predicted, tuple(data.label_names[c] for c in classes)
 
 

@@ -1,9 +1,9 @@
-"""Phrase grounding: does the heatmap of a phrase point at its box?
+"""Phrase grounding: the heatmap of a phrase against its box.
 
 A sample is an image with a phrase and the boxes of that phrase (rows that share both are one sample). The heatmap is
 the dot product of the phrase's query with every patch, mapped back onto the original pixels, in 2D or 3D. Labels only
-enter the aggregate: mean inside a finding, then over findings. A box without a phrase is asked for with its finding's
-positive prompts (the mean of their queries).
+enter the aggregate: mean inside a finding, then over findings. The query of a box without a phrase is the mean
+over its finding's positive prompts.
 
 Modes: "clean" takes all boxes as one mask, and mIoU thresholds the heatmap rescaled to 0..1; "official" takes CNR one
 box after another and thresholds the raw heatmap (cosine similarities), as the public scripts do.
@@ -17,7 +17,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lgdea_jax.errors import choose
-from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict, Progress, Samples, silent
+from lgdea_jax.evaluators.data import EvalData, ProgressCallback, no_progress
+from lgdea_jax.evaluators.encoder import Encoder, Model
+from lgdea_jax.evaluators.samples import Evaluator, Samples
 from lgdea_jax.findings import prompts
 from lgdea_jax.metrics import grounding
 from lgdea_jax.records import Box
@@ -25,12 +27,16 @@ from lgdea_jax.records import Box
 MODES = ("clean", "official")
 COLUMNS = ("cnr", "cnr_signed", "pointing", "miou", "dice", "dice_best")
 PER_FINDING = ("cnr", "pointing")
-DICE_THRESHOLD = 0.5  # Of the fixed-threshold Dice, on the heatmap that mIoU sees.
+DICE_THRESHOLD = 0.5  # Of the fixed-threshold Dice, on the same heatmap as mIoU.
 
 
 @dataclasses.dataclass(frozen=True)
 class GroundingSamples(Samples):
-    """`arrays`: values float64 [N, 6] (COLUMNS), category int64 [N] into `names["findings"]`, image int64 [N]."""
+    """`arrays`: values float64 [N, 6] (COLUMNS), category int64 [N] into `names["findings"]`, image int64 [N].
+
+    `info`: mode, model_grounds, grid, sigma, transform; samples, images, boxes; without_phrase (samples),
+    outside_the_image (samples without a pixel of their box), pointing_by_chance (the boxes' mean share of the image).
+    """
 
     task: ClassVar[str] = "grounding"
 
@@ -85,14 +91,14 @@ class Grounding(Evaluator):
     data: EvalData
     mode: str = "clean"
     sigma: float = 0.0
-    progress: Progress = silent
+    progress: ProgressCallback = no_progress
 
     def __post_init__(self) -> None:
         choose("mode", self.mode, MODES)
 
-    def run(self, predict: Predict | Encoder) -> GroundingSamples:
+    def run(self, model: Model | Encoder) -> GroundingSamples:
         """Measures every sample's heatmap in original pixels."""
-        encoder = Encoder.of(predict, self.data)
+        encoder = Encoder.of(model, self.data)
         samples = grounding_samples(self.data) if encoder.grounds else ()
         queries = sample_queries(encoder, samples)
         findings = tuple(sorted({sample.finding for sample in samples}))
@@ -134,10 +140,10 @@ def grounding_samples(data: EvalData) -> tuple[GroundingSample, ...]:
 
 def sample_queries(encoder: Encoder, samples: tuple[GroundingSample, ...]) -> list[np.ndarray]:
     """The query vector [Q] of each sample: of its phrase, or the mean over its finding's positive prompts."""
-    asked = [(s.phrase,) if s.phrase else prompts.positive_prompts(s.finding, style=encoder.data.style)
+    wanted = [(s.phrase,) if s.phrase else prompts.positive_prompts(s.finding, style=encoder.data.style)
              for s in samples]
-    _, queries = encoder.prompts([text for texts in asked for text in texts])
-    ends = np.cumsum([len(texts) for texts in asked])
+    _, queries = encoder.prompts([text for texts in wanted for text in texts])
+    ends = np.cumsum([len(texts) for texts in wanted])
     return [part.mean(0) for part in np.split(queries, ends[:-1])] if samples else []
 
 

@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lgdea_jax.evaluators.base import Encoder, Evaluator, Predict, Samples
 from lgdea_jax.evaluators.classified import probabilities
+from lgdea_jax.evaluators.encoder import Encoder, Model
+from lgdea_jax.evaluators.samples import Evaluator, Samples
 from lgdea_jax.evaluators.zero_shot import ZeroShot
 from lgdea_jax.metrics import classification
 from lgdea_jax.metrics.volume_retrieval import corner_threshold
@@ -67,13 +68,13 @@ class OperatingPointSamples(Samples):
 
 @dataclasses.dataclass(frozen=True)
 class OperatingPoint(Evaluator):
-    """Chooses the thresholds of a zero-shot evaluator's probabilities on the evaluated images, and calls findings."""
+    """Chooses the thresholds of a zero-shot evaluator's probabilities on the evaluated images, and applies them."""
 
     zero_shot: ZeroShot
 
-    def run(self, predict: Predict | Encoder) -> OperatingPointSamples:
+    def run(self, model: Model | Encoder) -> OperatingPointSamples:
         """Scores every image for every finding of which the data hold both classes."""
-        found = self.zero_shot.run(predict)
+        found = self.zero_shot.run(model)
         chance, labels = probabilities(found.arrays["scores"]), found.arrays["labels"]
         called, thresholds = np.zeros(labels.shape, np.int8), {}
         for f, name in enumerate(found.names["findings"]):

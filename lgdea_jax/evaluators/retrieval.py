@@ -21,7 +21,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lgdea_jax.errors import choose
-from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict, Samples, weighted_mean
+from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.evaluators.encoder import Encoder, Model
+from lgdea_jax.evaluators.samples import Evaluator, Samples, weighted_mean
 from lgdea_jax.findings.vocabulary import NO_FINDING
 from lgdea_jax.metrics import recall, retrieval
 from lgdea_jax.records import POSITIVE, UNCERTAIN
@@ -39,6 +41,10 @@ class RetrievalSamples(Samples):
     """`arrays["values"]`: float64 [N, M], the query's value of metric `names["metrics"][m]`, NaN where it is no query.
 
     Rows are the images, then the reports. In a bootstrap the queries are resampled and the gallery is held fixed.
+
+    `info`: mode, images, candidates (reports), and for each protocol its gallery: "precision" (candidates, queries,
+    classes, per_class, chance, ceiling by K), "recall" (reports, distinct_reports, images, what a hit is), "overlap"
+    (queries, candidates), or "class_candidates" and "volumes" of the other retrieval evaluators.
     """
 
     task: ClassVar[str] = "retrieval"
@@ -81,9 +87,9 @@ class Retrieval(Evaluator):
     def __post_init__(self) -> None:
         choose("mode", self.mode, MODES)
 
-    def run(self, predict: Predict | Encoder) -> RetrievalSamples:
+    def run(self, model: Model | Encoder) -> RetrievalSamples:
         """Ranks and counts in blocks of queries: nothing of size images x reports is held."""
-        data, encoder = self.data, Encoder.of(predict, self.data)
+        data, encoder = self.data, Encoder.of(model, self.data)
         images, reports = len(data.images), len(data.reports)
         columns: dict[str, np.ndarray] = {}
         info: dict[str, Any] = {"mode": self.mode, "gallery_unit": "report of a study", "candidates": reports,

@@ -1,4 +1,4 @@
-"""All evaluators by task name, the light evaluation for the training loop, and samples on disk."""
+"""All evaluators by task name, the light evaluation for the training loop, and samples read from disk."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from lgdea_jax.errors import UserError, choose
-from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict, Samples
+from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.evaluators.encoder import Encoder, Model
 from lgdea_jax.evaluators.grounding import Grounding, GroundingSamples
 from lgdea_jax.evaluators.operating_point import OperatingPointSamples
 from lgdea_jax.evaluators.probe import ProbeSamples
 from lgdea_jax.evaluators.retrieval import Retrieval, RetrievalSamples
+from lgdea_jax.evaluators.samples import Evaluator, Samples
 from lgdea_jax.evaluators.zero_shot import ZeroShot, ZeroShotSamples
 from lgdea_jax.findings.prompts import BARE
-from lgdea_jax.runtime.files import write_atomically
 
 TASKS = ("zero_shot", "retrieval", "grounding")
 MODES = ("clean", "official")
@@ -28,7 +29,7 @@ SAMPLES: Mapping[str, type[Samples]] = {"zero_shot": ZeroShotSamples, "retrieval
 def evaluator(task: str, data: EvalData, *, mode: str = "clean", seed: int = 0, scoring: str = "pair",
               context: str = BARE) -> Evaluator:
     """The evaluator of a task. Zero-shot classification is the same in both modes; `scoring` and `context` are the
-    model's own, see `asked_as`.
+    model's own, see `prompt_settings`.
 
     Raises:
       UserError: unknown task or mode.
@@ -42,19 +43,19 @@ def evaluator(task: str, data: EvalData, *, mode: str = "clean", seed: int = 0, 
     return Grounding(data, mode=mode)
 
 
-def asked_as(predict: Predict) -> dict[str, str]:
-    """How a model is asked for a finding: its `scoring` and the `context` of its prompts, see `zero_shot`."""
-    return {"scoring": getattr(predict, "scoring", "pair"), "context": getattr(predict, "prompt_context", BARE)}
+def prompt_settings(model: Model) -> dict[str, str]:
+    """A model's `scoring` and the `context` of its prompts, see `zero_shot`; defaults where it has none."""
+    return {"scoring": getattr(model, "scoring", "pair"), "context": getattr(model, "prompt_context", BARE)}
 
 
-def evaluate(predict: Predict | Encoder, data: EvalData, *, tasks: Sequence[str] = TASKS, seed: int = 0,
+def evaluate(model: Model | Encoder, data: EvalData, *, tasks: Sequence[str] = TASKS, seed: int = 0,
              mode: str = "clean", batch_size: int | None = None) -> dict[str, float]:
     """Values of all metrics without intervals, for the training loop.
 
     A pure function of its arguments that keeps no state: an evaluation that was interrupted is simply run again.
 
     Args:
-      predict: the model, or an `Encoder` of `data`.
+      model: the model, or an `Encoder` of `data`.
       data: for example `EvalData.from_records` of some validation records, made once.
       tasks: some of TASKS.
       seed: of the balanced draw in retrieval.
@@ -62,30 +63,20 @@ def evaluate(predict: Predict | Encoder, data: EvalData, *, tasks: Sequence[str]
       batch_size: every call of the model has this many rows; by default the model's own `batch_size`, or 64.
 
     Returns:
-      {name: value}; NaN where undefined (for example grounding without boxes). {} for a model that reads no text
-      (`predict.reads_text` is False): every task asks in words.
+      {name: value}; NaN where undefined (for example grounding without boxes). {} for a model without a text tower
+      (`model.reads_text` is False): every task needs prompts or reports.
     """
-    model = predict.predict if isinstance(predict, Encoder) else predict
-    if not getattr(model, "reads_text", True):
+    encoder = model if isinstance(model, Encoder) else Encoder(model, data, batch_size=batch_size)
+    if not getattr(encoder.model, "reads_text", True):
         return {}
-    encoder = predict if isinstance(predict, Encoder) else Encoder(predict, data, batch_size=batch_size)
     out: dict[str, float] = {}
     for task in tasks:
-        out |= evaluator(task, data, mode=mode, seed=seed, **asked_as(encoder.predict)).run(encoder).metrics()
+        out |= evaluator(task, data, mode=mode, seed=seed, **prompt_settings(encoder.model)).run(encoder).metrics()
     return out
 
 
-def save_samples(path: Path, samples: Mapping[str, Sequence[Samples]]) -> None:
-    """Writes {mode: samples of each task} as one .npz without pickles."""
-    entries: dict[str, np.ndarray] = {}
-    for mode, items in samples.items():
-        for item in items:
-            entries |= item.dump(f"{mode}/")
-    write_atomically(path, lambda file: np.savez_compressed(file, **entries))
-
-
 def load_samples(path: Path, mode: str = "clean") -> dict[str, Samples]:
-    """{key: samples} of one mode, as `save_samples` wrote them, for intervals and paired tests.
+    """{key: samples} of one mode, for intervals and paired tests; `eval.harness.output.save_samples` writes them.
 
     A key is the task's name; those of probes name their share too, "probe@0.1".
 

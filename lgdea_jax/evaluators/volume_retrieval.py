@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from lgdea_jax.errors import choose
-from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict
+from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.evaluators.encoder import Encoder, Model
 from lgdea_jax.evaluators.retrieval import MODES, RetrievalSamples, same_text
+from lgdea_jax.evaluators.samples import Evaluator
 from lgdea_jax.findings.vocabulary import NO_FINDING
 from lgdea_jax.metrics import recall
 from lgdea_jax.metrics import volume_retrieval as metric
@@ -29,7 +31,7 @@ class VolumeRetrieval(Evaluator):
     """Retrieval on a split of volumes.
 
     Attributes:
-      data: volumes and reports; `scans` says which volumes are reconstructions of one scan.
+      data: volumes and reports; volumes with an equal key in `scans` are reconstructions of one scan.
       mode: "clean" or "official".
     """
 
@@ -39,9 +41,9 @@ class VolumeRetrieval(Evaluator):
     def __post_init__(self) -> None:
         choose("mode", self.mode, MODES)
 
-    def run(self, predict: Predict | Encoder) -> RetrievalSamples:
+    def run(self, model: Model | Encoder) -> RetrievalSamples:
         """Ranks in blocks of queries: nothing of size volumes x volumes is held."""
-        data, encoder = self.data, Encoder.of(predict, self.data)
+        data, encoder = self.data, Encoder.of(model, self.data)
         n = len(data.images)
         real = np.array([name != NO_FINDING for name in data.label_names], bool)
         positive = (data.labels == POSITIVE) & real

@@ -1,4 +1,4 @@
-"""Volumes as evaluators see them: read a few at a time, because a split of full-size CT fits no memory."""
+"""Volumes for evaluators: decoded a few at a time, because a split of full-size CT fits no memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Volumes:
     """The volumes of some records like an array float32 [N, D, H, W, 1]; rows are decoded whenever they are indexed.
 
     Args:
-      records: by row; rows: int64 [N], those that have a volume; view: how a model sees them.
+      records: by row; rows: int64 [N], those that have a volume; view: a model's input.
     """
 
     dtype = np.dtype(np.float32)
@@ -43,8 +43,8 @@ class Volumes:
         if np.ndim(rows) == 0:
             return self._read(int(rows))
         out = np.zeros((len(rows), *self.shape[1:]), np.float32)
-        for place, row in enumerate(rows):
-            out[place] = self._read(int(row))
+        for position, row in enumerate(rows):
+            out[position] = self._read(int(row))
         return out
 
     def _read(self, row: int) -> np.ndarray:
@@ -62,16 +62,16 @@ class VolumeGeometry:
 
     def heatmap(self, grid: np.ndarray, *, patch_offset: float | Sequence[float] = 0.0,
                 voxels: Sequence[np.ndarray | None] = (None, None, None)) -> np.ndarray:
-        """float32 [D, H, W] in original voxels; NaN where the model saw nothing, because its shape is smaller.
+        """float32 [D, H, W] in original voxels; NaN outside the model's input, whose shape may be smaller.
 
         Args:
           grid: [gd, gh, gw], one value per patch.
-          patch_offset: of each axis (or of all): by how many cells what a patch looks at lies after the middle of its
-            cell (negative: before); see the image towers' `offset`.
+          patch_offset: of each axis (or of all): how many cells the centre of a patch's receptive field lies behind
+            its cell's middle (negative: before); see the image towers' `offset`.
           voxels: indices of the original voxels along each axis that are wanted; None, all of them.
         """
         cells = np.broadcast_to(np.asarray(patch_offset, np.float64), 3) * np.array(self.map.shape) / grid.shape
-        # What lies further on is found by looking for it further back.
+        # A shift of the content is a shift of the sampling positions the other way.
         moved = tuple((np.array(self.map.offset) - cells).tolist())
         out = dataclasses.replace(self.map, offset=moved).heatmap(grid, voxels)
         for axis in range(3):
@@ -82,6 +82,6 @@ class VolumeGeometry:
         return out
 
     def of_model(self) -> VolumeGeometry:
-        """The same with the model's own voxels for original ones: for pictures of what the model saw."""
+        """The same with the model's own voxels for original ones: for pictures of the model's input."""
         shape = self.map.shape
         return VolumeGeometry(VolumeMap(shape, shape, (0, 0, 0), shape))

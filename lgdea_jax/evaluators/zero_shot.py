@@ -12,10 +12,10 @@ cannot tell "no effusion" from "effusion", the difference is noise; and where cl
 similarity decides.
 `scoring="contrast"` subtracts half of the similarity to the negative ensemble and half of the mean similarity to all
 findings' positive ensembles: what is common to every statement of a finding goes too. For models trained on whole
-reports, to which a denial says nearly what a statement says. The scores of a finding then depend on which findings are
-asked for with it; its sigmoid is the softmax over the statement and that mean.
+reports, for which a denial is nearly the same as a statement. The scores of a finding then depend on which findings are
+scored with it; its sigmoid is the softmax over the statement and that mean.
 
-A model of whole reports has hardly seen a bare phrase: `context` puts each prompt into a short report around it.
+Bare phrases are rare in the training texts of a model of whole reports: `context` puts each prompt into a short report.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ import numpy as np
 
 from lgdea_jax.errors import choose
 from lgdea_jax.evaluators import classified
-from lgdea_jax.evaluators.base import Encoder, EvalData, Evaluator, Predict
 from lgdea_jax.evaluators.classified import ClassifierSamples
+from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.evaluators.encoder import Encoder, Model
+from lgdea_jax.evaluators.samples import Evaluator
 from lgdea_jax.findings import prompts
 from lgdea_jax.findings.prompts import BARE
 from lgdea_jax.findings.vocabulary import LABELLED
@@ -45,7 +47,11 @@ Prompts = tuple[tuple[str, ...], tuple[str, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class ZeroShotSamples(ClassifierSamples):
-    """Scores by prompts; see `ClassifierSamples`."""
+    """Scores by prompts; see `ClassifierSamples`.
+
+    `info`: scoring, ensemble, context, images, own_prompts (findings with a benchmark's prompts), one_class_only and
+    no_prompts (labels that are left out, and why), thresholds and thresholds_from where there are any.
+    """
 
     task: ClassVar[str] = "zero_shot"
 
@@ -57,9 +63,8 @@ class ZeroShot(Evaluator):
     Attributes:
       data: the images.
       scoring: one of SCORINGS; ensemble: one of ENSEMBLES. See the module's docstring.
-      prompts: of findings that are not asked for with those of `findings/prompts.py`.
-      merged: {label: findings}: a label that stands for several findings is asked for as each of them, and has their
-        highest score.
+      prompts: of findings that do not use those of `findings/prompts.py`.
+      merged: {label: findings}: a label that stands for several findings has the highest of their scores.
       exclusive: the labels are classes of which an image has one.
       groups: {name: findings} to be averaged besides, for example a competition's five.
       thresholds: {criterion: {finding: threshold}} of F1 and MCC, chosen on other data; ON_ITSELF chooses them on these
@@ -83,9 +88,9 @@ class ZeroShot(Evaluator):
         choose("scoring", self.scoring, SCORINGS)
         choose("ensemble", self.ensemble, ENSEMBLES)
 
-    def run(self, predict: Predict | Encoder) -> ZeroShotSamples:
+    def run(self, model: Model | Encoder) -> ZeroShotSamples:
         """Scores every image for every finding of which the data hold both classes."""
-        encoder, data = Encoder.of(predict, self.data), self.data
+        encoder, data = Encoder.of(model, self.data), self.data
         both = (data.labels == POSITIVE).any(0) & (data.labels == NEGATIVE).any(0)
         known = np.array([all(part in LABELLED or part in self.prompts for part in self.merged.get(name, (name,)))
                           for name in data.label_names], bool)
@@ -94,10 +99,10 @@ class ZeroShot(Evaluator):
         images = encoder.images() if self.ensemble == "mean" else _unit(encoder.images())
         # Column by column: one matrix product over another number of findings may round differently.
         parts = {name: self.merged.get(name, (name,)) for name in findings}
-        asked = tuple(dict.fromkeys(part for group in parts.values() for part in group))
-        scores = self._scores(encoder, images, asked)
-        if asked != findings:
-            scores = np.stack([scores[:, [asked.index(part) for part in group]].max(1) for group in parts.values()], 1)
+        wanted = tuple(dict.fromkeys(part for group in parts.values() for part in group))
+        scores = self._scores(encoder, images, wanted)
+        if wanted != findings:
+            scores = np.stack([scores[:, [wanted.index(part) for part in group]].max(1) for group in parts.values()], 1)
         truth, predicted, classes = classified.single_class(data, columns, scores, exclusive=self.exclusive)
         info = {"scoring": self.scoring, "ensemble": self.ensemble, "context": self.context, "images": len(data.images),
                 "probabilities": self.scoring != "positive", "own_prompts": [f for f in findings if f in self.prompts],
@@ -110,8 +115,8 @@ class ZeroShot(Evaluator):
         if self.thresholds is None:
             return samples
         chosen = classified.thresholds(samples) if self.thresholds == ON_ITSELF else self.thresholds
-        said = ON_ITSELF if self.thresholds == ON_ITSELF else self.thresholds_from
-        return dataclasses.replace(samples, info={**info, "thresholds": chosen, "thresholds_from": said})
+        chosen_on = ON_ITSELF if self.thresholds == ON_ITSELF else self.thresholds_from
+        return dataclasses.replace(samples, info={**info, "thresholds": chosen, "thresholds_from": chosen_on})
 
     def _scores(self, encoder: Encoder, images: np.ndarray, findings: tuple[str, ...]) -> np.ndarray:
         """float32 [N, F]."""
@@ -138,7 +143,7 @@ def default_prompts(finding: str, *, style: str = "cxr") -> Prompts:
 
 
 def finding_scores(similarity: Callable[[str, int], np.ndarray], findings: Sequence[str], scoring: str) -> np.ndarray:
-    """Scores of images for findings that are asked for together; see the module's docstring.
+    """Scores of images for findings that are scored together; see the module's docstring.
 
     Args:
       similarity: (finding, 0 for its positive and 1 for its negative prompts) -> float32 [N].

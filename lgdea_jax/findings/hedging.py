@@ -1,8 +1,8 @@
 """How much doubt the words of a statement carry: "probably" is more likely than not, "cannot be excluded" is not.
 
 Radiologists use "may represent" and "cannot be excluded" for what they leave open, and coders of findings leave such
-statements out, while they do write down what is "probable" or "borderline". Evidence knows the certainty "uncertain"
-only; which kind it is stands in its phrase, whoever extracted it, since a phrase holds the words that decide.
+statements out, while they do write down what is "probable" or "borderline". Evidence has the certainty "uncertain"
+only; the kind of doubt follows from its phrase, whatever extracted it, since a phrase contains the deciding words.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from lgdea_jax.records import Evidence
 
-# Leaves open whether it is there. Sought first: "most likely artefact, cannot exclude a nodule" leaves the nodule open.
+# Leaves the finding open. Matched first: "most likely artefact, cannot exclude a nodule" leaves the nodule open.
 _OPEN = re.compile(
     r"\b(?:may|might|could|would|can ?not|can|not|difficult to|possib\w+|question\w*|suspi\w+|suspect\w*|concern\w*|"
     r"worrisome|suggest\w*|perhaps|equivocal|indeterminate|consider\w*|differential|vs|versus|less likely|unlikely|"

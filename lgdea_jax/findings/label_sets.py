@@ -11,8 +11,9 @@ from types import MappingProxyType
 
 import numpy as np
 
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.vocabulary import BY_NAME, NO_FINDING
-from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN, Evidence
+from lgdea_jax.records import LABEL_SETS_OF_RECORDS, MISSING, NEGATIVE, POSITIVE, UNCERTAIN, Evidence
 
 LABEL_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "chexpert14": (
@@ -61,7 +62,7 @@ _LABEL = {0: MISSING, 1: NEGATIVE, 2: UNCERTAIN, 3: POSITIVE}
 def strengths(evidence: Sequence[Evidence]) -> dict[str, int]:
     """Strongest statement about each finding: 1 absent, 2 uncertain, 3 present; findings not mentioned are left out.
 
-    Historical evidence ("history of pneumonia") says nothing about this study and is left out.
+    Historical evidence ("history of pneumonia") is not about this study and is left out.
     """
     found: dict[str, int] = {}
     for item in evidence:
@@ -83,7 +84,7 @@ def labels_from_evidence(evidence: Sequence[Evidence], normal: bool, names: Sequ
       evidence: statements of one report.
       normal: whether the report states normality.
       names: canonical finding names.
-      unmentioned: MISSING or NEGATIVE, the label where the report says nothing.
+      unmentioned: MISSING or NEGATIVE, the label of findings that the report does not mention.
       hierarchy: also lets present and uncertain findings rise to their CheXpert parents.
 
     Returns:
@@ -126,3 +127,27 @@ def _raise_to_parents(found: dict[str, int]) -> None:
             if found.get(parent, 0) < found[name]:
                 found[parent] = found[name]
                 pending.append(parent)
+
+
+def label_columns(label_names: Sequence[str], labels: str = "") -> dict[str, int]:
+    """The columns of `Record.labels` that belong to one set of labels.
+
+    Args:
+      label_names: the data set's. Names outside the reference set start with their set and a colon ("silver:Nodule").
+      labels: one of `records.LABEL_SETS_OF_RECORDS`; "" and "reference" are the names without a prefix.
+
+    Returns:
+      {finding: column}.
+
+    Raises:
+      UserError: unknown set, or the data set has none of its labels.
+    """
+    if labels:
+        choose("data.labels", labels, LABEL_SETS_OF_RECORDS)
+    prefix = "" if labels in ("", "reference") else f"{labels}:"
+    found = {name.removeprefix(prefix): column for column, name in enumerate(label_names)
+             if (name.startswith(prefix) if prefix else name.partition(":")[0] not in LABEL_SETS_OF_RECORDS)}
+    if prefix and not found:
+        raise UserError(f"data.labels={labels}: the data set has no such labels; build it with "
+                        f"--config.derived_labels={labels}")
+    return found

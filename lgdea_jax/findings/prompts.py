@@ -1,7 +1,7 @@
 """Prompt sentences for zero-shot classification, worded like the evidence phrases a text tower is trained on.
 
-A bare finding name can invert a finding (the tower has hardly seen it alone), so each class is an ensemble of report
-phrases over plausible places, sides and severities; the class embedding is the mean over the ensemble.
+A bare finding name can invert a finding (it is rare in the training texts), so each class is an ensemble of report
+phrases over plausible anatomical regions, sides and severities; the class embedding is the mean over the ensemble.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lgdea_jax.findings.vocabulary import LABELLED, NO_FINDING
 STYLES = ("cxr", "ct")
 
 BARE = "{}"  # A prompt as it is.
-# A short report around a prompt, in words that say nothing about the findings: for towers that read whole reports, of
+# A short report around a prompt, in words that are not about the findings: for text towers of whole reports, of
 # radiographs and of CT. Sentences on airways and oesophagus instead scored CT no better (phantom CT world).
 REPORT = "FINDINGS: {} The mediastinal contours are normal. The soft tissues are unremarkable.\nIMPRESSION: {}"
 
@@ -164,7 +164,7 @@ _BANKS: Mapping[str, _Bank] = MappingProxyType({
 })
 
 
-def _places(style: str) -> tuple[str, ...]:
+def _regions(style: str) -> tuple[str, ...]:
     chest = ("in the right lung", "in the left lung", "in both lungs")
     return (*chest, *_LOBES) if style == "ct" else (*chest, *_BASES)
 
@@ -176,7 +176,7 @@ def _check(finding: str, style: str) -> None:
         raise UserError(f"unknown prompt style {style!r}; known: {', '.join(STYLES)}")
 
 
-# Findings of lung tissue take a place; for the rest "in the right lung" would be nonsense.
+# Findings of lung tissue take a region; for the rest "in the right lung" would be nonsense.
 _IN_LUNG = frozenset({"Cavitation", "Scar", "Mosaic Attenuation Pattern", "Peribronchial Thickening", "Bronchiectasis",
                       "Interlobular Septal Thickening", "Pulmonary Fibrotic Sequela", "Calcification Other",
                       "Pulmonary Congestion"})
@@ -187,7 +187,7 @@ def _sentence(text: str) -> str:
 
 
 def in_context(prompt: str, context: str) -> str:
-    """`prompt` in place of every "{}" of `context`, as a sentence with its full stop unless the context is `BARE`."""
+    """`prompt` for every "{}" of `context`, as a sentence with its full stop unless the context is `BARE`."""
     return prompt if context == BARE else context.replace("{}", prompt.rstrip(".") + ".")
 
 
@@ -196,7 +196,7 @@ def positive_prompts(finding: str, *, style: str = "cxr") -> tuple[str, ...]:
 
     Args:
       finding: canonical name.
-      style: "cxr" or "ct" (places are named by lobe).
+      style: "cxr" or "ct" (regions are named by lobe).
 
     Raises:
       UserError: unknown finding or style.
@@ -208,7 +208,7 @@ def positive_prompts(finding: str, *, style: str = "cxr") -> tuple[str, ...]:
     texts = [_sentence(name) for name in names] + [f"There is {names[0]}", f"Findings consistent with {names[0]}",
                                                    f"Mild {names[0]}"]
     if finding in _IN_LUNG:
-        texts += [f"{_sentence(names[0])} {place}" for place in _places(style)]
+        texts += [f"{_sentence(names[0])} {region}" for region in _regions(style)]
     return tuple(dict.fromkeys(texts))
 
 

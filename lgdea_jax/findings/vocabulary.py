@@ -1,4 +1,4 @@
-"""The findings that everybody speaks of: canonical names, synonyms, and how they include one another.
+"""The vocabulary of findings: canonical names, synonyms, and how they include one another.
 
 It covers the 14 CheXpert classes (Irvin et al., AAAI 2019), the 14 of ChestX-ray14 (Wang et al., CVPR 2017), the 18
 labels of CT-RATE (Hamamci et al., 2024) and the coarser MeSH headings of the Open-I collection (Demner-Fushman et al.,
@@ -9,7 +9,7 @@ Two relations, kept apart because data sets disagree about the second:
 - `members` are true by definition wherever the words are used: a nodule is a lung lesion, a pacemaker is medical
   material.
 - `parents` is the CheXpert hierarchy (edema is a lung opacity). Labelers and references often do NOT apply
-  it: a report that says "edema" is not coded as "opacity". Nothing uses it unless asked to.
+  it: a report that says "edema" is not coded as "opacity". It is used only on request.
 
 Synonyms are lower-case noun phrases, as a report or a prompt would write them; the patterns of whole statements ("the
 heart is enlarged") belong to `data_prep.extract.rules.lexicon`.
@@ -209,7 +209,7 @@ FINDINGS: tuple[Finding, ...] = (
 
 BY_NAME: Mapping[str, Finding] = MappingProxyType({finding.name: finding for finding in FINDINGS})
 
-# What data sets have labels for and reports are not asked about: for prompts and evaluation, never in the evidence.
+# Labels of data sets that are not extracted from reports: for prompts and evaluation, never in the evidence.
 LABEL_ONLY: tuple[Finding, ...] = (
     Finding("COVID-19", ("covid-19 pneumonia", "covid-19", "viral pneumonia due to covid-19",
                          "peripheral ground-glass opacities typical of covid-19"), aliases=("COVID19",)),

@@ -90,6 +90,6 @@ def _entry(crop: int) -> tuple[Callable[..., np.ndarray], Callable[..., Any]]:
     return functools.partial(centre_crop, crop=crop), lambda original, size, stored: CentreCrop.of(original, crop)
 
 
-# As in `evaluators.base.TRANSFORMS`.
+# As in `evaluators.data.TRANSFORMS`.
 TRANSFORMS: Mapping[str, tuple[Callable[..., np.ndarray], Callable[..., Any]]] = {
     f"biovil{crop}@1": _entry(crop) for crop in CROPS}

@@ -14,9 +14,10 @@ import jax
 from lgdea_jax.data import dataset, pipeline
 from lgdea_jax.data import plan as data_plan
 from lgdea_jax.data.batch import STREAMS
-from lgdea_jax.data.dataset import DatasetMetadata, label_columns
+from lgdea_jax.data.dataset import DatasetMetadata
 from lgdea_jax.errors import UserError
 from lgdea_jax.experiment import Experiment
+from lgdea_jax.findings.label_sets import label_columns
 from lgdea_jax.preprocess.augment import Augment, VolumeAugment
 from lgdea_jax.preprocess.image import RECORD_TRANSFORM
 from lgdea_jax.preprocess.text import TextTokenizer

@@ -11,7 +11,7 @@ import numpy as np
 
 from lgdea_jax.data import dataset, source
 from lgdea_jax.errors import nearest
-from lgdea_jax.evaluators.base import EvalData
+from lgdea_jax.evaluators.data import EvalData
 from lgdea_jax.evaluators.tasks import evaluate
 from lgdea_jax.experiment import Experiment
 from lgdea_jax.inference.predictor import Predictor

@@ -8,8 +8,8 @@ import pytest
 from benchmarks.experiments import silver_labels as sl
 from lgdea_jax import cli
 from lgdea_jax.data import dataset, source
-from lgdea_jax.data.dataset import label_columns
 from lgdea_jax.errors import UserError
+from lgdea_jax.findings.label_sets import label_columns
 
 MEANS = {"scratch": 0.62, "scratch_long": 0.64, "reference": 0.80, "silver": 0.795, "weak": 0.66}
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lgdea_jax import cli, report
 from lgdea_jax.errors import UserError
-from lgdea_jax.evaluators import tasks
+from lgdea_jax.eval.harness import output
 from lgdea_jax.evaluators.zero_shot import ZeroShotSamples
 from lgdea_jax.inference import overlay
 from lgdea_jax.pages import results as results_page
@@ -50,7 +50,7 @@ def write(folder, content=None, *, samples=True, pictures=True):
         item = ZeroShotSamples(np.arange(40).astype("U"), {
             "scores": scores, "labels": labels, "truth": np.full(40, -1), "predicted": np.full(40, -1)},
             {"findings": ("Edema", "Mass"), "classes": ()}, {"probabilities": True})
-        tasks.save_samples(folder / "samples.npz", {"clean": [item], "official": [item]})
+        output.save_samples(folder / "samples.npz", {"clean": [item], "official": [item]})
     if pictures:
         (folder / "overlays").mkdir()
         heat = np.zeros((60, 40))

@@ -1,9 +1,12 @@
-"""Data sets in their official layout at small size, built, and a checkpoint to evaluate on them."""
+"""Data sets in their official layout at small size, built, a checkpoint, and a model without one."""
 
 import csv
 import functools
 import gzip
+import hashlib
 import importlib
+
+import numpy as np
 
 from data_prep import build
 from lgdea_jax import cli
@@ -11,7 +14,7 @@ from lgdea_jax.inference import predictor
 from tests.fixtures import world
 from tests.training import runs
 
-# Benchmark -> (fixture and config, studies, flags of the binary).
+# Benchmark -> (fixture and config, studies, flags of the script).
 BENCHMARKS = {
     "ms_cxr": ("ms_cxr", 24, ()),
     "chexpert_5x200": ("chexpert", 48, ("--per_class=3",)),
@@ -79,6 +82,27 @@ def single_pathologies(table):
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+
+class Model:
+    """Deterministic nonsense with the interface of a predictor."""
+
+    reads_text = True
+
+    def __init__(self, size=64, transform=None):
+        self.frame, self.grid, self.batch_size = size, (4, 4), 32
+        self.transform = transform or f"grey8@1+letterbox@1:{size}"
+        self.spec = {"step": 7, "config": {"method": "stand-in"}}
+
+    def images(self, images):
+        patches = images.reshape(len(images), 4, 16, 4, 16).mean((2, 4)).reshape(len(images), 16, 1) / 255
+        return {"embedding": patches[:, :, 0] - 0.5, "patches": np.repeat(patches, 3, 2)}
+
+    def texts(self, texts, phrases):
+        seeds = [int(hashlib.md5(repr(key).encode()).hexdigest()[:8], 16) for key in zip(texts, phrases, strict=True)]
+        rows = np.stack([np.random.default_rng(seed).normal(size=16) for seed in seeds])
+        return {"embedding": rows, "query": rows[:, :3]}
 
 
 load_predictor = functools.cache(predictor.load_predictor)

@@ -1,4 +1,4 @@
-"""Every benchmark's binary on a stand-in of its data set: official layout -> build -> eval -> page."""
+"""Every benchmark's script on a stand-in of its data set: official layout -> build -> eval -> page."""
 
 import importlib
 import json
@@ -52,12 +52,12 @@ def data_of(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def one_model(monkeypatch):
-    """The checkpoint is read and compiled once for all binaries."""
-    monkeypatch.setattr("lgdea_jax.inference.predictor.load_predictor", stand_ins.load_predictor)
+    """The checkpoint is read and compiled once for all scripts."""
+    monkeypatch.setattr("lgdea_jax.eval.harness.inputs.load_predictor", stand_ins.load_predictor)
 
 
 def evaluate(name, run, data, out, *flags):
-    """The binary's status and its results.json."""
+    """The script's status and its results.json."""
     main = importlib.import_module(f"lgdea_jax.eval.{name}").main
     status = main([f"--checkpoint={run}", f"--data_dir={data}", f"--out={out}", *ALWAYS, *flags])
     return status, json.loads((out / "results.json").read_text())
@@ -139,7 +139,7 @@ class Wordless:
 
 def test_a_model_without_text_is_probed(run, phantom_data, tmp_path, monkeypatch):
     model = Wordless(stand_ins.load_predictor(str(run), "latest"))
-    monkeypatch.setattr("lgdea_jax.inference.predictor.load_predictor", lambda *_: model)
+    monkeypatch.setattr("lgdea_jax.eval.harness.inputs.load_predictor", lambda *_: model)
     _, content = evaluate("records", run, phantom_data, tmp_path / "out", "--probe=1", "--mode=clean")
     [result] = content["results"]
     assert set(result["info"]) == {"probe@1"} and result["metrics"]["probe@1/auroc"]["value"] is not None

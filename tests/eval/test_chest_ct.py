@@ -43,7 +43,7 @@ def run(supervised, phantom_ct_data, compile_cache, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def one_model(monkeypatch):
     """The checkpoint is read and compiled once."""
-    monkeypatch.setattr("lgdea_jax.inference.predictor.load_predictor", load_predictor)
+    monkeypatch.setattr("lgdea_jax.eval.harness.inputs.load_predictor", load_predictor)
 
 
 def evaluate(module, run, data, out, *flags):

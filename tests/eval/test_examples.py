@@ -7,18 +7,20 @@ import numpy as np
 from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.data.source import open_records
 from lgdea_jax.eval.harness import examples
-from lgdea_jax.evaluators.base import Encoder, EvalData
-from tests.inference.test_predictor import make
+from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.evaluators.encoder import Encoder
+from tests.eval.stand_ins import Model
 
 
 def test_ranks_and_reports(phantom_data, tmp_path):
-    predict, source = make(phantom_data, "clip"), open_records(phantom_data, "test")
-    data = EvalData.from_records(source, load_metadata(phantom_data), 32)
+    predict, source = Model(), open_records(phantom_data, "test")
+    data = EvalData.from_records(source, load_metadata(phantom_data), 64)
     encoder = Encoder(predict, data)
     assert examples.write_examples(encoder, source, tmp_path, 3, 0) == 3
     listed = json.loads((tmp_path / "examples.json").read_text())
     texts = list(dict.fromkeys(data.reports))
-    embeddings = predict.texts(texts, [(text,) for text in texts])["embedding"]
+    phrases = [data.phrases[data.reports.index(text)] for text in texts]
+    embeddings = predict.texts(texts, phrases)["embedding"]
     chosen = np.sort(np.random.default_rng(0).permutation(np.arange(len(data.images)))[:3])
     for item, image in zip(listed, chosen.tolist(), strict=True):
         scores = embeddings @ encoder.images()[image]

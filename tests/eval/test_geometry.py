@@ -8,7 +8,8 @@ from data_prep import build
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.data.source import open_records
-from lgdea_jax.evaluators.base import Encoder, EvalData
+from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.evaluators.encoder import Encoder
 from lgdea_jax.evaluators.grounding import Grounding, grounding_samples, sample_heatmap, sample_queries
 from lgdea_jax.inference import overlay
 from tests.data_prep.shards import tables

@@ -10,8 +10,9 @@ from sklearn.metrics import precision_recall_curve
 from lgdea_jax.eval import chexpert, chexpert_5x200, ms_cxr, rsna_pneumonia
 from lgdea_jax.eval.harness import benchmark
 from lgdea_jax.evaluators import classified
-from lgdea_jax.evaluators.base import Encoder, EvalData
 from lgdea_jax.evaluators.class_retrieval import ClassRetrieval
+from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.evaluators.encoder import Encoder
 from lgdea_jax.io import decode_image
 from lgdea_jax.preprocess.centre_crop import centre_crop
 from lgdea_jax.records import Box
@@ -56,7 +57,8 @@ def test_pair_prompts_as_published():
     model = Random()
     data = EvalData.from_records(world(30), METADATA, SIZE)
     data = dataclasses.replace(data.with_labels(LABELS[:1]), label_names=("Pneumonia",))
-    samples = benchmark.zero_shot(rsna_pneumonia.BENCHMARK, data, "official", how={"scoring": "positive"}).run(model)
+    samples = benchmark.zero_shot(rsna_pneumonia.BENCHMARK, data, "official",
+                                  prompting={"scoring": "positive"}).run(model)
     images = _unit(model.images(data.images)["embedding"])
     positive, negative = (_unit(_unit(model.texts(group, None)["embedding"]).mean(0)) for group in PHRASES)
     expected = np.exp(images @ positive) / (np.exp(images @ positive) + np.exp(images @ negative))
@@ -67,7 +69,7 @@ def test_pair_prompts_as_published():
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     assert samples.metrics()["zero_shot/f1/Pneumonia"] == pytest.approx(f1.max(), abs=1e-9)
     assert samples.info["thresholds_from"] == "the evaluated images"
-    clean = benchmark.zero_shot(rsna_pneumonia.BENCHMARK, data, "clean", how={"scoring": "positive"},
+    clean = benchmark.zero_shot(rsna_pneumonia.BENCHMARK, data, "clean", prompting={"scoring": "positive"},
                                 thresholds={"f1": {"Pneumonia": 0.2}, "mcc": {}}, thresholds_from="x").run(model)
     raw = model.images(data.images)["embedding"] @ model.texts(PHRASES[0], None)["embedding"].mean(0)
     assert clean.arrays["scores"][:, 0] == pytest.approx(raw, rel=1e-5)
@@ -91,7 +93,7 @@ def test_five_classes_are_an_argmax_of_cosines():
                              ("max", [(images @ t.T).max(1) for t in texts.values()])):
         for mode in ("official", "clean"):
             samples = benchmark.zero_shot(dataclasses.replace(bench, ensemble=ensemble), data, mode,
-                                          how={"scoring": "pair"}).run(model)
+                                          prompting={"scoring": "pair"}).run(model)
             predicted = np.stack(scores, 1).argmax(1)
             assert samples.metrics()["zero_shot/accuracy"] == pytest.approx((predicted == truth).mean())
             assert samples.sizes()["zero_shot/accuracy"] == 24
@@ -146,7 +148,7 @@ def test_ms_cxr_official_is_biovils_script():
         rows.append(dataclasses.replace(one, image=encode_image(picture, "png"), boxes=tuple(boxes)))
     bench = ms_cxr.BENCHMARK
     data = EvalData.from_records(rows, METADATA, SIZE, transform=bench.transform("official"))
-    values = benchmark.evaluator(bench, "grounding", data, "official", seed=0, how={"scoring": "pair"}).run(
+    values = benchmark.evaluator(bench, "grounding", data, "official", seed=0, prompting={"scoring": "pair"}).run(
         Encoder(model, data)).metrics()
 
     cnr, iou = {}, {}

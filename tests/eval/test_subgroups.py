@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lgdea_jax.eval.harness import subgroups
-from lgdea_jax.evaluators.base import Encoder, EvalData
+from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.evaluators.encoder import Encoder
 from lgdea_jax.evaluators.grounding import Grounding
 from lgdea_jax.evaluators.retrieval import Retrieval
 from lgdea_jax.evaluators.zero_shot import ZeroShot

@@ -8,8 +8,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from lgdea_jax.errors import UserError
+from lgdea_jax.eval.harness import output
 from lgdea_jax.evaluators import tasks
-from lgdea_jax.evaluators.base import Encoder, EvalData, subject_key
+from lgdea_jax.evaluators.data import EvalData, subject_key
+from lgdea_jax.evaluators.encoder import Encoder
 from lgdea_jax.evaluators.grounding import Grounding, grounding_samples
 from lgdea_jax.evaluators.retrieval import Retrieval
 from lgdea_jax.evaluators.zero_shot import ZeroShot
@@ -284,7 +286,7 @@ def test_smoothing_blurs_the_grid():
 def test_samples_on_disk_give_the_same_metrics_and_intervals(tmp_path):
     data = _data()
     live = [tasks.evaluator(task, data).run(Oracle(noise=0.8)) for task in tasks.TASKS]
-    tasks.save_samples(tmp_path / "samples.npz", {"clean": live})
+    output.save_samples(tmp_path / "samples.npz", {"clean": live})
     loaded = tasks.load_samples(tmp_path / "samples.npz", "clean")
     assert list(loaded) == list(tasks.TASKS)
     for sample in live:

@@ -1,16 +1,19 @@
-"""Linear probe against scikit-learn, and what it may and may not see."""
+"""Linear probe: the fit against an optimisation of its own, and which labels it may use."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
+from scipy.optimize import minimize
 from sklearn.metrics import roc_auc_score
 
 from lgdea_jax.errors import UserError
+from lgdea_jax.eval.harness import output
 from lgdea_jax.evaluators import tasks
-from lgdea_jax.evaluators.base import Encoder, EvalData, subject_key
-from lgdea_jax.evaluators.probe import Features, Probe, fit, read_features, share_rows
+from lgdea_jax.evaluators.data import EvalData, subject_key
+from lgdea_jax.evaluators.encoder import Encoder
+from lgdea_jax.evaluators.probe import Features, Probe, fit, log_odds, read_features, require_scikit_learn, share_rows
 from lgdea_jax.records import MISSING, UNCERTAIN
 from tests.evaluators.test_evaluators import METADATA
 from tests.evaluators.world import LABELS, SIZE, Oracle, world
@@ -25,14 +28,26 @@ def _features(n=120, width=6, seed=0):
     return x, labels
 
 
-def test_fit_is_scikit_learns_logistic_regression():
+def test_fits_minimise_the_penalised_log_loss_of_the_known_labels():
     x, labels = _features()
-    for penalty, model in zip((0.01, 1.0, 30.0), fit(x, labels, (0.01, 1.0, 30.0)), strict=True):
+    penalties = (0.01, 1.0, 30.0)
+    for penalty, models in zip(penalties, fit(x, labels, penalties), strict=True):
         for f in range(3):
             known = labels[:, f] >= 0
-            theirs = LogisticRegression(C=penalty, tol=1e-10, max_iter=5000).fit(x[known], labels[known, f])
-            assert model.weights[:, f] == pytest.approx(theirs.coef_[0], abs=1e-4)
-            assert model.intercept[f] == pytest.approx(theirs.intercept_[0], abs=1e-4)
+            sign = 2.0 * labels[known, f] - 1
+
+            def loss(w, c=penalty, x=x[known], sign=sign):
+                return c * np.logaddexp(0, -sign * (x @ w[:-1] + w[-1])).sum() + (w[:-1] ** 2).sum() / 2
+
+            best = minimize(loss, np.zeros(7), method="BFGS", options={"gtol": 1e-6}).x
+            expected = x @ best[:-1] + best[-1]
+            assert log_odds(models, x)[:, f] == pytest.approx(expected, abs=2e-3 * max(1, penalty))
+
+
+def test_a_missing_scikit_learn_names_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    with pytest.raises(UserError, match=r"pip install 'lgdea-jax\[probe\]'"):
+        require_scikit_learn()
 
 
 def test_shares_are_of_subjects_seeded_and_nested():
@@ -46,8 +61,8 @@ def test_shares_are_of_subjects_seeded_and_nested():
         share_rows(subjects, 1.5, 0)
 
 
-def _probe(test, train, validation, share=1.0, **options):
-    model = Oracle(noise=0.15)
+def _probe(test, train, validation, share=1.0, noise=0.15, **options):
+    model = Oracle(noise)
     columns = np.arange(3)
     features = [None if rows is None else read_features(model, rows, SIZE, columns) for rows in (train, validation)]
     return Probe(EvalData.from_records(test, METADATA, SIZE), *features, share=share, **options).run(model)
@@ -68,16 +83,19 @@ def test_a_probe_scores_the_test_images_and_survives_the_disk(tmp_path):
     assert [values[f"probe@1/auroc/{name}"] for name in LABELS] == pytest.approx(expected, abs=1e-9)
     assert values["probe@1/auroc@pair"] == pytest.approx(np.mean(expected[:2])) and min(expected) > 0.8
     assert samples.info["penalty_from"] == "validation" and samples.info["train_images"] == 40
-    tasks.save_samples(tmp_path / "s.npz", {"clean": [samples, _probe(test, train, validation, share=0.5)]})
+    output.save_samples(tmp_path / "s.npz", {"clean": [samples, _probe(test, train, validation, share=0.5)]})
     loaded = tasks.load_samples(tmp_path / "s.npz")
     assert set(loaded) == {"probe@1", "probe@0.5"} and loaded["probe@1"].metrics() == values
 
 
-def test_the_test_labels_are_never_seen():
+def test_nothing_is_fitted_to_the_test_images():
     test, train, validation = _worlds()
     flipped = [dataclasses.replace(record, labels=(1 - record.labels).astype(np.int8)) for record in test]
     one, other = (_probe(rows, train, validation).arrays["scores"] for rows in (test, flipped))
     assert np.array_equal(one, other)
+    # Nor to its features. Without noise, which differs from batch to batch.
+    part, whole = (_probe(rows, train, validation, noise=0.0).arrays["scores"] for rows in (test[:7], test))
+    assert np.allclose(part, whole[:7])
     few = _probe(test, train, None, share=0.2)
     assert few.info["penalty"] == 1.0 and few.info["penalty_from"] == "fixed"
     assert few.info["train_subjects"] == round(0.2 * len({record.subject_id for record in train}))

@@ -10,7 +10,8 @@ from sklearn.metrics import accuracy_score, f1_score, precision_score
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval import ct_rate, rad_chestct
 from lgdea_jax.eval.harness import benchmark, pictures
-from lgdea_jax.evaluators.base import Encoder, EvalData
+from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.evaluators.encoder import Encoder
 from lgdea_jax.evaluators.grounding import Grounding, grounding_samples, sample_heatmap, sample_queries
 from lgdea_jax.evaluators.volume_retrieval import VolumeRetrieval
 from lgdea_jax.evaluators.volumes import Volumes
@@ -146,8 +147,8 @@ def test_overlay_is_the_slice_through_the_box():
     encoder = Encoder(Oracle(), data)
     (sample,) = grounding_samples(data)
     query = sample_queries(encoder, (sample,))[0]
-    shown = pictures.in_slice(encoder, sample, query, sample_heatmap(encoder, sample, query))
-    assert shown.image.shape == (32, 32) and shown.lines[1] == "slice 14 of the 16 that the model sees"
+    shown = pictures.slice_overlay(encoder, sample, query, sample_heatmap(encoder, sample, query))
+    assert shown.image.shape == (32, 32) and shown.lines[1] == "slice 14 of the 16 of the model's input"
     box = shown.boxes[0]
     assert (box.y, box.x, box.h, box.w) == (0, 24, 8, 8)
     bright = np.argwhere(shown.image > 120)
@@ -156,8 +157,8 @@ def test_overlay_is_the_slice_through_the_box():
     assert draw(shown).size[0] > 300
     # Without a box: the slice through the heatmap's maximum.
     plain = dataclasses.replace(sample, boxes=())
-    assert pictures.in_slice(encoder, plain, query, sample_heatmap(encoder, sample, query)).lines[1].split()[1] in (
-        "13", "14", "15")
+    lines = pictures.slice_overlay(encoder, plain, query, sample_heatmap(encoder, sample, query)).lines
+    assert lines[1].split()[1] in ("13", "14", "15")
 
 
 class Random:
@@ -212,8 +213,8 @@ def test_operating_point_is_scikit_learns():
     labels[3, 0] = MISSING
     data = dataclasses.replace(data, labels=labels)
     encoder, bench = Encoder(Random(), data), dataclasses.replace(ct_rate.BENCHMARK, groups={"two": LABELS[:2]})
-    samples = benchmark.evaluator(bench, "operating_point", data, "official", seed=0, how={}).run(encoder)
-    scores = benchmark.zero_shot(bench, data, "official", how={}).run(encoder).arrays["scores"].astype(np.float64)
+    samples = benchmark.evaluator(bench, "operating_point", data, "official", seed=0, prompting={}).run(encoder)
+    scores = benchmark.zero_shot(bench, data, "official", prompting={}).run(encoder).arrays["scores"].astype(np.float64)
     values, found = samples.metrics(), {}
     for c, name in enumerate(LABELS):
         known = labels[:, c] != MISSING
@@ -238,12 +239,12 @@ def test_official_prompts_are_the_published_sentences():
             return super().texts(texts, phrases)
 
     data = EvalData.from_records(world(5), METADATA, VIEW)
-    benchmark.zero_shot(ct_rate.BENCHMARK, data, "official", how={}).run(Listens())
+    benchmark.zero_shot(ct_rate.BENCHMARK, data, "official", prompting={}).run(Listens())
     assert set(heard) == {f"{name} is{n} present." for name in ("Lung nodule", "Cardiomegaly", "Pleural effusion")
                           for n in ("", " not")}
     assert ct_rate.PROMPTS["Hernia"][0] == ("Hiatal hernia is present.",) and len(ct_rate.SIXTEEN) == 16
     heard.clear()
-    benchmark.zero_shot(ct_rate.BENCHMARK, data, "clean", how={"scoring": "pair"}).run(Listens())
+    benchmark.zero_shot(ct_rate.BENCHMARK, data, "clean", prompting={"scoring": "pair"}).run(Listens())
     assert "Lung nodule is present." not in heard and len(heard) > 12
 
 
@@ -257,8 +258,8 @@ def test_calcification_is_either_of_two():
     merged = data.with_merged(rad_chestct.CALCIFICATION, parts)
     assert merged.labels[:, -1].tolist() == [1, 1, 0, -1, -2, -2, 1, -1]
     one = merged.with_labels((rad_chestct.CALCIFICATION,))
-    scores = benchmark.zero_shot(rad_chestct.BENCHMARK, one, "official", how={}).run(Random()).arrays["scores"]
-    both = benchmark.zero_shot(ct_rate.BENCHMARK, data.with_labels(parts), "official", how={})
+    scores = benchmark.zero_shot(rad_chestct.BENCHMARK, one, "official", prompting={}).run(Random()).arrays["scores"]
+    both = benchmark.zero_shot(ct_rate.BENCHMARK, data.with_labels(parts), "official", prompting={})
     each = np.stack([dataclasses.replace(both, data=dataclasses.replace(
         data.with_labels((part,)), labels=one.labels)).run(Random()).arrays["scores"][:, 0] for part in parts], 1)
     np.testing.assert_allclose(scores[:, 0], each.max(1), rtol=1e-6)

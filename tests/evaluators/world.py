@@ -1,4 +1,4 @@
-"""A tiny hand-made world and models whose right answers are known, for the tests of evaluators and binaries."""
+"""A tiny hand-made world and models whose right answers are known, for the tests of evaluators and scripts."""
 
 import numpy as np
 

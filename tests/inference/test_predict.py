@@ -12,9 +12,10 @@ from lgdea_jax import calibrate, cli, predict
 from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
+from lgdea_jax.eval.harness import output
 from lgdea_jax.eval.harness.output import config_hash
 from lgdea_jax.evaluators import tasks
-from lgdea_jax.evaluators.base import EvalData
+from lgdea_jax.evaluators.data import EvalData
 from lgdea_jax.evaluators.zero_shot import ZeroShot
 from lgdea_jax.inference import calibration
 from lgdea_jax.inference import writer as writing
@@ -52,7 +53,7 @@ def pictures(tmp_path_factory, phantom_data):
 def test_scores_are_those_of_the_evaluators(models, pictures, phantom_data, method):
     model = models[method]
     data = EvalData.from_records(open_records(phantom_data, "test"), load_metadata(phantom_data), 32)
-    samples = ZeroShot(data, **tasks.asked_as(model.predictor)).run(model.predictor)
+    samples = ZeroShot(data, **tasks.prompt_settings(model.predictor)).run(model.predictor)
     findings = samples.names["findings"]
     assert len(findings) > 3
     # "contrast" depends on what is asked for together: all of them, in their order.
@@ -252,7 +253,7 @@ def test_calibration_from_an_evaluation_to_probabilities(models, pictures, tmp_p
     samples = ZeroShotSamples(np.arange(n).astype("U"), {
         "scores": scores, "labels": labels, "truth": np.full(n, -1), "predicted": np.full(n, -1)},
         {"findings": ("Nodule", "Mass", "Edema"), "classes": ()}, {})
-    tasks.save_samples(tmp_path / "samples.npz", {"clean": [samples]})
+    output.save_samples(tmp_path / "samples.npz", {"clean": [samples]})
     head = {"step": 1, "config_hash": config_hash(model.spec["config"]), "benchmark": "records", "data": "d",
             "split": "validation", "command": "c"}
     (tmp_path / "results.json").write_text(json.dumps(head))

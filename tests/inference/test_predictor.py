@@ -7,7 +7,8 @@ import pytest
 
 from lgdea_jax import cli
 from lgdea_jax.errors import UserError
-from lgdea_jax.evaluators.base import Encoder, EvalData
+from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.evaluators.encoder import Encoder
 from lgdea_jax.evaluators.grounding import grounding_samples, sample_heatmap
 from lgdea_jax.experiment import Experiment
 from lgdea_jax.inference.predictor import Predictor, load_predictor

@@ -14,7 +14,7 @@ from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.evaluators import tasks
-from lgdea_jax.evaluators.base import EvalData
+from lgdea_jax.evaluators.data import EvalData
 from lgdea_jax.evaluators.volumes import VolumeGeometry
 from lgdea_jax.evaluators.zero_shot import ZeroShot
 from lgdea_jax.experiment import Experiment
@@ -111,7 +111,7 @@ def test_scores_are_the_evaluators_on_the_built_data_set(runs, scans, data, meth
     order = [int(record.study_id) for record in open_records(data, "test")]
     seen = [VolumeReader(VIEW).read(folder / ("a.nii.gz", "b.nii", "c")[i], "x").model_input for i in order]
     np.testing.assert_array_equal(np.stack(seen), read.images[:])  # Bit for bit what the build's records show.
-    samples = ZeroShot(read, **tasks.asked_as(model.predictor)).run(model.predictor)
+    samples = ZeroShot(read, **tasks.prompt_settings(model.predictor)).run(model.predictor)
     files = [str(folder / ("a.nii.gz", "b.nii", "c")[i]) for i in order]
     np.testing.assert_allclose(model.scores(files, samples.names["findings"]), samples.arrays["scores"], atol=1e-5)
     # From memory, the same.

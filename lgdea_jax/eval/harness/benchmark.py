@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from lgdea_jax.evaluators import tasks
-from lgdea_jax.evaluators.base import EvalData, Evaluator
 from lgdea_jax.evaluators.class_retrieval import ClassRetrieval
+from lgdea_jax.evaluators.data import EvalData
 from lgdea_jax.evaluators.grounding import Grounding
 from lgdea_jax.evaluators.operating_point import OperatingPoint
 from lgdea_jax.evaluators.retrieval import Retrieval
+from lgdea_jax.evaluators.samples import Evaluator
 from lgdea_jax.evaluators.volume_retrieval import VolumeRetrieval
 from lgdea_jax.evaluators.zero_shot import ON_ITSELF, Prompts, ZeroShot
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, Record
@@ -44,7 +45,7 @@ class Benchmark:
       views: "frontal" leaves laterals out.
       blank_is_negative: a label that is not given counts as negative (CheXpert's program leaves out what a report
         does not mention).
-      keep: which records count; None for all. `keep_note` says it in words.
+      keep: which records count; None for all. `keep_note` describes them.
       split: what is evaluated unless --split says otherwise.
       guard: refuse checkpoints that were trained on the evaluated subjects.
     """
@@ -86,15 +87,27 @@ class Benchmark:
         return {**self.groups, "head": tuple(name for name, n in count.items() if n >= self.rare_below),
                 "tail": tuple(name for name, n in count.items() if n < self.rare_below)}
 
+    def scored_labels(self, data: EvalData) -> EvalData:
+        """The data with the labels that the benchmark scores."""
+        for label, parts in self.merged.items():
+            if label not in data.label_names and set(parts) <= set(data.label_names):
+                data = data.with_merged(label, parts)
+        if self.findings and data.label_names != self.findings:
+            names = self.findings
+            if self.partial and set(names) & set(data.label_names):
+                names = tuple(name for name in names if name in data.label_names)
+            data = data.with_labels(names)
+        return dataclasses.replace(data, labels=self.filled(data.labels)) if self.blank_is_negative else data
+
     def transform(self, mode: str) -> str | None:
-        """How images are seen in a mode: None for the checkpoint's own transform."""
+        """The transform of the images in a mode: None for the checkpoint's own."""
         return f"biovil{self.crop}@1" if self.crop and mode == "official" else None
 
 
-def zero_shot(benchmark: Benchmark, data: EvalData, mode: str, *, how: Mapping[str, str], thresholds: Any = None,
+def zero_shot(benchmark: Benchmark, data: EvalData, mode: str, *, prompting: Mapping[str, str], thresholds: Any = None,
               thresholds_from: str = "") -> ZeroShot:
-    """The zero-shot evaluator of a mode: official scripts' cosines and thresholds, or the model's own way of being
-    asked, `how` (`evaluators.tasks.asked_as`)."""
+    """The zero-shot evaluator of a mode: official scripts' cosines and thresholds, or the model's own `prompting`
+    (`evaluators.tasks.prompt_settings`)."""
     common: dict[str, Any] = {"prompts": benchmark.prompts, "exclusive": benchmark.exclusive,
                               "groups": benchmark.groups_of(data), "merged": benchmark.merged}
     if mode == "official" and benchmark.public:
@@ -103,21 +116,22 @@ def zero_shot(benchmark: Benchmark, data: EvalData, mode: str, *, how: Mapping[s
         return ZeroShot(data, scoring="positive" if exclusive else benchmark.scoring, ensemble=benchmark.ensemble,
                         thresholds=None if exclusive else ON_ITSELF, **common)
     ensemble = benchmark.ensemble if benchmark.exclusive else "mean"
-    if benchmark.exclusive:  # The class that fits best: denials of the others say nothing.
-        how = {**how, "scoring": "positive"}
-    return ZeroShot(data, **how, ensemble=ensemble, thresholds=thresholds, thresholds_from=thresholds_from,
+    if benchmark.exclusive:  # The class that fits best: denials of the others carry no information.
+        prompting = {**prompting, "scoring": "positive"}
+    return ZeroShot(data, **prompting, ensemble=ensemble, thresholds=thresholds, thresholds_from=thresholds_from,
                     **common)
 
 
-def evaluator(benchmark: Benchmark, task: str, data: EvalData, mode: str, *, seed: int, how: Mapping[str, str],
+def evaluator(benchmark: Benchmark, task: str, data: EvalData, mode: str, *, seed: int, prompting: Mapping[str, str],
               thresholds: Any = None, thresholds_from: str = "", candidates: str = "auto") -> Evaluator:
     """The evaluator of a task in a mode."""
     if task == "zero_shot":
-        return zero_shot(benchmark, data, mode, how=how, thresholds=thresholds, thresholds_from=thresholds_from)
+        return zero_shot(benchmark, data, mode, prompting=prompting, thresholds=thresholds,
+                         thresholds_from=thresholds_from)
     if task == "grounding":
         return Grounding(data, mode=mode, sigma=benchmark.sigma if mode == "official" else 0.0)
     if task == "operating_point":
-        return OperatingPoint(zero_shot(benchmark, data, mode, how=how))
+        return OperatingPoint(zero_shot(benchmark, data, mode, prompting=prompting))
     if benchmark.volumes:
         return VolumeRetrieval(data, mode=mode)
     if benchmark.exclusive:

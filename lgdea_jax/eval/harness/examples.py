@@ -1,6 +1,6 @@
 """Retrieval examples of an evaluation: images of a seeded sample with the reports that the model ranks first.
 
-They hold report texts, so that they are written without being asked for only where every source of the data is open.
+They contain report texts: by default they are written only where every source of the data is open.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from lgdea_jax.eval.harness.pictures import grey_plane
-from lgdea_jax.evaluators.base import Encoder
+from lgdea_jax.evaluators.encoder import Encoder
 from lgdea_jax.evaluators.volumes import Volumes
 from lgdea_jax.io import decode_image
 from lgdea_jax.preprocess.image import fit_shape, resize
@@ -28,7 +28,7 @@ LONGEST = 256  # Pixels of the pictures.
 def write_examples(encoder: Encoder, records: Sequence[Record], folder: Path, count: int, seed: int) -> int:
     """Writes FOLDER/LIST and a small picture for each query image; an earlier evaluation's are removed.
 
-    Ranks count as in the clean recall: the place of the first report of the image's own words; ties take the middle.
+    Ranks count as in the clean recall: the first report with the image's own words; ties take the middle rank.
 
     Args:
       encoder: of the data; records: the split's; folder: to write to; count: of images at most; seed: of the sample.
@@ -44,7 +44,7 @@ def write_examples(encoder: Encoder, records: Sequence[Record], folder: Path, co
         return 0
     chosen = np.sort(np.random.default_rng(seed).permutation(queries)[:count])
     words = [" ".join(text.split()) for text in data.reports]
-    distinct = list(dict.fromkeys(words))  # Equal reports would fill the first places together.
+    distinct = list(dict.fromkeys(words))  # Equal reports would take the first ranks together.
     row_of = {text: row for row, text in enumerate(distinct)}
     first = np.array([words.index(text) for text in distinct])
     embeddings, _ = encoder.texts([data.reports[r] for r in first], [data.phrases[r] for r in first])
@@ -55,7 +55,7 @@ def write_examples(encoder: Encoder, records: Sequence[Record], folder: Path, co
         own = row_of[words[data.report_of[image]]]
         rank = 1 + int((scores > scores[own]).sum()) + int((scores == scores[own]).sum() - 1) // 2
         order = np.argsort(-scores, kind="stable")[:FIRST]
-        if isinstance(data.images, Volumes):  # The middle slice, as the model sees it.
+        if isinstance(data.images, Volumes):  # The middle slice of the model's input.
             volume = data.images[image][..., 0]
             grey = grey_plane(data.images, volume[len(volume) // 2])
         else:

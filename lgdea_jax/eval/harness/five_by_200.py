@@ -6,7 +6,7 @@
   there is no official number.
 
 A list is JSON, `{image id: {"image_path": ..., "label": one-hot}}` where the label is five numbers in the order of
-CLASSES or `{class: 0 or 1}` (the classes may also stand beside the path), or CSV with a path or id column and a column
+CLASSES or `{class: 0 or 1}` (or the classes are keys beside the path), or CSV with a path or id column and a column
 for each class. Images are found in DATA by id, by path, or by the end of the path.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 
 from lgdea_jax.data.dataset import DatasetMetadata
 from lgdea_jax.errors import UserError, choose
-from lgdea_jax.eval.harness import runner
+from lgdea_jax.eval.harness import flags, runner
 from lgdea_jax.eval.harness.benchmark import Benchmark
 from lgdea_jax.eval.harness.selection import Selection
 from lgdea_jax.evaluators.class_retrieval import CANDIDATES
@@ -41,8 +41,8 @@ _LABEL_KEYS = ("label", "labels", "one_hot")
 
 
 def run(benchmark: Benchmark, argv: Sequence[str]) -> int:
-    """The binary: parses `argv`, selects, evaluates, returns the exit status."""
-    parser = runner.make_parser(benchmark)
+    """The whole script: parses `argv`, selects, evaluates, returns the exit status."""
+    parser = flags.make_parser(benchmark, example="--mode=official --list=5x200.json")
     parser.add_argument("--list", metavar="FILE", help="JSON or CSV of the official mode's images and labels")
     parser.add_argument("--per_class", type=int, default=PER_CLASS,
                         help=f"images of each class that the clean mode draws (default: {PER_CLASS})")
@@ -60,10 +60,10 @@ def run(benchmark: Benchmark, argv: Sequence[str]) -> int:
 
 def select(args: argparse.Namespace, source: Sequence[Record], metadata: DatasetMetadata, progress: Any,
            ) -> dict[str, Selection]:
-    """{"clean": our draw, "official": the list's images}, as far as they are asked for and can be had.
+    """{"clean": our draw, "official": the list's images}, as far as they are wanted and possible.
 
     Raises:
-      UserError: the data set lacks the labels, a class has no image, or an image of the list is not there.
+      UserError: the data set lacks the labels, a class has no image, or an image of the list is missing.
     """
     out = {}
     ids: dict[str, int] = {}
@@ -115,7 +115,7 @@ def draw(labels: np.ndarray, usable: np.ndarray, per_class: int, seed: int) -> S
         raise UserError(f"no image with {empty[0]} as its only pathology" if empty else "--per_class must be positive")
     rng = np.random.default_rng(seed)
     rows = np.sort(np.concatenate([rng.choice(pool, size, replace=False) for pool in pools]))
-    few = "" if size == per_class else f" (the rarest class has no more; {per_class} were asked for)"
+    few = "" if size == per_class else f" (the rarest class has no more; {per_class} were wanted)"
     return Selection(rows, CLASSES, np.eye(len(CLASSES), dtype=np.int8)[classes[rows]],
                      f"{size} images of each of {len(CLASSES)} classes{few}, drawn with seed {seed}")
 
@@ -194,10 +194,10 @@ def _json_entries(text: str, path: Path) -> Iterator[tuple[str, str, list[int]]]
 def _csv_entries(text: str, path: Path) -> Iterator[tuple[str, str, list[int]]]:
     for row in csv.DictReader(text.splitlines()):
         lower = {(key or "").strip().lower(): value for key, value in row.items()}
-        place = next((lower[key] for key in _PATH_COLUMNS if lower.get(key)), None)
-        if place is None:
+        path_text = next((lower[key] for key in _PATH_COLUMNS if lower.get(key)), None)
+        if path_text is None:
             raise UserError(f"{path} needs a column {' or '.join(_PATH_COLUMNS[:3])} with a value in every row")
-        yield place, place, [_number(number, path) for number in _by_class(row, path)]
+        yield path_text, path_text, [_number(number, path) for number in _by_class(row, path)]
 
 
 def _by_class(row: Mapping[str, Any], path: Path) -> list[Any]:

@@ -20,19 +20,19 @@ from lgdea_jax.errors import UserError
 
 def check(spec: Mapping[str, Any], data_dir: Path, split: str, rows: np.ndarray, *, trained_on: Sequence[str] = (),
           allow: bool = False) -> dict[str, Any]:
-    """Looks for subjects in common between the training data and what is evaluated.
+    """Checks for subjects in common between the training data and what is evaluated.
 
     Args:
       spec: of the checkpoint.
       data_dir, split, rows: what is evaluated.
       trained_on: where the training data are now, if they have moved.
-      allow: goes on in spite of a leak, or of training data that cannot be read; the result says so.
+      allow: continue in spite of a leak, or of training data that cannot be read; the result records it.
 
     Returns:
       For results.json: {"checked": whether, "trained_on": data sets, "subjects_in_common": number or None, "note"}.
 
     Raises:
-      UserError: subjects in common, or the training data cannot be looked at.
+      UserError: subjects in common, or unreadable training data.
     """
     config = spec.get("config", {})
     folders = list(trained_on) or training_folders(config.get("data", {}))
@@ -42,14 +42,14 @@ def check(spec: Mapping[str, Any], data_dir: Path, split: str, rows: np.ndarray,
         subjects = _training_subjects(folders, config.get("data", {}).get("split", "train"), spec)
     except UserError as error:
         if not allow:
-            raise UserError(f"cannot look for subjects that the checkpoint was trained on: {error}. Say where its "
-                            "training data are with --trained_on=DIR, or go on with --allow_leaks") from None
+            raise UserError(f"cannot check for subjects that the checkpoint was trained on: {error}. Name the folders "
+                            "of its training data with --trained_on=DIR, or continue with --allow_leaks") from None
         return {**found, "note": f"not checked: {error}"}
     evaluated = dataset.load_index(data_dir, split)["subject"][rows]
     common = len(np.intersect1d(subjects, evaluated))
     if common and not allow:
         raise UserError(f"{common} subjects of {data_dir} ({split}) are in the training data of this checkpoint: its "
-                        "numbers here would mean nothing (--allow_leaks goes on all the same, and says so)")
+                        "numbers here would mean nothing (--allow_leaks continues and records it)")
     start = config.get("init_from", "")
     return {**found, "checked": True, "subjects_in_common": common,
             "note": f"what {start} was trained on, from which this run started, is not checked" if start else ""}

@@ -1,4 +1,4 @@
-"""What a reader must know beside the numbers of a mode, in sentences, from the `info` in results.json."""
+"""What a reader must know beside the numbers of a mode, as sentences, from the `info` in results.json."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def notes(infos: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The remarks on some modes, each once; what is not true of all modes says of which.
+    """The remarks on some modes, each once; a remark on some of the modes names them.
 
     Args:
       infos: {mode: `info` of its entry in `results`}.
@@ -16,7 +16,7 @@ def notes(infos: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for mode, info in infos.items():
         for line in _of_mode(info):
             modes.setdefault(line, []).append(mode)
-    return [line if len(said) == len(infos) else f"{', '.join(said)}: {line}" for line, said in modes.items()]
+    return [line if len(named) == len(infos) else f"{', '.join(named)}: {line}" for line, named in modes.items()]
 
 
 def _of_mode(info: Mapping[str, Any]) -> list[str]:
@@ -28,7 +28,7 @@ def _of_mode(info: Mapping[str, Any]) -> list[str]:
     if info.get("grounding", {}).get("samples"):
         part = info["grounding"]
         smooth = f", smoothed by {part['sigma']:g} patches" if part["sigma"] else ""
-        lines.append(f"grounding: {part['boxes']} boxes of {part['images']} images, seen through {part['transform']}, "
+        lines.append(f"grounding: {part['boxes']} boxes of {part['images']} images, transform {part['transform']}, "
                      f"grid {' x '.join(map(str, part['grid']))}{smooth}, pointing by chance "
                      f"{part['pointing_by_chance']:.3f}")
     for name, part in info.items():

@@ -7,22 +7,24 @@ import hashlib
 import json
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness.notes import notes
-from lgdea_jax.evaluators.base import Samples
+from lgdea_jax.evaluators.samples import Samples
 from lgdea_jax.metrics.bootstrap import Interval
-from lgdea_jax.runtime.files import write_text_atomically
+from lgdea_jax.runtime.files import write_atomically, write_text_atomically
 
 RESULTS, SAMPLES, OVERLAYS = "results.json", "samples.npz", "overlays"
 
 
 @dataclasses.dataclass(frozen=True)
 class ModeResult:
-    """One mode: intervals, on how many samples each metric rests, what each task says of itself, and subgroups.
+    """One mode: intervals, on how many samples each metric rests, the `info` of each task, and subgroups.
 
     `subgroups` is {attribute: {group: {"n_subjects", "metrics": {name: {"value", "low", "high", "n"}}}}}.
     """
@@ -70,6 +72,15 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_text_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
+def save_samples(path: Path, samples: Mapping[str, Sequence[Samples]]) -> None:
+    """Writes {mode: samples of each task} as one .npz without pickles; `evaluators.tasks.load_samples` reads it."""
+    entries: dict[str, np.ndarray] = {}
+    for mode, items in samples.items():
+        for item in items:
+            entries |= item.dump(f"{mode}/")
+    write_atomically(path, lambda file: np.savez_compressed(file, **entries))
+
+
 def config_hash(config: Any) -> str:
     """12 hex digits of a config's canonical JSON."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
@@ -82,7 +93,7 @@ def command_line(benchmark: str, argv: Sequence[str]) -> str:
 
 def table(head: dict[str, Any], results: Sequence[ModeResult]) -> str:
     """The printed tables: metrics with intervals, a column per mode; then the findings, a row each."""
-    # What depends on the mode stands in columns of its own: the two never mix.
+    # Each mode has columns of its own: the two never mix.
     lines = ["", f"{head['benchmark']}: {head['data']} / {head['split']}, {head['records']} records of "
              f"{head['subjects']} subjects, checkpoint {head['checkpoint']} step {head['step']}"]
     if head["bootstrap"]:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.evaluators.base import Encoder, EvalData
+from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.evaluators.encoder import Encoder
 from lgdea_jax.evaluators.grounding import (
     GroundingSample,
     box_slices,
@@ -30,10 +31,10 @@ LIST = "overlays.json"
 
 def draw_overlays(encoder: Encoder, records: Sequence[Record], folder: Path, count: int, seed: int, *,
                   sigma: float = 0.0, progress: Any = None) -> int:
-    """Draws a seeded sample of grounding samples; without boxes, of positive findings asked for with their prompts.
+    """Draws a seeded sample of grounding samples; without boxes, of positive findings with their prompts.
 
-    File names hold a running number and the finding only; LIST says what is where. Pictures of an earlier evaluation
-    are removed.
+    File names hold a running number and the finding only; LIST describes each file. Pictures of an earlier
+    evaluation are removed.
 
     Returns:
       Number of pictures.
@@ -52,9 +53,9 @@ def draw_overlays(encoder: Encoder, records: Sequence[Record], folder: Path, cou
         record = records[int(data.record_rows[sample.image])]
         heat = sample_heatmap(encoder, sample, query, sigma=sigma)
         if isinstance(data.images, Volumes):
-            shown = in_slice(encoder, sample, query, heat)
+            shown = slice_overlay(encoder, sample, query, heat)
         else:
-            shown = describe(sample, decode_image(record.image, record.image_format), heat)
+            shown = sample_overlay(sample, decode_image(record.image, record.image_format), heat)
         picture = draw(shown)
         name = "".join(c if c.isalnum() else "_" for c in sample.finding.lower())
         file = f"{number:03d}_{name}.png"
@@ -79,10 +80,10 @@ def grey_plane(volumes: Volumes, plane: np.ndarray) -> np.ndarray:
     return np.rint(np.clip((plane - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
-def in_slice(encoder: Encoder, sample: GroundingSample, query: np.ndarray, heat: np.ndarray) -> Overlay:
+def slice_overlay(encoder: Encoder, sample: GroundingSample, query: np.ndarray, heat: np.ndarray) -> Overlay:
     """The picture of a sample of a volume: the slice through its first box's middle, or through the heatmap's maximum.
 
-    The slice is shown as the model saw it, windowed; what is said below it was measured in original voxels.
+    The slice is the windowed input of the model; the numbers below it were measured in original voxels.
 
     Args:
       heat: float32 [D, H, W] in original voxels.
@@ -91,21 +92,21 @@ def in_slice(encoder: Encoder, sample: GroundingSample, query: np.ndarray, heat:
     geometry = data.geometry(sample.image)
     volume = data.images[sample.image][..., 0]
     grid = (encoder.patches(sample.image) @ query).reshape(encoder.grid)
-    seen = geometry.of_model().heatmap(grid, patch_offset=encoder.patch_offset)
+    shown = geometry.of_model().heatmap(grid, patch_offset=encoder.patch_offset)
     boxes = tuple(geometry.map.box(box) for box in sample.boxes)
-    middle = boxes[0].z + boxes[0].d / 2 if boxes else np.unravel_index(seen.argmax(), seen.shape)[0]
+    middle = boxes[0].z + boxes[0].d / 2 if boxes else np.unravel_index(shown.argmax(), shown.shape)[0]
     z = int(np.clip(middle, 0, len(volume) - 1))
     plane = grey_plane(data.images, volume[z])
     cut = tuple(box for box in boxes if box.z < z + 1 and box.z + box.d > z)
-    line = describe(sample, plane, heat).lines[0].replace("of the image", "of the volume")
-    lines = (line, f"slice {z} of the {len(volume)} that the model sees")
-    return Overlay(plane, seen[z], plane.shape, cut, sample.finding, lines)
+    line = sample_overlay(sample, plane, heat).lines[0].replace("of the image", "of the volume")
+    lines = (line, f"slice {z} of the {len(volume)} of the model's input")
+    return Overlay(plane, shown[z], plane.shape, cut, sample.finding, lines)
 
 
-def describe(sample: GroundingSample, image: np.ndarray, heat: np.ndarray) -> Overlay:
+def sample_overlay(sample: GroundingSample, image: np.ndarray, heat: np.ndarray) -> Overlay:
     """The picture of a sample: the image as stored, its heatmap in original pixels, and what was measured."""
     if not sample.boxes:
-        line = "no reference box; asked for with prompts"
+        line = "no reference box; query from prompts"
     else:
         boxes = box_slices(sample.boxes, heat.shape)
         mask = grounding.union_mask(boxes, heat.shape)

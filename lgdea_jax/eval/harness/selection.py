@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lgdea_jax.evaluators.base import EvalData
+from lgdea_jax.evaluators.data import EvalData
 from lgdea_jax.records import Record
 
 VIEWS = ("all", "frontal")

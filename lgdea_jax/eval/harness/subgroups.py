@@ -1,8 +1,8 @@
 """Metrics by sex, age band and view: the headline metrics of each task on a part of the images.
 
 A gap between groups is not yet bias: groups differ in prevalence, severity and views too (AUROC does not adjust for
-any of them), and the smaller a group the wider its interval. Groups of few subjects are left out: their numbers would
-say nothing, and might say something about a person.
+any of them), and the smaller a group the wider its interval. Groups of few subjects are left out: their numbers
+would be noise, and could disclose something about a person.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from lgdea_jax.eval.harness.output import entry
-from lgdea_jax.evaluators.base import EvalData, Samples
+from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.evaluators.samples import Samples
 from lgdea_jax.metrics import bootstrap
 
 FEWEST_SUBJECTS = 10

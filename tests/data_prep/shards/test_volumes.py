@@ -8,10 +8,11 @@ from data_prep.build import build
 from lgdea_jax import cli
 from lgdea_jax.data import leakage, pipeline
 from lgdea_jax.data.batch import BatchSchema
-from lgdea_jax.data.dataset import label_columns, load_index, load_metadata
+from lgdea_jax.data.dataset import load_index, load_metadata
 from lgdea_jax.data.pipeline import Items
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
+from lgdea_jax.findings.label_sets import label_columns
 from lgdea_jax.io import decode_volume
 from lgdea_jax.preprocess.augment import VolumeAugment
 from lgdea_jax.preprocess.text import TextTokenizer

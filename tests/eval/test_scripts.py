@@ -1,44 +1,32 @@
-"""The eval binaries on a small phantom world with a stand-in model: outputs, exit statuses, refusals."""
+"""The evaluation scripts on a small phantom world with a stand-in model: outputs, exit statuses, refusals."""
 
-import hashlib
+import dataclasses
+import importlib
 import json
 import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from data_prep import build
 from lgdea_jax import cli
+from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval import phantom, records
-from lgdea_jax.eval.harness import pictures, runner
-from lgdea_jax.evaluators import tasks
+from lgdea_jax.eval.harness import inputs, pictures, runner
+from lgdea_jax.evaluators import classified, tasks
+from lgdea_jax.evaluators.data import EvalData, no_progress
+from lgdea_jax.evaluators.zero_shot import ZeroShot
 from lgdea_jax.metrics import bootstrap
+from tests.eval.stand_ins import Model
 
 STUDIES = 130
-
-
-class Model:
-    """Deterministic nonsense with the interface of a predictor."""
-
-    def __init__(self, size=64, transform=None):
-        self.frame, self.grid, self.batch_size = size, (4, 4), 32
-        self.transform = transform or f"grey8@1+letterbox@1:{size}"
-        self.spec = {"step": 7, "config": {"method": "stand-in"}}
-
-    def images(self, images):
-        patches = images.reshape(len(images), 4, 16, 4, 16).mean((2, 4)).reshape(len(images), 16, 1) / 255
-        return {"embedding": patches[:, :, 0] - 0.5, "patches": np.repeat(patches, 3, 2)}
-
-    def texts(self, texts, phrases):
-        seeds = [int(hashlib.md5(repr(key).encode()).hexdigest()[:8], 16) for key in zip(texts, phrases, strict=True)]
-        rows = np.stack([np.random.default_rng(seed).normal(size=16) for seed in seeds])
-        return {"embedding": rows, "query": rows[:, :3]}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +41,7 @@ def data_dir(tmp_path_factory):
 @pytest.fixture
 def model(monkeypatch):
     stand_in = Model()
-    monkeypatch.setattr("lgdea_jax.inference.predictor.load_predictor", lambda checkpoint, step: stand_in)
+    monkeypatch.setattr("lgdea_jax.eval.harness.inputs.load_predictor", lambda checkpoint, step: stand_in)
     return stand_in
 
 
@@ -103,16 +91,15 @@ def test_records_writes_results_samples_and_pictures(data_dir, model, tmp_path, 
 def test_the_same_command_gives_the_same_results(data_dir, model, tmp_path):
     def once(name, *more):
         _run(records.main, "checkpoint=RUN", f"data_dir={data_dir}", f"out={tmp_path / name}", "bootstrap=20",
-             "overlays=2", "mode=clean", *more)
+             "overlays=2", "mode=clean", "records=60", *more)
         return json.loads((tmp_path / name / "results.json").read_text())["results"]
 
-    assert once("a") == once("b") and len(once("a")) == 1
-    assert (tmp_path / "a/overlays").exists()
-    first = [path.read_bytes() for path in sorted((tmp_path / "a/overlays").iterdir())]
-    assert first == [path.read_bytes() for path in sorted((tmp_path / "b/overlays").iterdir())]
-    other = once("c", "seed=1")
-    assert other[0]["metrics"]["zero_shot/auroc"]["value"] == once("a")[0]["metrics"]["zero_shot/auroc"]["value"]
-    assert other[0]["metrics"]["zero_shot/auroc"]["low"] != once("a")[0]["metrics"]["zero_shot/auroc"]["low"]
+    first, again, other = once("a"), once("b"), once("c", "bootstrap=21")
+    assert first == again and len(first) == 1
+    pictures = [path.read_bytes() for path in sorted((tmp_path / "a/overlays").iterdir())]
+    assert pictures and pictures == [path.read_bytes() for path in sorted((tmp_path / "b/overlays").iterdir())]
+    auroc, resampled = (results[0]["metrics"]["zero_shot/auroc"] for results in (first, other))
+    assert resampled["value"] == auroc["value"] and resampled["low"] != auroc["low"]
 
 
 def test_a_part_of_the_tasks_and_records(data_dir, model, tmp_path):
@@ -155,11 +142,9 @@ def test_wrong_use_is_one_clear_line(data_dir, model, tmp_path):
 
 
 def test_unreadable_images_give_status_3(data_dir, model, tmp_path, monkeypatch, capsys):
-    import dataclasses
-
     rows = list(open_records(data_dir, "test"))[:40]
     rows[5] = dataclasses.replace(rows[5], image=b"broken")
-    monkeypatch.setattr(runner, "open_records", lambda data_dir, split: rows)
+    monkeypatch.setattr(inputs, "open_records", lambda data_dir, split: rows)
     status = _run(records.main, "checkpoint=RUN", f"data_dir={data_dir}", f"out={tmp_path}", "bootstrap=5",
                   "overlays=0")
     assert status == cli.PARTIAL and "record 5 left out" in capsys.readouterr().err
@@ -192,22 +177,45 @@ def test_world_config_holds_one_split():
     assert config.image_size == 128
 
 
-def test_commands_exit_with_2_and_print_help(tmp_path):
-    def command(*flags):
-        return subprocess.run([sys.executable, "-m", "lgdea_jax.eval.records", *flags], capture_output=True, text=True)
+def test_thresholds_come_from_the_validation_split(phantom_data, model):
+    args = SimpleNamespace(checkpoint="RUN", step="latest", split="test", mode="both", views="all", records=0, seed=0)
+    bench = dataclasses.replace(records.BENCHMARK, public=True)
+    opened = inputs.Inputs.open(args, bench, phantom_data, no_progress)
+    metadata, rows = load_metadata(phantom_data), open_records(phantom_data, "validation")
+    expected = classified.thresholds(ZeroShot(EvalData.from_records(rows, metadata, 64)).run(model))
+    assert expected["f1"] and opened.thresholds(["zero_shot"]) == expected
+    assert opened.thresholds(["retrieval"]) is None
 
-    wrong = command("--checkpoint=RUN", "--data=x", f"--out={tmp_path}")
+
+def test_a_script_exits_with_2(tmp_path):
+    wrong = subprocess.run([sys.executable, "-m", "lgdea_jax.eval.records", "--checkpoint=RUN", "--data=x",
+                            f"--out={tmp_path}"], capture_output=True, text=True)
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "Traceback" not in wrong.stderr
-    missing = command(f"--checkpoint={tmp_path}", f"--data_dir={tmp_path}", f"--out={tmp_path}")
-    assert missing.returncode == 2 and missing.stderr.startswith("error: no data set")
-    helped = command("--help")
-    assert helped.returncode == 0 and "--bootstrap" in helped.stdout and "resamples" in helped.stdout
+
+
+SCRIPTS = sorted(path.stem for path in Path(records.__file__).parent.glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_has_two_examples_that_parse(name, capsys, monkeypatch):
+    main = importlib.import_module(f"lgdea_jax.eval.{name}").main
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert "--bootstrap" in shown and "docs/reference/commands.md" in shown and "docs/guides/benchmarks.md" in shown
+    lines = shown.replace("\\\n", " ").splitlines()
+    commands = [line for line in lines if f"python -m lgdea_jax.eval.{name} --" in line]
+    assert len(commands) == 2
+    parsed = []
+    monkeypatch.setattr(runner, "evaluate", lambda args, *rest, **options: parsed.append(args) or cli.OK)
+    monkeypatch.setattr(phantom, "make_world", lambda args: Path("world"))
+    for command in commands:
+        assert main(shlex.split(command)[3:]) == cli.OK
+    assert [args.step for args in parsed] == ["latest", "best"]
 
 
 def test_overlays_without_boxes_ask_with_prompts(data_dir, model, tmp_path):
-    import dataclasses
-
-    from lgdea_jax.evaluators.base import Encoder, EvalData
+    from lgdea_jax.evaluators.encoder import Encoder
 
     rows = [dataclasses.replace(r, boxes=()) for r in list(open_records(data_dir, "test"))[:20]]
     metadata = SimpleNamespace(label_names=("Nodule", *[f"unknown {i}" for i in range(len(rows[0].labels) - 1)]))
