@@ -1,11 +1,13 @@
 """Packaging of LGDEA-JAX: the core install is light, everything else is an extra."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "([^"]+)"', (HERE / "lgdea_jax/__init__.py").read_text(encoding="utf-8"), re.M)[1]
 
 CORE = [
     "jax>=0.10,<0.12",
@@ -28,6 +30,7 @@ CORE = [
     "numpy>=2.0,<3",
     "scipy>=1.13",
     "pillow>=11",
+    "jinja2>=3.1,<4",
     "simplejpeg>=1.8",
     "tqdm>=4.66",
     "absl-py>=2.1",
@@ -79,7 +82,7 @@ class BuildPy(build_py):
 
 setup(
     name="lgdea-jax",
-    version="0.1.0",
+    version=VERSION,
     description="Diagnostic evidence alignment for medical vision-language pretraining, in JAX/Flax.",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -87,7 +90,8 @@ setup(
     python_requires=">=3.11",
     packages=PACKAGES,
     package_dir={"lgdea_jax.configs": "configs"},
-    package_data={"lgdea_jax": ["findings/*.json"], "data_prep": ["extract/llm/prompts/*", "extract/llm/*.json"]},
+    package_data={"lgdea_jax": ["py.typed", "findings/*.json", "pages/templates/*"],
+                  "data_prep": ["extract/llm/prompts/*", "extract/llm/*.json"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     cmdclass={"build_py": BuildPy},

@@ -2,8 +2,8 @@
 # # Chest CT: silver labels, pretraining, zero-shot scores, slices with heat
 #
 # Volumes instead of radiographs, on a phantom world of synthetic chest CT with reports: labels are read from the
-# reports, an image tower is pretrained on them, CLIP goes on from it, and the result is asked for findings in words, as
-# in [arXiv 2509.13175](https://arxiv.org/abs/2509.13175). The volumes are schematic; numbers from here say nothing
+# reports, an image tower is pretrained on them, CLIP goes on from it, and prompts score the result for findings, as in
+# [arXiv 2509.13175](https://arxiv.org/abs/2509.13175). The volumes are schematic; numbers from here say nothing
 # about real CT. **Research use only, not a medical device.**
 
 # %%
@@ -139,7 +139,7 @@ assert status == 0
 # ## Zero-shot diagnosis
 #
 # The benchmark of CT-RATE on the phantom's test world, whose reports have wordings that training never saw. No label
-# was used to choose anything here: findings are asked for in words. Intervals are over patients.
+# was used to choose anything here: findings are scored by prompts. Intervals are over patients.
 
 # %%
 from lgdea_jax.eval import ct_rate
@@ -156,13 +156,15 @@ assert auroc["low"] > 0.5
 # ## Your own volumes, and where the model looks
 #
 # `python -m lgdea_jax.predict` takes NIfTI files, folders with a DICOM series, and .npz files, whose voxel spacing has
-# to be said. Each prompt is shown on the axial slice that holds the highest value of its heatmap. A model of whole
+# to be given. Each prompt is drawn on the axial slice with the highest value of its heatmap. A model of whole
 # reports says what a volume is like better than where: `configs/lgdea_ct.py` learns from evidence and patches.
 
 # %%
 from IPython.display import Image
 
+import lgdea_jax
 from lgdea_jax import predict
+from lgdea_jax.inference.volumes import Volume
 
 scans = Path(f"{WORK}/scans")
 scans.mkdir(exist_ok=True)
@@ -172,11 +174,11 @@ status = predict.main([
     f"--checkpoint={CLIP}", str(scans), *(f"--prompt={prompt}" for prompt in prompts), f"--out={WORK}/predicted",
     "--heatmaps", f"--spacing={','.join(str(mm) for mm in shown.spacing)}"])
 assert status == 0
-[entry] = json.loads(Path(f"{WORK}/predicted/predictions.json").read_text())["images"]
+entry = json.loads(Path(f"{WORK}/predicted/predictions.jsonl").read_text())
 for prompt in prompts:
     display(Image(f"{WORK}/predicted/{entry['heatmaps'][prompt]}", width=600))
 # The slice that is shown is the hottest one.
-model = predict.load(CLIP)
-[heat] = model.heatmaps(predict.Volume(volume, shown.spacing), prompts)
+model = lgdea_jax.load(CLIP)
+[heat] = model.heatmaps(Volume(volume, shown.spacing), prompts)
 for prompt, values in zip(prompts, heat):
     assert np.isclose(np.nanmax(values[entry["slices"][prompt]]), np.nanmax(values), atol=1e-4)

@@ -50,15 +50,15 @@ if not RUN:
 # %% [markdown]
 # ## Three lines: scores of images for prompts
 #
-# `load` takes any run; images are files, arrays or PIL images. A prompt that names a finding is asked for with its
-# ensemble of prompts, anything else as it stands. Scores order images for one prompt; they are no probabilities.
+# `load` takes any run; images are files, arrays or PIL images. A prompt that names a finding is scored with its
+# ensemble of prompts, any other text as it is. Scores order images for one prompt; they are not probabilities.
 
 # %%
+import lgdea_jax
 from lgdea_jax.data.source import open_records
 from lgdea_jax.io import decode_image
-from lgdea_jax.predict import load
 
-model = load(RUN)
+model = lgdea_jax.load(RUN)
 records = [record for record in open_records(DATA, "validation") if record.has_image]
 images = [decode_image(record.image, record.image_format) for record in records]
 prompts = ["Cardiomegaly", "Pleural Effusion", "there is a large mass in the left upper lobe"]
@@ -116,10 +116,11 @@ assert np.median(rank) < len(reports) / 2  # Better than by chance.
 from IPython.display import Image
 
 from lgdea_jax import prototypes
+from lgdea_jax.inference.prototypes import load
 
 OUT = f"{WORK}/prototypes"
 prototypes.main([f"--checkpoint={RUN}", f"--data_dir={DATA}", f"--out={OUT}"])
-table = prototypes.load(Path(OUT))["prototypes"]
+table = load(Path(OUT))["prototypes"]
 for row in table[:3]:
     print(row["prototype"], [f"{item['finding']} {item['share']:.0%}" for item in row["findings"]])
     print("   ", [item["phrase"] for item in row["phrases"][:3]])

@@ -138,7 +138,6 @@ def get_config(arg=None):
         # Replace the variant's; 0 keeps it.
         "sizes": {"width": 0},
         "stem": "imagenet",  # imagenet, small, patch2 or patch4.
-        "conv": "native",  # native or im2col: the same function at another speed.
         "norm": "batch",  # batch or group.
         "pool": "mean",  # mean, max or lse (a smooth maximum) over the patches.
         "zero_init": True,  # Blocks begin as the identity.

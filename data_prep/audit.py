@@ -15,13 +15,10 @@ There is no configuration file; the keys of data sets are in docs/reference/conf
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import html
-import itertools
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,107 +33,7 @@ from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.vocabulary import BY_NAME, NO_FINDING
-from lgdea_jax.records import Evidence
-
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:68em;margin:2em auto;padding:0 1em;color:#222}
-pre{white-space:pre-wrap;font:inherit;background:#f7f7f7;padding:.8em;border-radius:6px}
-.present{background:#ffd0c8}.uncertain{background:#ffeaa8}.absent{background:#d3ecd0}
-mark{color:inherit;border-radius:3px;padding:0 1px}
-table{border-collapse:collapse;margin:.6em 0;font-size:14px}td,th{border:1px solid #ccc;padding:2px 8px;text-align:left}
-td.n{text-align:right;white-space:nowrap}.flag{color:#a00}.dropped{color:#666}
-"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """A report of the sample.
-
-    Attributes:
-      study_id, report, evidence, normal: of the record.
-      dropped: (reason, finding, certainty, quote) of statements that were dropped; flags: contradictions and the like.
-    """
-
-    study_id: str
-    report: str
-    evidence: tuple[Evidence, ...]
-    normal: bool
-    dropped: tuple[tuple[str, str, str, str], ...] = ()
-    flags: tuple[str, ...] = ()
-
-
-def marked(report: str, evidence: Sequence[Evidence]) -> str:
-    """The report as HTML with its evidence marked; where spans overlap, the strongest statement gives the colour."""
-    cuts = sorted({0, len(report), *(item.start for item in evidence), *(item.end for item in evidence)})
-    parts = []
-    for start, end in itertools.pairwise(cuts):
-        here = [item for item in evidence if item.start <= start and end <= item.end]
-        text = html.escape(report[start:end])
-        if not here:
-            parts.append(text)
-            continue
-        kind = next(c for c in ("present", "uncertain", "absent") if any(item.certainty == c for item in here))
-        title = html.escape("; ".join(_describe(item) for item in here))
-        parts.append(f'<mark class="{kind}" title="{title}">{text}</mark>')
-    return "".join(parts)
-
-
-def _describe(item: Evidence) -> str:
-    more = ", ".join(filter(None, (item.certainty, item.laterality, item.anatomy, item.severity, item.temporality)))
-    return f"{item.finding} ({more})"
-
-
-def page(title: str, items: Sequence[Item], rows: Mapping[str, Mapping[str, Any]], names: tuple[str, str],
-         notes: Sequence[str]) -> str:
-    """The whole page; `rows` is what `agreement.agreement` returns, empty without a second extractor."""
-    out = [f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(title)}</title>",
-           '<meta name=viewport content="width=device-width">',
-           f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>"]
-    out += [f"<p>{html.escape(note)}</p>" for note in notes]
-    if names[1]:
-        out.append(f"<h2>Agreement of {html.escape(names[0])} and {html.escape(names[1])}</h2>"
-                   "<p>Reports in which both, only one, or neither calls the finding present or uncertain; Cohen's "
-                   "kappa of that with its 95% interval; and kappa of the five levels (present, likely, possible, "
-                   "not mentioned, absent). Agreement is not truth.</p>"
-                   f"<table><tr><th>finding<th>both<th>only {html.escape(names[0])}<th>only {html.escape(names[1])}"
-                   "<th>neither<th>kappa<th>of certainties")
-        for name, row in rows.items():
-            numbers = (row["both"], row["first"], row["second"], row["neither"], _kappa(row["kappa"]),
-                       _kappa(row["kappa_certainty"]))
-            out.append(f"<tr><td>{html.escape(name)}" + "".join(f"<td class=n>{cell}" for cell in numbers))
-        out.append("</table>")
-    out.append('<h2>Sample</h2><p>Marked in the text: <mark class="present">present</mark> <mark class="uncertain">'
-               'uncertain</mark> <mark class="absent">absent</mark>.</p>')
-    for item in items:
-        out.append(f"<h3>{html.escape(item.study_id)}</h3><pre>{marked(item.report, item.evidence)}</pre>")
-        if item.normal:
-            out.append("<p>Stated as normal.</p>")
-        if item.evidence:
-            out.append("<table><tr><th>evidence<th>certainty<th>side<th>place<th>severity<th>change<th>quote")
-            out += [_row((e.finding, e.certainty, e.laterality, e.anatomy, e.severity, e.temporality, e.phrase),
-                         f' class="{e.certainty}"') for e in item.evidence]
-            out.append("</table>")
-        elif not item.normal:
-            out.append("<p>No evidence.</p>")
-        out += [f'<p class=flag>flagged: {html.escape(flag)}</p>' for flag in item.flags]
-        if item.dropped:
-            out.append("<table class=dropped><tr><th>dropped<th>finding<th>certainty<th>quote")
-            out += [_row(row) for row in item.dropped]
-            out.append("</table>")
-    return "\n".join([*out, "</html>"])
-
-
-def _row(cells: Iterable[str], attributes: str = "") -> str:
-    first, *rest = (html.escape(cell) for cell in cells)
-    return f"<tr><td{attributes}>{first}" + "".join(f"<td>{cell}" for cell in rest)
-
-
-def _kappa(item: Mapping[str, float | None]) -> str:
-    if item["value"] is None:
-        return "-"
-    if item["low"] is None:
-        return f"{item['value']:.3f}"
-    return f"{item['value']:.3f} [{item['low']:.3f}, {item['high']:.3f}]"
+from lgdea_jax.pages.audit import Item, page
 
 
 def _item(record: Any, replies: Any) -> Item:

@@ -1,9 +1,10 @@
-"""A model card for a run, filled from its checkpoint and results; what only people know is left to be written.
+"""A model card for a run, filled in from its checkpoint and results; TODO lines for what only the authors know.
 
-    python -m lgdea_jax.card --checkpoint=RUN [--results=OUT ...]
+    python -m lgdea_jax.card --checkpoint=RUN --results=OUT
+    python -m lgdea_jax.card --checkpoint=RUN --step=best --results=OUT_A --results=OUT_B --out=CARD.md
 
 Writes RUN/MODEL_CARD.md (or --out=FILE) after Mitchell et al. (2019): method, data, training, numbers with intervals
-and their commands, subgroups, limits. Lines that begin with "TODO:" are for the authors: a card with them is not done.
+and their commands, subgroups, limits. Lines that begin with "TODO:" are for the authors: the card is then unfinished.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from typing import Any
 from lgdea_jax import cli
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness.output import config_hash
+from lgdea_jax.inference import loading
+from lgdea_jax.pages.results import load_run
 
 FILE = "MODEL_CARD.md"
-# Keys of the config that a reader of the card asks for first.
+# The keys of the config that the card lists.
 SETTINGS = ("total_steps", "seed", "dtype", "batch.pairs", "batch.images", "batch.reports", "data.pairs", "image.size",
             "model.image.name", "model.image.weights", "model.text.name", "model.text.weights", "model.width",
             "model.prototypes", "optim.rate", "optim.weight_decay", "optim.ema")
@@ -27,21 +30,16 @@ SETTINGS = ("total_steps", "seed", "dtype", "batch.pairs", "batch.images", "batc
 
 def main(argv: list[str]) -> int:
     """Parses the flags, writes the card; returns the exit status."""
-    first, _, *rest = __doc__.split("\n\n")
+    first, *rest = __doc__.split("\n\n")
     parser = cli.Parser(prog="python -m lgdea_jax.card", description=first, epilog="\n\n".join(rest))
     parser.add_argument("--checkpoint", required=True, metavar="RUN", help="run directory of lgdea_jax.train")
     parser.add_argument("--results", action="append", default=[], metavar="OUT",
-                        help="folder that an eval binary wrote; may be repeated")
+                        help="output folder of an evaluation script; may be repeated")
     parser.add_argument("--out", default="", metavar="FILE", help=f"the card (default: RUN/{FILE})")
     parser.add_argument("--step", default="latest", help="latest, best or a step number (default: latest)")
     args = parser.parse_args(argv)
-    from lgdea_jax.report import load_run
-    from lgdea_jax.runtime.checkpoint import Checkpoints
-
     runs = [load_run(Path(folder)) for folder in args.results]
-    store = Checkpoints(args.checkpoint, writable=False)
-    spec = store.spec(store.resolve(args.step))
-    store.close()
+    spec = loading.load_spec(args.checkpoint, args.step)
     for run in runs:
         theirs = run.content.get("config_hash"), run.content.get("step")
         if theirs != (config_hash(spec["config"]), int(spec["step"])):
@@ -53,7 +51,7 @@ def main(argv: list[str]) -> int:
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a card and says how much of it is left to people.
+    """Writes a card and prints how many lines are left for the authors.
 
     Raises:
       UserError: it cannot be written.
@@ -78,7 +76,7 @@ def card(spec: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
         "# Model card", "",
         "**Research use only, not a medical device.** Nothing here may guide the care of a patient.", "",
         "## Model", "",
-        f"- Method `{config['method']}` of LGDEA-JAX (see docs/method.md for what is published and what is not).",
+        f"- Method `{config['method']}` of LGDEA-JAX (docs/method.md states what is published and what is not).",
         f"- Step {spec['step']} of {config['total_steps']}; config hash `{config_hash(config)}`; "
         f"jax {spec['versions']['jax']}.",
         f"- Images go through `{spec['transform']}`; texts through a tokeniser of SHA-256 "
@@ -88,9 +86,9 @@ def card(spec: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
         *(f"| `{key}` | `{_get(config, key)}` |" for key in SETTINGS if _get(config, key) not in (None, "")), "",
         "## Training data", "",
         f"- {', '.join(data['names'])}: {items} (digest `{data['digest'][:16]}`). The data sets' own sheets "
-        "(`python -m data_prep.datasheet`) say where they come from and under which terms.",
+        "(`python -m data_prep.datasheet`) have their origin and their terms.",
         f"- Labels known to the data: {', '.join(spec['label_names']) or 'none'}. Pretraining "
-        + ("uses them." if config["method"] == "supervised" else "does not read them: its findings come from reports."),
+        + ("uses them." if config["method"] == "supervised" else "does not use them: its findings come from reports."),
         "", "TODO: whose images these are: hospitals, years, countries, devices, ages, sexes.", "",
         "## Results", ""]
     if not results:

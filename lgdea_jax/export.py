@@ -1,10 +1,12 @@
 """The towers of a run for PyTorch users: safetensors and config.json with the names of the published models.
 
-    python -m lgdea_jax.export --checkpoint=RUN --out=DIR [--tower=image|text] [--names=hf|openclip|timm|torchvision]
+    python -m lgdea_jax.export --checkpoint=RUN --out=DIR --tower=image
+    python -m lgdea_jax.export --checkpoint=RUN --out=DIR --names=openclip
 
-DIR/image and DIR/text then open with `transformers.AutoModel.from_pretrained` where the tower is one of Hugging Face's
-(see `models/pretrained`); a tower of our own kind is written with our names, and said so. DIR/text has the tokeniser as
-well; DIR/image/lgdea_jax.json says what the images go through first. The heads of the method stay behind.
+`transformers.AutoModel.from_pretrained` opens DIR/image and DIR/text if the tower is one of Hugging Face's (see
+`models/pretrained`). A tower that no published model has is written with our names, and the output states this.
+DIR/text has the tokeniser as well; DIR/image/lgdea_jax.json has the transform and the normalisation of the images. The
+heads of the method are not exported.
 """
 
 from __future__ import annotations
@@ -17,13 +19,15 @@ import numpy as np
 
 from lgdea_jax import cli
 from lgdea_jax.errors import UserError, choose
+from lgdea_jax.inference import loading
 
 TOWERS = ("image", "text")
 
 
 def main(argv: list[str]) -> int:
     """The command line; returns the exit status."""
-    parser = cli.Parser(prog="python -m lgdea_jax.export", description="Writes a run's towers for PyTorch.")
+    first, *rest = __doc__.split("\n\n")
+    parser = cli.Parser(prog="python -m lgdea_jax.export", description=first, epilog="\n\n".join(rest))
     parser.add_argument("--checkpoint", required=True, metavar="RUN", help="run directory of lgdea_jax.train")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write image/ and text/ into")
     parser.add_argument("--tower", choices=TOWERS, help="only this one (default: both)")
@@ -31,10 +35,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--names", default="", help="hf, openclip, timm or torchvision (default: hf, or our own where "
                                                     "no published model has such a tower)")
     args = parser.parse_args(argv)
-    # Here, not above: it imports JAX, and a wrong flag should not wait for that.
-    from lgdea_jax.inference.predictor import restore
-
-    for line in export(restore(args.checkpoint, args.step), Path(args.out), names=args.names,
+    for line in export(loading.restore(args.checkpoint, args.step), Path(args.out), names=args.names,
                        towers=(args.tower,) if args.tower else TOWERS):
         print(line)
     return cli.OK
@@ -46,11 +47,11 @@ def export(run: Any, out: Path, *, towers: tuple[str, ...] = TOWERS, names: str 
     Args:
       run: from `predictor.restore`.
       out: folder.
-      towers: "image", "text"; one that the run has not is left out when several are asked for.
+      towers: "image", "text"; of several, those that the run has.
       names: see `main`.
 
     Returns:
-      A line on each tower: what it is, its size, where it lies.
+      A line per tower: its name, its size, its folder.
 
     Raises:
       UserError: there is no such tower, or none with such names.

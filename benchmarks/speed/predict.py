@@ -21,7 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax import cli, predict
+from lgdea_jax import cli
+from lgdea_jax.inference.model import Model, load
+from lgdea_jax.inference.writer import Writer, run
 
 SIZES = (64, 128, 256, 384, 512)
 
@@ -29,26 +31,27 @@ SIZES = (64, 128, 256, 384, 512)
 def main(argv: list[str]) -> int:
     """Runs the benchmark; 1 where less than `--share` of the time is in the model or memory grows."""
     parser = cli.Parser(prog="python -m benchmarks.speed.predict", description=__doc__.split("\n\n")[0],
-                        epilog="\n\n".join(__doc__.split("\n\n")[2:]))
+                        epilog="\n\n".join(__doc__.split("\n\n")[1:]))
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--checkpoint", metavar="RUN", help="run directory of lgdea_jax.train")
     model.add_argument("--random", metavar="VARIANT",
                        help="an untrained ViT at 224 px: S/16, B/16, ...; or quick_start, at 64 px")
     parser.add_argument("--images", type=_positive, default=1000, metavar="N", help="number of images (default: 1000)")
-    parser.add_argument("--batch_size", type=_positive, default=32, metavar="N", help="images of a call (default: 32)")
+    parser.add_argument("--batch_size", type=_positive, default=32, metavar="N", help="images per call (default: 32)")
     parser.add_argument("--threads", type=int, default=0, metavar="N",
-                        help="that read files (default: 0, one a core)")
-    parser.add_argument("--share", type=float, default=0.9, help="of the time in the model that is asked for (0.9)")
+                        help="number of reading threads (default: 0, one per core)")
+    parser.add_argument("--share", type=float, default=0.9, help="least share of the time in the model (default: 0.9)")
     args = parser.parse_args(argv)
-    loaded = predict.load(args.checkpoint, batch_size=args.batch_size) if args.checkpoint else random_model(
+    loaded = load(args.checkpoint, batch_size=args.batch_size) if args.checkpoint else random_model(
         args.random, args.batch_size)
     with tempfile.TemporaryDirectory() as folder:
         paths = write_images(Path(folder) / "images", args.images)
-        asked = loaded.ask(["Pneumothorax", "Pleural Effusion", "Cardiomegaly", "nodule in the left upper lobe"])
+        encoded = loaded.encode_prompts(
+            ["Pneumothorax", "Pleural Effusion", "Cardiomegaly", "nodule in the left upper lobe"])
         out = Path(folder) / "out"
         out.mkdir()
-        writer = Measured(out, asked, None, loaded, head={"benchmark": "predict"}, embeddings=True)
-        clock = predict.run(loaded, paths, writer, threads=args.threads)
+        writer = Measured(out, encoded, None, loaded, head={"benchmark": "predict"}, embeddings=True)
+        clock = run(loaded, paths, writer, threads=args.threads)
     done = writer.count + len(writer.rejected)
     share = clock.model / clock.total
     # The least of a fifth: the model's temporary arrays come and go, and are in some samples only.
@@ -61,7 +64,7 @@ def main(argv: list[str]) -> int:
     return cli.OK if share >= args.share and flat and len(writer.rejected) == 1 else cli.FAULT
 
 
-class Measured(predict.Writer):
+class Measured(Writer):
     """A writer that notes the process's memory after every batch."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -103,7 +106,7 @@ def write_images(folder: Path, count: int) -> list[str]:
     return paths
 
 
-def random_model(variant: str, batch_size: int) -> predict.Model:
+def random_model(variant: str, batch_size: int) -> Model:
     """An untrained CLIP model: a ViT of `variant` at 224 px and a tiny text tower, or the towers of the quick start."""
     from lgdea_jax.experiment import Experiment
     from lgdea_jax.findings import prompts
@@ -124,7 +127,7 @@ def random_model(variant: str, batch_size: int) -> predict.Model:
     graphdef, _ = experiment.model.abstract(**sizes)
     spec = {"transform": f"grey8@1+letterbox@1:{config.image.size}", "step": 0, "config": config.to_dict(),
             "label_names": []}
-    return predict.Model(Predictor(experiment, params=experiment.model.initial_params(seed=0, **sizes),
+    return Model(Predictor(experiment, params=experiment.model.initial_params(seed=0, **sizes),
                                    graphdef=graphdef, tokenizer=tokenizer, spec=spec, batch_size=batch_size))
 
 

@@ -1,7 +1,7 @@
-"""The images that `lgdea_jax.predict` is given: files, folders and patterns to pictures, read ahead of the model.
+"""Image files, folders and patterns to the input of a 2D model, read ahead of it.
 
-`Reader` is the one place where a file becomes what a 2D model sees; `inference.volumes.py` has that of volumes. Volumes
-that a 2D model is given are found and reported as rejected.
+`Reader` is the only way from a file to the input of a 2D model; `inference.volumes` has that of volumes. Volumes among
+the files of a 2D model are found and reported as rejected.
 """
 
 from __future__ import annotations
@@ -18,32 +18,29 @@ from typing import Any
 import numpy as np
 
 from lgdea_jax.errors import UserError
+from lgdea_jax.inference import input_checks
 from lgdea_jax.io import ImageInfo, UnreadableImage, read_image_file
 from lgdea_jax.preprocess import image_statistics
 from lgdea_jax.preprocess.image import fit_shape, letterbox, resize, to_grey8
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".nii", ".nii.gz")
-# What a DICOM file says of itself where it is a radiograph; an empty string where it says nothing.
-RADIOGRAPHS = ("", "CR", "DX", "DR", "RG", "PX", "RF", "SC", "OT")
-SMALLEST = 32  # Pixels of the shorter side: below, there is nothing to diagnose.
-_COLOUR = 12.0  # Mean difference of the colour channels, in grey levels, from which a picture counts as a colour one.
 
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """An image as the model sees it.
+    """An image, prepared for the model.
 
     Attributes:
       name: the file as the user named it, or "image N".
-      seen: uint8 [S, S].
+      model_input: uint8 [S, S].
       shape: (height, width) of the original.
-      stored: (height, width) after the record transform, from which `seen` was made.
-      grey: uint8 [height, width], the original as grey levels; None where nobody needs it.
-      warnings: what is unusual about it.
+      stored: (height, width) after the record transform, from which `model_input` was made.
+      grey: uint8 [height, width], the original as grey levels; None unless it is kept.
+      warnings: in what it is unusual.
     """
 
     name: str
-    seen: np.ndarray
+    model_input: np.ndarray
     shape: tuple[int, int]
     stored: tuple[int, int]
     grey: np.ndarray | None
@@ -51,7 +48,7 @@ class Picture:
 
     @property
     def size(self) -> dict[str, Any]:
-        """What predictions.json says of it."""
+        """Its size for predictions.jsonl."""
         return {"height": int(self.shape[0]), "width": int(self.shape[1])}
 
     @property
@@ -70,7 +67,7 @@ class Rejected:
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """Makes pictures of files and arrays.
+    """Makes a `Picture` of a file or an array.
 
     Attributes:
       size: side of the model's square.
@@ -100,9 +97,9 @@ class Reader:
         except (ValueError, OSError, MemoryError) as error:
             return Rejected(name, f"cannot be read ({type(error).__name__}: {error})")
         stored = fit_shape(grey.shape, self.record_size, enlarge=False) if self.record_size else grey.shape
-        seen = letterbox(resize(grey, stored), self.size)
-        warnings = [*_formal(array, info), *image_statistics.unusual(seen, self.statistics)]
-        return Picture(name, seen, grey.shape, tuple(stored), grey if self.keep_grey else None, tuple(warnings))
+        model_input = letterbox(resize(grey, stored), self.size)
+        warnings = [*input_checks.image_warnings(array, info), *image_statistics.unusual(model_input, self.statistics)]
+        return Picture(name, model_input, grey.shape, tuple(stored), grey if self.keep_grey else None, tuple(warnings))
 
     def _open(self, source: Any) -> tuple[np.ndarray, ImageInfo | None]:
         if isinstance(source, (str, os.PathLike)):
@@ -115,20 +112,6 @@ class Reader:
                 raise UnreadableImage("a slice of a CT (DICOM): this checkpoint's model takes radiographs")
             return array, info
         return np.asarray(source), None
-
-
-def _formal(array: np.ndarray, info: ImageInfo | None) -> list[str]:
-    """What the file itself says that speaks against it."""
-    found = []
-    if min(array.shape[:2]) < SMALLEST:
-        found.append(f"only {array.shape[1]} x {array.shape[0]} pixels")
-    if array.ndim == 3:
-        colours = array[..., :3].astype(np.int16)
-        if float(np.ptp(colours, axis=2).mean()) > _COLOUR:
-            found.append("a colour picture: radiographs are grey")
-    if info is not None and info.modality.upper() not in RADIOGRAPHS:
-        found.append(f"DICOM modality {info.modality}: the model was trained on radiographs")
-    return found
 
 
 def find_images(arguments: Sequence[str]) -> tuple[list[str], int]:
@@ -180,17 +163,17 @@ def is_image_name(path: str) -> bool:
 
 
 class ReadAhead:
-    """Batches of pictures in order, read by threads from now on while the caller does something else.
+    """Batches of prepared images in order, read by threads while the caller does something else.
 
-    What is held is bounded: `ahead` batches that are read or waiting to be, and the one that was handed out. To be
+    Memory is bounded: `ahead` batches that are read or waiting to be, and the one that was returned. To be
     closed (`contextlib.closing`), also where the caller stops early: nothing is read any further then.
 
     Args:
       sources: (source, name) of each image.
-      reader: makes pictures of them (`Reader`), or scans (`inference.volumes.VolumeReader`).
-      batch_size: images of a batch; the last may have fewer.
-      threads: that read.
-      ahead: batches.
+      reader: prepares them (`Reader`, or `inference.volumes.VolumeReader`).
+      batch_size: images per batch; the last may have fewer.
+      threads: number of reading threads.
+      ahead: number of batches.
     """
 
     def __init__(self, sources: Iterable[tuple[Any, str]], reader: Any, *, batch_size: int, threads: int = 2,
@@ -222,11 +205,11 @@ class ReadAhead:
         return batch
 
     def close(self) -> None:
-        """Stops reading, and waits for what is being read just now."""
+        """Stops reading, and waits for the files that are being read."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._pending.clear()
 
 
 def reading_threads() -> int:
-    """How many threads read images by default: one a core, at least 2 and at most 8."""
+    """Number of reading threads by default: one per core, at least 2 and at most 8."""
     return max(2, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2))

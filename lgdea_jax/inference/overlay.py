@@ -31,7 +31,7 @@ class Overlay:
 
     Attributes:
       image: uint8 [h, w], at any resolution.
-      heatmap: float [H, W] over the same field of view, at any resolution; NaN is left clear.
+      heatmap: float [H, W] over the same field of view, at any resolution; NaN stays transparent.
       frame: (height, width) in whose pixels the boxes are given.
       boxes: reference boxes; may be empty.
       title: for example the finding.
@@ -113,9 +113,9 @@ def peak(heatmap: np.ndarray) -> tuple[float, float]:
 
 def colours(values: np.ndarray) -> np.ndarray:
     """RGB float32 [..., 3] of values in [0, 1]."""
-    place = np.clip(values, 0, 1) * (len(_COLOURS) - 1)
-    low = np.minimum(place.astype(int), len(_COLOURS) - 2)
-    part = (place - low)[..., None]
+    position = np.clip(values, 0, 1) * (len(_COLOURS) - 1)
+    low = np.minimum(position.astype(int), len(_COLOURS) - 2)
+    part = (position - low)[..., None]
     return _COLOURS[low] * (1 - part) + _COLOURS[low + 1] * part
 
 
@@ -144,17 +144,17 @@ def _outline(pen: ImageDraw.ImageDraw, box: Box, frame: tuple[int, int], shape: 
         pen.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline=_BOX, width=2)
 
 
-def _cross(pen: ImageDraw.ImageDraw, place: tuple[float, float], heat_shape: tuple[int, ...],
+def _cross(pen: ImageDraw.ImageDraw, centre: tuple[float, float], heat_shape: tuple[int, ...],
            shape: tuple[int, int]) -> None:
-    y, x = place[0] * shape[0] / heat_shape[0], place[1] * shape[1] / heat_shape[1]
+    y, x = centre[0] * shape[0] / heat_shape[0], centre[1] * shape[1] / heat_shape[1]
     for width, colour in ((5, (0, 0, 0)), (2, _PEAK)):
         pen.line((x - 9, y, x + 9, y), fill=colour, width=width)
         pen.line((x, y - 9, x, y + 9), fill=colour, width=width)
 
 
-def _legend(sheet: Image.Image, overlay: Overlay, place: tuple[int, int], width: int,
+def _legend(sheet: Image.Image, overlay: Overlay, corner: tuple[int, int], width: int,
             font: ImageFont.FreeTypeFont) -> None:
-    x, y = place
+    x, y = corner
     pen = ImageDraw.Draw(sheet)
     if overlay.boxes:
         pen.rectangle((x, y + 3, x + 18, y + 15), outline=_BOX, width=2)
@@ -173,7 +173,7 @@ def _legend(sheet: Image.Image, overlay: Overlay, place: tuple[int, int], width:
     pen.text((x + 126, y), right, fill=_DIM, font=font)
     note = "patient's right is image left"
     if width - x > 150 + font.getlength(right) + font.getlength(note):
-        pen.text((place[0] + width - font.getlength(note), y), note, fill=_DIM, font=font)
+        pen.text((corner[0] + width - font.getlength(note), y), note, fill=_DIM, font=font)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:

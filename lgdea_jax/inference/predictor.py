@@ -81,7 +81,7 @@ class Predictor:
         """Side in px of the square that an image is fitted into.
 
         Raises:
-          UserError: the model sees volumes.
+          UserError: the model takes volumes.
         """
         if not isinstance(self.frame, int):
             raise UserError("this checkpoint reads CT volumes and only 2D images can be used here; for data sets of "
@@ -89,7 +89,7 @@ class Predictor:
         return self.frame
 
     def images(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Images, or windowed volumes, as a model sees them -> what it makes of them.
+        """Embeddings and patches of images, or of windowed volumes.
 
         Args:
           images: uint8 [N, S, S], or float32 [N, D, H, W, 1] (`VolumeView.prepare`).

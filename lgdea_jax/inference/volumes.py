@@ -1,6 +1,6 @@
-"""The CT volumes that `lgdea_jax.predict` is given: files and series to what the model sees, slices with heatmaps.
+"""CT volumes from files and DICOM series to the input of the model, and slices with heatmaps.
 
-A volume is read and brought into the run's geometry by the functions that `data_prep.build` uses (`io.read_volume`,
+A volume is read and resampled to the run's geometry by the functions that `data_prep.build` uses (`io.read_volume`,
 `to_record`, `VolumeView.prepare`): there is no second way.
 """
 
@@ -18,11 +18,12 @@ import numpy as np
 from lgdea_jax.errors import UserError
 from lgdea_jax.evaluators.volumes import VolumeGeometry
 from lgdea_jax.findings.vocabulary import LABELLED
+from lgdea_jax.inference import input_checks
 from lgdea_jax.inference.images import Rejected
 from lgdea_jax.inference.overlay import Overlay
 from lgdea_jax.io import UnreadableImage, VolumeHeader, read_volume
 from lgdea_jax.io.raw_volume import NO_HEADER
-from lgdea_jax.preprocess.volume import VolumeView, resampled_shape, to_record
+from lgdea_jax.preprocess.volume import VolumeView, to_record
 
 SUFFIXES = (".nii", ".nii.gz", ".npz")
 DICOM = (".dcm", ".dicom", ".ima")
@@ -37,8 +38,6 @@ _SOFT = frozenset({
     "Enlarged Pulmonary Artery", "Rib Fracture", "Clavicle Fracture", "Calcification"})
 _SOFT_WORDS = re.compile(r"\b(heart|cardi|pericardi|aort|coronar|mediastin|lymph|effusion|fluid|calcif|hernia|bone|"
                          r"vertebra|rib|liver|thyroid|pacemaker|catheter)")
-# Millimetres (z, y, x) that a chest CT covers at least, and along any axis at most, with some room.
-_LEAST, _MOST = (180.0, 180.0, 230.0), 700.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,18 +55,18 @@ class Volume:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scan:
-    """A volume as the model sees it.
+    """A volume, prepared for the model.
 
     Attributes:
       name: the file or folder as the user named it, or "image N".
-      seen: float32 [D, H, W, 1], windowed.
+      model_input: float32 [D, H, W, 1], windowed.
       shape: (z, y, x) voxels of the original; spacing: its mm per voxel.
-      voxels: int16 [z, y, x], the original in HU; None where nobody needs it.
-      warnings: what is unusual about it.
+      voxels: int16 [z, y, x], the original in HU; None unless it is kept.
+      warnings: in what it is unusual.
     """
 
     name: str
-    seen: np.ndarray
+    model_input: np.ndarray
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     voxels: np.ndarray | None
@@ -75,7 +74,7 @@ class Scan:
 
     @property
     def size(self) -> dict[str, Any]:
-        """What predictions.json says of it."""
+        """Its size and spacing for predictions.jsonl."""
         depth, height, width = self.shape
         return {"depth": depth, "height": height, "width": width, "spacing": [round(mm, 4) for mm in self.spacing]}
 
@@ -87,11 +86,11 @@ class Scan:
 
 @dataclasses.dataclass(frozen=True)
 class VolumeReader:
-    """Makes scans of files, folders and `Volume`s.
+    """Makes a `Scan` of a file, a folder or a `Volume`.
 
     Attributes:
-      view: how the run's model sees volumes.
-      header: what .npz files do not say of themselves.
+      view: the input of the run's model.
+      header: spacing and axes of .npz files, which lack them.
       keep_voxels: whether the originals are needed (for slices).
     """
 
@@ -106,15 +105,15 @@ class VolumeReader:
           UserError: the extra that reads such files is not installed.
         """
         try:
-            voxels, spacing, said = self._open(source)
+            voxels, spacing, warnings = self._open(source)
             stored = to_record(voxels, spacing, self.view.geometry)
-            seen = self.view.prepare(stored)
+            model_input = self.view.prepare(stored)
         except UnreadableImage as error:
             return Rejected(name, error.reason)
         except (ValueError, OSError, MemoryError) as error:
             return Rejected(name, f"cannot be read ({type(error).__name__}: {error})")
-        warnings = (*said, *unusual(voxels, spacing, self.view))
-        return Scan(name, seen, tuple(voxels.shape), tuple(float(mm) for mm in spacing),
+        warnings = (*warnings, *input_checks.volume_warnings(voxels, spacing, self.view))
+        return Scan(name, model_input, tuple(voxels.shape), tuple(float(mm) for mm in spacing),
                     voxels if self.keep_voxels else None, warnings)
 
     def _open(self, source: Any) -> tuple[np.ndarray, tuple[float, float, float], tuple[str, ...]]:
@@ -127,7 +126,7 @@ class VolumeReader:
             return voxels, spacing, ()
         if not isinstance(source, (str, os.PathLike)):
             raise UnreadableImage("this checkpoint's model takes CT volumes: a file, a folder with a DICOM series, or "
-                                  "predict.Volume(voxels, spacing)")
+                                  "Volume(voxels, spacing)")
         npz = str(source).lower().endswith(".npz")
         try:
             voxels, info = read_volume(source, self.header if npz else NO_HEADER)
@@ -136,10 +135,10 @@ class VolumeReader:
                 raise UnreadableImage("a 2D image: this checkpoint's model takes CT volumes (NIfTI, .npz, or a folder "
                                       "with a DICOM series)") from None
             if npz and "spacing" in error.reason:
-                raise UnreadableImage(f"{error.reason}: say it with --spacing=Z,Y,X") from None
+                raise UnreadableImage(f"{error.reason}: give it with --spacing=Z,Y,X") from None
             raise
-        said = {"oblique": "its axes lie askew to the patient's", "not axial": "its slices are not axial"}
-        return voxels, info.spacing, tuple(said[name] for name in info.conversions if name in said)
+        known = {"oblique": "its axes are oblique to the patient's", "not axial": "its slices are not axial"}
+        return voxels, info.spacing, tuple(known[name] for name in info.conversions if name in known)
 
 
 def _is_picture(path: str | os.PathLike) -> bool:
@@ -149,42 +148,6 @@ def _is_picture(path: str | os.PathLike) -> bool:
     except OSError:
         return False
     return start == b"\x89PNG\r\n\x1a\n" or start[:2] == b"\xff\xd8"
-
-
-def unusual(voxels: np.ndarray, spacing: Sequence[float], view: VolumeView) -> list[str]:
-    """What speaks against a volume being a whole chest CT in Hounsfield units, in words; [] where nothing does.
-
-    A net with wide meshes: what passes need not be right. What cannot be Hounsfield units at all is refused when it is
-    read.
-
-    Args:
-      voxels: int16 [z, y, x] in HU; spacing: mm (z, y, x); view: how the model sees volumes.
-    """
-    found = []
-    # A sixteenth of the voxels tells as much of their distribution as all of them.
-    part = voxels[::2, ::2, ::4] if voxels.size > 1 << 20 else voxels
-    low, high = int(part.min()), int(part.max())
-    if low > -900:
-        found.append(f"lowest value {low} HU: air is at -1000, was the volume cut or rescaled?")
-    if high < 200:
-        found.append(f"highest value {high} HU: no bone, was the volume cut or rescaled?")
-    lung = float(((part > -950) & (part < -550)).mean())
-    if lung < 0.02:
-        found.append(f"hardly any lung ({100 * lung:.1f}% of the voxels): is it a chest?")
-    covered = [n * mm for n, mm in zip(voxels.shape, spacing, strict=True)]
-    if any(have < least for have, least in zip(covered, _LEAST, strict=True)) or max(covered) > _MOST:
-        found.append(f"covers {' x '.join(f'{mm:.0f}' for mm in covered)} mm: not a whole chest, or a wrong voxel "
-                     "spacing")
-    if view.geometry.spacing and any(mm > 2.5 * new for mm, new in zip(spacing, view.geometry.spacing, strict=True)):
-        found.append(f"voxels of {' x '.join(f'{mm:.3g}' for mm in spacing)} mm, far coarser than the "
-                     f"{' x '.join(f'{mm:.3g}' for mm in view.geometry.spacing)} mm of the training volumes")
-    resampled = resampled_shape(voxels.shape, spacing, view.geometry)
-    shares = [min(want, limit or want, have) / have for want, limit, have in zip(
-        view.shape, view.geometry.shape or (0, 0, 0), resampled, strict=True)]
-    if min(shares) < 0.75:
-        found.append(f"the model sees only the middle {100 * min(shares):.0f}% along its "
-                     f"{('height', 'depth', 'width')[int(np.argmin(shares))]}")
-    return found
 
 
 def find_volumes(arguments: Sequence[str]) -> tuple[list[str], int]:
@@ -203,18 +166,18 @@ def find_volumes(arguments: Sequence[str]) -> tuple[list[str], int]:
     others = 0
     for argument in arguments:
         if os.path.exists(argument) or not glob.has_magic(argument):
-            places = [argument]
+            paths = [argument]
         else:
-            places = sorted(glob.glob(argument, recursive=True))
-            if not places:
+            paths = sorted(glob.glob(argument, recursive=True))
+            if not paths:
                 raise UserError(f"no file fits the pattern {argument}")
         inside: list[str] = []
-        for place in places:
-            if os.path.isdir(place):
-                volumes, rest = _inside(place)
+        for path in paths:
+            if os.path.isdir(path):
+                volumes, rest = _inside(path)
                 inside, others = inside + volumes, others + rest
             else:
-                inside.append(place)
+                inside.append(path)
         if not inside:
             raise UserError(f"no volume in the folder {argument} (NIfTI, .npz, or the slices of a DICOM series): this "
                             "checkpoint's model takes CT volumes")
@@ -255,7 +218,7 @@ def _is_dicom(path: str) -> bool:
 
 
 def window_of(prompt: str, finding: str) -> str:
-    """The name in WINDOWS in which a prompt is looked for: by its finding, or for free text by its words."""
+    """The name in WINDOWS that fits a prompt: by its finding, or for free text by its words."""
     if finding:
         return "mediastinum" if finding in _SOFT else "lung"
     text = prompt.lower()

@@ -1,4 +1,4 @@
-"""Layers that the towers share: dense, norms, attention, convolution as a matmul, dropout, rematerialisation.
+"""Layers that the towers share: dense, norms, attention, convolution, dropout, rematerialisation.
 
 Parameters are always float32; `dtype` is the dtype of the matmuls and of the activations between them (float32 or
 bfloat16). Norms, softmax and pooling are computed in float32. There is no mutable state anywhere (no batch norm, no
@@ -233,50 +233,14 @@ def space_to_depth(x: jax.Array, size: int) -> jax.Array:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // size, width // size, size * size * channels)
 
 
-def im2col(x: jax.Array, kernel_size: int, stride: int = 1) -> jax.Array:
-    """The neighbourhood of every output position as channels: [B, H, W, C] -> [B, H', W', kernel_size^2 * C].
+def conv(cin: int, cout: int, kernel_size: int, *, rngs: nnx.Rngs, stride: int = 1, dtype: DTypeLike = jnp.float32,
+         init: Callable[..., jax.Array] = HE_FAN_OUT) -> nnx.Conv:
+    """A square 2D convolution [B, H, W, cin] -> [B, ceil(H / stride), ceil(W / stride), cout] without bias.
 
-    Zero padding of (kernel_size - 1) / 2 (torch's `padding=kernel_size // 2`), so H' = ceil(H / stride). The channel
-    order is (row, column, C): a kernel [k, k, C, out] reshaped to [k*k*C, out] applies to it.
+    Zero padding of `kernel_size // 2` as in torch, `kernel` [k, k, cin, cout] float32; `kernel_size` is odd.
     """
-    if kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be odd, not {kernel_size}")
-    if kernel_size == 1:
-        return x[:, ::stride, ::stride]
-    _, height, width, _ = x.shape
-    pad = kernel_size // 2
-    rows, columns = -(-height // stride), -(-width // stride)
-    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    slices = [x[:, i: i + (rows - 1) * stride + 1: stride, j: j + (columns - 1) * stride + 1: stride]
-              for i in range(kernel_size) for j in range(kernel_size)]
-    return jnp.concatenate(slices, axis=-1)
-
-
-class Conv(nnx.Module):
-    """A square 2D convolution without bias, zero padding `kernel_size // 2`, kernel [k, k, cin, cout] float32.
-
-    `how="native"` is XLA's convolution; `"im2col"` gathers the neighbourhoods and multiplies once. The parameters are
-    the same, so that a checkpoint moves between the two. With jaxlib 0.10.2 on CPU native is 1.4 to 1.7 times as fast
-    at 3 x 3 and 16 to 32 channels; im2col wins at large kernels on few channels (the 7 x 7 ImageNet stem).
-    """
-
-    def __init__(self, cin: int, cout: int, kernel_size: int, *, rngs: nnx.Rngs, stride: int = 1, how: str = "native",
-                 dtype: DTypeLike = jnp.float32, init: Callable[..., jax.Array] = HE_FAN_OUT):
-        if how not in ("native", "im2col"):
-            raise ValueError(f"conv must be 'native' or 'im2col', not {how!r}")
-        self.stride, self.how, self.dtype = stride, how, dtype
-        shape = (kernel_size, kernel_size, cin, cout)
-        self.kernel = nnx.Param(init(rngs.params(), shape, jnp.float32))
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.kernel[...].astype(self.dtype)
-        size, _, cin, cout = kernel.shape
-        x = x.astype(self.dtype)
-        if self.how == "im2col":
-            return im2col(x, size, self.stride) @ kernel.reshape(size * size * cin, cout)
-        padding = ((size // 2, size // 2),) * 2
-        return jax.lax.conv_general_dilated(x, kernel, (self.stride, self.stride), padding,
-                                            dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return nnx.Conv(cin, cout, (kernel_size, kernel_size), strides=stride, padding=kernel_size // 2, use_bias=False,
+                    dtype=dtype, param_dtype=jnp.float32, kernel_init=init, rngs=rngs)
 
 
 # What rematerialisation keeps of a block: nothing but its input; its products of activations with parameters (the most

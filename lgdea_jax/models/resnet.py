@@ -114,7 +114,7 @@ class ResNet(nnx.Module):
     """
 
     def __init__(self, *, stage_sizes: tuple[int, ...], bottleneck: bool, width: int, rngs: nnx.Rngs,
-                 channels: int = 1, stem: str = "imagenet", conv: str = "native", norm: str = "group",
+                 channels: int = 1, stem: str = "imagenet", norm: str = "group",
                  pool: str = "mean", zero_init: bool = True, dtype: DTypeLike = jnp.float32, remat: bool | str = False):
         """Args:
           stage_sizes: residual blocks of each stage; every stage but the first halves the grid and doubles the width.
@@ -122,7 +122,6 @@ class ResNet(nnx.Module):
           channels: 1 grey, 3 RGB.
           stem: "imagenet": 7 x 7 stride 2 and max pooling (a quarter of the resolution); "small": 3 x 3 (full
             resolution); "patch2", "patch4": pixels of a 2 x 2 or 4 x 4 patch to channels, then 3 x 3 (half, a quarter).
-          conv: "native" or "im2col" (see `layers.Conv`): the same function and parameters, another speed.
           norm: "batch" or "group".
           pool: "mean" over the patches, their "max", or "lse", a smooth maximum (log-mean-exp): a lesion in one patch
             of 64 is not drowned by the others.
@@ -131,7 +130,7 @@ class ResNet(nnx.Module):
             batch norm, whose moments it would update twice.
 
         Raises:
-          ValueError: unknown `stem`, `conv`, `norm` or `pool`; batch norm with `remat`.
+          ValueError: unknown `stem`, `norm` or `pool`; batch norm with `remat`.
         """
         for name, value, known in (("norm", norm, NORMS), ("pool", pool, POOLS)):
             if value not in known:
@@ -148,12 +147,12 @@ class ResNet(nnx.Module):
         self.shift = 0 if large else (self.stride - self.patch) // 2
         self.offset = (self.patch - self.stride) / 2 if large else 0.0
         self.stage_sizes, self.bottleneck, self.norm = tuple(stage_sizes), bottleneck, norm
-        self.stem_conv = layers.Conv(channels * self.patch**2, width, 7 if large else 3, stride=2 if large else 1,
-                                     how=conv, dtype=dtype, rngs=rngs)
+        self.stem_conv = layers.conv(channels * self.patch**2, width, 7 if large else 3, stride=2 if large else 1,
+                                     dtype=dtype, rngs=rngs)
         self.stem_norm = NORMS[norm](width)
 
         def convolution(cin: int, cout: int, size: int, stride: int) -> nnx.Module:
-            return layers.Conv(cin, cout, size, stride=stride, how=conv, dtype=dtype, rngs=rngs)
+            return layers.conv(cin, cout, size, stride=stride, dtype=dtype, rngs=rngs)
 
         blocks, cin = [], width
         for stage, count in enumerate(stage_sizes):

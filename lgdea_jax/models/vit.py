@@ -149,7 +149,7 @@ class Stem(nnx.Module):
         count = patch_size.bit_length() - 1 if kind != "linear" else 0
         for step in range(count):
             channels_out = max(width >> (count - 1 - step), min(width, 16))
-            steps.append(layers.Conv(4 * channels_in, channels_out, 3 if kind == "hybrid" else 1, dtype=dtype,
+            steps.append(layers.conv(4 * channels_in, channels_out, 3 if kind == "hybrid" else 1, dtype=dtype,
                                      init=jax.nn.initializers.he_normal(), rngs=rngs))
             norms.append(layers.LayerNorm(channels_out))
             channels_in = channels_out

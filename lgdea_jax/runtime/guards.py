@@ -1,4 +1,4 @@
-"""What stops a run: signals (after saving), losses that are not finite, evidence that collapsed, a step that hangs."""
+"""Reasons to stop a run: signals (after saving), losses that are not finite, collapsed evidence, a step that hangs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class StopSignals:
         """Whether to stop; all processes of a run get the same answer.
 
         Args:
-          now: False saves the round trip that asking every process costs; with one process it makes no difference.
+          now: False saves the round trip to every process; with one process it makes no difference.
         """
         if jax.process_count() > 1:
             if not now:
@@ -65,14 +65,14 @@ class StopSignals:
 
     @property
     def status(self) -> int:
-        """The exit status that the signal asks for."""
+        """The exit status for the signal."""
         return cli.INTERRUPTED if self.number == signal.SIGINT else cli.TERMINATED
 
 
 class Watchdog:
     """Prints the stack of every thread and ends the process when a step takes longer than `seconds` (0: never).
 
-    On many hosts one that hangs makes all wait: ending it lets the scheduler start the run again.
+    On many hosts all wait for one that hangs: the process ends, so that the scheduler can start the run again.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -84,7 +84,7 @@ class Watchdog:
             faulthandler.dump_traceback_later(self._seconds, exit=True)
 
     def rest(self) -> None:
-        """Something begins that may take long: a checkpoint, an evaluation, the end."""
+        """Something begins that may take long: a checkpoint, an evaluation, the end of the run."""
         if self._seconds:
             faulthandler.cancel_dump_traceback_later()
 
@@ -111,16 +111,16 @@ def mean_metrics(rows: Sequence[tuple[int, Mapping[str, np.ndarray]]], *, saved:
 
 
 def check_collapse(metrics: Mapping[str, float], step: int, *, after: int, information: float) -> None:
-    """Stops a run whose evidence tells items apart no more.
+    """Stops a run whose evidence no longer differs between items.
 
-    What an item's evidence says of the item is the mutual information of items and prototypes: the entropy of the mean
-    distribution (the log of the effective number of prototypes) less the mean entropy. It is near 0 when all items have
-    the same evidence, be it on one prototype or spread evenly over all.
+    The measure is the mutual information of items and prototypes: the entropy of the mean distribution (the log of the
+    effective number of prototypes) less the mean entropy. It is near 0 when all items have the same evidence, on one
+    prototype or spread evenly over all.
 
     Args:
-      metrics: of some steps; looked at where it has `evidence/SIDE_prototypes` and `evidence/SIDE_entropy`.
+      metrics: of some steps; a side is checked if it has `evidence/SIDE_prototypes` and `evidence/SIDE_entropy`.
       step: the last of them, counted from the end of the warm-up.
-      after: steps before which nothing is said: untrained towers have no evidence yet.
+      after: steps without a check: untrained towers have no evidence yet.
       information: the least that either side must have, in nats; 0 switches the alarm off.
 
     Raises:
@@ -134,7 +134,7 @@ def check_collapse(metrics: Mapping[str, float], step: int, *, after: int, infor
         have = math.log(metrics[f"evidence/{side}_prototypes"]) - metrics[f"evidence/{side}_entropy"]
         if have < information:
             raise UserError(
-                f"the {side} evidence has collapsed {step} steps after the warm-up: it tells {side}s apart by "
-                f"{max(have, 0.0):.3f} nats, less than alarm.information={information:g}. Keep stop_report=True, raise "
-                "the weights rec and anchor, try a lower --config.optim.rate or more pairs; "
-                "--config.alarm.information=0 goes on regardless")
+                f"the {side} evidence has collapsed {step} steps after the warm-up: its mutual information with the "
+                f"{side}s is {max(have, 0.0):.3f} nats, less than alarm.information={information:g}. Keep "
+                "stop_report=True, raise the weights rec and anchor, try a lower --config.optim.rate or more pairs; "
+                "--config.alarm.information=0 switches this check off")

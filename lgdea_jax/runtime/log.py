@@ -1,6 +1,6 @@
-"""What a run tells: metrics.jsonl, TensorBoard, a progress line with the time left, honest timing.
+"""The logs of a run: metrics.jsonl, evals.jsonl, TensorBoard, and the time per step.
 
-Step timing leaves out what is not training: compilation, checkpoints and evaluations are clocked apart.
+The time per step leaves out what is not training: compilation, checkpoints and evaluations are measured apart.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Clock:
 
     @contextlib.contextmanager
     def pause(self, name: str) -> Iterator[None]:
-        """Time in here is not training; it is added up under `name`."""
+        """Time in this context is not training; it is added up under `name`."""
         begin = time.perf_counter()
         try:
             yield
@@ -43,7 +43,7 @@ class Clock:
 
     @contextlib.contextmanager
     def data_wait(self) -> Iterator[None]:
-        """Time in here is the step waiting for its batch."""
+        """Time in this context is the step waiting for its batch."""
         begin = time.perf_counter()
         try:
             yield
@@ -74,7 +74,7 @@ class TrainLog:
 
     Args:
       workdir: the run's directory.
-      first_step: rows of later steps that an interrupted run left behind are removed, so that a step has one row.
+      first_step: rows of later steps, which an interrupted run wrote, are removed, so that a step has one row.
       active: whether this process writes.
     """
 
@@ -113,7 +113,7 @@ class TrainLog:
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:
-    """The rows of a JSONL file; [] if there is none. A last line cut by a kill is left out."""
+    """The rows of a JSONL file; [] if there is none. An incomplete last line, of a killed run, is left out."""
     rows = []
     if Path(path).is_file():
         for line in Path(path).read_text(encoding="utf-8").splitlines():
@@ -128,7 +128,7 @@ def _keep_rows(path: Path, wanted: Any) -> None:
         write_text_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-# Dense bf16 peak of one device in TFLOP/s, from the makers' data sheets; the first name that fits counts.
+# Dense bf16 peak of one device in TFLOP/s, from the vendors' data sheets; the first name that fits is used.
 PEAK_TFLOPS = {"NVIDIA A100": 312, "NVIDIA H100": 989, "NVIDIA H200": 989, "TPU v4": 275, "TPU v5 lite": 197,
                "TPU v5": 459, "TPU v6 lite": 918}
 
@@ -137,8 +137,7 @@ def utilisation(flops: float, seconds: float, *, device_kind: str, peak_tflops: 
     """TFLOP/s of one device and, where its peak is known, the share of it.
 
     Args:
-      flops: of one step on one device as its compiler counts them (work that is done twice to save memory counts
-        twice).
+      flops: of one step on one device as its compiler counts them (recomputation to save memory included).
       seconds: of one step.
       device_kind: JAX's name of the device.
       peak_tflops: its peak; 0 takes it from `PEAK_TFLOPS`.

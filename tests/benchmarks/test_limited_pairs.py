@@ -20,6 +20,7 @@ from benchmarks.experiments.plan import expected_seconds
 from lgdea_jax import cli
 from lgdea_jax.errors import UserError
 from tests.benchmarks.rows import make_row
+from tests.pages.checks import check_html
 
 ROOT = Path(__file__).parents[2]
 
@@ -226,8 +227,8 @@ def test_table_plots_and_page_of_what_is_finished(tmp_path, capsys):
     page = (out / "index.html").read_text()
     links = Links()
     links.feed(page)
-    assert len(links.found) == len(METRICS) and all(link.startswith("data:image/png;base64,") for link in links.found)
-    assert "url(" not in page and "@import" not in page and "width=device-width" in page
+    assert [link.split(",")[0] for link in links.found] == ["#main"] + ["data:image/png;base64"] * len(METRICS)
+    check_html(page)
     assert "python -m benchmarks.experiments.limited_pairs" in page and runs[0].config_hash() in page
     for run in runs[:3]:
         assert run.config_hash() in page

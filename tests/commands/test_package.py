@@ -38,7 +38,8 @@ def built(tmp_path_factory):
 def test_the_wheel_holds_what_the_code_reads(built):
     names = set(zipfile.ZipFile(built[0]).namelist())
     wanted = {"lgdea_jax/published.csv", "lgdea_jax/configs/phantom.py", "lgdea_jax/configs/data/table.py",
-              "data_prep/extract/llm/prices.json"}
+              "data_prep/extract/llm/prices.json", "lgdea_jax/py.typed"}
+    wanted |= {str(path.relative_to(ROOT)) for path in (ROOT / "lgdea_jax/pages/templates").iterdir()}
     prompts = "data_prep/extract/llm/prompts"
     wanted |= {f"{prompts}/{path.name}" for path in (ROOT / prompts).iterdir()}
     wanted |= {str(path.relative_to(ROOT)) for folder in ("lgdea_jax", "data_prep")
@@ -49,7 +50,8 @@ def test_the_wheel_holds_what_the_code_reads(built):
     with tarfile.open(built[1]) as archive:
         sources = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     assert {"setup.py", "pyproject.toml", "README.md", "LICENSE", "benchmarks/published.csv", "configs/phantom.py",
-            "data_prep/extract/llm/prices.json"} <= sources
+            "data_prep/extract/llm/prices.json", "lgdea_jax/py.typed",
+            "lgdea_jax/pages/templates/base.html.j2"} <= sources
 
 
 @pytest.mark.slow

@@ -6,11 +6,13 @@ import types
 import numpy as np
 import pytest
 
-from lgdea_jax import cli, prototypes
+from lgdea_jax import cli
+from lgdea_jax import prototypes as command
 from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
-from lgdea_jax.prototypes import Near, Phrases
+from lgdea_jax.inference import prototypes
+from lgdea_jax.inference.prototypes import Near, Phrases
 from lgdea_jax.records import Box
 from tests.inference.test_predictor import make
 
@@ -62,7 +64,7 @@ def test_the_command(phantom_data, tmp_path, monkeypatch):
     monkeypatch.setattr(predictor, "load_predictor", lambda *args, **options: predict)
     out = tmp_path / "out"
     flags = ["--checkpoint=RUN", f"--data_dir={phantom_data}", f"--out={out}"]
-    assert prototypes.main([*flags, "--split=test"]) == cli.OK
+    assert command.main([*flags, "--split=test"]) == cli.OK
     content = prototypes.load(out)
     source = open_records(phantom_data, "test")
     stated = [item for record in source for item in record.evidence if item.certainty != "absent"]
@@ -76,7 +78,7 @@ def test_the_command(phantom_data, tmp_path, monkeypatch):
     text = table[0]["phrases"][0]["phrase"]
     assert table[0]["phrases"][0]["p"] == pytest.approx(float(
         prototypes.assignments(predict, [text], len(mu))[0, table[0]["prototype"]]), abs=1e-5)
-    assert prototypes.main([*flags, "--split=test", "--records=3"]) == cli.OK
+    assert command.main([*flags, "--split=test", "--records=3"]) == cli.OK
     assert json.loads((out / "prototypes.json").read_text())["records"] == 3
 
 
@@ -87,4 +89,4 @@ def test_wrong_use(phantom_data, tmp_path):
     with pytest.raises(UserError, match=r"no prototypes\.json"):
         prototypes.load(tmp_path)
     with pytest.raises(UserError, match="did you mean '--split'"):
-        prototypes.main(["--checkpoint=x", f"--data_dir={phantom_data}", f"--out={tmp_path}", "--splits=test"])
+        command.main(["--checkpoint=x", f"--data_dir={phantom_data}", f"--out={tmp_path}", "--splits=test"])

@@ -3,6 +3,7 @@
 import ast
 import re
 
+import lgdea_jax
 from lgdea_jax import cli
 from tests.docs.pages import README, ROOT, read, rows, section
 
@@ -86,7 +87,7 @@ def test_the_citation_is_that_of_citation_cff():
     for key in ("cff-version", "title", "authors", "license: Apache-2.0"):
         assert key in citation
     version = re.search(r"(?m)^version: (.*)$", citation).group(1)
-    assert re.search(r'version="([\d.]+)"', read(ROOT / "setup.py")).group(1) == version
+    assert lgdea_jax.__version__ == version
     assert f"## {version}" in read(ROOT / "CHANGELOG.md") and f"version = {{{version}}}" in TEXT
     title = re.search(r'(?m)^title: "(.*)"$', citation).group(1)
     paper = re.search(r'(?m)^    title: "(LLM-Guided .*)"$', citation).group(1)

@@ -64,7 +64,7 @@ def test_the_picture_is_what_training_saw(tmp_path):
 
     image = RNG.integers(0, 256, (300, 200), dtype=np.uint8)
     item = Reader(64, record_size=128).read(save(tmp_path / "a.png", image), "a")
-    np.testing.assert_array_equal(item.seen, letterbox(grey8(image, 128)[0], 64))
+    np.testing.assert_array_equal(item.model_input, letterbox(grey8(image, 128)[0], 64))
     assert item.shape == (300, 200) and item.stored == (128, 85) and item.grey is None
     assert Reader(64, keep_grey=True).read(image, "a").grey.shape == (300, 200)
 

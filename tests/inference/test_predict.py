@@ -17,7 +17,10 @@ from lgdea_jax.eval.harness.output import config_hash
 from lgdea_jax.evaluators import tasks
 from lgdea_jax.evaluators.data import EvalData
 from lgdea_jax.evaluators.zero_shot import ZeroShot
+from lgdea_jax.inference import calibration
+from lgdea_jax.inference import writer as writing
 from lgdea_jax.inference.images import ReadAhead, Reader
+from lgdea_jax.inference.model import Model, explain, finding_of, load
 from lgdea_jax.preprocess import image_statistics
 from lgdea_jax.runtime.checkpoint import Checkpoints
 from tests.inference.test_predictor import make
@@ -27,7 +30,7 @@ def model_of(phantom_data, method):
     predictor = make(phantom_data, method)
     predictor.spec |= {"step": 1, "config": json.loads(predictor.config.to_json_best_effort()),
                        "label_names": ["Nodule", "Mass", "Not a finding"]}
-    return predict.Model(predictor)
+    return Model(predictor)
 
 
 @pytest.fixture(scope="module")
@@ -57,28 +60,28 @@ def test_scores_are_those_of_the_evaluators(models, pictures, phantom_data, meth
     np.testing.assert_allclose(model.scores(pictures, findings), samples.arrays["scores"], atol=2e-6)
     if method == "clip":
         alone = model.scores(pictures, findings[:1])
-        asked = model.ask(findings[:1], together=findings)
+        asked = model.encode_prompts(findings[:1], together=findings)
         np.testing.assert_allclose(model.scores(pictures, asked)[:, 0], samples.arrays["scores"][:, 0], atol=2e-6)
         assert not np.allclose(alone[:, 0], samples.arrays["scores"][:, 0], atol=2e-6)
 
 
 def test_prompts_are_findings_or_free_text(models, pictures):
-    assert [predict.finding_of(text) for text in ("Pleural Effusion", "pleural effusion", "Effusion", "small effusion",
+    assert [finding_of(text) for text in ("Pleural Effusion", "pleural effusion", "Effusion", "small effusion",
                                                   "no acute cardiopulmonary abnormality")] == [
         "Pleural Effusion", "Pleural Effusion", "Pleural Effusion", "", "No Finding"]
     model = models["lgdea"]
-    asked = model.ask(["nodule", "a nodule in the left lung", "nodule"])
+    asked = model.encode_prompts(["nodule", "a nodule in the left lung", "nodule"])
     assert asked.prompts == ("nodule", "a nodule in the left lung") and asked.findings == ("Nodule", "")
     assert len(asked.sentences[0]) > 4 and asked.sentences[1] == ("a nodule in the left lung",)
     embedding = model.embeddings(pictures)
     text = model.predictor.texts(["a nodule in the left lung"], [("a nodule in the left lung",)])["embedding"][0]
     np.testing.assert_allclose(model.scores(pictures, asked)[:, 1], embedding @ text, rtol=1e-5)
-    lines = predict.explain(model.ask(["Nodul", "a nodule in the left lung"]))
+    lines = explain(model.encode_prompts(["Nodul", "a nodule in the left lung"]))
     assert "did you mean 'Nodule'" in lines[0] and "did you mean" not in lines[1]
     assert model.findings == ("Nodule", "Mass")
     for wrong in ([], [" "]):
         with pytest.raises(UserError, match="a prompt is needed"):
-            model.ask(wrong)
+            model.encode_prompts(wrong)
 
 
 def test_paths_arrays_and_pil_images_are_alike(models, pictures):
@@ -127,6 +130,12 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+def predictions(folder):
+    """(about.json, the lines of predictions.jsonl)."""
+    lines = (folder / "predictions.jsonl").read_text().splitlines()
+    return json.loads((folder / "about.json").read_text()), [json.loads(line) for line in lines]
+
+
 def test_the_command(run, pictures, phantom_data, tmp_path, capsys):
     folder, out = tmp_path / "images", tmp_path / "out"
     folder.mkdir()
@@ -137,16 +146,18 @@ def test_the_command(run, pictures, phantom_data, tmp_path, capsys):
              "--embeddings", "--heatmaps", "--batch_size=3"]
     assert predict.main(flags) == cli.PARTIAL
     printed = capsys.readouterr()
-    assert predict.RESEARCH_ONLY in printed.out and "truncated" in printed.err
+    assert writing.RESEARCH_ONLY in printed.out and "truncated" in printed.err
     table = rows(out / "scores.csv")
     assert [row["image"] for row in table] == [str(folder / path.name) for path in pictures]
     assert rows(out / "rejected.csv") == [{"image": str(folder / "broken.png"),
                                            "reason": "the PNG file is truncated or damaged"}]
-    content = json.loads((out / "predictions.json").read_text())
-    assert content["notice"] == predict.RESEARCH_ONLY and content["complete"] and len(content["rejected"]) == 1
-    model = predict.load(run)
+    about, lines = predictions(out)
+    assert about["notice"] == writing.RESEARCH_ONLY and about["complete"]
+    assert (about["images"], about["rejected"]) == (8, 1)
+    assert [item["finding"] for item in about["prompts"]] == ["Nodule", None]
+    model = load(run)
     expected = model.scores(pictures, ["Nodule", "clear lungs"])
-    for row, entry, values in zip(table, content["images"], expected, strict=True):
+    for row, entry, values in zip(table, lines, expected, strict=True):
         np.testing.assert_allclose([float(row["Nodule"]), float(row["clear lungs"])], values, atol=1e-4)
         np.testing.assert_allclose(list(entry["scores"].values()), values, atol=1e-4)
         for file in entry["heatmaps"].values():
@@ -173,17 +184,17 @@ def test_wrong_use(run, tmp_path, flags, message):
 def test_ctrl_c_leaves_readable_files(models, pictures, tmp_path):
     model = models["lgdea"]
 
-    class Stopping(predict.Writer):
+    class Stopping(writing.Writer):
         def write(self, *args):
             if self.count >= 4:
                 raise KeyboardInterrupt
             super().write(*args)
 
-    writer = Stopping(tmp_path, model.ask(["Nodule"]), None, model, head={}, embeddings=True)
+    writer = Stopping(tmp_path, model.encode_prompts(["Nodule"]), None, model, head={}, embeddings=True)
     with pytest.raises(KeyboardInterrupt):
-        predict.run(model, [str(path) for path in pictures], writer)
-    content = json.loads((tmp_path / "predictions.json").read_text())
-    assert not content["complete"] and len(content["images"]) == len(rows(tmp_path / "scores.csv")) == 4
+        writing.run(model, [str(path) for path in pictures], writer)
+    about, lines = predictions(tmp_path)
+    assert not about["complete"] and about["images"] == len(lines) == len(rows(tmp_path / "scores.csv")) == 4
     assert len(np.load(tmp_path / "embeddings.npy")) == 4
 
 
@@ -191,25 +202,44 @@ def test_a_model_without_text_has_embeddings_only(phantom_data, pictures, tmp_pa
     model = model_of(phantom_data, "supervised")
     monkeypatch.setattr(predict, "load", lambda *args, **options: model)
     flags = ["--checkpoint=x", str(pictures[0]), f"--out={tmp_path}"]
-    with pytest.raises(UserError, match="reads no text"):
+    with pytest.raises(UserError, match="has no text tower"):
         predict.main(flags)
     assert predict.main([*flags, "--embeddings"]) == cli.OK
     assert np.load(tmp_path / "embeddings.npy").shape[0] == 1
 
 
-def test_the_curve_is_the_logistic_one():
+def test_the_curve_is_scikit_learns():
+    """Platt's targets are soft: for scikit-learn each row counts twice, as positive and as negative, with weights."""
     from sklearn.linear_model import LogisticRegression
 
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 400)
     scores = 3.0 + 0.05 * (labels + rng.normal(0, 1, 400))
-    slope, intercept = calibrate.fit(scores, labels)
-    model = LogisticRegression(C=1e12, tol=1e-10).fit((scores[:, None] - 3) / 0.05, labels)
-    # Platt's targets are pulled in by 1 / (n + 2), no more.
-    np.testing.assert_allclose(slope * 0.05, model.coef_[0, 0], rtol=0.02)
-    np.testing.assert_allclose(intercept + 3 * slope, model.intercept_[0], atol=0.02)
-    separated = calibrate.fit(np.array([0.0] * 20 + [1.0] * 20), np.array([0] * 20 + [1] * 20))
-    assert np.isfinite(separated).all()
+    separated = np.array([0.0] * 20 + [1.0] * 30), np.array([0] * 20 + [1] * 30)
+    for x, y in ((scores, labels), separated):
+        slope, intercept = calibration.fit(x, y)
+        target = np.where(y == 1, (y.sum() + 1) / (y.sum() + 2), 1 / ((1 - y).sum() + 2))
+        centred = (x - x.mean())[:, None] / x.std()
+        model = LogisticRegression(C=1e10, tol=1e-9, max_iter=1000).fit(
+            np.concatenate([centred, centred]), np.repeat([1, 0], len(x)), np.concatenate([target, 1 - target]))
+        expected = model.predict_proba(centred)[:, 1]
+        np.testing.assert_allclose(1 / (1 + np.exp(-(slope * x + intercept))), expected, atol=1e-5)
+
+
+def test_lines_can_be_read_while_the_command_still_runs(models, pictures, tmp_path):
+    model, counts = models["lgdea"], []
+
+    class Reading(writing.Writer):
+        def write(self, *args):
+            super().write(*args)
+            about, lines = predictions(tmp_path)
+            counts.append((len(lines), len(rows(tmp_path / "scores.csv")), about["complete"]))
+
+    model.predictor.batch_size, before = 3, model.predictor.batch_size
+    writing.run(model, [str(path) for path in pictures], Reading(tmp_path, model.encode_prompts("x"), None, model,
+                                                                 head={}))
+    model.predictor.batch_size = before
+    assert counts == [(3, 3, False), (6, 6, False), (8, 8, False)] and predictions(tmp_path)[0]["complete"]
 
 
 def test_calibration_from_an_evaluation_to_probabilities(models, pictures, tmp_path):
@@ -229,24 +259,27 @@ def test_calibration_from_an_evaluation_to_probabilities(models, pictures, tmp_p
     (tmp_path / "results.json").write_text(json.dumps(head))
     file = tmp_path / "c.json"
     assert calibrate.main([f"--results={tmp_path}", f"--out={file}"]) == cli.OK
-    made = calibrate.read(file)
-    assert list(made.findings) == ["Nodule"] and made.asked_with == ("Nodule", "Mass", "Edema")
+    made = calibration.read(file)
+    assert list(made.findings) == ["Nodule"] and made.together == ("Nodule", "Mass", "Edema")
     left_out = json.loads(file.read_text())["left_out"]
     assert "no better than chance" in left_out["Mass"] and "at least 10" in left_out["Edema"]
     # Calibrated: on average the predicted probability is the share of positives.
     predicted = np.array([made.probability("Nodule", float(score)) for score in scores[:, 0]])
     assert abs(predicted.mean() - labels[:, 0].mean()) < 0.01 and made.findings["Nodule"]["ece"] < 0.08
-    writer = predict.Writer(tmp_path, model.ask(["Nodule", "Mass"], together=made.asked_with), made, model, head={})
-    predict.run(model, [str(pictures[0])], writer)
+    encoded = model.encode_prompts(["Nodule", "Mass"], together=made.together)
+    writer = writing.Writer(tmp_path, encoded, made, model, head={})
+    writing.run(model, [str(pictures[0])], writer)
     [row] = rows(tmp_path / "scores.csv")
     expected = made.probability("Nodule", float(row["Nodule"]))
     assert float(row["probability:Nodule"]) == pytest.approx(expected, abs=1e-3) and "probability:Mass" not in row
     with pytest.raises(UserError, match="another run or step"):
-        made.check({"config": {}, "step": 1})
-    made.check(model.spec)
+        made.check("another", 1)
+    with pytest.raises(UserError, match="another run or step"):
+        made.check(head["config_hash"], 2)
+    made.check(head["config_hash"], 1)
     file.write_text("{}")
     with pytest.raises(UserError, match="not a calibration file"):
-        calibrate.read(file)
+        calibration.read(file)
 
 
 def test_memory_does_not_grow_with_the_images(pictures):
@@ -256,7 +289,7 @@ def test_memory_does_not_grow_with_the_images(pictures):
     class Noticed(Reader):
         def read(self, source, name):
             item = super().read(source, name)
-            held[name] = item.seen
+            held[name] = item.model_input
             return item
 
     for batch in ReadAhead([(str(pictures[0]), str(n)) for n in range(60)], Noticed(32), batch_size=4):

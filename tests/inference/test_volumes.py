@@ -20,13 +20,15 @@ from lgdea_jax.evaluators.zero_shot import ZeroShot
 from lgdea_jax.experiment import Experiment
 from lgdea_jax.findings import prompts
 from lgdea_jax.inference.images import Reader, Rejected
+from lgdea_jax.inference.input_checks import volume_warnings
+from lgdea_jax.inference.model import load
 from lgdea_jax.inference.volumes import (
     Scan,
+    Volume,
     VolumeReader,
     find_volumes,
     hottest_slice,
     slice_overlay,
-    unusual,
     window_of,
 )
 from lgdea_jax.preprocess.text import TextTokenizer
@@ -104,20 +106,20 @@ def rows(path):
 @pytest.mark.parametrize("method", ["clip", "lgdea_pairs"])
 def test_scores_are_the_evaluators_on_the_built_data_set(runs, scans, data, method):
     folder, studies = scans
-    model = predict.load(runs[method])
+    model = load(runs[method])
     read = EvalData.from_records(open_records(data, "test"), load_metadata(data), model.predictor.frame)
     order = [int(record.study_id) for record in open_records(data, "test")]
-    seen = [VolumeReader(VIEW).read(folder / ("a.nii.gz", "b.nii", "c")[i], "x").seen for i in order]
+    seen = [VolumeReader(VIEW).read(folder / ("a.nii.gz", "b.nii", "c")[i], "x").model_input for i in order]
     np.testing.assert_array_equal(np.stack(seen), read.images[:])  # Bit for bit what the build's records show.
     samples = ZeroShot(read, **tasks.prompt_settings(model.predictor)).run(model.predictor)
     files = [str(folder / ("a.nii.gz", "b.nii", "c")[i]) for i in order]
     np.testing.assert_allclose(model.scores(files, samples.names["findings"]), samples.arrays["scores"], atol=1e-5)
     # From memory, the same.
-    volume = predict.Volume(studies[2].images[0].pixels, SPACING)
+    volume = Volume(studies[2].images[0].pixels, SPACING)
     np.testing.assert_allclose(model.embeddings(volume), model.embeddings(str(folder / "c")), atol=1e-6)
     if method == "clip":  # A model of whole reports is asked in the words of a CT's.
         assert model.predictor.prompt_context == prompts.REPORT
-        assert "Nodule in the right upper lobe" in model.ask(["Nodule"]).sentences[0]
+        assert "Nodule in the right upper lobe" in model.encode_prompts(["Nodule"]).sentences[0]
 
 
 def test_the_command(runs, scans, tmp_path, capsys):
@@ -135,9 +137,10 @@ def test_the_command(runs, scans, tmp_path, capsys):
         str(folder / name) for name in ("a.nii.gz", "b.nii", "c", "d.npz")]
     [broken] = rows(out / "rejected.csv")
     assert broken["image"] == str(folder / "broken.nii.gz") and "truncated or damaged" in broken["reason"]
-    content = json.loads((out / "predictions.json").read_text())
-    assert content["transform"] == TRANSFORM and np.load(out / "embeddings.npy").shape[0] == 4
-    for entry in content["images"]:
+    about = json.loads((out / "about.json").read_text())
+    entries = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    assert about["transform"] == TRANSFORM and np.load(out / "embeddings.npy").shape[0] == 4
+    for entry in entries:
         assert (entry["depth"], entry["height"], entry["width"]) == SHAPE
         np.testing.assert_allclose(entry["spacing"], SPACING, atol=1e-3)
         assert set(entry["slices"]) == set(entry["heatmaps"]) == set(entry["scores"])
@@ -145,10 +148,10 @@ def test_the_command(runs, scans, tmp_path, capsys):
         for file in entry["heatmaps"].values():
             with Image.open(out / file) as picture:
                 assert picture.width > picture.height > 300 and np.asarray(picture).std() > 20
-    model = predict.load(runs["lgdea_pairs"])
+    model = load(runs["lgdea_pairs"])
     [maps] = model.heatmaps(str(source / "c"), ["Pleural Effusion"])
     assert maps.shape == (1, *SHAPE)
-    z = content["images"][2]["slices"]["Pleural Effusion"]
+    z = entries[2]["slices"]["Pleural Effusion"]
     np.testing.assert_allclose(np.nanmax(maps[0, z]), np.nanmax(maps), atol=1e-5)
 
 
@@ -183,16 +186,16 @@ def test_the_window_follows_the_prompt():
 
 def test_what_is_unlike_a_chest_ct_is_said():
     volume = ct.phantom(1, 0, SHAPE)[0].images[0].pixels
-    assert unusual(volume, SPACING, VIEW) == ["the model sees only the middle 50% along its height"]
+    assert volume_warnings(volume, SPACING, VIEW) == ["only the middle 50% along its height goes into the model"]
     whole = VolumeView.of("phantom_ct")
-    assert unusual(volume, SPACING, whole) == []
+    assert volume_warnings(volume, SPACING, whole) == []
     for changed, spacing, words in (
             (np.maximum(volume, -500), SPACING, "lowest value -500"), (np.minimum(volume, 100), SPACING, "no bone"),
             (volume, (1.0, 1.0, 1.0), "covers 40 x 30 x 52 mm"),
             (volume, (SPACING[0], 6.5, 4.0), "covers 320 x 195 x 208 mm"),
             (volume[::4], (80.0, *SPACING[1:]), "far coarser"),
             (np.where(volume < -500, -1000, volume).astype(np.int16), SPACING, "hardly any lung")):
-        assert any(words in text for text in unusual(changed, spacing, whole)), words
+        assert any(words in text for text in volume_warnings(changed, spacing, whole)), words
 
 
 def test_volumes_are_found(scans, tmp_path):
@@ -214,8 +217,8 @@ def test_each_model_refuses_what_the_other_takes(scans, tmp_path):
     reader = VolumeReader(VIEW)
     for source, reason in ((tmp_path / "a.png", "a 2D image: this checkpoint's model takes CT volumes"),
                            (np.zeros((64, 64)), "takes CT volumes"), (folder / "c/0.dcm", "name the folder"),
-                           (folder / "d.npz", "say it with --spacing"), (tmp_path / "none.nii", "missing"),
-                           (predict.Volume(np.zeros((4, 4, 4), np.float32), SPACING), "int16")):
+                           (folder / "d.npz", "give it with --spacing"), (tmp_path / "none.nii", "missing"),
+                           (Volume(np.zeros((4, 4, 4), np.float32), SPACING), "int16")):
         item = reader.read(source, "x")
         assert isinstance(item, Rejected) and reason in item.reason, item
     for source, reason in ((folder / "a.nii.gz", "a volume (NIfTI)"), (folder / "d.npz", "a volume (.npz)"),
@@ -228,4 +231,4 @@ def test_another_geometry_than_the_runs_is_refused(runs, monkeypatch, tmp_path):
     spec = Checkpoints.spec
     monkeypatch.setattr(Checkpoints, "spec", lambda self, step: {**spec(self, step), "transform": "phantom_ct@0+x"})
     with pytest.raises(UserError, match=r"trained with the transform phantom_ct@0\+x"):
-        predict.load(runs["clip"])
+        load(runs["clip"])

@@ -45,3 +45,18 @@ def apply(model: nnx.Module, *args: Any, **options: Any) -> Any:
     if static.get("grid") is not None:
         result[1]["grid"] = static["grid"]
     return result
+
+
+def traced(make: Callable[[], nnx.Module], shape: tuple[int, ...]) -> tuple[nnx.Module, Any, dict[str, Any]]:
+    """(image tower without values, its pooled output, its other outputs) for images of a shape; compiles nothing."""
+    model = nnx.eval_shape(make)
+    graphdef, state = nnx.split(model)
+    static = {}
+
+    def function(state: Any, images: jax.Array) -> Any:
+        pooled, out = nnx.merge(graphdef, state)(images)
+        static["grid"] = out.pop("grid")
+        return pooled, out
+
+    pooled, out = jax.eval_shape(function, state, jax.ShapeDtypeStruct(shape, jnp.float32))
+    return model, pooled, {**out, **static}

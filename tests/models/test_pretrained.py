@@ -45,11 +45,13 @@ def test_text_towers_are_those_of_transformers(family, left, tmp_path):
     reference = {"bert": published.bert, "roberta": published.roberta}[family]()
     ids, mask = texts(0 if family == "bert" else 1, left)
     tower = tower_of(bert.Bert, BERT, family=family, pool="pooler")
+    types = RNG.integers(0, 2, ids.shape) if family == "bert" else np.zeros_like(ids)
     with torch.no_grad():
-        expected = reference(torch.tensor(ids), attention_mask=torch.tensor(mask.astype(np.int64)))
+        expected = reference(torch.tensor(ids), attention_mask=torch.tensor(mask.astype(np.int64)),
+                             token_type_ids=torch.tensor(types))
     source = saved(reference, tmp_path / "in")
     model = loaded(tower, source)
-    pooled, out = apply(model, jnp.asarray(ids), jnp.asarray(mask))
+    pooled, out = apply(model, jnp.asarray(ids), jnp.asarray(mask), jnp.asarray(types))
     if not left:
         close(pooled, expected.pooler_output)
     np.testing.assert_allclose(np.asarray(out["tokens"])[mask], expected.last_hidden_state.numpy()[mask], atol=1e-5)

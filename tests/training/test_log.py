@@ -1,6 +1,5 @@
-"""The clock, the logs, the progress line, the guards: everything around the step that needs no model."""
+"""The clock, the logs, the guards: everything around the step that needs no model."""
 
-import io
 import json
 import logging
 import signal
@@ -17,7 +16,6 @@ from lgdea_jax.runtime import guards
 from lgdea_jax.runtime import log as train_log
 from lgdea_jax.runtime.guards import StopSignals, Watchdog, check_collapse, mean_metrics
 from lgdea_jax.runtime.log import Clock, TrainLog, read_rows, utilisation
-from lgdea_jax.runtime.progress import Progress, clock_text
 from tests.training import runs
 
 
@@ -83,46 +81,6 @@ def test_other_processes_write_nothing(tmp_path):
     log.write(1, {"loss": 1.0})
     log.close()
     assert not list(tmp_path.iterdir())
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def progress(monkeypatch, time, stream, active=True):
-    monkeypatch.setattr(sys, "stderr", stream)
-    bar = Progress(1000, "step", active=active)
-    for step in range(1, 1001):
-        time.now += 0.1
-        bar.show(step, seconds_left=(1000 - step) * 0.1, note="loss 1.0", force=step == 1000)
-    bar.end()
-    return stream.getvalue()
-
-
-def test_a_line_in_a_terminal_and_few_lines_elsewhere(monkeypatch, time):
-    lines = progress(monkeypatch, time, io.StringIO()).splitlines()
-    assert len(lines) == 7 and "\r" not in "".join(lines)  # 100 seconds, every 15, and the last.
-    assert lines[0] in ("step 150/1000  loss 1.0  1:25 left", "step 151/1000  loss 1.0  1:24 left")
-    assert lines[-1] == "step 1000/1000  loss 1.0  0:00 left"
-    live = progress(monkeypatch, time, Terminal())
-    assert live.count("\n") == 1 and live.endswith("\n") and 150 < live.count("\r") <= 201
-    assert progress(monkeypatch, time, io.StringIO(), active=False) == ""
-
-
-def test_reading_tells_its_own_speed(monkeypatch, time):
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
-    bar = Progress(100, "reading item", active=True)
-    for _ in range(100):
-        time.now += 1
-        bar.advance()
-    assert stream.getvalue().splitlines()[0] == "reading item 15/100  1:25 left"
-
-
-@pytest.mark.parametrize("seconds, text", [(0, "0:00"), (59.9, "0:59"), (61, "1:01"), (3723, "1:02:03"), (-5, "0:00")])
-def test_time_as_text(seconds, text):
-    assert clock_text(seconds) == text
 
 
 def test_utilisation():

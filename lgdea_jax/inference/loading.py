@@ -1,0 +1,52 @@
+"""Opens what a run saved: its predictor, its parameters, its spec.
+
+The one module that imports JAX late, inside functions: every command that uses a run goes through it, so that `--help`
+and the message for a wrong flag or folder do not wait for JAX.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+
+def load_predictor(checkpoint: str | Path, step: str | int = "latest", *, batch_size: int | None = None) -> Any:
+    """The `predictor.Predictor` of a run; arguments and errors as of `restore`."""
+    from lgdea_jax.inference import predictor
+
+    _mute()
+    return predictor.load_predictor(checkpoint, step, batch_size=batch_size)
+
+
+def restore(checkpoint: str | Path, step: str | int = "latest") -> Any:
+    """The `predictor.Restored` of a run: config, parameters, tokeniser and spec.
+
+    Args:
+      checkpoint: run directory of lgdea_jax.train (RUN).
+      step: "latest", "best" or a number.
+
+    Raises:
+      UserError: no such checkpoint, or one that does not fit this code.
+    """
+    from lgdea_jax.inference import predictor
+
+    _mute()
+    return predictor.restore(checkpoint, step)
+
+
+def load_spec(checkpoint: str | Path, step: str | int = "latest") -> dict[str, Any]:
+    """The spec of a checkpoint, without its parameters; arguments and errors as of `restore`."""
+    from lgdea_jax.runtime.checkpoint import Checkpoints
+
+    _mute()
+    store = Checkpoints(checkpoint, writable=False)
+    spec = store.spec(store.resolve(step))
+    store.close()
+    return spec
+
+
+def _mute() -> None:
+    """Orbax and JAX warn about reading a checkpoint on another machine, which is nothing a user can act on."""
+    for name in ("absl", "orbax", "jax"):
+        logging.getLogger(name).setLevel(logging.ERROR)
