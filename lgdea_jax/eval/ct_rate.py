@@ -20,21 +20,14 @@ from lgdea_jax import cli
 from lgdea_jax.eval.harness import runner
 from lgdea_jax.eval.harness.benchmark import Benchmark
 from lgdea_jax.findings.label_sets import LABEL_SETS
+from lgdea_jax.findings.protocol_prompts import CT_CLIP
 
-# As the label files spell them, in the order of LABEL_SETS["ct_rate18"].
-OFFICIAL_NAMES = (
-    "Medical material", "Arterial wall calcification", "Cardiomegaly", "Pericardial effusion",
-    "Coronary artery wall calcification", "Hiatal hernia", "Lymphadenopathy", "Emphysema", "Atelectasis", "Lung nodule",
-    "Lung opacity", "Pulmonary fibrotic sequela", "Pleural effusion", "Mosaic attenuation pattern",
-    "Peribronchial thickening", "Consolidation", "Bronchiectasis", "Interlobular septal thickening")
-PROMPTS = {finding: ((f"{name} is present.",), (f"{name} is not present.",))
-           for finding, name in zip(LABEL_SETS["ct_rate18"], OFFICIAL_NAMES, strict=True)}
 SIXTEEN = tuple(name for name in LABEL_SETS["ct_rate18"] if name not in ("Medical Material", "Lymphadenopathy"))
 
 BENCHMARK = Benchmark(
     "ct_rate", "Zero-shot diagnosis and retrieval of chest CT volumes on CT-RATE.",
     tasks=("zero_shot", "retrieval"), findings=LABEL_SETS["ct_rate18"], groups={"16": SIXTEEN},
-    official_prompts=PROMPTS, volumes=True, partial=True)
+    official_prompts=CT_CLIP, volumes=True, partial=True)
 
 
 def main(argv: list[str]) -> int:

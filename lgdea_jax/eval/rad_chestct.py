@@ -17,10 +17,10 @@ fit a column of ours. `eval.records` trains probes on any data set.
 from __future__ import annotations
 
 from lgdea_jax import cli
-from lgdea_jax.eval.ct_rate import PROMPTS
 from lgdea_jax.eval.harness import runner
 from lgdea_jax.eval.harness.benchmark import Benchmark
 from lgdea_jax.findings.label_sets import LABEL_SETS
+from lgdea_jax.findings.protocol_prompts import CT_CLIP
 
 CALCIFICATION = "Calcification Other"
 MERGED = {CALCIFICATION: ("Arterial Wall Calcification", "Coronary Artery Wall Calcification")}
@@ -29,7 +29,7 @@ FINDINGS = (*(name for name in LABEL_SETS["ct_rate18"] if name not in (
 
 BENCHMARK = Benchmark(
     "rad_chestct", "Zero-shot diagnosis of chest CT volumes on RAD-ChestCT.",
-    tasks=("zero_shot",), findings=FINDINGS, official_prompts=PROMPTS, merged=MERGED, volumes=True, partial=True,
+    tasks=("zero_shot",), findings=FINDINGS, official_prompts=CT_CLIP, merged=MERGED, volumes=True, partial=True,
     no_probe="it measures transfer to a hospital that nothing was fitted to, and its calcification has no label of its "
              "own to fit one to; python -m lgdea_jax.eval.records --probe trains probes on any data set")
 

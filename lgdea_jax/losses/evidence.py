@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from lgdea_jax.arrays import as_float, masked_mean
-from lgdea_jax.models.prototypes import assign, effective_number, entropy, pool_patches, similarities
+from lgdea_jax.losses.assignments import assign, effective_number, entropy, pool_patches, similarities
 
 __all__ = ["assign", "diagnostics", "image_evidence", "pair_loss", "pool_patches", "reconstruction_loss",
            "report_evidence", "similarities"]

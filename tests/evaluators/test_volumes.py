@@ -16,6 +16,7 @@ from lgdea_jax.evaluators.grounding import Grounding, grounding_samples, sample_
 from lgdea_jax.evaluators.volume_retrieval import VolumeRetrieval
 from lgdea_jax.evaluators.volumes import Volumes
 from lgdea_jax.evaluators.zero_shot import ZeroShot
+from lgdea_jax.findings import protocol_prompts
 from lgdea_jax.inference.overlay import draw
 from lgdea_jax.io.encoded_volume import encode_volume
 from lgdea_jax.metrics import volume_retrieval as metric
@@ -242,7 +243,7 @@ def test_official_prompts_are_the_published_sentences():
     benchmark.zero_shot(ct_rate.BENCHMARK, data, "official", prompting={}).run(Listens())
     assert set(heard) == {f"{name} is{n} present." for name in ("Lung nodule", "Cardiomegaly", "Pleural effusion")
                           for n in ("", " not")}
-    assert ct_rate.PROMPTS["Hernia"][0] == ("Hiatal hernia is present.",) and len(ct_rate.SIXTEEN) == 16
+    assert protocol_prompts.CT_CLIP["Hernia"][0] == ("Hiatal hernia is present.",) and len(ct_rate.SIXTEEN) == 16
     heard.clear()
     benchmark.zero_shot(ct_rate.BENCHMARK, data, "clean", prompting={"scoring": "pair"}).run(Listens())
     assert "Lung nodule is present." not in heard and len(heard) > 12

@@ -29,8 +29,8 @@ from data_prep.extract.llm.pricing import FREE
 from data_prep.extract.llm.runners import chunks, online
 from data_prep.extract.llm.runners.online import CostProgress, Summary
 from data_prep.extract.llm.survey import unfinished
-from data_prep.shards import beam
 from lgdea_jax.errors import UserError
+from lgdea_jax.runtime import beam
 
 _NOTHING = 1e-9  # A limit on the cost that admits no request; 0 would mean none.
 _ADDED = ("valid", "quarantined", "failed", "calls", "tokens_in", "tokens_out", "cost")

@@ -13,9 +13,9 @@ import pytest
 from data_prep.build import main
 from data_prep.extract.llm.cache import Cache
 from data_prep.extract.llm.runners import beam as beam_runner
-from data_prep.shards import beam
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
+from lgdea_jax.runtime import beam
 from tests.data_prep.extract.llm.server import KEY, Server, make_report
 from tests.data_prep.extract.llm.test_runner import make_job, prices
 from tests.data_prep.shards import run, tables

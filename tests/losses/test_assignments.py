@@ -11,11 +11,12 @@ from scipy.special import logsumexp, softmax
 from scipy.stats import entropy
 
 from lgdea_jax import arrays
+from lgdea_jax.losses import assignments
 from lgdea_jax.models import prototypes
 
 # Compiled once a shape instead of once an operation.
 pool_patches, entropies, effective_number = (
-    jax.jit(function) for function in (prototypes.pool_patches, prototypes.entropy, prototypes.effective_number))
+    jax.jit(function) for function in (assignments.pool_patches, assignments.entropy, assignments.effective_number))
 
 
 def test_assignments():
@@ -23,10 +24,10 @@ def test_assignments():
     mu = np.asarray(model.mu[...], np.float64)
     np.testing.assert_allclose(np.linalg.norm(mu, axis=1), 1, rtol=1e-5)
     z = np.random.default_rng(0).normal(size=(2, 3, 4))
-    actual = model(jnp.asarray(z, jnp.float32), 0.3)
+    actual = assignments.assign(jnp.asarray(z, jnp.float32), model.mu[...], 0.3)
     np.testing.assert_allclose(np.exp(actual), softmax(z @ mu.T / 0.3, -1), rtol=1e-4, atol=1e-7)
     # Finite logarithms where the probabilities themselves underflow.
-    cold = model(jnp.asarray(z, jnp.float32), 1e-3)
+    cold = assignments.assign(jnp.asarray(z, jnp.float32), model.mu[...], 1e-3)
     assert np.all(np.isfinite(cold)) and np.min(cold) < -200
     with pytest.raises(ValueError, match="at least 2"):
         prototypes.Prototypes(1, 4, rngs=nnx.Rngs(0))
