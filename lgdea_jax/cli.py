@@ -1,7 +1,7 @@
-"""What every command of ours shares: exit statuses, one clear line for a user's error, config flags.
+"""What all commands share: exit statuses, one clear line for a user's error, config flags.
 
-Exit statuses: 0 success; 1 a fault of ours (with its traceback); 2 wrong use or a fault of the whole run (one line on
-stderr, no traceback); 3 the run finished but rows were rejected; 130 stopped with Ctrl-C; 143 stopped by SIGTERM after
+Exit statuses: 0 success; 1 internal error (with its traceback); 2 wrong use, or an error that concerns the whole run
+(one line on stderr, no traceback); 3 finished, but rows were rejected; 130 stopped by Ctrl-C; 143 stopped by SIGTERM after
 saving.
 """
 

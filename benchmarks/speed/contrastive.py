@@ -1,6 +1,7 @@
 """Contrastive losses in chunks, and with all scores at once: memory and time of value and gradient.
 
-    python -m benchmarks.speed.contrastive --out=chunked_loss.json              # 8,192 pairs of width 512
+    python -m benchmarks.speed.contrastive --out=contrastive.json               # 8,192 pairs of width 512
+    python -m benchmarks.speed.contrastive --out=contrastive.json --rows=2048 --losses=softmax --repeats=3
 
 Each form runs in a process of its own, once to compile and then `--repeats` times; the forms take turns, and the ratio
 is that of the medians. Memory is counted twice: what the process's peak grows by over the inputs and the compiled

@@ -1,7 +1,7 @@
 """Training steps beside PyTorch: our two towers against the same towers written here in PyTorch, eager and compiled.
 
     python -m benchmarks.speed.steps --out=speed.json                        # what applies to the device at hand
-    taskset -c 0,1 python -m benchmarks.speed.steps --out=speed.json --only=G1 --repeats=9
+    python -m benchmarks.speed.steps --out=speed.json --only=G1 --repeats=9  # taskset -c 0,1 before it pins the cores
 
 A step is the forward pass of both towers, CLIP's loss, the backward pass and AdamW, float32. The towers have equal
 shapes and equal parameters: ours are copied into PyTorch's, and the losses of the first step must agree to 1e-4. Both
@@ -50,7 +50,7 @@ NOT_ON_CPU = {
     "G1 (ViT-B/16 + BERT-base, bfloat16)": ">= 45% MFU and >= 1.15 x compiled",
     "G2 (ResNet-50 + BERT-base, bfloat16)": ">= 1.15 x compiled",
     "G3 (full LGDEA step / plain step)": "<= 1.10 x",
-    "G4 (loss in chunks, 32k and 1M couples)": "<= 5% of the temporaries",
+    "G4 (loss in chunks, 32k and 1M image-text pairs)": "<= 5% of the temporaries",
     "G7 (3D ResNet-18)": ">= 1.15 x, >= 35% MFU",
     "G8 (relations, 200k x 200k)": "<= 50 ms, <= 2 GB",
 }

@@ -1,4 +1,4 @@
-"""Evaluation while training: the evaluators of the binaries on the validation split, without intervals."""
+"""Evaluation while training: the evaluators of the evaluation scripts on the validation split, without intervals."""
 
 from __future__ import annotations
 

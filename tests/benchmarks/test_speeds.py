@@ -35,7 +35,7 @@ def test_training_steps_beside_pytorch(tmp_path, capsys, monkeypatch):
 
 @pytest.fixture
 def small_config(monkeypatch, phantom_data):
-    """The binaries' `configs/phantom.py` takes fewer and smaller images."""
+    """The commands' `configs/phantom.py` takes fewer and smaller images."""
     read = cli.read_config
 
     def read_small(path, *args):

@@ -111,16 +111,16 @@ def test_contrast_takes_out_what_all_findings_share_and_half_of_the_denial():
 
 
 def test_prompts_stand_in_their_context():
-    class Heard(Oracle):
+    class Recording(Oracle):
         def texts(self, texts, phrases):
-            self.heard = [*getattr(self, "heard", []), *texts]
+            self.texts_encoded = [*getattr(self, "texts_encoded", []), *texts]
             assert all(parts == (text,) for text, parts in zip(texts, phrases))
             return super().texts(texts, phrases)
 
-    model = Heard()
+    model = Recording()
     ZeroShot(_data(), context=prompts.REPORT).run(model)
-    assert all(text.startswith("FINDINGS: ") and "IMPRESSION: " in text for text in model.heard)
-    assert prompts.in_context("No nodule", prompts.REPORT) in model.heard
+    assert all(text.startswith("FINDINGS: ") and "IMPRESSION: " in text for text in model.texts_encoded)
+    assert prompts.in_context("No nodule", prompts.REPORT) in model.texts_encoded
     assert prompts.in_context("Small nodule.", "A {} B {}") == "A Small nodule. B Small nodule."
     assert prompts.in_context("Nodule", prompts.BARE) == "Nodule"
     samples = tasks.evaluator("zero_shot", _data(), context=prompts.REPORT).run(Oracle())

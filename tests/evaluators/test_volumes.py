@@ -232,21 +232,21 @@ def test_operating_point_is_scikit_learns():
 
 
 def test_official_prompts_are_the_published_sentences():
-    heard = []
+    texts_encoded = []
 
     class Listens(Random):
         def texts(self, texts, phrases):
-            heard.extend(texts)
+            texts_encoded.extend(texts)
             return super().texts(texts, phrases)
 
     data = EvalData.from_records(world(5), METADATA, VIEW)
     benchmark.zero_shot(ct_rate.BENCHMARK, data, "official", prompting={}).run(Listens())
-    assert set(heard) == {f"{name} is{n} present." for name in ("Lung nodule", "Cardiomegaly", "Pleural effusion")
-                          for n in ("", " not")}
+    assert set(texts_encoded) == {
+        f"{name} is{n} present." for name in ("Lung nodule", "Cardiomegaly", "Pleural effusion") for n in ("", " not")}
     assert protocol_prompts.CT_CLIP["Hernia"][0] == ("Hiatal hernia is present.",) and len(ct_rate.SIXTEEN) == 16
-    heard.clear()
+    texts_encoded.clear()
     benchmark.zero_shot(ct_rate.BENCHMARK, data, "clean", prompting={"scoring": "pair"}).run(Listens())
-    assert "Lung nodule is present." not in heard and len(heard) > 12
+    assert "Lung nodule is present." not in texts_encoded and len(texts_encoded) > 12
 
 
 def test_calcification_is_either_of_two():

@@ -51,23 +51,23 @@ def test_relations_are_those_of_the_dense_walk(monkeypatch):
         z = softmax(unit(np.asarray(features)) @ unit(centres).T / 0.3, axis=1)
         return z * there[:, None]
 
-    there, heard = np.arange(PADDED) < IMAGES, (np.arange(PADDED) < REPORTS) & (np.arange(PADDED) != 5)
+    image_exists, has_evidence = np.arange(PADDED) < IMAGES, (np.arange(PADDED) < REPORTS) & (np.arange(PADDED) != 5)
     walk_i, walk_r = (dense.anchor_walk(assignments(side["pooled"], PADDED, mask))
-                      for side, mask in ((images, there), (reports, heard)))
+                      for side, mask in ((images, image_exists), (reports, has_evidence)))
     seeds = np.zeros((PADDED, PADDED))
     seeds[range(PAIRS), range(PAIRS)] = 1
     s = dense.relations(walk_i, seeds, walk_r, 0.6, 2)
-    stated = np.asarray(reports["evidence"]) * heard[:, None]
-    mass = (s * heard).sum(1)
+    stated = np.asarray(reports["evidence"]) * has_evidence[:, None]
+    mass = (s * has_evidence).sum(1)
     expected = np.divide(s @ stated, mass[:, None], out=np.zeros((PADDED, K)), where=mass[:, None] > 0)
     np.testing.assert_allclose(found["image_target"][:IMAGES], expected[:IMAGES], atol=1e-5)
     unpaired = mass[PAIRS:IMAGES]
     np.testing.assert_allclose(found["image_weight"][PAIRS:IMAGES], np.minimum(unpaired / np.median(unpaired), 1),
                                atol=1e-4)
-    own = np.asarray(images["evidence"]) * there[:, None]
-    columns = (s * there[:, None]).sum(0)
+    own = np.asarray(images["evidence"]) * image_exists[:, None]
+    columns = (s * image_exists[:, None]).sum(0)
     mirror = np.divide(s.T @ own, columns[:, None], out=np.zeros((PADDED, K)), where=columns[:, None] > 0)
-    np.testing.assert_allclose(found["report_target"][heard], mirror[heard], atol=1e-5)
+    np.testing.assert_allclose(found["report_target"][has_evidence], mirror[has_evidence], atol=1e-5)
 
 
 @pytest.mark.parametrize("source", TARGETS)
@@ -96,8 +96,8 @@ def test_sources():
 
 def test_targets_meet_the_prior_and_are_sharpened_first():
     images, reports, _ = sides()
-    heard = (np.arange(PADDED) < REPORTS) & (np.arange(PADDED) != 5)
-    prior = np.asarray(reports["evidence"])[heard].mean(0)
+    has_evidence = (np.arange(PADDED) < REPORTS) & (np.arange(PADDED) != 5)
+    prior = np.asarray(reports["evidence"])[has_evidence].mean(0)
     found = np.asarray(make("teacher", align=200)[0]["image_target"])[:IMAGES]
     np.testing.assert_allclose(found.mean(0), prior, atol=1e-3)
     squared = np.asarray(images["evidence"])[:IMAGES] ** 2

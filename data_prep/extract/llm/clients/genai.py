@@ -21,7 +21,7 @@ class GenaiClient:
 
     def __init__(self, endpoint: Endpoint, key: str) -> None:
         self._endpoint = endpoint
-        # No redirects: a server in the house must not hand reports on to one outside of it. No proxy for local ones.
+        # No redirects: a local server must not pass reports on to a remote one. No proxy for local ones.
         self._http = httpx2.AsyncClient(
             follow_redirects=False, trust_env=not endpoint.local, timeout=endpoint.timeout,
             limits=httpx2.Limits(max_connections=endpoint.concurrency + 2,

@@ -22,7 +22,7 @@ class OpenAiClient:
         self._endpoint = endpoint
         self._rung = _LADDER.index(endpoint.structured)
         self._answered = False
-        # No redirects: a server in the house must not hand reports on to one outside of it. No proxy for local ones.
+        # No redirects: a local server must not pass reports on to a remote one. No proxy for local ones.
         http = openai.DefaultAsyncHttpxClient(
             follow_redirects=False, trust_env=not endpoint.local, timeout=endpoint.timeout,
             limits=_limits(endpoint.concurrency))

@@ -166,14 +166,14 @@ def test_nothing_leaks(tmp_path, capfd, caplog, monkeypatch):
     texts.append("".join(traceback.format_exception(error.value)))
 
     def broken(self, reply, report):
-        raise ZeroDivisionError("a fault of ours")
+        raise ZeroDivisionError("internal error")
 
     with Server() as server, monkeypatch.context() as patch:
         patch.setattr("data_prep.extract.llm.tasks.Task.read", broken)
         with pytest.raises(ExceptionGroup) as fault:
             extract(make_job("openai", server, tmp_path), 5, progress=True)
         texts.append("".join(traceback.format_exception(fault.value)))
-        assert "a fault of ours" in texts[-1]
+        assert "internal error" in texts[-1]
     texts += [*capfd.readouterr(), caplog.text]
     for secret in (KEY, "xamination number", "neumothorax is"):
         assert not [text for text in texts if secret in text]
