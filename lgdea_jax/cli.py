@@ -1,8 +1,8 @@
 """What all commands share: exit statuses, one clear line for a user's error, config flags.
 
 Exit statuses: 0 success; 1 internal error (with its traceback); 2 wrong use, or an error that concerns the whole run
-(one line on stderr, no traceback); 3 finished, but rows were rejected; 130 stopped by Ctrl-C; 143 stopped by SIGTERM after
-saving.
+(one line on stderr, no traceback); 3 finished, but rows were rejected; 130 stopped by Ctrl-C; 143 stopped by SIGTERM
+after saving.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ def main(argv: list[str]) -> int:
                "  python -m lgdea_jax.train --config=configs/phantom.py --workdir=runs/phantom\n"
                "  python -m lgdea_jax.train --config=configs/small.py --workdir=RUN --config.data.dir=DATA "
                "--config.total_steps=2000\n\n"
-               "--config.KEY=VALUE changes a key of the config; configs/common.py lists them all, with their reasons, and\n"
-               "so does docs/reference/configuration.md.")
+               "--config.KEY=VALUE changes a key of the config; configs/common.py and\n"
+               "docs/reference/configuration.md list them all, with their reasons.")
     parser.add_argument("--config", metavar="FILE", required=True, help="the experiment, e.g. configs/phantom.py")
     parser.add_argument("--workdir", required=True, help="folder of the run; an earlier run there goes on")
     if {"-h", "--help"} & set(argv):
