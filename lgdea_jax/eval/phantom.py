@@ -17,7 +17,7 @@ from lgdea_jax.errors import UserError, choose
 from lgdea_jax.eval.harness import flags, runner
 from lgdea_jax.eval.harness.benchmark import Benchmark
 from lgdea_jax.eval.harness.output import command_line, make_folder
-from lgdea_jax.runtime.checkpoint import Checkpoints
+from lgdea_jax.inference.loading import load_spec
 
 BENCHMARK = Benchmark(
     "phantom", "Evaluates a checkpoint on the synthetic phantom world: zero-shot classification, image-report "
@@ -60,11 +60,7 @@ def world_config(size: int, split: str, studies: int, seed: int) -> Any:
 
 def checkpoint_image_size(checkpoint: str, step: str) -> int:
     """The side of the images that a checkpoint's model takes."""
-    store = Checkpoints(checkpoint, writable=False)
-    try:
-        return int(store.spec(store.resolve(step))["config"]["image"]["size"])
-    finally:
-        store.close()
+    return int(load_spec(checkpoint, step)["config"]["image"]["size"])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,6 @@ from lgdea_jax.io.image_info import UnreadableImage
 from lgdea_jax.io.raw_volume import MAX_VOXELS, NO_HEADER, RawVolume, VolumeHeader
 from lgdea_jax.io.volume_files import read_nifti, read_npz
 
-AXES = ("L", "P", "S")  # Where x, y and z of the canonical frame grow to.
 AIR = -1024
 # Degrees by which an axis may lie off the patient's: below the first it is rounding, above the second the volume would
 # have to be resampled to show slices.
@@ -199,24 +197,3 @@ def _integers(values: np.ndarray, slope: float, intercept: float) -> np.ndarray:
     if not (np.isfinite(low) and np.isfinite(high)) or low < -32768 or high > 32767:
         raise UnreadableImage(f"values from {low:g} to {high:g} are no Hounsfield units")
     return scaled.astype(np.int16)
-
-
-def direction_letters(affine: np.ndarray) -> str:
-    """Where the axes of an array grow to in the patient, such as "SPL" for the canonical frame."""
-    letters = []
-    for column in np.asarray(affine)[:3, :3].T:
-        axis = int(np.abs(column).argmax())
-        letters.append(("RL", "AP", "SI")[axis][int(column[axis] < 0)])
-    return "".join(letters)
-
-
-def centroid_mm(mask: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """The centre of a mask [z, y, x] in the affine's millimetres; float64 [3].
-
-    Raises:
-      ValueError: an empty mask.
-    """
-    indices: Sequence[np.ndarray] = np.nonzero(mask)
-    if not len(indices[0]):
-        raise ValueError("an empty mask has no centroid")
-    return (affine @ np.array([*(float(p.mean()) for p in indices), 1.0]))[:3]

@@ -7,7 +7,6 @@ right and y down, where pixel i covers the interval [i, i + 1): scaling a box is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 
 import numpy as np
 
@@ -94,12 +93,6 @@ def letterbox(image: np.ndarray, size: int) -> np.ndarray:
     top, left = (size - height) // 2, (size - width) // 2
     out[top:top + height, left:left + width] = resize(image, (height, width))
     return out
-
-
-def scale_boxes(boxes: Iterable[Box], from_shape: tuple[int, int], to_shape: tuple[int, int]) -> tuple[Box, ...]:
-    """Boxes in pixels of an image (h, w) -> in pixels of the same image resized to (h, w)."""
-    sy, sx = to_shape[0] / from_shape[0], to_shape[1] / from_shape[1]
-    return tuple(dataclasses.replace(b, x=b.x * sx, y=b.y * sy, w=b.w * sx, h=b.h * sy) for b in boxes)
 
 
 @dataclasses.dataclass(frozen=True)

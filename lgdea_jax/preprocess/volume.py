@@ -283,18 +283,6 @@ class VolumeMap:
         out[tuple(into)] = near[tuple(inner)]
         return out.astype(mask.dtype)
 
-    def mask_back(self, mask: np.ndarray) -> np.ndarray:
-        """A mask (or map of numbers) over the model's voxels, in original ones (nearest); 0 where it saw none."""
-        indices, inside = [], []
-        for axis in range(3):
-            centre = self.centres(axis)
-            index = np.floor(centre).astype(np.int64)
-            inside.append((index >= 0) & (index < self.shape[axis]))
-            indices.append(np.clip(index, 0, self.shape[axis] - 1))
-        out = mask[np.ix_(*indices)]
-        out[~(inside[0][:, None, None] & inside[1][:, None] & inside[2])] = 0
-        return out
-
     def centres(self, axis: int, voxels: np.ndarray | None = None) -> np.ndarray:
         """float64 [n]: where the middles of original voxels (None: all of them) lie along an axis of the model's."""
         voxels = np.arange(self.original[axis]) if voxels is None else voxels

@@ -193,6 +193,11 @@ def test_a_script_exits_with_2(tmp_path):
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "Traceback" not in wrong.stderr
 
 
+def test_flags_are_checked_before_jax_is_imported():
+    code = "import sys, lgdea_jax.eval.phantom, lgdea_jax.eval.chexpert_5x200; print('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout.split() == [b"False"]
+
+
 SCRIPTS = sorted(path.stem for path in Path(records.__file__).parent.glob("[a-z]*.py"))
 
 

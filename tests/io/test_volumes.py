@@ -14,8 +14,21 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from lgdea_jax.errors import UserError
 from lgdea_jax.io import UnreadableImage, decode_volume, encode_volume, read_volume
 from lgdea_jax.io.raw_volume import VolumeHeader
-from lgdea_jax.io.volumes import centroid_mm, direction_letters
 from tests.fixtures.ct import write_nifti
+
+
+def direction_letters(affine):
+    """Where the axes of an array grow to in the patient, such as "SPL"."""
+    letters = []
+    for column in np.asarray(affine)[:3, :3].T:
+        axis = int(np.abs(column).argmax())
+        letters.append(("RL", "AP", "SI")[axis][int(column[axis] < 0)])
+    return "".join(letters)
+
+
+def centroid_mm(mask, affine):
+    """The centre of a mask [z, y, x] in the affine's millimetres."""
+    return (affine @ np.array([*(p.mean() for p in np.nonzero(mask)), 1.0]))[:3]
 
 SPACING = (5.0, 3.0, 2.0)
 CODES = ["".join(letters) for axes in itertools.permutations(("LR", "AP", "SI"))

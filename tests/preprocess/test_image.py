@@ -12,7 +12,6 @@ from lgdea_jax.preprocess.image import (
     grey8,
     letterbox,
     resize,
-    scale_boxes,
     to_grey8,
 )
 from lgdea_jax.records import Box
@@ -117,11 +116,6 @@ def test_a_bright_spot_is_where_its_box_says(shape, stored):
     centre = np.array([(rows * out).sum(), (columns * out).sum()]) / out.sum()
     np.testing.assert_allclose(centre, [box.y + box.h / 2, box.x + box.w / 2], atol=0.6)
     np.testing.assert_allclose(out.sum() / 255, box.w * box.h, rtol=0.15)
-
-
-def test_the_record_transform_scales_boxes():
-    box = scale_boxes([Box("Mass", "", 100, 40, 20, 10)], (200, 400), (50, 100))[0]
-    assert (box.x, box.y, box.w, box.h) == (25, 10, 5, 2.5)
 
 
 @pytest.mark.parametrize("shape", [(320, 200), (200, 320), (256, 256)])

@@ -121,15 +121,6 @@ def test_a_box_follows_the_voxels(original, spacing, limit, data):
     assert mask.dtype == bool and mask[inside & stored].all() and not mask[outside].any()
 
 
-def test_masks_come_back():
-    view = VolumeView(small((20, 20, 20), (1.0, 1.0, 1.0)), (20, 20, 20), (-1000.0, 1000.0))
-    there = view.map((10, 12, 14), (2.0, 1.5, 1.0))
-    mask = np.zeros((10, 12, 14), bool)
-    mask[3:6, 4:9, 2:7] = True
-    np.testing.assert_array_equal(there.mask_back(there.mask(mask)), mask)
-    assert not there.mask_back(np.ones(view.shape, bool) & False).any()
-
-
 def test_heatmap_peaks_where_the_patch_lies():
     view = VolumeView(small((16, 16, 16), (1.0, 1.0, 1.0)), (16, 16, 16), (-1000.0, 1000.0))
     there = view.map((10, 20, 12), (2.0, 0.8, 1.0))

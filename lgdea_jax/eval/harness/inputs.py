@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from lgdea_jax.eval.harness.selection import Selection
 from lgdea_jax.evaluators import classified, probe, tasks
 from lgdea_jax.evaluators.data import EvalData, ProgressCallback
 from lgdea_jax.evaluators.encoder import Encoder
-from lgdea_jax.inference.predictor import Predictor, load_predictor
+from lgdea_jax.inference.loading import load_predictor
 from lgdea_jax.preprocess import regions
 from lgdea_jax.preprocess.image import MODEL_TRANSFORM
 from lgdea_jax.preprocess.image_spec import ImageSpec, transform_name
@@ -49,7 +49,7 @@ class Inputs:
     Attributes:
       args: the flags, of `flags.make_parser`; benchmark: which.
       data_dir, metadata, source: the data set, its metadata and the records of the evaluated split.
-      model: the checkpoint's.
+      model: the checkpoint's, an `inference.predictor.Predictor`.
       progress: called with (stage, done, total).
     """
 
@@ -58,7 +58,7 @@ class Inputs:
     data_dir: Path
     metadata: DatasetMetadata
     source: Sequence[Record]
-    model: Predictor
+    model: Any
     progress: ProgressCallback
 
     @classmethod
@@ -70,8 +70,6 @@ class Inputs:
         """
         metadata = load_metadata(data_dir)
         source = open_records(data_dir, args.split)  # First: a wrong folder is found at once, a model takes seconds.
-        for noisy in ("absl", "orbax", "jax"):  # Their warnings about a checkpoint are of no use to a user.
-            logging.getLogger(noisy).setLevel(logging.ERROR)
         model = load_predictor(args.checkpoint, args.step)
         check_transform(model.transform, model.frame, metadata)
         return cls(args, benchmark, data_dir, metadata, source, model, progress)
