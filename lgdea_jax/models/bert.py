@@ -74,9 +74,9 @@ class Embeddings(nnx.Module):
 
     def __call__(self, ids: jax.Array, mask: jax.Array | None, token_types: jax.Array | None) -> jax.Array:
         if self.first_position and mask is not None:
-            # Words are counted, padding is not: that matters where it stands on the left.
-            seen = (mask != 0).astype(jnp.int32)
-            position = self.position[...][jnp.cumsum(seen, axis=1) * seen + self.first_position - 1]
+            # Words are counted, padding is not: this matters where padding is on the left.
+            counted = (mask != 0).astype(jnp.int32)
+            position = self.position[...][jnp.cumsum(counted, axis=1) * counted + self.first_position - 1]
         else:
             position = self.position[...][self.first_position: self.first_position + ids.shape[1]]
         x = self.word[...][ids] + position

@@ -58,7 +58,7 @@ class LesionQueries(nnx.Module):
     def __call__(self, patches: jax.Array, mask: jax.Array | None = None, *, deterministic: bool = True,
                  rngs: nnx.Rngs | None = None) -> jax.Array:
         """Args:
-          patches: [B, L, patch_width]; mask: bool [B, L], True at the patches to look at (default: all).
+          patches: [B, L, patch_width]; mask: bool [B, L], True at the patches to attend to (default: all).
 
         Returns:
           lesions [B, Q, width] in the compute dtype; the mean over all patches where a row is masked everywhere.

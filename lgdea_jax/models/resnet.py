@@ -62,9 +62,9 @@ def pool_patches(patches: jax.Array, pool: str) -> jax.Array:
 def centre_cells(images: jax.Array, shift: int) -> jax.Array:
     """Moves [B, H, W, C] by `shift` pixels to the left and up; the border repeats.
 
-    A 3 x 3 convolution of stride 2 with padding 1 looks at pixel 2i, not at the middle of its cell. Over the stages a
-    heatmap would lie (stride - patch) / 2 pixels right of and below what it shows. The ImageNet stem stays as it is,
-    so that published weights see what they were trained on; there the tower's `offset` tells the evaluators.
+    A 3 x 3 convolution of stride 2 with padding 1 is centred at pixel 2i, not at the middle of its cell. Over the
+    stages a heatmap would lie (stride - patch) / 2 pixels right of and below what it shows. The ImageNet stem stays as
+    it is, so that published weights get the inputs they were trained on; evaluators correct by the tower's `offset`.
     """
     if not shift:
         return images
@@ -109,8 +109,8 @@ class ResNet(nnx.Module):
     Attributes:
       stride: pixels of the image per position of the patch grid (where the sides are multiples of it).
       width: channels of `pooled` and of the patches.
-      offset: pixels by which what a patch looks at lies right of and below the middle of its cell (negative: left and
-        above), where the sides are multiples of the stride. Heatmaps are corrected by it.
+      offset: pixels by which the centre of a patch's receptive field lies right of and below the middle of its cell
+        (negative: left and above), where the sides are multiples of the stride. Heatmaps are corrected by it.
     """
 
     def __init__(self, *, stage_sizes: tuple[int, ...], bottleneck: bool, width: int, rngs: nnx.Rngs,

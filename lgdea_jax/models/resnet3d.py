@@ -123,8 +123,8 @@ class ResNet3D(nnx.Module):
     Attributes:
       stride: (depth, rows, columns), voxels per position of the patch grid (where the sides are multiples of it).
       width: channels of `pooled` and of the patches.
-      offset: (depth, rows, columns), voxels by which what a patch looks at lies after the middle of its cell (negative:
-        before), where the sides are multiples of the stride. Heatmaps are corrected by it.
+      offset: (depth, rows, columns), voxels by which the centre of a patch's receptive field lies after the middle of
+        its cell (negative: before), where the sides are multiples of the stride. Heatmaps are corrected by it.
     """
 
     def __init__(self, *, stage_sizes: tuple[int, ...], bottleneck: bool, width: int, rngs: nnx.Rngs,
@@ -158,7 +158,7 @@ class ResNet3D(nnx.Module):
         kernel, stem_stride, self.max_pool, self.patch = STEMS[stem]
         halvings = 2 ** (len(stage_sizes) - 1 + self.max_pool)
         self.stride = tuple(p * s * halvings for p, s in zip(self.patch, stem_stride))
-        # Published stems stay as they were trained: there `offset` tells of the shift instead of undoing it.
+        # Published stems stay as they were trained: `offset` holds the shift instead.
         published = stem in ("imagenet", "kinetics")
         self.shift = (0, 0, 0) if published else tuple((s - p) // 2 for s, p in zip(self.stride, self.patch))
         # Half a voxel is left where the two differ by an odd number.

@@ -1,6 +1,6 @@
 """ViT image tower (Dosovitskiy et al., 2021, arXiv 2010.11929), with local variants for small data.
 
-A global-attention ViT needs many images before its patch features stay at their place. Three switches make it local:
+A global-attention ViT needs many images before its patch features stay local. Three switches make it local:
 `stem` ("hybrid": 3 x 3 neighbourhoods while downsampling), `attention_window` (a patch attends to patches within that
 distance only) and `depth=0` (no attention at all, so that the receptive field is that of the stem).
 
@@ -91,7 +91,7 @@ def window_mask(grid: tuple[int, int], window: int, *, prefix: int = 0) -> np.nd
     """bool [prefix + L, prefix + L], True where two patches are at most `window` rows and columns apart.
 
     The `prefix` positions before the patches (class token, registers) attend to everything, and no patch attends to
-    them, because that would let a patch see the whole image.
+    them: a patch would then depend on the whole image.
     """
     rows, columns = (axis.ravel() for axis in np.mgrid[: grid[0], : grid[1]])
     near = (np.abs(rows[:, None] - rows) <= window) & (np.abs(columns[:, None] - columns) <= window)
@@ -223,7 +223,8 @@ class ViT(nnx.Module):
             if value not in known:
                 raise ValueError(f"unknown {name} {value!r}; known: {', '.join(known)}")
         if pool in ("cls", "pooler") and depth == 0:
-            raise ValueError(f"pool={pool!r} needs depth > 0: without attention the class token never sees the image")
+            raise ValueError(f"pool={pool!r} needs depth > 0: without attention the class token does not depend on the "
+                             "image")
         kind = FAMILIES[family]
         eps, mlp = eps or kind.eps, mlp or kind.mlp
         class_token = kind.class_token or pool in ("cls", "pooler")

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy.special import softmax
+from scipy.stats import norm as normal
 
 from lgdea_jax.models.lesion_queries import LesionQueries
 from tests.models.build import apply, random_model
@@ -36,6 +38,29 @@ def test_masked_patches_and_the_order_of_patches_change_nothing():
     assert np.abs(full[:3] - full[3:6]).max((0, 2)).min() > 1e-3
     assert np.abs(full[:3] - plain).max((1, 2)).min() > 1e-3
     assert min(np.abs(plain[:, a] - plain[:, b]).max() for a, b in ((0, 1), (0, 2), (1, 2))) > 0.1
+
+
+def test_a_layer_is_pre_norm_cross_attention_and_mlp_with_residuals():
+    """Against NumPy in float64."""
+    model = tiny(depth=1)
+    block = model.blocks[0]
+
+    def norm(layer, x):
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+        return x * np.asarray(layer.scale[...], np.float64) + np.asarray(layer.bias[...])
+
+    def dense(layer, x):
+        return x @ np.asarray(layer.kernel[...], np.float64) + np.asarray(layer.bias[...])
+
+    x, patches = np.asarray(model.queries[...], np.float64), norm(block.patch_norm, PATCHES.astype(np.float64))
+    query, key, value = (dense(layer, y).reshape(*y.shape[:-1], 2, 8) for layer, y in (
+        (block.attention.query, norm(block.query_norm, x)), (block.attention.key, patches),
+        (block.attention.value, patches)))
+    weights = softmax(np.einsum("qhd,bkhd->bhqk", query, key) / np.sqrt(8), -1)
+    x = x + dense(block.attention.out, np.einsum("bhqk,bkhd->bqhd", weights, value).reshape(3, 3, 16))
+    hidden = dense(block.mlp.up, norm(block.mlp_norm, x))
+    x = x + dense(block.mlp.down, hidden * normal.cdf(hidden))  # GELU
+    np.testing.assert_allclose(apply(model, PATCHES), norm(model.norm, x), rtol=1e-4, atol=1e-5)
 
 
 def test_bfloat16_is_close():

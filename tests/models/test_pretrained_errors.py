@@ -42,7 +42,7 @@ def test_every_difference_is_named(tmp_path):
         pretrained.load_tower(tower_of(bert.Bert, BERT, pool="pooler"), source)
     with pytest.raises(pretrained.WeightsError, match="word table has 40 rows, the tokeniser 41 ids"):
         pretrained.load_tower(tower_of(bert.Bert, BERT, vocab_size=41), source)
-    # Heads do not show in any shape: only the config tells them.
+    # Heads do not show in any shape: only the config has their number.
     with pytest.raises(pretrained.WeightsError, match="num_attention_heads = 4, the tower 2"):
         pretrained.load_tower(tower_of(bert.Bert, BERT, heads=2), source)
     with pytest.raises(pretrained.WeightsError, match="must be of family=bert, not roberta"):
@@ -57,7 +57,7 @@ def test_other_towers_are_refused(tmp_path):
         pretrained.load_tower(tower_of(vit.ViT, VIT, family="vit"), text_folder)
     with pytest.raises(pretrained.WeightsError, match="it is a vit: the tower must be of family=vit, not dinov2"):
         pretrained.load_tower(tower_of(vit.ViT, VIT, family="dinov2"), vit_folder)
-    (vit_folder / "config.json").unlink()  # The tensors tell as well.
+    (vit_folder / "config.json").unlink()  # The tensors are enough.
     with pytest.raises(pretrained.WeightsError, match="it is a vit: the tower must be of family=vit, not deit"):
         pretrained.load_tower(tower_of(vit.ViT, VIT, family="deit"), vit_folder)
     with pytest.raises(pretrained.WeightsError, match="family=plain"):

@@ -82,7 +82,7 @@ def test_linear_stem_is_a_strided_convolution():
 
 
 def test_receptive_fields():
-    """A pixel in the corner patch: who sees it, from strictly local to global."""
+    """A pixel in the corner patch: the patches that depend on it, from strictly local to global."""
     corner, two, three = (np.pad(np.ones((n, n), bool), (0, 4 - n)) for n in (1, 2, 3))
     for stem in ("linear", "patch_mlp"):
         np.testing.assert_array_equal(changed_patches(tiny_vit(stem=stem, depth=0), row=1, column=2), corner)
@@ -92,7 +92,7 @@ def test_receptive_fields():
     np.testing.assert_array_equal(changed_patches(hybrid, row=3, column=3), three)
     np.testing.assert_array_equal(changed_patches(tiny_vit(attention_window=1)), two)
     np.testing.assert_array_equal(changed_patches(tiny_vit(attention_window=1, family="dinov2_registers")), two)
-    # The class token sees everything but does not leak it to the patches.
+    # The class token depends on every patch, and no patch on the class token.
     model = tiny_vit(attention_window=1, depth=2, pool="cls")
     np.testing.assert_array_equal(changed_patches(model), three)
     x = images(1)
@@ -125,7 +125,7 @@ def test_size_tables():
 
 @pytest.mark.parametrize("options, message", [
     ({"image_size": 18}, "multiple of the patch size"), ({"pool": "max"}, "unknown pool"),
-    ({"stem": "conv"}, "unknown stem"), ({"pool": "cls", "depth": 0}, "never sees"), ({"heads": 3}, "multiple of 3"),
+    ({"stem": "conv"}, "unknown stem"), ({"pool": "cls", "depth": 0}, "needs depth"), ({"heads": 3}, "multiple of 3"),
     ({"stem": "hybrid", "patch_size": 16, "image_size": 48, "width": 16, "heads": 5}, "multiple of 5"),
     ({"stem": "hybrid", "patch_size": 3, "image_size": 18}, "power of two")])
 def test_vit_refuses_sizes_that_do_not_fit(options, message):
@@ -250,7 +250,7 @@ def test_cell_centres_are_where_heatmaps_put_them(stem):
 
 
 def test_a_dot_is_found_where_it_is_through_the_imagenet_stem():
-    """Published ResNets look left of and above the middle of a cell; their `offset` brings heatmaps back."""
+    """Receptive fields of published ResNets lie left of and above the middle of a cell; `offset` corrects heatmaps."""
     size, stride = 128, 16
 
     def make(key):
@@ -261,7 +261,7 @@ def test_a_dot_is_found_where_it_is_through_the_imagenet_stem():
     graphdef, _ = nnx.split(model)
     fresh = jax.jit(lambda key: nnx.split(make(key))[1])
     tower = jax.jit(lambda state, images: nnx.merge(graphdef, state)(images)[1]["patches"])
-    # Dots around what a patch in the middle of the image looks at, as many on either side.
+    # Dots around the receptive field of a patch in the middle of the image, as many on either side.
     dots = [(4 * stride + row, 4 * stride + column) for row in range(-6, 7, 3) for column in range(-6, 7, 3)]
     images = np.zeros((len(dots) + 1, size, size, 1), np.float32)
     for image, (row, column) in zip(images[1:], dots, strict=True):

@@ -1,7 +1,7 @@
 """Weight files: safetensors (read without torch, mapped into memory) and torch files; and writing safetensors.
 
 A safetensors file is eight bytes with the length of a JSON header, the header ({name: dtype, shape, data_offsets}) and
-the data (https://github.com/huggingface/safetensors). The library's NumPy reader knows no bfloat16, hence this one.
+the data (https://github.com/huggingface/safetensors). The library's NumPy reader has no bfloat16, hence this one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "I64": np.int64,
           "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_}
-# In the order in which they are looked for.
+# In order of preference.
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "open_clip_model.safetensors",
                 "pytorch_model.bin", "pytorch_model.bin.index.json", "open_clip_pytorch_model.bin")
 CONFIG_FILES = ("config.json", "open_clip_config.json")
@@ -50,21 +50,21 @@ def find_weights(path: str | Path) -> Path:
             return found[0]
         if found:
             raise WeightsError(f"several weight files in {path}: name one of {', '.join(f.name for f in found)}")
-    raise WeightsError(f"no weight file in {path}: looked for {', '.join(WEIGHT_FILES)}")
+    raise WeightsError(f"no weight file in {path}: expected one of {', '.join(WEIGHT_FILES)}")
 
 
 def read_tensors(file: Path) -> dict[str, np.ndarray]:
     """{name: array} of a weight file or of the shards that an index lists; safetensors data are read when used.
 
     Raises:
-      WeightsError: it cannot be read; says what to install where torch is needed.
+      WeightsError: it cannot be read; names the package to install where torch is needed.
     """
     if file.name.endswith(".index.json"):
         shards = sorted(set(_json(file).get("weight_map", {}).values()))
         tensors: dict[str, np.ndarray] = {}
         for shard in shards:
             if not (file.parent / shard).is_file():
-                raise WeightsError(f"{file.name} lists {shard}, which is not there")
+                raise WeightsError(f"{file.name} lists {shard}, which is missing")
             tensors |= read_tensors(file.parent / shard)
         return tensors
     if file.suffix == ".safetensors":
@@ -133,7 +133,7 @@ def read_torch(file: Path) -> dict[str, np.ndarray]:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """What the directory of a weight file says of the architecture; {} when it says nothing."""
+    """Content of the config file beside a weight file; {} without one."""
     for name in CONFIG_FILES:
         if (file.parent / name).is_file():
             return _json(file.parent / name)
@@ -141,7 +141,7 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def image_statistics(file: Path) -> str:
-    """What the directory of a weight file says of the images' normalisation; "" when it says nothing."""
+    """Normalisation of images, from the preprocessor's config beside a weight file; "" without one."""
     path = file.parent / "preprocessor_config.json"
     content = _json(path) if path.is_file() else {}
     if "image_mean" not in content:

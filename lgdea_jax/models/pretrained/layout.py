@@ -18,7 +18,7 @@ Table = dict[str, "Entry"]
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """Where a parameter of ours stands in their file.
+    """Which tensor of their file a parameter of ours is.
 
     Attributes:
       name: of their tensor, without the prefix of the file. "NAME/PART" is a part of the tensor NAME that `unpack`
@@ -85,7 +85,7 @@ class Layout(abc.ABC):
 
     Attributes:
       names: what the command line calls it: "hf", "torchvision", "openclip" or "timm".
-      anchor: a tensor that every file of the scheme has once; what stands before it is the file's prefix.
+      anchor: a tensor that every file of the scheme has once; what precedes it is the file's prefix.
       unused: regular expression of tensors that no tower has a use for: heads, mask tokens, the other tower.
       checked: keys of `config` in which a config.json must agree with the tower, where it has them.
     """
@@ -108,7 +108,7 @@ class Layout(abc.ABC):
         """The config.json of the tower."""
 
     def check(self, tower: nnx.Module, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> str:
-        """What is wrong with the tower's options for this file, before any shape is looked at; "" if nothing is."""
+        """What is wrong with the tower's options for this file, before any shape is compared; "" if nothing is."""
         del tensors
         ours = self.config(tower)
         for key in self.checked:
@@ -121,7 +121,7 @@ class Layout(abc.ABC):
         return name
 
     def unpack(self, tensors: Tensors, tower: nnx.Module) -> list[str]:
-        """Takes tensors apart, in place, until every entry of the table has its own; returns what is worth telling."""
+        """Takes tensors apart, in place, until every entry of the table has its own; returns notes for the log."""
         del tensors, tower
         return []
 
@@ -138,7 +138,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def find_prefix(tensors: Mapping[str, Any], anchor: str) -> list[str]:
-    """What stands before the anchor in the names of a file; one entry for each occurrence."""
+    """What precedes the anchor in the names of a file; one entry for each occurrence."""
     return [name.removesuffix(anchor) for name in tensors if re.search(rf"(^|\.){re.escape(anchor)}$", name)]
 
 

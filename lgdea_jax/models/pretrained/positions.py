@@ -1,7 +1,7 @@
 """Bicubic interpolation of position embeddings to another grid, as `torch.nn.functional.interpolate` computes it.
 
 `jax.image.resize` uses another cubic (a = -0.5 for torch's -0.75) and other borders: the patches of a published model
-would get positions that it has never seen.
+would get positions that it was not trained with.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ LAYOUTS: tuple[layout.Layout, ...] = (BertNames(), HuggingFaceVit(), HuggingFace
                                       HuggingFaceResNet(), TorchvisionResNet())
 NAMES = ("hf", "openclip", "timm", "torchvision")
 _SHOWN = 3
-# Not worth telling: counters that torch keeps, no weights.
+# Not listed: counters that torch keeps, no weights.
 _COUNTERS = ("num_batches_tracked", "position_ids")
 
 
@@ -85,7 +85,7 @@ def load_tower(tower: nnx.Module, path: str | Path) -> Loaded:
         raise WeightsError(f"{path} does not fit the tower: {error}") from None
     table, shapes = scheme.table(tower), layout.parameter_shapes(tower)
     if set(table) != set(shapes):
-        raise WeightsError(f"{path} does not fit the tower: {scheme.names} names know nothing of its "
+        raise WeightsError(f"{path} does not fit the tower: {scheme.names} names have none for its "
                            f"{', '.join(sorted(set(table) ^ set(shapes))[:_SHOWN])}")
 
     def source(name: str) -> str:
@@ -140,8 +140,8 @@ def save_tower(tower: nnx.Module, params: Mapping[str, Any], folder: str | Path,
     reasons = [scheme.refuses(tower) for scheme in schemes]
     scheme = next((scheme for scheme, reason in zip(schemes, reasons, strict=True) if not reason), None)
     if scheme is None:
-        told = [reason for reason in dict.fromkeys(reasons) if not reason.startswith("it is no")]
-        raise WeightsError(f"no model with {names} names has this tower: {'; '.join(told) or 'another kind of tower'}")
+        known = [reason for reason in dict.fromkeys(reasons) if not reason.startswith("it is no")]
+        raise WeightsError(f"no model with {names} names has this tower: {'; '.join(known) or 'another kind of tower'}")
     tensors = {}
     for path, entry in scheme.table(tower).items():
         tensors[entry.name] = layout.to_theirs(np.asarray(params[path], np.float32), entry.kind,

@@ -93,7 +93,7 @@ def refuses(tower: vit.ViT, families: tuple[str, ...], pools: tuple[str, ...] = 
 
 
 def sizes(tower: vit.ViT) -> dict[str, Any]:
-    """What every Hugging Face config of a ViT says."""
+    """What every Hugging Face config of a ViT contains."""
     height, width = tower.image_size
     return {"hidden_size": tower.features, "num_hidden_layers": len(tower.blocks), "num_attention_heads": tower.heads,
             "image_size": height if height == width else [height, width], "patch_size": tower.patch_size,
