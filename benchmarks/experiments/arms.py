@@ -68,6 +68,8 @@ NOT_IN_KEY = ("alarm", "compile_cache", "dry_run", "log", "data.dir", "loss_chun
 LATER_TERMS = ("place",)
 # Keys of a method that came later and follow from its name.
 LATER_KEYS = ("objective", "targets")
+# Keys that are gone, with the only value that committed rows have.
+FORMER_RESNET_KEYS = {"conv": "native"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +125,7 @@ class Run:
                 del weights[term]
         for key in LATER_KEYS:
             kept["methods"][self.arm.method].pop(key, None)
+        kept["model"]["image"]["resnet"] |= FORMER_RESNET_KEYS
         if not method.has_memory:
             del kept["memory"]
         for name in NOT_IN_KEY:

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.experiments.arms import FORMER_RESNET_KEYS, LATER_KEYS
 from benchmarks.experiments.results import read_results, runs_of
 from benchmarks.experiments.runs import Job, Journal, exits_on_sigterm, only_one, run_jobs, usable_cores
 from benchmarks.experiments.tables import p_text
@@ -106,6 +107,9 @@ def resolved(path: str, settings: Sequence[str]) -> dict[str, Any]:
         cli.set_override(config, key, value)
     kept = json.loads(config.to_json_best_effort())
     kept["methods"] = {config.method: kept["methods"][config.method]}
+    for key in LATER_KEYS:
+        kept["methods"][config.method].pop(key, None)
+    kept["model"]["image"]["resnet"] |= FORMER_RESNET_KEYS
     for name in NOT_IN_KEY:
         *parents, last = name.split(".")
         node = kept
