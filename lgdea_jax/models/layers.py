@@ -1,18 +1,18 @@
 """Layers that the towers share: dense, norms, attention, convolution, dropout, rematerialisation.
 
 Parameters are always float32; `dtype` is the dtype of the matmuls and of the activations between them (float32 or
-bfloat16). Norms, softmax and pooling are computed in float32. There is no mutable state anywhere (no batch norm, no
-stored random numbers), so a model is a pure function of its parameters under `nnx.split` / `nnx.merge`.
+bfloat16). Norms, softmax and pooling are computed in float32. Random numbers are arguments, and batch norm's moving
+moments are the only state that a call changes: under `nnx.split` / `nnx.merge` a model is a pure function.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -164,16 +164,12 @@ def _attention_weights(query: jax.Array, key: jax.Array, mask: jax.Array | None)
     return jax.nn.softmax(scores if mask is None else jnp.where(mask, scores, MASKED), axis=-1)
 
 
-def gelu(x: jax.Array) -> jax.Array:
-    """Exact GELU, x (1 + erf(x / sqrt 2)) / 2; through erf, which XLA compiles to faster CPU code than erfc."""
-    return 0.5 * x * (1.0 + jax.lax.erf(x * np.asarray(math.sqrt(0.5), x.dtype)))
-
-
 def quick_gelu(x: jax.Array) -> jax.Array:
     """The approximation x sigmoid(1.702 x) that the first CLIP models were trained with; not interchangeable."""
     return x * jax.nn.sigmoid(1.702 * x)
 
 
+gelu = functools.partial(jax.nn.gelu, approximate=False)  # x (1 + erf(x / sqrt 2)) / 2
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"gelu": gelu, "quick_gelu": quick_gelu}
 
 
