@@ -32,7 +32,7 @@ from data_prep.extract.extractors import LLM_EXTRACTORS
 from data_prep.extract.llm import stage
 from data_prep.shards import finish, folder, workers
 from data_prep.shards.plan import Plan, make_plan
-from data_prep.shards.shard_file import read_side_file
+from data_prep.shards.shard_writer import read_side_file
 from data_prep.study import Rejection
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import BUILD_FOLDER, METADATA_FILE

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.shards.plan import COUNTS, ShardSpec, ShardTask
-from data_prep.shards.shard_file import ShardResult, read_side_file
+from data_prep.shards.shard_writer import ShardResult, read_side_file
 from data_prep.shards.tfds_metadata import write_metadata
 from data_prep.study import Rejection
 from lgdea_jax.data.dataset import (

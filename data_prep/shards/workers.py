@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from data_prep.shards.plan import COUNTS, Plan, ShardSpec, ShardTask
 from data_prep.shards.record_maker import RecordMaker
-from data_prep.shards.shard_file import (
+from data_prep.shards.shard_writer import (
     ShardResult,
     ShardWriter,
     index_row,

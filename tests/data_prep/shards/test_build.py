@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_prep.build import build, main
-from data_prep.shards import finish, shard_file
+from data_prep.shards import finish, shard_writer
 from lgdea_jax.data.dataset import load_index, load_metadata
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
@@ -69,8 +69,8 @@ def test_index_says_what_the_records_say(built):
         hashes = [int(h) for h in index[name] if h]
         assert len(set(zip(values, hashes, strict=True))) == len(set(values)) == len(set(hashes))
     # Punctuation, case and spacing do not tell reports apart.
-    assert shard_file.report_hash("No  effusion.\nNormal") == shard_file.report_hash("no effusion, normal") != 0
-    assert shard_file.report_hash(" ... ") == 0
+    assert shard_writer.report_hash("No  effusion.\nNormal") == shard_writer.report_hash("no effusion, normal") != 0
+    assert shard_writer.report_hash(" ... ") == 0
 
 
 def test_checksums_and_tokeniser(built):

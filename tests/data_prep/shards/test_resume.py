@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.build import build, main
-from data_prep.shards import finish, shard_file, workers
+from data_prep.shards import finish, shard_writer, workers
 from data_prep.shards.folder import own
 from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.data.source import open_records
@@ -142,7 +142,7 @@ def test_full_disk(tmp_path):
 @pytest.mark.parametrize("where", ["write", "finish"])
 def test_full_disk_without_root(tmp_path, monkeypatch, where):
     """The same with a writer that is told so, wherever it happens."""
-    real = getattr(shard_file.ShardWriter, where)
+    real = getattr(shard_writer.ShardWriter, where)
     calls = []
 
     def full(self, *arguments):
@@ -151,7 +151,7 @@ def test_full_disk_without_root(tmp_path, monkeypatch, where):
             raise OSError(errno.ENOSPC, "No space left on device", str(self.path))
         return real(self, *arguments)
 
-    monkeypatch.setattr(shard_file.ShardWriter, where, full)
+    monkeypatch.setattr(shard_writer.ShardWriter, where, full)
     with pytest.raises(OSError) as error:
         build(config(), tmp_path / "data")
     assert error.value.errno == errno.ENOSPC
