@@ -7,6 +7,8 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llv
 
 import pytest
 
+# Folders whose tests compile many tiny functions and run each of them a few times.
+TINY_FUNCTIONS = {"losses", "models", "relations"}
 STUDIES = {"train": 40, "validation": 12, "test": 8}
 
 
@@ -58,3 +60,17 @@ def parsed_flags():
 
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation(request):
+    """Turns most of XLA's optimisations off in TINY_FUNCTIONS, and back to what they were."""
+    if request.path.parent.name not in TINY_FUNCTIONS:
+        yield
+        return
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
