@@ -63,7 +63,7 @@ CLIP = ("method=clip", "total_steps=2", "checkpoint.every=1", "eval.split=none")
     (("init_from=nowhere",), "no checkpoints in nowhere"),
     (("text.tokenizer=nowhere",), "no tokeniser at nowhere"),
     (("image.modality=ct", "volume.geometry=phantom_ct"), "volumes need resnet3d"),
-    (("batch.images=many",), "config key 'batch.images': 'many' is not of type str"),
+    (("batch.images=many",), "config key 'batch.images': 'many' is not a number or auto"),
     (("batch.images=4",), "batch.images is 4 but there are no images"),
     (("method=oracle", "data.pairs=0.5"), "needs the hidden reports of the unpaired images: --config.memory.truth"),
     (("strong.crop=0.3", "data.pairs=0.5"), "strong.crop=0.3: a share of the area"),
