@@ -17,6 +17,9 @@ def get_config(arg=None):
     config.table = ConfigDict({
         "path": "",  # studies.csv, or the folder with it.
         "boxes": "boxes.csv",  # Relative to the table; this default may be absent.
+        # Shares of the subjects for train, validation, test, such as 0.8,0.1,0.1; for a table without a column split.
+        "split": (),
+        "seed": 0,  # Of the drawn split.
         # Columns with the names of the following keys take precedence over them.
         "source": "own data",  # Name of the data set's origin.
         "licence": "unstated",  # Recorded with the data set.
