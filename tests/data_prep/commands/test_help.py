@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-COMMANDS = ("agreement", "audit", "beam", "build", "datasheet", "score")
+COMMANDS = ("agreement", "audit", "beam", "build", "datasheet", "scan", "score")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
