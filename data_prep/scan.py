@@ -121,9 +121,10 @@ def _page(summary: Summary, folder: Path, *, identifiers: bool) -> str:
                 (reason, kind, ", ".join(map(str, summary.refused[kind, reason]))
                  + (", ..." if count > summary.FIRST else ""), f"{count:,}")
                 for (kind, reason), count in summary.refused_counts.most_common()], 3, "refused")),
-        Section("Sizes", f"Height x width, of volumes depth first. Most frequent: {frequent}.", Table(("kind", "measure", "least", "median", "most"), [
-            (kind, name, *(f"{value:.4g}" for value in (min(values), statistics.median(values), max(values))))
-            for (kind, name), values in summary.numbers.items()], 2, "sizes")),
+        Section("Sizes", f"Height x width, of volumes depth first. Most frequent: {frequent}.", Table(
+            ("kind", "measure", "least", "median", "most"), [
+                (kind, name, *(f"{value:.4g}" for value in (min(values), statistics.median(values), max(values))))
+                for (kind, name), values in summary.numbers.items()], 2, "sizes")),
         Section("Converted", "", _counts(("what", "number"), summary.converted)),
         Section("Studies", "", Table(("study", "patient", "series", "images and volumes"), [
             (str(study), str(subject or "-"), str(len(series)), ", ".join(
