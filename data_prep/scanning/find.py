@@ -19,7 +19,7 @@ from pathlib import Path
 from lgdea_jax.errors import UserError, require
 
 _DIRECTORY_CLASS = "1.2.840.10008.1.3.10"  # Media Storage Directory (DICOMDIR).
-_TAGS = ("SOPClassUID", "Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID")
+_TAGS = ("SOPClassUID", "SOPInstanceUID", "Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID")
 _START = 352  # Bytes: a NIfTI header with its magic number.
 # Names of files that hold pictures, whatever they begin with: an empty "a.png" is a picture that cannot be read.
 _IMAGE_SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".dcm": "dicom", ".dicom": "dicom", ".bmp": "bmp",
@@ -37,7 +37,7 @@ class Item:
       path: relative to the folder; as a table's `image` names it.
       format: "png", "jpeg", "dicom", "nifti", ...; of others, what they are ("csv", "DICOMDIR").
       files: how many belong to it.
-      patient, study, series: DICOM's identifiers, "" where there are none.
+      patient, study, series, instance: DICOM's identifiers, "" where there are none.
       modality: of DICOM.
     """
 
@@ -48,14 +48,16 @@ class Item:
     patient: str = ""
     study: str = ""
     series: str = ""
+    instance: str = ""
     modality: str = ""
 
 
 def find_items(folder: Path) -> list[Item]:
     """Everything in a folder and the folders in it, in the order of the paths; links are followed, each folder once.
 
-    Slices of CT in DICOM files are a volume: that of the folder in which they lie, or of the lowest common folder where
-    a series lies in several.
+    Slices of CT in DICOM files are a volume, that of the folder in which they lie; where the folders in a folder have
+    parts of one series, that of the folder. DICOM files in it whose header says nothing are counted among the slices:
+    whether the volume can be used without them is for the reader to say.
 
     Raises:
       UserError: a DICOM file, and the extra `dicom` is not installed.
@@ -68,7 +70,15 @@ def find_items(folder: Path) -> list[Item]:
             slices.setdefault(os.path.dirname(item.path), []).append(item)
         else:
             items.append(item)
-    return sorted([*items, *_volumes(slices)], key=lambda item: item.path)
+    alone = []
+    for item in items:
+        own = slices.get(os.path.dirname(item.path)) if _says_nothing(item) else None
+        (alone if own is None else own).append(item)
+    return sorted([*alone, *_volumes(slices)], key=lambda item: item.path)
+
+
+def _says_nothing(item: Item) -> bool:
+    return item.kind == "image" and item.format == "dicom" and not item.modality
 
 
 def _walk(folder: Path) -> Iterator[str]:
@@ -147,21 +157,25 @@ def _dicom(name: str, path: str, *, bare: bool) -> Item:
         return Item("image", name, "dicom")
     if "Storage" in kind and "Image Storage" not in kind:  # Presentation states, structured reports, plans, ...
         return Item("other", name, f"DICOM: {kind.removesuffix(' Storage')}")
-    return Item("slice" if values["Modality"] == "CT" else "image", name, "dicom", 1, values["PatientID"],
-                values["StudyInstanceUID"], values["SeriesInstanceUID"], values["Modality"])
+    # An enhanced CT is a whole volume in one file.
+    what = "image" if values["Modality"] != "CT" else "volume" if "Enhanced CT" in kind else "slice"
+    return Item(what, name, "dicom", 1, values["PatientID"], values["StudyInstanceUID"], values["SeriesInstanceUID"],
+                values["SOPInstanceUID"], values["Modality"])
 
 
 def _volumes(slices: dict[str, list[Item]]) -> Iterator[Item]:
     """Folder -> its slices, to an item for each volume."""
-    folders: dict[str, set[str]] = {}
+    parts: dict[tuple[str, str], dict[str, list[str]]] = {}  # (folder, series) -> part in it -> its instances.
     for folder, own in slices.items():
-        for series in {item.series for item in own if item.series}:
-            folders.setdefault(series, set()).add(folder)
+        for item in own:
+            for above in (folder, os.path.dirname(folder)) if folder else (folder,):
+                if item.series:
+                    parts.setdefault((above, item.series), {}).setdefault(folder, []).append(item.instance)
     home = {folder: folder for folder in slices}
-    for several in folders.values():
-        if len(several) > 1:
-            common = os.path.commonpath([home[folder] or "." for folder in several]) if all(several) else ""
-            home.update(dict.fromkeys(several, common))
+    for (above, _), found in parts.items():
+        instances = [instance for part in found.values() for instance in part]
+        if len(found) > 1 and len(set(instances)) == len(instances):  # Otherwise these are copies, each a volume.
+            home.update(dict.fromkeys(found, above))
     together: dict[str, list[Item]] = {}
     for folder, own in slices.items():
         together.setdefault(home[folder], []).extend(own)

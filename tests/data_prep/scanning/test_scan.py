@@ -163,14 +163,29 @@ def test_no_identifiers_unless_asked_for(folder, tmp_path):
     assert SECRETS["PatientName"] not in inventory and SECRETS["PatientBirthDate"] not in inventory
 
 
-def test_a_series_in_several_folders_is_one_volume(tmp_path):
+def test_a_series_in_several_folders_is_one_volume_and_its_copy_another(tmp_path):
     root = tmp_path / "in"
     write_slices(root / "case" / "a", chest()[:3], "1.2.3")
     write_slices(root / "case" / "b", chest()[3:], "1.2.3", first=3)
-    write_slices(root / "other", chest(), "1.2.4")
+    write_slices(root / "below", chest()[:4], "1.2.6")
+    write_slices(root / "below" / "more", chest()[4:], "1.2.6", first=4)
+    for folder in (root / "other", root / "copy of other"):
+        write_slices(folder, chest(), "1.2.4")
     write_slices(root, chest(), "1.2.5")
     items = {item.path: (item.kind, item.files) for item in find_items(root)}
-    assert items == {"case": ("volume", 6), "other": ("volume", 6), ".": ("volume", 6)}
+    assert items == {"case": ("volume", 6), "below": ("volume", 6), "other": ("volume", 6),
+                     "copy of other": ("volume", 6), ".": ("volume", 6)}
+
+
+def test_files_without_a_header_beside_slices_are_counted_among_them(tmp_path):
+    root = tmp_path / "in"
+    write_slices(root / "ct", chest(), "1.2.3")
+    (root / "ct" / "4.dcm").write_bytes(b"")
+    (root / "ct" / "5.dcm").unlink()
+    (root / "ct" / "5.dcm").symlink_to("nowhere")
+    (root / "empty.dcm").write_bytes(b"")
+    items = {item.path: (item.kind, item.files) for item in find_items(root)}
+    assert items == {"ct": ("volume", 6), "empty.dcm": ("image", 1)}
 
 
 def test_files_are_known_by_what_they_begin_with(tmp_path):
@@ -184,10 +199,12 @@ def test_files_are_known_by_what_they_begin_with(tmp_path):
     (root / "table.csv.gz").write_bytes(b"\x1f\x8b\x08")
     (root / "page.png").write_text("version https://git-lfs.github.com/spec/v1\n")
     (root / "1.2.3").write_text("x")
+    enhanced = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1", "Modality": "CT", "NumberOfFrames": 3}
+    write_dicom(root / "enhanced", np.zeros((3, 4, 4), np.uint16), **enhanced)
     assert {item.path: (item.kind, item.format) for item in find_items(root)} == {
         "image": ("image", "png"), "1.2.840.113": ("image", "dicom"), "bare": ("image", "dicom"),
         "volume.gz": ("volume", "nifti"), "table.csv.gz": ("other", "gz"), "page.png": ("image", "png"),
-        "1.2.3": ("other", "no suffix")}
+        "1.2.3": ("other", "no suffix"), "enhanced": ("volume", "dicom")}
 
 
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path):
