@@ -111,8 +111,8 @@ def _page(summary: Summary, folder: Path, *, identifiers: bool) -> str:
     notes = [*(f"{line[0].upper()}{line[1:]}." for line in _totals(summary)), "Items are numbered as in the inventory."]
     notes += [f"Folder: {folder}. This page has identifiers."] if identifiers else []
     subjects = {subject for subject, *_ in summary.studies.values() if subject}
-    notes += [f"DICOM files state {len(summary.studies):,} studies of {len(subjects):,} patients; other formats state "
-              "neither."] if summary.studies else []
+    notes += [f"Studies that DICOM files state: {len(summary.studies):,}; patients: {len(subjects):,}. Other formats "
+              "state neither."] if summary.studies else []
     frequent = ", ".join(f"{size} ({count:,})" for (_, size), count in summary.sizes.most_common(5))
     sections = [
         Section("Images and volumes", "", _counts(("kind", "format", "modality", "view", "read"), summary.groups)),

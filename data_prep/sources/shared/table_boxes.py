@@ -12,6 +12,7 @@ import numpy as np
 
 from data_prep.sources.shared.table_rows import find_delimiter, hash64, point, table_rows
 from lgdea_jax.errors import UserError
+from lgdea_jax.findings.vocabulary import find_label
 from lgdea_jax.records import Box
 
 COLUMNS = ("study_id", "image_id", "finding", "phrase", "x", "y", "w", "h")
@@ -73,6 +74,7 @@ def read_boxes(path: Path, single_image: Mapping[int, int], keys: np.ndarray) ->
             if not finding:
                 raise UserError(f"{where} has no finding")
             found.append(key)
+            finding = find_label(finding) or finding
             names.extend((texts.setdefault(finding, len(texts)), texts.setdefault(phrase, len(texts))))
             numbers.extend(_numbers([point(cell, delimiter) for cell in position], where))
     return Boxes(np.array(found, np.uint64), np.array(names, np.int32).reshape(-1, 2),

@@ -149,6 +149,10 @@ def test_other_spellings_of_findings(tmp_path, caplog):
     warned = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warned) == 1 and "label:Sarcoidosis is no finding of the vocabulary" in warned[0]
     assert "label:Effusion is read as Pleural Effusion" in caplog.text
+    (tmp_path / "boxes.csv").write_text("study_id,image_id,finding,phrase,x,y,w,h\ns1,,effusion,n,1,2,3,4\n")
+    (tmp_path / "studies.csv").write_text(
+        f"study_id,subject_id,split,image\ns1,p1,train,{tables.image(tmp_path, 'a.png')}\n")
+    assert open_splits(config(tmp_path))["train"][0].images[0].boxes[0].finding == "Pleural Effusion"
     (tmp_path / "studies.csv").write_text(
         "study_id,subject_id,split,report,label:Effusion,label:Pleural Effusion\ns1,p1,train,x,1,0\n")
     with pytest.raises(UserError, match="'label:Effusion' and 'label:Pleural Effusion', which are both 'Pleural Eff"):
