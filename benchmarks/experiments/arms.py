@@ -62,6 +62,7 @@ WITH_TRUTH = ("lgdea", "mean_teacher", "oracle")
 COMMON = ("log.tensorboard=false", "eval.every=0")
 # Of the config, what cannot change a run's numbers; so that a new folder does not make finished runs unfinished.
 NOT_IN_KEY = ("alarm", "compile_cache", "dry_run", "log", "data.dir", "loss_chunk", "batch.micro", "model.remat_keep",
+              "data.near_duplicates",  # Of which phantoms have none.
               # Of volumes, which this experiment has none of.
               "volume", "image.modality", "data.labels", "model.image.resnet3d")
 # Terms of losses that earlier builds did not have: with weight 0 they change no number and no key.

@@ -59,7 +59,8 @@ MARGIN = 0.03  # Silver and reference are equivalent if the interval of their di
 SEEDS: Mapping[str, int] = {"scratch": 10, "scratch_long": 5, "reference": 10, "silver": 10, "weak": 5}
 # Chosen on the validation world, with one seed (zero-shot AUROC of scratch and silver: 0.564 and 0.701).
 STEPS = {"supervised": 600, "clip": 300}
-NOT_IN_KEY = ("alarm", "compile_cache", "dry_run", "log", "data.dir", "data.make_from", "init_from", "checkpoint")
+NOT_IN_KEY = ("alarm", "compile_cache", "dry_run", "log", "data.dir", "data.make_from", "init_from", "checkpoint",
+              "data.near_duplicates")  # Of which phantoms have none.
 GUESS_SECONDS = 120.0  # Of an arm and a seed on one core.
 
 
