@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import mimetypes
 import os
 import stat
 import warnings
@@ -82,9 +83,11 @@ def _says_nothing(item: Item) -> bool:
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    """The paths of all files. A folder that a link leads back to is not entered again."""
+    """The paths of all files, and of folders that cannot be read. A link back to a folder is not followed again."""
     seen: set[tuple[int, int]] = set()
-    for where, folders, files in os.walk(folder, followlinks=True):
+    unreadable: list[str] = []
+    for where, folders, files in os.walk(folder, onerror=lambda error: unreadable.append(error.filename),
+                                         followlinks=True):
         status = os.stat(where)
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
@@ -92,6 +95,7 @@ def _walk(folder: Path) -> Iterator[str]:
         seen.add((status.st_dev, status.st_ino))
         folders.sort()
         yield from (os.path.join(where, name) for name in sorted(files))
+    yield from unreadable
 
 
 def _look(folder: Path, path: str) -> Item:
@@ -102,7 +106,7 @@ def _look(folder: Path, path: str) -> Item:
     except OSError:
         mode = stat.S_IFREG  # A dead link: as its name says, so that the reader refuses it.
     if not stat.S_ISREG(mode):
-        return Item("other", name, "no regular file")
+        return Item("other", name, "folder that cannot be read" if stat.S_ISDIR(mode) else "no regular file")
     start = _start(path)
     suffix = next((end for end in (".nii.gz", os.path.splitext(lower)[1]) if lower.endswith(end)), "")
     if lower == "dicomdir" or start[128:132] == b"DICM" or (suffix in (".dcm", ".dicom") and start):
@@ -119,7 +123,8 @@ def _look(folder: Path, path: str) -> Item:
         return Item("image", name, _IMAGE_SUFFIXES[suffix])
     if _is_bare_dicom(start):
         return _dicom(name, path, bare=True)
-    return Item("other", name, suffix[1:] if suffix[1:].isalpha() else "no suffix")
+    # A common suffix is named; any other could be a part of somebody's name.
+    return Item("other", name, suffix[1:] if suffix in mimetypes.types_map else "unknown")
 
 
 def _start(path: str) -> bytes:

@@ -191,8 +191,10 @@ def table_rows(file: BinaryIO, table: str, seen: Callable[[bytes], object],
         nonlocal offset
         for line in file:
             seen(line)
+            # Spreadsheets write a byte order mark, also before a quote.
+            text = line.removeprefix(codecs.BOM_UTF8) if offset == 0 else line
             offset += len(line)
-            yield line.decode("utf-8", "surrogateescape")
+            yield text.decode("utf-8", "surrogateescape")
 
     reader, number, start = csv.reader(lines(), strict=True, delimiter=delimiter), 0, 0
     while True:
@@ -203,8 +205,6 @@ def table_rows(file: BinaryIO, table: str, seen: Callable[[bytes], object],
         except csv.Error as error:
             raise UserError(f"{table} is not readable as CSV after row {number} (a quote that is not closed?): {error}"
                             ) from None
-        if number == 0 and cells:
-            cells[0] = cells[0].removeprefix("﻿")  # Spreadsheets write a byte order mark.
         if any(cells) or cells:
             number += 1
             yield number, start, cells

@@ -102,7 +102,7 @@ def test_everything_is_accounted_for(folder, tmp_path, capsys):
     assert status == cli.PARTIAL
     found = {path: (row["kind"], row["format"], row["status"], row["files"]) for path, row in rows.items()}
     assert found == {
-        "README": ("other", "no suffix", "other", "1"), "notes.txt": ("other", "txt", "other", "1"),
+        "README": ("other", "unknown", "other", "1"), "notes.txt": ("other", "txt", "other", "1"),
         "pipe": ("other", "no regular file", "other", "1"),
         "films/PR": ("other", "DICOM: Grayscale Softcopy Presentation State", "other", "1"),
         "films/a.png": ("image", "png", "read", "1"), "films/deep.png": ("image", "png", "read", "1"),
@@ -198,13 +198,30 @@ def test_files_are_known_by_what_they_begin_with(tmp_path):
     (root / "v.nii.gz").rename(root / "volume.gz")
     (root / "table.csv.gz").write_bytes(b"\x1f\x8b\x08")
     (root / "page.png").write_text("version https://git-lfs.github.com/spec/v1\n")
-    (root / "1.2.3").write_text("x")
+    for name in ("1.2.3", "file.Muster"):
+        (root / name).write_text("x")
     enhanced = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1", "Modality": "CT", "NumberOfFrames": 3}
     write_dicom(root / "enhanced", np.zeros((3, 4, 4), np.uint16), **enhanced)
     assert {item.path: (item.kind, item.format) for item in find_items(root)} == {
         "image": ("image", "png"), "1.2.840.113": ("image", "dicom"), "bare": ("image", "dicom"),
-        "volume.gz": ("volume", "nifti"), "table.csv.gz": ("other", "gz"), "page.png": ("image", "png"),
-        "1.2.3": ("other", "no suffix"), "enhanced": ("volume", "dicom")}
+        "volume.gz": ("volume", "nifti"), "table.csv.gz": ("other", "unknown"), "file.Muster": ("other", "unknown"),
+        "page.png": ("image", "png"),
+        "1.2.3": ("other", "unknown"), "enhanced": ("volume", "dicom")}
+
+
+def test_a_folder_that_cannot_be_read_is_listed(tmp_path, monkeypatch):
+    (tmp_path / "in" / "closed").mkdir(parents=True)
+    tables.image(tmp_path / "in", "a.png")
+    real = os.scandir
+
+    def closed(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    assert [(item.path, item.format) for item in find_items(tmp_path / "in")] == [
+        ("a.png", "png"), ("closed", "folder that cannot be read")]
 
 
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path):

@@ -38,6 +38,12 @@ def test_delimiters_line_ends_and_marks(tmp_path, delimiter, end, mark):
     assert one.images[0].path == str(tmp_path / "a.png") and two.images == ()
 
 
+def test_a_mark_before_a_quoted_header(tmp_path):
+    quoted = tuple(f'"{name}"' for name in HEADER)
+    (tmp_path / "studies.csv").write_bytes(b"\xef\xbb\xbf" + lines(quoted, *ROWS, delimiter=";").encode())
+    assert open_splits(config(tmp_path))["train"][0].study_id == "s1"
+
+
 def test_decimal_commas_where_commas_do_not_separate_cells(tmp_path):
     rows = (("s1", "p1", "train", tables.image(tmp_path, "a.png"), "", "61,5", "1,0"),)
     (tmp_path / "studies.csv").write_text(lines(HEADER, *rows, delimiter=";"))
