@@ -61,7 +61,8 @@ STEPS = {"supervised": 600, "clip": 300}
 NOT_IN_KEY = ("alarm", "compile_cache", "dry_run", "log", "data.dir", "data.make_from", "init_from", "checkpoint",
               # Of unpaired items, which this experiment has none of.
               "memory", "strong", "limited", "batch.images", "batch.reports", "batch.images_per_pair",
-              "batch.reports_per_pair")
+              "batch.reports_per_pair",
+              "data.near_duplicates")  # Of which phantoms have none.
 GUESS_SECONDS = 120.0  # Of an arm and a seed on one core.
 
 

@@ -142,6 +142,10 @@ def test_leaks_between_splits(phantom_data, tmp_path, column, message):
     with pytest.raises(UserError) as error:
         runs.here(tmp_path / "run", folder, "data.equal_reports=refuse")
     assert str(error.value).startswith(f"split leak: {message}") and "(test)" in str(error.value)
+    listed = tmp_path / "run/near_duplicates.csv"
+    assert listed.is_file() == (column == "image_hash")
+    if column == "image_hash":
+        assert str(listed) in str(error.value) and len(listed.read_text().splitlines()) == 2
 
 
 def test_an_evaluation_set_of_ones_own_is_checked_too(phantom_data, tmp_path):
