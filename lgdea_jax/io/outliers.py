@@ -12,9 +12,10 @@ _BINS = 256
 # Pixels beyond a gap of an eighth of the range are markers if they are at most this share, and if the rest takes less
 # than half the range.
 _GAP, _MARKER, _CORE = 1 / 8, 0.05, 1 / 2
-# Without such gaps (smoothed edges), outer percentiles are cut where what lies between takes an eighth of the range.
+# Where edges are smoothed there are no gaps: then outer percentiles are cut, if what lies between them takes less than
+# an eighth of the range.
 _TAIL, _MIDDLE = 0.01, 1 / 8
-_SAMPLE = 1 << 20  # Pixels for the percentiles.
+_SAMPLE = 1 << 16  # Pixels for the percentiles: a radiograph has millions.
 _LEVELS = 32  # Different values that make a picture: a mask of two values has no markers.
 
 
@@ -36,25 +37,27 @@ def clip_markers(array: np.ndarray, inside: np.ndarray | None = None) -> tuple[n
 
 def _range(values: np.ndarray) -> tuple[float, float]:
     """The least and the greatest value that belong to the image."""
-    least, greatest = float(values.min()), float(values.max())
-    whole = greatest - least
-    if not 0 < whole < np.inf:
+    least, greatest = low, high = float(values.min()), float(values.max())
+    if not 0 < high - low < np.inf:
         return least, greatest
-    counts, edges = np.histogram(values, _BINS, (least, greatest))
+    sample = np.sort(values.reshape(-1)[::max(1, values.size // _SAMPLE)])
+
+    def percentile(share: float) -> float:
+        return float(sample[int(share * (len(sample) - 1))])
+
+    if percentile(1 - _MARKER) - percentile(_MARKER) >= _CORE * (high - low):
+        return least, greatest  # The usual case, quickly.
+    counts, edges = np.histogram(values, _BINS, (low, high))
     filled = np.flatnonzero(counts)
     below = np.cumsum(counts)[filled] / counts.sum()
     gaps = np.flatnonzero(np.diff(filled) > _GAP * _BINS)  # Between these and the next filled bins.
     first = max((gap + 1 for gap in gaps if below[gap] <= _MARKER), default=0)
     last = min((gap for gap in gaps if 1 - below[gap] <= _MARKER), default=len(filled) - 1)
-    # Percentiles of a part: a radiograph has millions of pixels.
-    sample = np.sort(values.reshape(-1)[::max(1, values.size // _SAMPLE)])
     if first <= last and filled[last] - filled[first] < _CORE * _BINS:
-        inside = values[(values >= edges[filled[first]]) & (values <= edges[filled[last] + 1])]
-        low, high = float(inside.min()), float(inside.max())
-    else:
-        low, high = (float(sample[int(share * (len(sample) - 1))]) for share in (_TAIL, 1 - _TAIL))
-        if high - low >= _MIDDLE * whole:
-            return least, greatest
-        low, high = max(least, 2 * low - high), min(greatest, 2 * high - low)
+        core = values[(values >= edges[filled[first]]) & (values <= edges[filled[last] + 1])]
+        low, high = float(core.min()), float(core.max())
+    start, end = percentile(_TAIL), percentile(1 - _TAIL)
+    if end - start < _MIDDLE * (high - low):
+        low, high = max(low, 2 * start - end), min(high, 2 * end - start)
     kept = sample[(sample >= low) & (sample <= high)]
     return (low, high) if len(np.unique(kept)) >= _LEVELS else (least, greatest)

@@ -81,7 +81,7 @@ def deflated(data, extra=b""):
     i = meta.index(b"1.2.840.10008.1.2.1.99")
     meta = meta[:i - 2] + struct.pack("<H", 22) + meta[i:]
     meta = meta[:140] + struct.pack("<I", start - 144 + change) + meta[144:]
-    squeeze = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    squeeze = zlib.compressobj(1, wbits=-zlib.MAX_WBITS)
     return meta + squeeze.compress(data[start:] + extra) + squeeze.flush()
 
 

@@ -90,7 +90,8 @@ IMAGE = Image.fromarray(GREY)
 KINDS = {
     "a GIF file": saved(IMAGE, "GIF"), "a BMP file": saved(IMAGE, "BMP"), "a TIFF file": saved(IMAGE, "TIFF"),
     "a WebP file": saved(IMAGE, "WEBP"), "a JPEG 2000 file": saved(IMAGE, "JPEG2000"),
-    "a gzipped PNG file": gzip.compress(saved(IMAGE, "PNG")), "a gzipped TIFF file": gzip.compress(saved(IMAGE, "TIFF")),
+    "a gzipped PNG file": gzip.compress(saved(IMAGE, "PNG")),
+    "a gzipped TIFF file": gzip.compress(saved(IMAGE, "TIFF")),
     "a gzipped DICOM file": gzip.compress(b"\0" * 128 + b"DICM"), "a gzip archive": gzip.compress(b"\1\2\3"),
     "a volume (NIfTI) where a 2D image": NIFTI, "a gzipped volume (NIfTI) where": gzip.compress(NIFTI),
     "a volume (.npz)": zipped("ct.npy"), "a zip archive": zipped("a.png"), "a PDF file": b"%PDF-1.4 x",
