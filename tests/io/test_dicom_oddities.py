@@ -194,7 +194,7 @@ def test_a_transfer_syntax_that_is_not_read_is_named(tmp_path, uid, name):
 
 @pytest.mark.parametrize(("uid", "kind"), [
     ("1.2.840.10008.5.1.4.1.1.88.33", "a structured report"), ("1.2.840.10008.5.1.4.1.1.11.1", "a presentation state"),
-    ("1.2.840.10008.5.1.4.1.1.88.67", "a radiation dose report"), ("1.2.840.10008.1.3.10", "a DICOMDIR"),
+    ("1.2.840.10008.5.1.4.1.1.88.67", "a radiation dose report"), ("1.2.840.10008.1.3.10", "the directory of a disc"),
     ("1.2.840.10008.5.1.4.1.1.104.1", "an encapsulated document"), ("1.2.840.10008.5.1.4.1.1.9.1.1", "a waveform"),
     ("1.2.3.4", "a DICOM file without pixels")])
 def test_objects_without_an_image_are_called_what_they_are(tmp_path, uid, kind):
