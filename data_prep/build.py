@@ -11,6 +11,9 @@ With `--config.extractor=openai` (any OpenAI-compatible endpoint), `genai` or `g
 evidence (keys `config.llm`; API keys come from the environment). `--dry_run` then sends nothing and estimates the cost,
 and `--max_cost` limits it. A remote endpoint gets data under credentialed terms only with `--attest_data_use="..."`.
 
+The folder also has the evidence as a table, DATA/evidence.csv. `--config.evidence=FILE` takes such a table back,
+corrected by hand or on the page of `data_prep.audit`. It goes before the extractor; every quote is checked.
+
 `--runner=beam [-- BEAM OPTIONS]` runs in an Apache Beam pipeline, see `python -m data_prep.beam --help`.
 
 `--config.KEY=VALUE` changes a key of the config file. The file describes its keys; docs/reference/configuration.md
@@ -51,6 +54,7 @@ class BuildResult:
       counts: split -> COUNTS -> number (rows = read + rejected).
       converted: conversion -> number of images.
       rejections: the first rejected rows (all of them are in rejected.csv).
+      corrections: what became of a table of corrected evidence (`finish.count_corrections`), empty without.
       seconds: wall time; 0 when the data set was complete already.
     """
 
@@ -58,12 +62,13 @@ class BuildResult:
     counts: dict[str, dict[str, int]]
     converted: dict[str, int]
     rejections: tuple[Rejection, ...]
+    corrections: dict[str, int]
     seconds: float
 
     @property
     def rejected(self) -> int:
-        """Rejected rows over all splits."""
-        return sum(counts["rejected"] for counts in self.counts.values())
+        """Rejected rows over all splits, and lines of evidence of studies that are not there."""
+        return sum(counts["rejected"] for counts in self.counts.values()) + self.corrections.get("strangers", 0)
 
 
 def build(config: Any, out: str | Path | None, *, command: str = "", progress: bool = True,
@@ -92,10 +97,12 @@ def build(config: Any, out: str | Path | None, *, command: str = "", progress: b
         results = list(workers.run(plan, plan.tasks, config.workers, progress=progress))
         counts, converted = finish.add_up(plan.tasks, results)
         rejections = tuple(rejection for result in results for rejection in result.rejections)
-        return BuildResult(None, counts, converted, rejections, time.monotonic() - started)
+        corrections = finish.count_corrections(plan.spec.evidence, results)
+        return BuildResult(None, counts, converted, rejections, corrections, time.monotonic() - started)
     if (plan.spec.out / METADATA_FILE).is_file():
         metadata = folder.check_complete(plan.spec.out, plan.fingerprint)
-        return BuildResult(plan.spec.out, metadata.counts, metadata.converted, finish.read_rejected(plan.spec.out), 0.0)
+        return BuildResult(plan.spec.out, metadata.counts, metadata.converted, finish.read_rejected(plan.spec.out),
+                           metadata.corrections, 0.0)
     with folder.own(plan.spec.out, plan.fingerprint):
         todo = [task for task in plan.tasks if read_side_file(plan.spec.out, task) is None]
         if plan.spec.job and todo:
@@ -112,7 +119,8 @@ def build(config: Any, out: str | Path | None, *, command: str = "", progress: b
                 pass
         metadata, rejections = finish.finish(plan.spec.out, plan.tasks, plan.spec, config, plan.fingerprint, command)
     finish.remove_build_folder(plan.spec.out)
-    return BuildResult(plan.spec.out, metadata.counts, metadata.converted, rejections, time.monotonic() - started)
+    return BuildResult(plan.spec.out, metadata.counts, metadata.converted, rejections, metadata.corrections,
+                       time.monotonic() - started)
 
 
 def _ask(plan: Plan, config: Any, progress: bool, pipeline: Sequence[str] | None) -> None:
@@ -130,6 +138,9 @@ def summary(result: BuildResult) -> str:
               for split, counts in result.counts.items()]
     if result.converted:
         lines.append("converted: " + ", ".join(f"{n} {what}" for what, n in sorted(result.converted.items())))
+    if result.corrections:
+        lines.append("{lines} lines of evidence given: {used} used, {refused} refused, {strangers} of studies that are "
+                     "not in the data set; {corrected} of {studies} studies corrected".format(**result.corrections))
     if result.rejected:
         reasons = Counter(rejection.reason for rejection in result.rejections)
         lines.append("rejected: " + ", ".join(f"{n} x {reason}" for reason, n in reasons.most_common(5)))

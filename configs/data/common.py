@@ -21,6 +21,7 @@ def dataset(name, group, *, extractor="rules"):
     config.image_encoding = "png"  # png, jpeg or raw.
     config.extractor = extractor  # rules, none, or a language model: openai, genai, gemini.
     config.llm = llm.get_config()
+    config.evidence = ""  # A corrected evidence.csv, which goes before the extractor's.
     # Further sets of labels, made from the reports: silver (the extractor's) and weak (keywords). For the findings that
     # the data are labelled for; without any, for the 14 of CheXpert, or in CT the 18 of CT-RATE.
     config.derived_labels = ()

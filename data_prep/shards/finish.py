@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import shutil
 import zipfile
 from collections import Counter
@@ -18,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.extract.evidence_table import EvidenceTable
+from data_prep.shards import tables
 from data_prep.shards.plan import COUNTS, ShardSpec, ShardTask
 from data_prep.shards.shard_writer import ShardResult, read_side_file
 from data_prep.shards.tfds_metadata import write_metadata
@@ -35,6 +38,7 @@ from lgdea_jax.data.shard_file import offsets_file
 from lgdea_jax.data.source import RecordSource
 from lgdea_jax.errors import UserError
 from lgdea_jax.preprocess.text import train_tokenizer
+from lgdea_jax.records import hash64
 from lgdea_jax.runtime.files import write_atomically
 
 REJECTED_FILE = "rejected.csv"
@@ -71,7 +75,8 @@ def finish(folder: Path, tasks: Sequence[ShardTask], spec: ShardSpec, config: An
     for split in splits:
         if not counts[split]["records"]:
             shards[split] = []
-    kept = _write_rejected(folder, tasks)
+    corrections = count_corrections(spec.evidence, (_finished(folder, task) for task in tasks))
+    kept = _write_rejected(folder, tasks, _strangers(folder, tasks, spec.evidence))
     if not any(shards.values()):
         raise UserError(f"no row of the source could be used: see {folder / REJECTED_FILE}")
     _check_keys(folder, splits)
@@ -81,6 +86,8 @@ def finish(folder: Path, tasks: Sequence[ShardTask], spec: ShardSpec, config: An
             if spec.volume:
                 write_atomically(offsets_file(folder, split), lambda f, parts=parts: np.save(
                     f, np.concatenate([_finished(folder, task, "offsets").columns["offsets"] for task in parts])))
+    written = tables.join(folder, {split: parts for split, parts in splits.items() if shards[split]}, spec,
+                          fingerprint["extractor"])
     tokenizer = _write_tokenizer(folder, shards.get("train", []), config.tokenizer.vocab_size)
     metadata = DatasetMetadata(
         schema_version=fingerprint["schema_version"], name=spec.name, modalities=tuple(sorted(modalities)),
@@ -90,10 +97,11 @@ def finish(folder: Path, tasks: Sequence[ShardTask], spec: ShardSpec, config: An
         tokenizer=tokenizer, shards={split: tuple(files) for split, files in shards.items()}, counts=counts,
         converted=converted, config=fingerprint["config"],
         input=fingerprint["input"], command=command,
-        seed=int(config[config.source].get("seed", 0)), volume=spec.volume)
+        seed=int(config[config.source].get("seed", 0)), volume=spec.volume,
+        corrections=corrections)
     write_metadata(folder, metadata)
     text = metadata.to_json().encode("utf-8")
-    _write_sums(folder, metadata, text)
+    _write_sums(folder, metadata, text, written)
     write_atomically(folder / METADATA_FILE, lambda f: f.write(text))
     return metadata, kept
 
@@ -117,6 +125,21 @@ def add_up(tasks: Sequence[ShardTask], results: Iterable[ShardResult]
     return counts, dict(sorted(converted.items()))
 
 
+def count_corrections(table: EvidenceTable | None, results: Iterable[ShardResult]) -> dict[str, int]:
+    """What became of a table of corrected evidence; empty without one.
+
+    Returns:
+      `{"lines", "used", "refused", "strangers"` (lines of studies that are not in the data set; the first is the sum
+      of these three)`, "studies"` (of the data set, with lines)`, "corrected"` (those whose evidence is changed)`}`.
+    """
+    if table is None:
+        return {}
+    counts = Counter(dict.fromkeys(("used", "refused", "studies", "corrected"), 0))
+    for result in results:
+        counts.update(result.corrections)
+    return {"lines": len(table), **counts, "strangers": len(table) - counts["used"] - counts["refused"]}
+
+
 def remove_build_folder(folder: Path) -> None:
     """Removes the work folder of a finished data set."""
     shutil.rmtree(folder / BUILD_FOLDER)
@@ -137,18 +160,30 @@ def _finished(folder: Path, task: ShardTask, *columns: str) -> ShardResult:
     return result
 
 
-def _write_rejected(folder: Path, tasks: Sequence[ShardTask]) -> tuple[Rejection, ...]:
+def _strangers(folder: Path, tasks: Sequence[ShardTask], table: EvidenceTable | None) -> Iterator[Rejection]:
+    """The lines of studies that are not in the data set, neither used nor refused."""
+    if table is None:
+        return
+    met: set[int] = set()
+    for task in tasks:
+        result = _finished(folder, task, "study")
+        met.update(result.columns["study"].tolist())
+        met.update(hash64(rejection.study_id) for rejection in result.rejections)
+    for study, number in table.others(met):
+        yield Rejection(study, "", number, "evidence of a study that is not in the data set")
+
+
+def _write_rejected(folder: Path, tasks: Sequence[ShardTask], more: Iterable[Rejection]) -> tuple[Rejection, ...]:
     kept: list[Rejection] = []
 
     def write(file: Any) -> None:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(("study_id", "image_id", "row", "reason"))
-        for task in tasks:
-            for rejection in _finished(folder, task).rejections:
-                rows.writerow((rejection.study_id, rejection.image_id, rejection.row, rejection.reason))
-                if len(kept) < KEPT_REJECTIONS:
-                    kept.append(rejection)
+        for rejection in itertools.chain(*(_finished(folder, task).rejections for task in tasks), more):
+            rows.writerow((rejection.study_id, rejection.image_id, rejection.row, rejection.reason))
+            if len(kept) < KEPT_REJECTIONS:
+                kept.append(rejection)
         text.detach()
 
     write_atomically(folder / REJECTED_FILE, write)
@@ -211,11 +246,11 @@ def _write_tokenizer(folder: Path, shards: Sequence[Shard], vocab_size: int) -> 
     return TOKENIZER_FILE
 
 
-def _write_sums(folder: Path, metadata: DatasetMetadata, dataset_json: bytes) -> None:
+def _write_sums(folder: Path, metadata: DatasetMetadata, dataset_json: bytes, tables: Sequence[str]) -> None:
     """`sha256sum -c SHA256SUMS` checks the folder."""
     sums = {shard.file: shard.sha256 for shards in metadata.shards.values() for shard in shards}
     sums[METADATA_FILE] = hashlib.sha256(dataset_json).hexdigest()
-    others = [REJECTED_FILE, "LICENSE", "dataset_info.json", "features.json", metadata.tokenizer,
+    others = [REJECTED_FILE, *tables, "LICENSE", "dataset_info.json", "features.json", metadata.tokenizer,
               *(f"index_{split}.npz" for split in metadata.splits),
               *(offsets_file(folder, split).name for split in metadata.splits if metadata.volume)]
     for name in filter(None, others):

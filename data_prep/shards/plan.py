@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from data_prep.extract.evidence_table import CORRECTED, EvidenceTable
 from data_prep.extract.extractors import EXTRACTORS, LLM_EXTRACTORS, open_extractor
 from data_prep.extract.llm.jobs import Job
 from data_prep.extract.llm.stage import RECORDED, make_job
@@ -48,6 +49,7 @@ class ShardSpec:
     job: Job | None = None
     volume: str = ""
     derived: tuple[str, ...] = ()
+    evidence: EvidenceTable | None = None
 
     @property
     def transform(self) -> str:
@@ -101,6 +103,8 @@ def make_plan(config: Any, out: Path | None) -> Plan:
         extractor = job.name
     else:
         extractor = "" if config.extractor == "none" else open_extractor(config.extractor).name
+    table = EvidenceTable(config.evidence) if config.get("evidence") else None
+    extractor = extractor or (CORRECTED if table else "")
     sources = open_sources(config)
     label_names = {tuple(source.label_names) for source in sources.values()}
     if len(label_names) != 1:
@@ -121,7 +125,7 @@ def make_plan(config: Any, out: Path | None) -> Plan:
     if volume:
         find_geometry(volume)
     spec = ShardSpec(out, config.name, names, config.image_size, config.image_encoding, config.extractor, job, volume,
-                     derived)
+                     derived, table)
     values = json.loads(json.dumps(config.to_dict()))
     fingerprint = {
         "schema_version": SCHEMA_VERSION, "transform": spec.transform,
@@ -129,6 +133,8 @@ def make_plan(config: Any, out: Path | None) -> Plan:
         "config": {key: value for key, value in values.items() if key not in ("workers", "llm")},
         "input": {split: [len(source), getattr(source, "fingerprint", "")] for split, source in sources.items()},
     }
+    if table:
+        fingerprint["input"]["evidence"] = [len(table), table.sha256]
     if job:
         fingerprint["config"]["llm"] = {key: getattr(job.settings, key) for key in RECORDED}
     return Plan(sources, tuple(tasks), spec, fingerprint)

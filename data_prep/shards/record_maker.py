@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.extract import evidence_table
+from data_prep.extract.evidence_table import CORRECTED, EvidenceTable, Faulty, Line
 from data_prep.extract.extractors import LANGUAGES, LLM_EXTRACTORS, Extractor, open_extractor, reads
 from data_prep.extract.llm.jobs import Quarantined, Replies
 from data_prep.extract.rules import keywords
+from data_prep.extract.schema import Extraction
 from data_prep.shards.plan import ShardSpec
 from data_prep.study import ImageRef, Rejection, Study
 from lgdea_jax.findings.label_sets import labels_from_evidence
@@ -27,7 +30,7 @@ from lgdea_jax.io import (
 from lgdea_jax.io.encoded_volume import FORMAT as VOLUME_FORMAT
 from lgdea_jax.preprocess.image import RECORD_TRANSFORM, difference_hash, grey8
 from lgdea_jax.preprocess.volume import find_geometry, projection, to_record
-from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, Box, Evidence, Record
+from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, Box, Record
 
 
 class NoEvidence(Exception):
@@ -41,26 +44,43 @@ class NoEvidence(Exception):
 Made = tuple[Record, np.ndarray]
 
 
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """The evidence of a report.
+
+    Attributes:
+      extraction: of it; extractor: its name, CORRECTED where a person has changed it, "" without one.
+      own: lines of the extractor's; verified: lines that a person has confirmed.
+    """
+
+    extraction: Extraction = dataclasses.field(default_factory=lambda: Extraction((), False))
+    extractor: str = ""
+    own: frozenset[Line] = frozenset()
+    verified: frozenset[Line] = frozenset()
+
+
 class RecordMaker:
     """Turns studies into records by one `ShardSpec`."""
 
     def __init__(self, spec: ShardSpec) -> None:
         self._spec = spec
+        self._table: EvidenceTable | None = spec.evidence
         self._extractor: Extractor | Replies | None = None
         if spec.extractor in LLM_EXTRACTORS:
             self._extractor = Replies(spec.job)
         elif spec.extractor != "none":
             self._extractor = open_extractor(spec.extractor)
 
-    def records(self, study: Study, index: int) -> tuple[list[Made], list[Rejection], Counter[str], int]:
+    def records(self, study: Study, index: int
+                ) -> tuple[list[Made], list[Rejection], Counter[str], int, list[tuple[str, ...]]]:
         """The records of a study, each with its image's `difference_hash` (zeros without an image).
 
         Args:
           study: what the source yielded; index: its number in the source, the row number where there is no other.
 
         Returns:
-          (records, rejections, conversions, input rows). An image that cannot be used is a rejection of its row; the
-          study's report stays with its other rows, and goes with the last of them.
+          (records, rejections, conversions, input rows, lines of evidence.csv). An image that cannot be used is a
+          rejection of its row; the study's report stays with its other rows, and goes with the last of them.
         """
         unknown = set(study.labels) - set(self._spec.label_names)
         if unknown:
@@ -70,20 +90,21 @@ class RecordMaker:
         rows = study.rows or max(1, len(study.images)) + len(rejections)
         report = study.report.strip()
         try:
-            extracted = self._extract(report, study.language)
+            found = self._find(study.study_id, report, study.language)
         except NoEvidence as error:
             # Without its evidence a report would look like one that finds nothing: the whole study is refused.
             refused = [(ref.image_id, ref.row if ref.row >= 0 else row) for ref in study.images]
             refused += [("", row)] * (rows - len(rejections) - len(refused))
             rejections += [Rejection(study.study_id, image_id, number, error.reason) for image_id, number in refused]
-            return [], rejections, Counter(), rows
+            return [], rejections, Counter(), rows, []
         converted: Counter[str] = Counter()
+        table = self._lines(study.study_id, found)
         if not study.images:
             if not report:
                 if not rejections:
                     rejections.append(Rejection(study.study_id, "", row, "neither an image nor a report"))
-                return [], rejections, converted, rows
-            return [self._record(study, report, *extracted, None)], rejections, converted, rows
+                return [], rejections, converted, rows, []
+            return [self._record(study, report, found, None)], rejections, converted, rows, table
         images = []
         for ref in study.images:
             try:
@@ -94,21 +115,50 @@ class RecordMaker:
         if not images:
             # Rows are left only where one carried the report without an image: an unpaired report then.
             alone = rows > len(rejections) and report
-            records = [self._record(study, report, *extracted, None)] if alone else []
-            return records, rejections, converted, rows
-        return [self._record(study, report, *extracted, image) for image in images], rejections, converted, rows
+            records = [self._record(study, report, found, None)] if alone else []
+            return records, rejections, converted, rows, table if alone else []
+        return [self._record(study, report, found, image) for image in images], rejections, converted, rows, table
 
-    def _extract(self, report: str, language: str) -> tuple[tuple[Evidence, ...], bool]:
+    def _find(self, study: str, report: str, language: str) -> Found:
+        """The evidence of a report: the corrected one, or else the extractor's. Raises NoEvidence."""
+        try:
+            reading = self._table.read(study, report) if self._table else None
+        except Faulty as fault:
+            raise NoEvidence(fault.reason) from None
+        if reading and not report:
+            raise NoEvidence("evidence of a study without a report")
+        if self._table and not reading and report and self._extractor is None:
+            raise NoEvidence("no line of evidence, and no extractor")
+        try:
+            own = self._extract(report, language)
+        except NoEvidence:
+            if reading is None:
+                raise
+            own = None
+        if reading is None:
+            return Found(own, self._extractor.name, frozenset(evidence_table.lines(own))) if own else Found()
+        lines = frozenset(evidence_table.lines(own)) if own else frozenset()
+        if lines == frozenset(evidence_table.lines(reading.extraction)):
+            return Found(own, self._extractor.name, lines, reading.verified)
+        return Found(reading.extraction, CORRECTED, lines, reading.verified)
+
+    def _extract(self, report: str, language: str) -> Extraction | None:
+        """What the extractor finds; None without one or without a report. Raises NoEvidence."""
         if not report or self._extractor is None:
-            return (), False
+            return None
         if not reads(self._spec.extractor, language):
             raise NoEvidence(f"a report in {language!r}: the extractor {self._extractor.name} reads "
                              f"{', '.join(LANGUAGES[self._spec.extractor])} only")
         try:
-            extraction = self._extractor.extract(report)
+            return self._extractor.extract(report)
         except Quarantined as error:
             raise NoEvidence(error.reason) from None
-        return tuple(extraction.evidence), bool(extraction.normal)
+
+    def _lines(self, study: str, found: Found) -> list[tuple[str, ...]]:
+        """The study's lines of evidence.csv; a line that is not the extractor's has been corrected."""
+        return [(study, *line, self._extractor.name if line in found.own else CORRECTED,
+                 evidence_table.VERIFIED if line in found.verified else "")
+                for line in evidence_table.lines(found.extraction)] if found.extractor else []
 
     def image(self, ref: ImageRef, converted: Counter[str]) -> tuple[Any, ...]:
         """Reads one image or volume.
@@ -170,7 +220,7 @@ class RecordMaker:
             raise UnreadableImage("a box lies outside the image")
         return dataclasses.replace(box, x=left, y=top, z=low, w=width, h=height, d=depth)
 
-    def _derived(self, report: str, evidence: tuple[Evidence, ...], normal: bool) -> dict[str, int]:
+    def _derived(self, report: str, extraction: Extraction) -> dict[str, int]:
         """Labels of the sets that are made from the report: what it does not mention is negative there.
 
         The label sets of CT-RATE and their imitations have no third value for what a report passes over.
@@ -181,23 +231,24 @@ class RecordMaker:
         for kind in self._spec.derived:
             names = [name.partition(":")[2] for name in self._spec.label_names if name.startswith(f"{kind}:")]
             if kind == "silver":
-                values = labels_from_evidence(evidence, normal, names, unmentioned=NEGATIVE).tolist()
+                values = labels_from_evidence(extraction.evidence, extraction.normal, names,
+                                              unmentioned=NEGATIVE).tolist()
             else:
                 found = keywords.findings(report)
                 values = [POSITIVE if name in found else NEGATIVE for name in names]
             labels |= {f"{kind}:{name}": value for name, value in zip(names, values, strict=True)}
         return labels
 
-    def _record(self, study: Study, report: str, evidence: tuple[Evidence, ...], normal: bool,
-                image: tuple[Any, ...] | None) -> Made:
-        given = study.labels | self._derived(report, evidence, normal)
+    def _record(self, study: Study, report: str, found: Found, image: tuple[Any, ...] | None) -> Made:
+        given = study.labels | self._derived(report, found.extraction)
         labels = np.array([given.get(name, MISSING) for name in self._spec.label_names], np.int8)
         common = {
-            "study_id": study.study_id, "subject_id": study.subject_id, "report": report, "evidence": evidence,
-            "normal": normal, "labels": labels, "has_report": bool(report), "sex": study.sex, "age": study.age,
+            "study_id": study.study_id, "subject_id": study.subject_id, "report": report,
+            "evidence": found.extraction.evidence, "normal": found.extraction.normal, "labels": labels,
+            "has_report": bool(report), "sex": study.sex, "age": study.age,
             "source": study.source, "licence": study.licence, "terms": study.terms, "language": study.language,
             "label_source": study.label_source,
-            "extractor": self._extractor.name if report and self._extractor else "",
+            "extractor": found.extractor,
         }
         if image is None:
             zeros = np.zeros(3, np.int32)

@@ -37,6 +37,8 @@ class ShardResult:
       converted: conversion -> number of images.
       rejections: refused rows in order.
       sources: (source, licence, terms) of the studies; languages and modalities likewise.
+      corrections: of a table of corrected evidence: lines that were "used" or "refused", studies with such lines, and
+        those of them that were "corrected"; empty without a table.
       file, records, bytes, sha256: of the shard; "" and 0 when nothing was written.
       columns: INDEX_COLUMNS, "key" (64-bit hash of study and image id) and, of a written shard of volumes, "offsets"
         (`data.shard_file`) -> array, one row per record.
@@ -50,6 +52,7 @@ class ShardResult:
     modalities: list[str]
     file: str = ""
     records: int = 0
+    corrections: dict[str, int] = dataclasses.field(default_factory=dict)
     bytes: int = 0
     sha256: str = ""
     columns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)

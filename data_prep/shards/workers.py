@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from data_prep.extract.evidence_table import CORRECTED
+from data_prep.shards import tables
 from data_prep.shards.plan import COUNTS, Plan, ShardSpec, ShardTask
 from data_prep.shards.record_maker import RecordMaker
 from data_prep.shards.shard_writer import (
@@ -53,6 +55,9 @@ def make_shard(source: Any, task: ShardTask, spec: ShardSpec, maker: RecordMaker
     sources, languages, modalities = set(), set(), set()
     rows: list[tuple[Any, ...]] = []
     written: list[tuple[bytes, int, int, int]] = []
+    lines: list[tuple[str, ...]] = []
+    labels: list[tuple[str, ...]] = []
+    corrections: Counter[str] = Counter()
     writer = None
     if spec.out:
         writer = ShardWriter(spec.out / shard_name(spec.name, task))
@@ -64,9 +69,14 @@ def make_shard(source: Any, task: ShardTask, spec: ShardSpec, maker: RecordMaker
                 counts.update(rows=1, rejected=1)
                 rejections.append(Rejection(reject.study_id, reject.image_id, index, reject.reason))
                 continue
-            made, refused, changed, n_rows = maker.records(study, index)
+            made, refused, changed, n_rows, found = maker.records(study, index)
             if len(refused) > n_rows:
                 raise ValueError("a study has more rejections than rows")
+            given = spec.evidence.count(study.study_id) if spec.evidence else 0
+            if given:
+                corrections.update({"used" if made else "refused": given, "studies": 1},
+                                   corrected=bool(made) and made[0][0].extractor == CORRECTED)
+            lines.extend(found)
             converted.update(changed)
             rejections.extend(refused)
             counts.update(rows=n_rows, rejected=len(refused), read=n_rows - len(refused), studies=bool(made))
@@ -74,6 +84,7 @@ def make_shard(source: Any, task: ShardTask, spec: ShardSpec, maker: RecordMaker
                 record = made[0][0]
                 sources.add((study.source, study.licence, study.terms))
                 languages.add(study.language)
+                labels.append(tables.label_row(record))
                 counts.update(reports=record.has_report, normal=record.normal, evidence=len(record.evidence))
             for record, image_hash in made:
                 counts.update(records=1, images=record.has_image)
@@ -93,11 +104,12 @@ def make_shard(source: Any, task: ShardTask, spec: ShardSpec, maker: RecordMaker
     columns = {name: np.array([row[i] for row in rows], types[name][0]).reshape(len(rows), *types[name][1])
                for i, name in enumerate(names)}
     result = ShardResult(dict(counts), dict(converted), rejections, sorted(sources), sorted(languages),
-                         sorted(modalities), records=len(rows), columns=columns)
+                         sorted(modalities), records=len(rows), corrections=dict(corrections), columns=columns)
     if writer:
         result.file, result.bytes, result.sha256 = writer.path.name, *writer.finish(len(rows))
         if spec.volume:
             result.columns["offsets"] = find_offsets(writer.path, written)
+        tables.write_parts(spec.out, task, lines, labels)
         write_side_file(side_file(spec.out, task), result)
     return result
 

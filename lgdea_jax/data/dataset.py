@@ -71,6 +71,7 @@ class DatasetMetadata:
       converted: conversion -> number of images ("16 bit", "alpha", ...).
       config, command, seed: how it was built; `input` is split -> [number of studies, fingerprint of the files].
       volume: geometry of the volumes (a name of `preprocess.volume.GEOMETRIES`), "" for 2D images.
+      corrections: what became of the lines of a table of corrected evidence (`data_prep.shards.finish`); empty without.
     """
 
     schema_version: int
@@ -92,6 +93,7 @@ class DatasetMetadata:
     command: str
     seed: int
     volume: str = ""
+    corrections: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def splits(self) -> tuple[str, ...]:
