@@ -1,4 +1,7 @@
-"""The page to judge extracted evidence by: reports with their evidence marked, and the agreement of two extractors."""
+"""The page to judge and correct extracted evidence on: reports with their evidence marked, and the agreement of two.
+
+What a person does there is done by `templates/audit.js`; the page is one file, loads nothing and sends nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lgdea_jax.pages.elements import Table, render
-from lgdea_jax.records import Evidence
+from lgdea_jax.findings.vocabulary import BY_NAME
+from lgdea_jax.pages.elements import Table, json_data, render, script
+from lgdea_jax.records import CERTAINTIES, LATERALITIES, SEVERITIES, TEMPORALITIES, Evidence
 
 _COLUMNS = ("evidence", "certainty", "side", "anatomy", "severity", "change", "quote")
 
@@ -20,6 +24,7 @@ class Item:
     Attributes:
       study_id, report, evidence, normal: of the record.
       dropped: (reason, finding, certainty, quote) of statements that were dropped; flags: contradictions and the like.
+      lines: column -> cell of each of its lines of the table of evidence; extractor: its name.
     """
 
     study_id: str
@@ -28,10 +33,12 @@ class Item:
     normal: bool
     dropped: tuple[tuple[str, str, str, str], ...] = ()
     flags: tuple[str, ...] = ()
+    lines: tuple[Mapping[str, str], ...] = ()
+    extractor: str = ""
 
 
 def page(title: str, items: Sequence[Item], rows: Mapping[str, Mapping[str, Any]], names: tuple[str, str],
-         notes: Sequence[str]) -> str:
+         notes: Sequence[str], columns: Sequence[str] = ()) -> str:
     """The HTML document.
 
     Args:
@@ -40,6 +47,7 @@ def page(title: str, items: Sequence[Item], rows: Mapping[str, Mapping[str, Any]
       rows: of `data_prep.scoring.agreement.agreement`, by finding; empty without a second extractor.
       names: of both extractors; the second "" where there is none.
       notes: sentences for the top of the page.
+      columns: of the table that the page saves.
     """
     agreement = None
     if names[1]:
@@ -47,7 +55,12 @@ def page(title: str, items: Sequence[Item], rows: Mapping[str, Mapping[str, Any]
         agreement = Table(header, [
             (name, *(str(row[key]) for key in ("both", "first", "second", "neither")), _kappa(row["kappa"]),
              _kappa(row["kappa_certainty"])) for name, row in rows.items()], name="agreement")
-    return render("audit", title=title, notes=notes, names=names, agreement=agreement, items=[_view(i) for i in items])
+    data = {"columns": columns, "findings": list(BY_NAME), "values": {
+        "certainty": CERTAINTIES, "side": LATERALITIES, "severity": SEVERITIES, "change": TEMPORALITIES}, "studies": [
+            {"study": item.study_id, "report": item.report, "extractor": item.extractor, "lines": item.lines}
+            for item in items]}
+    return render("audit", title=title, notes=notes, names=names, agreement=agreement, items=[_view(i) for i in items],
+                  data=json_data(data), script=script("audit"))
 
 
 def _view(item: Item) -> dict[str, Any]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import markupsafe
 import numpy as np
 from PIL import Image
 
@@ -27,6 +30,30 @@ _DASHES = (("none", "solid"), ("5 3", "dashed"), ("1.5 3", "dotted"), ("8 3 2 3"
 def render(template: str, **values: Any) -> str:
     """The document that `templates/TEMPLATE.html.j2` makes of the values; an undefined name is an error."""
     return _TEMPLATES.get_template(f"{template}.html.j2").render(**values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Script:
+    """A script of a page.
+
+    Attributes:
+      text: of it; digest: as a content security policy names it, so that no other script runs on the page.
+    """
+
+    text: markupsafe.Markup
+    digest: str
+
+
+def script(name: str) -> Script:
+    """The script `templates/NAME.js`."""
+    text = _TEMPLATES.loader.get_source(_TEMPLATES, f"{name}.js")[0]
+    return Script(markupsafe.Markup(text), "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())
+
+
+def json_data(value: Any) -> markupsafe.Markup:
+    """JSON for a script element of type application/json, whose text knows no escapes of HTML."""
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+    return markupsafe.Markup(text.replace("<", "\\u003c"))
 
 
 @dataclasses.dataclass(frozen=True)
