@@ -1,9 +1,8 @@
 """The words of the rules extractor: what each literal of a chest report can mean.
 
 A literal has roles. FINDING names findings; SUBJECT and PREDICATE make a finding together ("heart" + "enlarged",
-`STATEMENTS`); NEGATE, UNCERTAIN, HYPOTHETICAL and HISTORY act on what follows them, NEGATED and DOUBTED on what
-precedes; PSEUDO takes words away from the cues ("no change in" denies nothing); BREAK ends the reach of a cue. Literals
-are in the alphabet of `scanner.normalise` (lower case, no hyphens); `scanner.expand` writes them out.
+`STATEMENTS`); the roles of cues are in `lexicon_cues`. Literals are in the alphabet of `scanner.normalise` (lower case,
+no hyphens); `scanner.expand` writes them out.
 """
 
 from __future__ import annotations
@@ -12,12 +11,11 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from data_prep.extract.rules.lexicon_cues import CUES
 from data_prep.extract.rules.scanner import expand
 from lgdea_jax.findings.vocabulary import BY_NAME, FINDINGS
 
-FINDING, SUBJECT, PREDICATE, NEGATE, NEGATED, UNCERTAIN, DOUBTED = (
-    "finding", "subject", "predicate", "negate", "negated", "uncertain", "doubted")
-PSEUDO, HISTORY, HYPOTHETICAL, BREAK = "pseudo", "history", "hypothetical", "break"
+FINDING, SUBJECT, PREDICATE = "finding", "subject", "predicate"
 
 # Words of the vocabulary that mean too many other things when they stand alone in a report.
 _TOO_GENERAL = frozenset(("low volumes", "support device", "median sternotomy", "sternotomy", "lesion", "spurring",
@@ -328,102 +326,6 @@ BLOCKED: Mapping[str, frozenset[str]] = MappingProxyType({
     "Edema": frozenset(("tissue", "subcutaneous")),
 })
 
-_CUES = {
-    NEGATE: (
-        "no", "not", "without", "(neither|nor)", "absen(ce|t)( of|)", "negative for", "free (of|from)", "clear of",
-        "w/o", "never", "unable to", "fail(s|ed|) to", "hardly", "scarcely", "(argue|argues|evidence) against",
-        "(did|does|do|is|was|were|are|has|have|had|could|can|would)n't", "cannot( see|)", "can not", "nil", "zero",
-        "no (findings|changes|evidence|signs|features|abnormality|abnormalities|opacity|opacities) (consistent|"
-        "compatible) with", "not (due|secondary|related) to", "lacking", "lacked",
-        "no (radiographic |definite |convincing |significant |obvious |focal |acute |other |new |further |"
-        ")evidence (of|for)",
-        "no (signs|sign|suggestion|indication|findings|evidence|finding) (of|to suggest|suggesting|suggestive of|"
-        "suspicious for|to indicate|concerning for|for)", "without (evidence|sign|signs) of",
-        "no evidence (of|to suggest|for|suggesting)", "(fail|fails|failed) to (reveal|show|demonstrate)",
-        "(den(ies|ied|ying|y))", "rather than", "never (had|developed)",
-        "(rule|rules|ruled) (him |her |the patient |)out (for|against)", "ruled out",
-        "(did|can|could) rule (him |her |the patient |)out", "resolution of", "resolved",
-        "interval (resolution|removal|clearing) of", "removal of", "clearing of", "not (consistent|compatible) with",
-        "inconsistent with", "lack of", "lacks", "exclude(s|d)", "no longer", "nonvisualization of",
-        "(is|was|are|were) negative for",
-        "not (demonstrate|demonstrated|show|reveal|see|seen|identified|have|has|had|appear|appreciate|feel)",
-        "unremarkable for", "no typical findings of", "no complaints of", "declin(es|ed)",
-        "nothing (to suggest|to indicate|suggestive of|suspicious for|concerning for)", "(minimal|little) if any"),
-    NEGATED: (
-        "(is|are|was|were|has been|have been|) (ruled out|excluded|absent|resolved|negative)", "(ruled out|excluded)",
-        "(is|are|was|were|) (no longer|not) (definitely |clearly |well |)(seen|identified|visualized|present|"
-        "evident|appreciated|demonstrated|detected|noted|visible|apparent|observed|found|shown)",
-        "(is|are|was|were) (all |both |also |again |otherwise |) (negative|absent)", "free",
-        "(is|are|was|were|would be|seems|appears|) (very |quite |) unlikely",
-        "(is|are|was|were) not (palpable|palpated|heard|elicited|felt|noticed|reported|documented|recorded)",
-        "(did|does|do|has|have) not (occur|occurred|recur|recurred|persist|return)",
-        "(has|have) (also |now |since |) (resolved|cleared|subsided|disappeared)",
-        "(has been|have been|been) (removed|ruled out)",
-        "not (seen|identified|visualized|present|evident|found|appreciated)", "(is|are|was|were) denied",
-        "(has|have) (completely|essentially|nearly|largely|) resolved", "resolved", "none", "denied",
-        "within (normal limits|limits of normal)"),
-    UNCERTAIN: (
-        "possib(le|ly|ility of)", "probab(le|ly)", "likely",
-        "may (represent|be|reflect|indicate|also represent|relate to|be related to|be due to|suggest)",
-        "(might|could|can|would) (represent|be|reflect|indicate|relate to|suggest|be related to)",
-        "suggest(s|ive of|ing|ed|ion of|)", "suspicious for", "suspicion (of|for)", "suspected", "suspect",
-        "concern(ing|) for", "question(able|ed| of|)", "worrisome for", "cannot (exclude|rule out|be excluded)",
-        "can not exclude", "(not|n't|can't|difficult to|unable to|fails to) (exclude|rule out)", "not excluded",
-        "(versus|vs|vs\\.)", "presumed", "presumably", "apparent", "equivocal", "indeterminate", "less likely",
-        "perhaps", "most likely", "differential (diagnosis |considerations |)(includes|include|considerations)",
-        "differential", "consider", "favor(ed|ing|s|)", "felt to represent", "appearance of",
-        "xxxx represent(s|ing|)", "xxxx reflect(s|ing|)", "may", "might", "impression of", "subtle suggestion of"),
-    DOUBTED: (
-        "(is|are|) (also |still |) (suspected|questioned|possible|likely|probable|questionable|favored)",
-        "(is|are|remains|) (also |) (in|within|on) the differential",
-        "(cannot|can not|could not|not) be (excluded|ruled out|completely excluded|entirely excluded|"
-        "definitively excluded)", "not (been |)(excluded|ruled out)",
-        "(is|are|was|were|) (not|difficult to) (excluded|exclude)",
-        "(is|are|) (a |)(possibility|consideration|considerations|concern)", "(would be|is|are) less likely",
-        "did(n't| not) rule out"),
-    PSEUDO: (
-        "(no|without|without any|not) (significant |interval |definite |appreciable |suspicious |substantial |"
-        "obvious |significant interval |radiographic |)(change|changes|increase|decrease|improvement|progression|"
-        "worsening|difference)( in| of| from|)", "no (longer|further) (increase|change) in",
-        "not (significantly |appreciably |) changed", "not only", "not necessarily",
-        "not (certain|clear|sure) (if|whether)", "gram negative", "without difficulty",
-        "not (fully|completely|well|entirely|optimally) (evaluated|assessed|included|imaged|visualized|seen)",
-        "no (prior |previous |)comparison(s|)", "no priors",
-        "no (prior|previous) (study|studies|exam|exams|examination|examinations|film|films|radiograph|"
-        "radiographs|images)", "not extend", "not cause", "free (wall|margin|text|flow)", "no response",
-        "not significantly different", "question of .", "heart failure symptoms", "not drain", "nothing by mouth",
-        "no xxxx change", "no xxxx interval change",
-        "not (yet |fully |completely |entirely |)(resolved|cleared|subsided)",
-        "without (treatment|therapy|intervention|surgery|medication)", "not (know|aware)"),
-    HISTORY: (
-        "(history|h/o|hx|past history|past medical history|prior history|known history|personal history) of",
-        "history", "status post", "s/p", "previous(ly|)( documented| described| noted|)", "prior episode of"),
-    HYPOTHETICAL: (
-        "(evaluate|evaluation|assess|assessment|checked|screen|screening|check) for",
-        "(to |)(rule|rules) (him |her |the patient |)out", "r/o",
-        "if (there is |)(clinical |persistent |continued |further |high |)(concern|suspicion|suspected) (for|of|)",
-        "to (exclude|evaluate|assess|document|confirm)",
-        "(clinically|clinical) (concern|suspicion|correlation) (for|of)",
-        "(should|could|would|ought to|must|to|will|may) be (ruled out|excluded) for", "differentiate",
-        "if clinically indicated", "in (the |)(setting|case) of", "risk (of|for)", "question of history",
-        "follow up (of|for|to)", "(signs|symptoms) of"),
-    BREAK: (
-        "but", "however", "nevertheless", "yet", "(al|)though", "aside from", "except( for|)", "apart from",
-        "other than", "secondary to", "due to", "because( of|)", "which", "whereas", "while", "otherwise",
-        "and (there|the|a|an|stable|mild|mildly|small|minimal|unchanged|moderate|is|are|has|persistent|left|"
-        "right|bilateral|some)",
-        "and (was|were|had|does|did|will|would|then|now|positive|remains|remained|continues|continued|shows|"
-        "showed|demonstrates|demonstrated|reveals|revealed|reports|reported|complains|complained|developed|"
-        "became|began)", "until", "prior to",
-        "with (the|a|an|some|mild|moderate|small|stable|persistent|minimal|unchanged|associated|left|right|"
-        "bilateral)", "as (the |a |an |)(cause|source|reason|etiology|origin) (of|for)",
-        "(cause|source|reason|etiology|origin)(s|) (of|for)", "there (is|are)", "given", "consistent with",
-        "compatible with", "in keeping with", "representing", "represents", "related to", "with interval",
-        "positive for", "and (he|she|it|they|we|i|this|these|her|his|their|patient)", "besides", "despite", "so",
-        "since", "to suggest that"),
-}
-
-
 # A statement that the study is normal, in the alphabet of `scanner.normalise`.
 NORMALITY = re.compile(
     r"\b(?:(?:no|without|negative for)(?: (?:any|evidence (?:of|for)|radiographic|definite|significant|visible|"
@@ -477,7 +379,7 @@ def build() -> Mapping[str, Mapping[str, object]]:
             for pattern in patterns:
                 for text in expand(pattern):
                     roles.setdefault(text, {})[role] = value
-    for role, patterns in _CUES.items():
+    for role, patterns in CUES.items():
         for pattern in patterns:
             for text in expand(pattern):
                 roles.setdefault(text, {})[role] = True

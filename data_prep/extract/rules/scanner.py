@@ -67,24 +67,86 @@ def key(text: str) -> str:
 
 
 _ABBREVIATIONS = frozenset(("dr", "mr", "mrs", "ms", "vs", "approx", "e.g", "i.e", "cf", "resp", "a.p", "p.a"))
-_BOUNDARY = re.compile(r"[.!?;]+(?=\s|$|[A-Z(])|\n\s*\n|\n(?=\s*(?:[-*•]|\d+[.)])\s)|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z])")
-_ITEM = re.compile(r"\s*(?:[-*•]+|\(?\d{1,2}[.)])\s+")
+_BOUNDARY = re.compile(
+    r"[.!?;]+(?=\s|$|[A-Z(])|\n\s*\n|\n(?=\s*(?:[-*•]|\(?(?:\d+|[A-Ka-k])[.)])\s)|(?P<line>\n)(?=\s*\S)"
+    r"|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z])|(?<=[a-z)] )(?P<run_on>)(?=[A-Z][a-z]+ [a-z])")
+_ITEM = re.compile(r"\s*(?:[-*•]+|\(?(?:\d{1,2}|[A-Ka-k])[.)])\s+")
+# A line that ends with one of these words goes on in the next line, and so does one before a line that begins so.
+_GOES_ON = frozenset((
+    "a", "about", "above", "acute", "adjacent", "along", "an", "and", "anterior", "any", "are", "as", "at", "basilar",
+    "be", "been", "below", "bilateral", "but", "by", "chronic", "consistent", "definite", "due", "evidence", "focal",
+    "for", "from", "has", "have", "in", "interval", "into", "is", "large", "lateral", "left", "lower", "may", "middle",
+    "mild", "minimal", "moderate", "new", "no", "nor", "not", "of", "old", "on", "or", "over", "pleural", "posterior",
+    "pulmonary", "right", "severe", "small", "than", "that", "the", "their", "these", "this", "to", "trace",
+    "unchanged", "upper", "versus", "vs", "was", "were", "which", "with", "within", "without"))
+_GOES_ON_AFTER = frozenset((
+    "about", "above", "along", "and", "are", "as", "at", "below", "but", "by", "due", "for", "from", "has", "have",
+    "in", "is", "lobe", "lobes", "may", "measuring", "nor", "of", "on", "or", "over", "than", "that", "to", "versus",
+    "vs", "was", "were", "which", "with", "within"))
+# Words that begin a statement, in capitals, where a full stop was left out.
+_BEGINS = frozenset((
+    "bilateral", "bones", "cardiac", "cardiomediastinal", "costophrenic", "heart", "large", "left", "lung", "lungs",
+    "mediastinal", "mediastinum", "mild", "minimal", "moderate", "no", "normal", "pleural", "right", "small", "stable",
+    "the", "there", "trachea", "unchanged"))
+_WRAP_WIDTH = 60  # Text is hardly ever wrapped to shorter lines.
 
 
 def sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
     """Spans of the sentences of `text[start:end]`, without list numbers, bullets, outer white space and full stops.
 
     Decimals, abbreviations ("Dr. Hall", "approx. 3 cm") and the wrapping of lines do not end a sentence; semicolons,
-    blank lines, list items and a full stop without a following space ("apex.There") do.
+    blank lines, list items, a line that nobody wrapped, and a full stop without a following space ("apex.There") do.
     """
-    spans, left = [], start
+    spans, left, width = [], start, 0
     for match in _BOUNDARY.finditer(text, start, end):
-        if match.group()[:1] == "." and _is_abbreviation(text, left, match):
+        mark = match.group()[:1]
+        if mark == "." and _is_abbreviation(text, left, match):
+            continue
+        if mark == "?" and not text[max(left, match.start() - 1):match.start()].strip():
+            continue  # "? pneumonia" asks about what follows.
+        if match["line"]:
+            width = width or max(_WRAP_WIDTH, *map(len, text[start:end].split("\n")))
+            if _is_wrapped(text, left, match.start(), end, width):
+                continue
+        elif match["run_on"] is not None and not _is_run_on(text, left, match.start()):
             continue
         _append(spans, text, left, match.start())
         left = match.end()
     _append(spans, text, left, end)
     return spans
+
+
+_WORD = re.compile(r"[A-Za-z]+")
+
+
+def _is_wrapped(text: str, left: int, at: int, end: int, width: int) -> bool:
+    """Whether the sentence that begins at `left` goes on after the end of a line at `at`."""
+    line = text[max(left, text.rfind("\n", 0, at) + 1):at].strip()
+    following = text[at:end].lstrip().split("\n", 1)[0]
+    last, first = line.rsplit(None, 1)[-1:], following.split(None, 1)[0]
+    if not last or last[0][-1] in ",-/&(" or last[0].lower() in _GOES_ON or not text[left:at].strip():
+        return True
+    if last[0][-1] in ":|=":
+        return not _label(following)
+    if first[0].isupper() or _label(following):
+        return False
+    if not first[0].isalpha() or first.lower().strip(",.;:()") in _GOES_ON_AFTER:
+        return True
+    return len(line) + 1 + len(first) > width  # The word would not have fitted.
+
+
+_LABEL = re.compile(r"\s*[A-Za-z][A-Za-z /,&-]{1,40}?\s*[:|=]")
+
+
+def _label(line: str) -> bool:
+    return _LABEL.match(line) is not None
+
+
+def _is_run_on(text: str, left: int, at: int) -> bool:
+    """Whether a capital at `at` begins a statement after one without a full stop ("No effusion Heart normal")."""
+    before, word = text[left:at].split(), _WORD.match(text, at)
+    return (word.group().lower() in _BEGINS and len(before) > 1 and before[-1].lower() not in _GOES_ON
+            and not any(item[0].isupper() for item in before[1:]))
 
 
 def _is_abbreviation(text: str, left: int, match: re.Match) -> bool:

@@ -11,16 +11,15 @@ import re
 from collections.abc import Callable, Mapping
 
 from data_prep.extract.rules import lexicon, scanner
-from data_prep.extract.rules.lexicon import (
+from data_prep.extract.rules.lexicon import FINDING, PREDICATE, SUBJECT
+from data_prep.extract.rules.lexicon_cues import (
     BREAK,
+    DISCLAIMED,
     DOUBTED,
-    FINDING,
     HISTORY,
     HYPOTHETICAL,
     NEGATE,
     NEGATED,
-    PREDICATE,
-    SUBJECT,
     UNCERTAIN,
 )
 from data_prep.extract.rules.tokens import Token, attribute_lexicon, tokens
@@ -54,6 +53,16 @@ _OPENS = re.compile(
     r"probably|suggesting)\b"
     r"|(?:mild|small|stable|unchanged|moderate|minimal|left|right|bilateral|persistent|old|new)\b(?!.*\b(?:or|nor)\b)"
     r"|(?:(?!\b(?:or|nor)\b)[^,])*?\b(?:is|are|was|were|has|have|appears?|remains?|demonstrates?)\b)")
+# Between a finding and the cue behind it.
+_AUXILIARY = re.compile(r"\b(?:is|are|was|were|has|have|had|could|can|be|been|being|both|all)(?:\s+(?:is|are|was|were|has|have|"
+                        r"be|been|being|all|both))*\s*$")
+_VERB = re.compile(r"\b(?:with|without|is|are|was|were|may|could|has|have|shows?|remains?)\b")
+_LISTED = re.compile(r",|/|\b(?:and|or|nor)\b")
+_PART_OF = re.compile(r"\b(?:of|in|at|along|within|involving)\s+(?:(?:the|a|any|left|right|both|[a-z]+)\s+){0,3}$")
+# Before a finding that is there, whatever is denied of it or around it.
+_GIVEN = re.compile(r"\b(?:within|around|surrounding|adjacent to|next to|near|alongside|beside|behind|beyond|along|superimposed on)"
+                    r"\s+(?:the|this|these|that|those|his|her|known)\s+(?:[a-z0-9]+\s+){0,4}$")
+_GROWTH = re.compile(r"\s*(?:[a-z]+\s+){0,2}(?:enlargement|growth|expansion)\s+(?:of|in)\b")
 # A form that is filled in: "Pneumothorax: none".
 _ANSWER_NO = re.compile(r"\s*:\s*(?:no|none|nil|neg|negative|absent|never|denie[ds])\s*(?=[.,;]|$)")
 # The same wherever it stands: a new subject after a comma.
@@ -155,7 +164,7 @@ class Sentence:
             if not (token.end <= mention.anchor or token.start >= mention.end):
                 continue
             if token.end <= mention.anchor:
-                if self.broken(token.end, mention.anchor):
+                if self.broken(token.end, mention.anchor) or self._given(token, mention):
                     continue
                 if NEGATE in roles and certainty != "absent":
                     certainty, cue_start = "absent", token.start
@@ -164,6 +173,7 @@ class Sentence:
                 historical |= HISTORY in roles
                 hypothetical |= HYPOTHETICAL in roles
             elif not self.broken(mention.end, token.start):
+                hypothetical |= DISCLAIMED in roles and self._reaches_back(token, mention)
                 if NEGATED in roles and certainty != "absent" and self._reaches_back(token, mention):
                     certainty, cue_end = "absent", token.end
                 elif DOUBTED in roles and certainty == "present" and self._reaches_back(token, mention):
@@ -175,17 +185,29 @@ class Sentence:
             certainty, cue_end = "absent", answer.end()
         return Status(certainty, historical, hypothetical and certainty != "absent", cue_start, cue_end)
 
+    def _given(self, cue: Token, mention: Mention) -> bool:
+        """Whether a mention is taken for known: "no cavity within the opacity", "no growth of the nodule"."""
+        between = self.text[cue.end:mention.start]
+        return mention.anchor == mention.start and bool(_GIVEN.search(between) or _GROWTH.match(between))
+
     def _doubts(self, cue: Token, mention: Mention) -> bool:
         """Whether a hedge reaches the mention: through "or" and "versus", but not over a comma to a new noun."""
         between = self.text[cue.end:mention.anchor]
         return "," not in between or " or " in between or " versus " in between
 
     def _reaches_back(self, cue: Token, mention: Mention) -> bool:
-        """Whether a cue after the mention is about it: a verb's subject reaches over a list, not over a preposition."""
-        between = self.text[mention.end:cue.start]
-        if any(SUBJECT in token.roles and mention.end <= token.start < cue.start for token in self.tokens):
+        """Whether a cue after the mention is about it: a verb's subject is one finding or a list of them."""
+        between = _AUXILIARY.sub("", self.text[mention.end:cue.start])
+        for token in self.tokens:
+            if SUBJECT in token.roles and mention.end <= token.start < cue.start:
+                # "Fracture of the ribs is not seen" is about the fracture, "effusion, the heart is not" is not.
+                if not _PART_OF.search(self.text[mention.end:token.start]):
+                    return False
+        listed = _LISTED.search(between) is not None
+        if listed and _VERB.search(self.text[max([at for at in self.breaks if at < mention.start], default=self.start):
+                                             mention.start]):
             return False
-        return len(between) < 60 and not re.search(r"\b(?:with|without|is|are|was|were|may|could)\b", between)
+        return (listed or len(between) < 60) and _VERB.search(between) is None
 
     def attributes(self, mention: Mention, certainty: str, start: int, end: int) -> dict[str, str]:
         """Anatomy, side, severity and change: in the phrase or else in its clause, or else in the sentence."""
