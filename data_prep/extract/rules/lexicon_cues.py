@@ -93,7 +93,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     DOUBTED: (
         "(is|are|) (also |still |) (suspected|questioned|possible|likely|probable|questionable|favored)",
         "(is|are|remains|) (also |) (in|within|on) the differential",
-        f"(cannot|can not|can't|could not|couldn't|not) be {_FULLY}(excluded|ruled out|dismissed|discounted|confirmed)",
+        f"(cannot|can not|can't|could not|couldn't|not) be {_FULLY}(excluded|ruled out|dismissed|discounted)",
+        "(cannot|can not|can't) be (confirmed|verified|established|guaranteed|assured)",
         f"not (been |){_FULLY}(excluded|ruled out|dismissed)", "(isn't|aren't|hasn't|haven't) (been |)(excluded|ruled out)",
         "(is|are|remain|remains|would be|be|) (difficult|hard|impossible) to (exclude|rule out|dismiss)",
         "(is|are|remain|remains|would be|should be|could be|may be|might be|also|) (a |also |) "

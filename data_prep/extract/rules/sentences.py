@@ -52,7 +52,9 @@ _OPENS = re.compile(
     r",\s*(?!(?:and/or|or|nor)\b)(?:and\s+)?(?:(?:there|the|this|these|heart|lungs|bony|again|it|but|however|likely|possibly|"
     r"probably|suggesting)\b"
     r"|(?:mild|small|stable|unchanged|moderate|minimal|left|right|bilateral|persistent|old|new)\b(?!.*\b(?:or|nor)\b)"
-    r"|(?:(?!\b(?:or|nor)\b)[^,])*?\b(?:is|are|was|were|has|have|appears?|remains?|demonstrates?)\b)")
+    r"|(?:(?!\b(?:or|nor)\b)[^,])*?\b(?P<verb>is|are|was|were|has|have|appears?|remains?|demonstrates?)\b)")
+# The last of a list with its verb: "..., effusion and mass are not seen".
+_ENUMERATED = re.compile(r"\band\b.*\b(?:are|were|have)$")
 # Between a finding and the cue behind it.
 _AUXILIARY = re.compile(r"\b(?:is|are|was|were|has|have|had|could|can|be|been|being|both|all)(?:\s+(?:is|are|was|were|has|have|"
                         r"be|been|being|all|both))*\s*$")
@@ -62,9 +64,16 @@ _PART_OF = re.compile(r"\b(?:of|in|at|along|within|involving)\s+(?:(?:the|a|any|
 # Before a finding that is there, whatever is denied of it or around it.
 _GIVEN = re.compile(r"\b(?:within|around|surrounding|adjacent to|next to|near|alongside|beside|behind|beyond|along|superimposed on)"
                     r"\s+(?:the|this|these|that|those|his|her|known)\s+(?:[a-z0-9]+\s+){0,4}$")
-_GROWTH = re.compile(r"\s*(?:[a-z]+\s+){0,2}(?:enlargement|growth|expansion)\s+(?:of|in)\b")
-# A form that is filled in: "Pneumothorax: none".
-_ANSWER_NO = re.compile(r"\s*:\s*(?:no|none|nil|neg|negative|absent|never|denie[ds])\s*(?=[.,;]|$)")
+_GROWTH = re.compile(r"\s*(?:[a-z]+\s+){0,2}(?:enlargement|growth|expansion)\s+(?:of|in)\s+(?:(?!and|or)[a-z0-9]+\s+){0,5}$")
+# A form that is filled in: "Pneumothorax: none", "Effusion | no", "Mass [No]", "Nodule (-)" (a dash is a space here).
+_NO = (r"(?:no|none|nil|neg|negative|absent|never|denie[ds]|n|0|false|not (?:seen|present|identified|detected|found|evident|"
+       r"visible|observed|visualized))")
+_ANSWER_NO = re.compile(rf"(?:\s*[:|=?]\s*|\s*\.{{2,}}\s*|\s{{2,}})[\[(]?\s*{_NO}\s*[\])]?\s*(?=[.,;|]|$)"
+                        rf"|\s*[\[(]\s*(?:{_NO})?\s*[\])]|\s*:\s*(?=$)(?<=\s)")
+_UNTICKED = re.compile(r"[\[(]\s*[\])]\s*(?:[a-z]+\s+){0,4}$")
+_BOX_FIRST = re.compile(r"\s*[\[(]\s*[x✓✔]?\s*[\])]\s*[a-z]")
+# "? pneumonia" and "?PNA" ask, a question mark behind the finding as well.
+_ASKED = re.compile(r"\?\s*(?:(?!and\b|or\b)[a-z/]+\s+){0,4}$")
 # The same wherever it stands: a new subject after a comma.
 _OPENS_ANEW = re.compile(r",\s*(?:and\s+|so\s+|then\s+)?(?:he|she|we|they|i|(?:the )?patient|this|these)\s")
 
@@ -77,6 +86,8 @@ class Sentence:
         self.tokens = tokens(text, start, end)
         self.breaks = sorted([t.start for t in self.tokens if BREAK in t.roles] + self._commas())
         self._attributes: list[tuple[int, int, Mapping[str, str]]] | None = None
+        self._answers: list[tuple[int, int]] | None = None
+        self._unticked = False
 
     def _commas(self) -> list[int]:
         """Commas that open a new statement; before the first finding they part adjectives ("no acute, displaced")."""
@@ -84,7 +95,8 @@ class Sentence:
             return []
         anew = [m.start() for m in _OPENS_ANEW.finditer(self.text, self.start, self.end)]
         first = min((t.start for t in self.tokens if FINDING in t.roles or SUBJECT in t.roles), default=self.end)
-        return anew + [m.start() for m in _OPENS.finditer(self.text, self.start, self.end) if m.start() > first]
+        return anew + [m.start() for m in _OPENS.finditer(self.text, self.start, self.end)
+                       if m.start() > first and not (m["verb"] and _ENUMERATED.search(m.group()))]
 
     def mentions(self) -> list[Mention]:
         """The findings that the sentence names, or states by a subject and a predicate, in the order of the text."""
@@ -159,6 +171,7 @@ class Sentence:
     def status(self, mention: Mention) -> Status:
         """What the cues of the sentence make of a mention. Denial beats doubt; the nearest cue of a kind counts."""
         certainty, historical, hypothetical, cue_start, cue_end = mention.certainty, False, False, -1, -1
+        doubted = False
         for token in reversed(self.tokens):
             roles = token.roles
             if not (token.end <= mention.anchor or token.start >= mention.end):
@@ -167,28 +180,54 @@ class Sentence:
                 if self.broken(token.end, mention.anchor) or self._given(token, mention):
                     continue
                 if NEGATE in roles and certainty != "absent":
-                    certainty, cue_start = "absent", token.start
+                    # "Absence of pneumothorax cannot be confirmed": here the denial itself is doubted.
+                    denied = not (doubted and self.text.startswith("absence", token.start))
+                    certainty, cue_start = "absent" if denied else "uncertain", token.start
                 elif UNCERTAIN in roles and certainty == "present" and self._doubts(token, mention):
                     certainty, cue_start = "uncertain", token.start
                 historical |= HISTORY in roles
                 hypothetical |= HYPOTHETICAL in roles
             elif not self.broken(mention.end, token.start):
                 hypothetical |= DISCLAIMED in roles and self._reaches_back(token, mention)
-                if NEGATED in roles and certainty != "absent" and self._reaches_back(token, mention):
+                reaches = (NEGATED in roles or DOUBTED in roles) and self._reaches_back(token, mention)
+                doubted |= DOUBTED in roles and reaches
+                if NEGATED in roles and DOUBTED not in roles and certainty != "absent" and reaches:
                     certainty, cue_end = "absent", token.end
-                elif DOUBTED in roles and certainty == "present" and self._reaches_back(token, mention):
+                elif DOUBTED in roles and certainty == "present" and reaches:
                     certainty, cue_end = "uncertain", token.end
-        if certainty != "absent" and self.text[mention.end:mention.end + 2].strip() == "?":
-            certainty, cue_end = "uncertain", mention.end + 1
-        answer = _ANSWER_NO.match(self.text, mention.end, self.end)
-        if answer:
-            certainty, cue_end = "absent", answer.end()
+                elif certainty == "present" and self._alternative(token, mention):
+                    certainty = "uncertain"
+        if certainty == "present" and (self.text[mention.end:mention.end + 2].strip() == "?" or _ASKED.search(
+                self.text[self.start:mention.start])):
+            certainty, cue_end = "uncertain", mention.end + (self.text[mention.end:mention.end + 1] == "?")
+        answer = self._answer(mention)
+        if answer >= 0:
+            certainty, cue_end, hypothetical = "absent", answer, False
         return Status(certainty, historical, hypothetical and certainty != "absent", cue_start, cue_end)
+
+    def _answer(self, mention: Mention) -> int:
+        """The end of a "no" that a form gives to a mention, or to a list that the mention is in; -1 without one."""
+        if self._answers is None:
+            boxes = _BOX_FIRST.match(self.text, self.start, self.end)
+            self._answers = [] if boxes else [m.span() for m in _ANSWER_NO.finditer(self.text, self.start, self.end)]
+            self._unticked = bool(boxes)
+        if self._unticked and _UNTICKED.search(self.text[self.start:mention.start]):
+            return mention.end
+        for start, end in self._answers:
+            if start >= mention.end:
+                between = self.text[mention.end:start]
+                return end if not re.search(r"[:|=\[(.]", between) and not _VERB.search(between) else -1
+        return -1
 
     def _given(self, cue: Token, mention: Mention) -> bool:
         """Whether a mention is taken for known: "no cavity within the opacity", "no growth of the nodule"."""
         between = self.text[cue.end:mention.start]
         return mention.anchor == mention.start and bool(_GIVEN.search(between) or _GROWTH.match(between))
+
+    def _alternative(self, cue: Token, mention: Mention) -> bool:
+        """Whether a mention is the first of two between which the report leaves the choice ("edema versus pneumonia")."""
+        return (self.text[cue.start:cue.end] in ("versus", "vs", "vs.")
+                and len(self.text[mention.end:cue.start].split()) < 2)
 
     def _doubts(self, cue: Token, mention: Mention) -> bool:
         """Whether a hedge reaches the mention: through "or" and "versus", but not over a comma to a new noun."""
