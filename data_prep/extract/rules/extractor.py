@@ -8,18 +8,19 @@ and a predicate ("the heart is mildly enlarged").
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 
 from data_prep.extract import sections
-from data_prep.extract.rules import lexicon, scanner
+from data_prep.extract.rules import lexicon, scanner, spelling
 from data_prep.extract.rules.phrases import phrase_span
 from data_prep.extract.rules.sentences import Mention, Sentence, Status
 from data_prep.extract.schema import Extraction
 from lgdea_jax.findings.vocabulary import BY_NAME
 from lgdea_jax.records import Evidence
 
-NAME = "rules@2"
+NAME = "rules@3"
 
 
 # What was put in, broken or scarred before is still seen today ("status post valve replacement").
@@ -56,16 +57,24 @@ def extract(report: str) -> Extraction:
       The statements in the order of the text. The same finding stated twice in the same way is kept once, in its most
       specific wording; what a report affirms in one sentence and denies in another is kept both times.
     """
-    text = scanner.normalise(report)
+    corrected = spelling.Corrected(report)
+    text = scanner.normalise(corrected.text)
     found: list[Evidence] = []
     stated = set()
-    for start, end in sections.evidence_spans(report):
-        for left, right in scanner.sentences(report, start, end):
-            _sentence_evidence(report, Sentence(text, left, right), found, stated)
-    evidence = _collapse(found)
+    for start, end in sections.evidence_spans(corrected.text):
+        for left, right in scanner.sentences(corrected.text, start, end):
+            _sentence_evidence(corrected.text, Sentence(text, left, right), found, stated)
+    evidence = [_as_written(report, corrected, item) for item in _collapse(found)]
     normal = ("normal" in stated or {"lungs", "heart"} <= stated) and all(
         item.certainty == "absent" or item.temporality == "historical" for item in evidence)
     return Extraction(tuple(evidence), normal)
+
+
+def _as_written(report: str, corrected: spelling.Corrected, item: Evidence) -> Evidence:
+    if corrected.text is report:
+        return item
+    start, end = corrected.offset(item.start), corrected.offset(item.end)
+    return dataclasses.replace(item, start=start, end=end, phrase=report[start:end])
 
 
 def _sentence_evidence(report: str, sentence: Sentence, found: list[Evidence], stated: set[str]) -> None:

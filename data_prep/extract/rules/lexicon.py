@@ -354,6 +354,19 @@ def _specific(names: list[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name not in implied)
 
 
+# Words that name findings, long enough to be known when they are misspelt (`spelling`).
+SPELT = frozenset((
+    "adenopathy", "atelectasis", "atelectases", "atelectatic", "bronchiectasis", "bronchiectatic", "calcification",
+    "calcifications", "calcified", "cardiomegaly", "catheter", "cavitation", "congestion", "consolidation",
+    "consolidations", "costophrenic", "density", "diaphragm", "effusion", "effusions", "emphysema", "emphysematous",
+    "endotracheal", "eventration", "fibrosis", "fibrotic", "fracture", "fractures", "granuloma", "granulomas",
+    "granulomatous", "hernia", "hyperinflation", "infiltrate", "infiltrates", "infiltration", "interlobular",
+    "kyphosis", "lesion", "lymphadenopathy", "nasogastric", "nodule", "nodules", "oedema", "opacities",
+    "opacification", "opacity", "osteophytes", "pacemaker", "peribronchial", "pericardial", "pleural",
+    "pneumomediastinum", "pneumonia", "pneumoperitoneum", "pneumothorax", "pneumothoraces", "pulmonary", "scarring",
+    "scoliosis", "spondylosis", "subcutaneous", "thickening", "tracheostomy"))
+
+
 def build() -> Mapping[str, Mapping[str, object]]:
     """Literal -> {role: value}.
 
