@@ -20,7 +20,8 @@ FINDING, SUBJECT, PREDICATE = "finding", "subject", "predicate"
 # Words of the vocabulary that mean too many other things when they stand alone in a report.
 _TOO_GENERAL = frozenset(("low volumes", "support device", "median sternotomy", "sternotomy", "lesion", "spurring",
     "collapse", "malignancy", "neoplasm",
-                          "tumor", "medical device", "foreign material", "cavity", "wall calcification", "icd"))
+                          "tumor", "medical device", "foreign material", "wall calcification", "icd", "pericardial thickening",
+    "tracheostomy tube"))
 
 # Words that say of a finding only that it may be there: a nodular opacity need not be a nodule.
 _VAGUE = {"Nodule": ("nodular (opacity|opacities|density|densities)",)}
@@ -29,32 +30,64 @@ _VAGUE = {"Nodule": ("nodular (opacity|opacities|density|densities)",)}
 # report still says of it is where its tip lies.
 _MORE_FINDINGS = {
     "Cardiomegaly": (
+        "cardiomeg", "megalocardia", "(enlargement|dilatation|dilation) of (the |)(heart|cardiac silhouette|cardiac chambers)",
+        "(increase|increased) (in |)(heart|cardiac) size", "(cardiothoracic (ratio|index)|ctr) (is |)(increased|enlarged)",
         "cardiac (silhouette |shadow |)enlargement", "enlarged cardiopericardial silhouette",
         "(left|right) ventricular (enlargement|hypertrophy)", "globular heart", "biventricular enlargement"),
     "Lung Opacity": (
+        "(ggo|ggos|ggn)", "gg (opacity|opacities)", "ground glass (area|areas|appearance|density increase|density increases|"
+        "attenuation|nodule|nodules|infiltrate|infiltrates|changes)", "crazy paving", "(air space|airspace) shadowing",
+        "(hazy|patchy|ill defined|increased|lung) shadowing", "white out", "density (increase|increases)",
         "(alveolar|airspace|air space|interstitial|parenchymal|reticular|reticulonodular|linear|streaky|"
         "pulmonary) (disease|opacity|opacities|opacification|density|densities)", "opacifications", "haziness",
         "nodular (opacity|opacities|density|densities)", "airspace (process|changes)", "ground glass",
         "(calcific|calcified) (opacity|opacities|density|densities)", "haz(y|e)"),
-    "Edema": ("(interstitial |alveolar |pulmonary |)(edema|oedema)", "fluid overload", "volume overload"),
-    "Consolidation": ("consolidat(ion|ions|ive change|ive changes|ed lung)",),
-    "Pneumonia": ("pneumoni(a|as|c infiltrate|c infiltrates|c consolidation)", "(infectious|inflammatory) infiltrate"),
+    "Edema": (
+        "(chf|congestive heart failure|congestive cardiac failure|congestive failure)",
+        "(interstitial |alveolar |pulmonary |)(edema|oedema)", "fluid overload", "volume overload"),
+    "Consolidation": (
+        "consol(s|)", "consolidat(ive|ed) (area|areas|opacity|opacities|segment|lobe|process)", "consolidative",
+        "air bronchograms",
+        "consolidat(ion|ions|ive change|ive changes|ed lung)",),
+    "Pneumonia": (
+        "(pna|pnas)", "(broncho|pleuro)pneumonia", "pneumonic (change|changes|infiltration|consolidation|process)",
+        "chest infection", "(pulmonary|lung) (infection|abscess)", "(infective|infectious) (change|changes|consolidation)",
+        "pneumoni(a|as|c infiltrate|c infiltrates|c consolidation)", "(infectious|inflammatory) infiltrate"),
     "Atelectasis": (
+        "(atel|atx)", "atelectatic (area|areas|band|bands|segment|lobe)", "(volume loss|loss of volume)",
+        "collapsed (lung|lobe|segment|right|left)( lung| upper lobe| lower lobe| middle lobe|)",
+        "collapse of the (right|left|entire|whole) (lung|upper lobe|lower lobe|middle lobe)",
+        "(upper|lower|middle|right|left) lobe collapse", "collapse consolidation",
         "atelecta(sis|ses|tic change|tic changes|tic lung|tic opacity|tic opacities)", "atelectatic",
         "(lobe|lobar|lung|segmental|complete) collapse", "collapse of the (right|left) lung"),
-    "Pneumothorax": ("pneumothora(x|xes|ces)", "hydropneumothora(x|ces)"),
+    "Pneumothorax": (
+        "(ptx|ptxs|pnx|hydroptx|hydropneumothorax|hemopneumothorax|haemopneumothorax)",
+        "(air|gas) in the pleural (space|cavity)", "pleural (air|gas)",
+        "pneumothora(x|xes|ces)", "hydropneumothora(x|ces)"),
     "Pleural Effusion": (
+        "(eff|effs|pl eff)", "(haemo|hemo|hydro|chylo|pyo)thora(x|ces)", "(plural|parapneumonic|bilateral|loculated|free) "
+        "(effusion|effusions)", "(free |)(pleural|plural) (fluid|liquid|effusion)", "(fluid|liquid) (collection |)in the "
+        "(pleural (space|cavity)|pleura|fissure|fissures|right hemithorax|left hemithorax)", "(hydro|hemo|haemo)pneumothorax",
+        "pleural (or|and|/) pericardial (effusion|effusions|fluid)", "pericardial (or|and|/) pleural (effusion|effusions|"
+        "fluid)", "pleural effusion(s|) (or |and |/ |/|)thickening", "pleural thickening (or|and|/) effusion",
+        "empyema", "(fluid|effusion) (has |)(re|)accumulat(ed|ing|ion)",
         "(pleural |)(effusion|effusions|fluid collection|fluid collections)", "pleural fluid",
         "subpulmonic (effusion|fluid)", "fluid in the (fissure|fissures|pleural space)"),
     "Pleural Thickening": (
+        "pleural effusion(s|) (or |and |/ |/|)thickening", "pleural thickening (or|and|/) effusion",
+        "thickening of (the |)(pleura|pleural surfaces|fissure)", "pachypleuritis", "thickened pleura",
         "(apical |biapical |pleural |apical pleural )(cap|caps|capping)", "(fissural|pleural) thickening"),
     "Pleural Other": (
         "pleural (parenchymal |)(scarring|plaque|plaques|opacity|density|calcification|calcifications)",
         "calcified (pleural |)(plaque|plaques)", "pleural disease"),
     "Nodule": (
+        "(nodul(e|es|us)|nodular (lesion|lesions|structure|structures|formation|formations|infiltrate))", "spn",
+        "(ggn|ground glass (nodule|nodules))", "tree in bud", "(subsolid|solid|part solid|pulmonary|parenchymal) "
+        "(nodule|nodules)", "coin lesion",
         "(lung |pulmonary |)(nodule|nodules)", "nodular (lesion|focus|foci)", "nodularity",
         "micronodul(e|es|ar opacities)", "calcified (lung |pulmonary |parenchymal |)(nodule|nodules)"),
     "Mass": (
+        "(mass lesion|mass lesions|space occupying lesion)",
         "(lung |pulmonary |hilar |mediastinal |)(mass|masses)", "mass like (opacity|density|consolidation)",
         "(lung|bronchogenic|pulmonary) (cancer|carcinoma|malignancy|neoplasm|tumor)"),
     "Lung Lesion": ("(lung|pulmonary|parenchymal) (lesion|lesions)",),
@@ -75,6 +108,7 @@ _MORE_FINDINGS = {
         "calcified (hilar |mediastinal |perihilar |infracarinal |subcarinal |)(lymph |)(node|nodes)",
         "calcified lymph xxxx", "calcified (hilum|hila|lymphadenopathy)"),
     "Emphysema": (
+        "(panlobular|panacinar|paraseptal|centriacinar|centrilobular|bullous) emphysema", "(air cyst|air cysts|bullous)",
         "(bullous |centrilobular |paraseptal |)emphysem(a|atous change|atous changes|atous disease)", "emphysematous",
         "bull(a|ae|ous disease|ous changes|ous change)", "bleb(s|)"),
     "COPD": ("(chronic |)obstructive (pulmonary|lung|airway|airways) disease", "copd"),
@@ -87,18 +121,42 @@ _MORE_FINDINGS = {
         "(shallow|poor|low|suboptimal|incomplete|limited) (inspiration|inspiratory effort|lung inflation|lung "
         "expansion)"),
     "Fibrosis": (
+        "(ild|ipf|uip|nsip)", "(usual|nonspecific) interstitial pneumonia", "fibroti(c|sing) lung disease",
+        "honeycomb(ing|)( change| changes| pattern| lung|)", "interstitial (fibrosis|lung diseases)",
         "(pulmonary |interstitial |chronic |)(fibrosis|fibrotic change|fibrotic changes)", "fibrotic", "honeycombing",
         "chronic interstitial", "(chronic |)interstitial (lung disease|pulmonary disease|fibrosis)",
         "chronic interstitial (disease|lung changes)"),
     "Scar": ("scar(s|ring|red|)", "pleural (parenchymal |)scarring", "cicatri(x|ces)", "scar(ring|) tissue"),
     "Hernia": (
+        "(sliding |sliding type |)(hiatal|hiatus) (hernia|hernias)", "hh",
         "(hiatal |hiatus |diaphragmatic |paraesophageal |bochdalek |morgagni |)(hernia|hernias)",
         "intrathoracic stomach"),
     "Fracture": (
+        "(fx|fxs|fxr|frx)", "(wedge|compression|burst|anterior wedge) (fracture|deformity|compression)",
+        "(vertebral|wedge|anterior) (compression|wedging|collapse)", "loss of vertebral (body |)height", "wedging",
+        "(cortical|bony) (break|step off|disruption|buckling)",
         "(rib |ribs |clavicle |clavicular |vertebral |compression |humerus |sternal |)(fracture|fractures)",
         "fracture deformit(y|ies)", "fractured", "broken (rib|ribs|clavicle|bone|bones)",
         "compression deformit(y|ies)"),
     "Support Devices": (
+        "(ett|ngt|ogt|cvc|ppm|iabp|tlc|dht|icds|crt d|vad|rvad|ecmo|impella|pacs port|uvc|uac|peg|pacer wire|mediports)",
+        "(ecmo |venous |arterial |nasal |drainage |jugular |femoral |)cannula(s|e|)", "(ecmo|extracorporeal membrane oxygenation)",
+        "(lines|line|tubes|tube|drains|catheters|devices) (or|and|/) (lines|line|tubes|tube|drains|catheters|devices)",
+        "(lines|tubes|drains|catheters|wires)( tubes|)", "(support|monitoring|life support|indwelling|implanted) "
+        "(device|devices|apparatus|hardware|line|lines|tube|tubes)",
+        "(endotracheal|nasogastric|orogastric|nasoenteric|nasojejunal|chest|tracheostomy|feeding|enteric|jejunostomy|"
+        "endobronchial|sengstaken|intercostal|salem sump|double lumen) (tube|tubes|drain|drains|catheter)",
+        "(trach|trach tube|tracheostomy cannula)", "(permcath|broviac|groshong|quinton|shiley|vascath|pleurx|aspira|"
+        "tunneled line|tunnelled line|tunneled catheter|introducer sheath|vascular sheath|venous sheath|midline catheter)",
+        "(swan|pa catheter|pulmonary artery catheter|swan ganz|cordis|introducer)", "(watchman|mitraclip|amplatzer|"
+        "micra|leadless pacemaker|leadless pacer|tavi|tavr|valve ring|septal occluder|closure device|occluder)",
+        "(temperature|esophageal|temp) probe", "(port chamber|port reservoir|port catheter|chemo port|chemoport|"
+        "port a cath|chest port)", "(epicardial|temporary|pacing|pacemaker|transvenous) (wire|wires|lead|leads|electrode|"
+        "electrodes|battery)", "(icd|pacemaker|defibrillator) (battery|electrode|electrodes)", "intubated", "-extubated",
+        "(picc|cvc|ij|subclavian|femoral|dialysis|central venous|arterial) (line|lines|catheter|catheters)",
+        "(intra aortic|intraaortic|aortic) balloon( pump|)", "(baclofen|insulin|infusion|pain) pump",
+        "(thoracostomy|pleural|chest|mediastinal|pigtail|percutaneous|surgical|pericardial) (tube|tubes|drain|drains|"
+        "catheter|catheters)", "endobronchial valve(s|)", "(tips|biliary|ureteral|esophageal|tracheal|bronchial) stent(s|)",
         "(central |)(venous |)(catheter|catheters)", "(central |picc |ij |subclavian |venous |)line (tip|in place)",
         "(picc|picc line|central line|central venous line|dialysis catheter|hickman|mediport|infusaport|"
         "portacath|port a cath|port a xxxx|port catheter|chest port|chemotherapy port|infusion port|powerport|"
@@ -126,6 +184,9 @@ _MORE_FINDINGS = {
         "(external |)(cardiac |)(monitor|monitoring|ekg|ecg) leads", "(ventricular|atrial) leads",
         "intra aortic balloon pump"),
     "Surgical Hardware": (
+        "(sternal|sternotomy) (suture|sutures|wires|wire|cerclage)( material| materials|)",
+        "(suture|metallic suture|surgical suture|operation|clip|surgical) (material|materials)", "(surgical|skin) staples",
+        "(cabg|coronary bypass) (graft|grafts|materials)", "(vertebroplasty|kyphoplasty)( cement|)",
         "(surgical |cholecystectomy |vascular |hemostatic |mediastinal |axillary |hilar |metallic |cabg |)(clip|"
         "clips|staple|staples)", "(surgical |chain |) suture(s| line| material|)", "suture(s| line| material|)",
         "(median |midline |)sternotomy (wire|wires|suture|sutures)", "sternal (wire|wires|sutures)", "cerclage wires",
@@ -145,6 +206,8 @@ _MORE_FINDINGS = {
         "(dextro|levo)(curvature|convex curvature)", "(s shaped |rightward |leftward )curvature",
         "curvature of the (thoracic |)spine"),
     "Degenerative Spine": (
+        "(ddd|degenerative (spondylo|)arthro(sis|pathy|tic changes))", "(schmorl|syndesmophyt)(s nodes|es|e)",
+        "(osteophytic|degenerative|spondylotic) (tapering|taperings|bridging|bridgings|formations|findings|spur|spurs)",
         "degenerative (endplate |disc |disk |joint |spine |spinal |spondylitic |bony |osseous |)(change|changes|"
         "disease|spurring|disk disease|disc disease)", "osteophyt(e|es|ic change|ic changes|osis|ic spurring)",
         "spondyl(osis|itic change|itic changes|otic change|otic changes|otic spurring)", "spinal spurring", "djd",
@@ -155,6 +218,8 @@ _MORE_FINDINGS = {
         "(diffuse idiopathic skeletal hyperostosis|dish)", "marginal spurring", "bridging osteophytes",
         "arthritic changes of the spine", "anterior spurring", "degenerative xxxx"),
     "Aortic Abnormality": (
+        "(aorta|aortic) (dilatation|dilation|ectasia|aneurysm|elongation)", "(thoracic aortic|descending aortic|ascending aortic) "
+        "(aneurysm|dilatation|dilation|ectasia)", "aneurysm of the (thoracic |ascending |descending |)aorta", "dissection flap",
         "(calcified|calcific) (thoracic |)aorta", "(aortic |)atheroscleros(is|es)",
         "atherosclerotic( vascular| aortic|) (calcification|calcifications|disease|change|changes|plaque|aorta)",
         "aortic (calcification|calcifications|ectasia|tortuosity|aneurysm|atherosclerosis|unfolding|dilatation|"
@@ -163,28 +228,72 @@ _MORE_FINDINGS = {
         "atheromatous (change|changes|calcification|disease)", "arteriosclerotic (change|changes|disease|aorta)",
         "arterioscleros(is|es)", "(calcified|calcific) (aortic|atherosclerotic) (knob|arch|plaque|xxxx|disease)"),
     "Arterial Wall Calcification": (
+        "(calcified |calcific |)(atheroma|atherom|atheromatous|atherosclerotic) (plaque|plaques)( formation| formations|)",
+        "(calcific|calcified) (atherosclerotic|atheromatous) (change|changes|wall change|wall changes|disease)",
+        "(arterial|aortic|vascular|vessel) wall (calcification|calcifications)", "calcific plaques", "calcified plaque(s|)",
         "(calcified|calcific) (thoracic |)aorta",
         "(aortic |vascular |arterial |aortic vascular |aortic arch |aortic knob |aortic xxxx )(calcification|"
         "calcifications)",
         "calcific (aortic |vascular |)(atherosclerosis|atherosclerotic disease|disease of the aorta)",
         "calcific aortic disease", "(calcified|calcific) (aortic|atherosclerotic) (knob|arch|plaque|xxxx|disease)",
         "atherosclerotic (aortic |vascular |)(calcification|calcifications)"),
-    "Elevated Diaphragm": ("eventration", "(diaphragm|diaphragmatic|hemidiaphragm) (eventration|elevation)"),
+    "Elevated Diaphragm": (
+        "(hemidiaphragm|diaphragm) (elevation|paralysis)", "(raised|high riding|elevated) (right |left |)(hemi|hemi )diaphragm","eventration", "(diaphragm|diaphragmatic|hemidiaphragm) (eventration|elevation)"),
     "Pulmonary Congestion": (
+        "(chf|congestive heart failure|congestive cardiac failure|congestive failure)", "(pulmonary venous|vascular) "
+        "(hypertension|redistribution|distension|distention|fullness|plethora)", "pvc pattern", "upper lobe (venous |)diversion",
         "(pulmonary |central |vascular |venous |interstitial |) congestion",
         "(pulmonary |central |)(vascular|venous) (congestion|engorgement|prominence|redistribution|cephalization|"
         "hypertension)", "cephalization",
         "(central |)pulmonary (vascular |venous |)(congestion|engorgement|prominence)", "congestive changes"),
     "Lymphadenopathy": (
-        "(hilar |mediastinal |)(lymph|)adenopathy", "enlarged (hilar |mediastinal |)lymph (node|nodes)"),
-    "Peribronchial Thickening": ("(peribronchial|bronchial|peribronchovascular) (wall |)(thickening|cuffing)",),
-    "Interlobular Septal Thickening": ("(interlobular |)septal (thickening|lines)", "kerley (a |b |)lines"),
-    "Pericardial Effusion": ("pericardial (effusion|fluid)",),
-    "Bronchiectasis": ("bronchiect(asis|ases|atic change|atic changes)",),
+        "(hilar |mediastinal |axillary |)(lymph|)adenopath(y|ies)", "lad",
+        "(enlarged|pathological|pathologic|bulky|prominent|pathologically enlarged) (hilar |mediastinal |axillary |thoracic |"
+        "subcarinal |paratracheal |)(lymph |)(node|nodes|ln|lns)", "lymphadenomegal(y|ies)", "bulky hila",
+        "(node|nodes|lymph node|lymph nodes) (in|of|with) (pathological|pathologic) (size|sizes|dimension|dimensions|"
+        "appearance|size and appearance|size or appearance|dimensions and appearance)",
+        "pathological(ly|) (sized |)(lymph |)nodes"),
+    "Peribronchial Thickening": (
+        "(peribronchial|bronchial|peribronchovascular|airway|bronchus) (wall |)(thickening|thickenings|cuffing|thickness "
+        "increase|thickness increases|thickness)", "thickening of (the |)(bronchial walls|bronchial wall|airway walls|"
+        "peribronchovascular interstitium|bronchi)", "thickened (bronchial walls|bronchi|airways)", "tram (track|line)( opacities|)"),
+    "Interlobular Septal Thickening": (
+        "(interlobular |inter lobular |)(septal|septa|septum) (thickening|thickenings|lines|thickness increase|thickness "
+        "increases|prominence)", "kerley( s|) (a |b |)lines", "thickening of (the |)(interlobular |)sept(a|ae|um)",
+        "thickened (interlobular |)sept(a|ae)", "(interlobular|inter and intralobular|intra and interlobular) (septal |"
+        "interstitial |)thickening(s|)"),
+    "Pericardial Effusion": (
+        "pericardial (effusion|effusions|fluid|eff|liquid|collection)", "(fluid|effusion|liquid) in the (pericardium|"
+        "pericardial (space|cavity|sac|area))", "pericardial (or|and|/) pleural (effusion|effusions|fluid)",
+        "pleural (or|and|/) pericardial (effusion|effusions|fluid)", "hemopericardium",
+        "pericardial effusion(s|) (or |and |/ |/|)thickening", "pericardial thickening (or|and|/) effusion"),
+    "Coronary Artery Wall Calcification": (
+        "(cac|cacs)", "coronary (artery |arterial |)(wall |)(calcification|calcifications|atherosclerosis|plaque|plaques|"
+        "calcium|atheroma|calcified plaques|atheroma plaques)", "(calcified|calcific) coronary (plaque|plaques|artery|arteries|"
+        "artery disease|disease)", "(lad|circumflex|rca|left main) (calcification|calcifications|plaque)",
+        "(calcification|calcifications|calcified plaque|calcified plaques|calcific plaques|atheroma plaques|calcified atheroma "
+        "plaques|plaques) (of|in) the coronary arter(y|ies)"),
+    "Mosaic Attenuation Pattern": ("mosaic (attenuation|perfusion|density|pattern|lung|appearance|attenuations)"
+        "( pattern| difference| differences|)",),
+    "Pulmonary Fibrotic Sequela": (
+        "(sequela|sequelae|sequel|sequelar) (fibrotic |fibroatelectatic |parenchymal |pleuroparenchymal |linear |)(change|"
+        "changes|density|densities|band|bands|recession|recessions|fibrosis|lesion|lesions|scarring|thickening|findings)",
+        "(pleuroparenchymal|fibroatelectatic|fibrotic) (sequela|sequelae|sequel|sequelar)( change| changes| density| densities| "
+        "band| bands| fibrotic changes|)", "fibrotic (band|bands|recession|recessions|streak|streaks|density|densities)",
+        "pleuroparenchymal (fibrotic |)(band|bands|change|changes|scarring|density|densities)",
+        "(fibroatelectatic|fibro atelectatic) (band|bands|change|changes|density|densities)",
+        "(parenchymal|fibrous|fibrotic) band(s|)", "post infectious (scarring|changes)"),
+    "Pneumomediastinum": ("(air|gas|free air) in the mediastinum", "mediastinal (air|gas|emphysema)"),
+    "Bronchiectasis": (
+        "bronchiect(asis|ases|atic change|atic changes|asia|atic|atic area|atic areas|atic appearance)",
+        "(dilated|ectatic) (bronchi|bronchus|airways)", "(bronchial|airway) (dilatation|dilatations|dilation|ectasia|ectasias)",
+        "(dilatation|dilation) of the bronchi", "signet ring (sign|signs|appearance)"),
     "Pneumoperitoneum": (
         "pneumoperitoneum", "free (intraperitoneal |subdiaphragmatic |intra abdominal |peritoneal |)air",
         "air under the diaphragm"),
-    "Subcutaneous Emphysema": ("subcutaneous (emphysema|air|gas)", "soft tissue (emphysema|air|gas)"),
+    "Subcutaneous Emphysema": (
+        "(subcutaneous|subcut|subq|sub q|sq|surgical|soft tissue) (emphysema|air|gas)",
+        "(air|gas) in the (soft tissues|subcutaneous tissues|chest wall)"),
 }
 
 _SUBJECTS = {
@@ -192,6 +301,9 @@ _SUBJECTS = {
         "heart( size| shadow| silhouette| contour| contours|)",
         "cardiac (silhouette|shadow|contour|contours|size|silhouette size|heart|borders)", "cardiac",
         "(cardio|cardiac |cardio )pericardial silhouette", "heart xxxx"),
+    "coronary": ("coronary arter(y|ies)", "coronaries", "coronary arterial walls"),
+    "septa": ("(interlobular |)sept(a|ae)",), "airways": ("bronchi", "bronchus", "bronchial walls", "airways",
+        "airway walls", "(main |segmental |subsegmental |peripheral |lower lobe )bronchi"),
     "cardiomediastinum": (
         "(cardiomediastinal|cardio mediastinal|cardiac mediastinal) (silhouette|silhouettes|contour|contours|"
         "structures|borders|outline|size|shadow|)", "cardiomediastinum", "cardiomediastinal"),
@@ -208,7 +320,8 @@ _SUBJECTS = {
     "angle": (
         "costophrenic( angle| angles| sulcus| sulci| recess| recesses| xxxx|)", "(cp|cardiophrenic) (angle|angles)",
         "(pleural |lateral |posterior |)sulc(us|i)", "xxxx sulci", "pleural space"),
-    "pleura": ("pleura", "pleural (spaces|surfaces|margins)"),
+    "vertebrae": ("vertebra(|l body|l bodies|e)", "(t|l)(4|5|6|7|8|9|10|11|12|1|2|3)( vertebra| vertebral body|)"),
+    "pleura": ("pleura(e|)", "pleural (spaces|surfaces|margins)"),
     "aorta": (
         "(thoracic |descending |ascending |descending thoracic |ascending thoracic |)aorta",
         "aortic (arch|knob|contour|xxxx|silhouette|)", "aortic", "great vessels"),
@@ -221,21 +334,23 @@ _SUBJECTS = {
         "bony (framework|xxxx)", "skeleton"),
     "spine": (
         "(thoracic |lumbar |cervical |thoracolumbar |t |mid thoracic |)spine",
-        "(thoracic |)vertebra(l bodies|l body|e)"),
+        "(thoracic )vertebra(l bodies|l body|e)"),
     "nodes": (
-        "(hilar |mediastinal |infrahilar |)(lymph |)(node|nodes)", "(hilar |mediastinal |)lymph xxxx",
+        "(hilar |mediastinal |infrahilar |axillary |subcarinal |paratracheal |)(lymph |)(node|nodes|ln|lns)", "(hilar |mediastinal |)lymph xxxx",
         "(hilar |mediastinal |)(lymph|)adenopathy"),
     "hila": ("hil(a|um|ar contours|ar structures|ar)", "perihilar"),
     "organs": (
-        "mitral (annulus|valve)", "aortic valve", "coronary arter(y|ies)", "spleen", "trachea",
-        "tracheobronchial tree", "(costal |costochondral |rib |tracheal |)cartilage(s|)", "bronchi", "pericardium"),
+        "mitral (annulus|valve)", "aortic valve", "spleen", "trachea",
+        "tracheobronchial tree", "(costal |costochondral |rib |tracheal |)cartilage(s|)", "pericardium"),
     "spaces": ("disc space(s|)", "disk space(s|)"),
 }
 
 _PREDICATES = {
     "enlarged": (
-        "(borderline |)enlarged", "enlargement", "large", "increased in size", "widened", "widening", "wide",
+        "(borderline |)enlarged", "enlargement", "large", "increased in size", "(pathologically |mildly |)enlarged", "dilated", "big", "widened", "widening", "wide",
         "larger than normal", "is big"),
+    "thickened": ("thickened", "thickening", "thick", "thicker", "(increase|increased) (in |)thickness"),
+    "compressed": ("compressed", "wedged", "fractured", "broken", "loss of height", "height loss", "(reduced|decreased) (in |)height"),
     "prominent": ("prominen(t|ce)",),
     "borderline": ("borderline( in size| size| enlarged|)",),
     "upper": (
@@ -250,17 +365,18 @@ _PREDICATES = {
         "hyper (inflated|expanded)"),
     "increased": ("increased",),
     "flattened": ("flatten(ed|ing)", "flat", "depress(ed|ion)"),
-    "elevated": ("elevat(ed|ion)", "eventrat(ed|ion)", "high riding", "raised"),
+    "elevated": ("elevat(ed|ion)", "eventrat(ed|ion)", "high riding", "raised", "high(er|)( than expected| in position|)"),
     "blunted": ("blunt(ed|ing)", "obscur(ed|ation)"),
     "tortuous": (
         "tortuous", "tortuosity", "ectatic", "ectasia", "unfold(ed|ing)", "uncoil(ed|ing)", "dilat(ed|ation|ion)",
         "aneurysm", "aneurysmal", "elongat(ed|ion)"),
     "atherosclerotic": (
-        "atheroscler(otic|osis)", "(atherosclerotic|atheromatous) calcification(s|)", "arterioscler(otic|osis)",
+        "(calcific |calcified |)(atheroma|atherosclerotic|atheromatous) (plaque|plaques|change|changes|wall changes|disease)",
+        "(calcified|calcific) plaque(s|)", "atheroscler(otic|osis)", "(atherosclerotic|atheromatous) calcification(s|)", "arterioscler(otic|osis)",
         "atheromatous"),
     "calcified": (
         "calcif(ied|ic)", "calcification(s|)", "partially calcified", "densely calcified",
-        "(vascular|mural|wall) calcification(s|)"),
+        "(vascular|mural|wall) calcification(s|)", "(calcific|calcified) (plaque|plaques|foci|atheroma plaques)"),
     "degenerative": ("degenerative", "degenerated", "degeneration", "spurring", "narrowing", "narrowed"),
     "fused": ("(posterior |anterior |interbody |)fusion", "fused"),
     "congested": (
@@ -269,7 +385,7 @@ _PREDICATES = {
     "clear": ("clear", "well aerated", "normally aerated", "well inflated", "well expanded"),
     "normal": (
         "normal( in size| size| in contour| in appearance|)", "unremarkable", "within normal limits", "not enlarged",
-        "intact", "low normal", "within normal range", "normally inflated", "not widened", "normal limits", "wnl"),
+        "intact", "low normal", "within normal range", "nl", "nml", "natural", "normally inflated", "not widened", "normal limits", "wnl"),
     "sharp": ("sharp", "preserved", "well defined"),
 }
 
@@ -277,6 +393,14 @@ _PREDICATES = {
 STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
     ("heart", "enlarged"): ("Cardiomegaly",), ("heart", "prominent"): ("Cardiomegaly",),
     ("heart", "borderline"): ("?Cardiomegaly",), ("heart", "increased"): ("Cardiomegaly",),
+    ("heart", "tortuous"): ("Cardiomegaly",), ("pleura", "thickened"): ("Pleural Thickening",),
+    ("airways", "thickened"): ("Peribronchial Thickening",), ("septa", "thickened"): ("Interlobular Septal Thickening",),
+    ("airways", "tortuous"): ("Bronchiectasis",), ("airways", "enlarged"): ("Bronchiectasis",),
+    ("airways", "calcified"): ("Calcification Other",),
+    ("vertebrae", "compressed"): ("Fracture",), ("bones", "compressed"): ("Fracture",),
+    ("nodes", "normal"): ("-Lymphadenopathy",), ("hila", "enlarged"): ("?Lymphadenopathy",),
+    ("coronary", "calcified"): ("Coronary Artery Wall Calcification", "Calcification Other"),
+    ("coronary", "atherosclerotic"): ("Coronary Artery Wall Calcification",),
     ("heart", "normal"): ("-Cardiomegaly",), ("heart", "upper"): ("-Cardiomegaly",),
     ("cardiomediastinum", "enlarged"): ("Cardiomegaly", "Enlarged Cardiomediastinum"),
     ("cardiomediastinum", "prominent"): ("?Cardiomegaly", "Enlarged Cardiomediastinum"),
@@ -350,7 +474,7 @@ def _plural(text: str) -> tuple[str, ...]:
 
 def _specific(names: list[str]) -> tuple[str, ...]:
     """Without the findings that another one of the list already implies by definition."""
-    implied = {name for name in names for other in names if other in BY_NAME[name].members}
+    implied = {name for name in names for other in names if other in BY_NAME[name.lstrip("-")].members}
     return tuple(name for name in names if name not in implied)
 
 
@@ -370,7 +494,7 @@ SPELT = frozenset((
 def build() -> Mapping[str, Mapping[str, object]]:
     """Literal -> {role: value}.
 
-    FINDING has a tuple of names ("?" before a vague one), SUBJECT and PREDICATE their part of a key of `STATEMENTS`,
+    FINDING has a tuple of names ("?" before a vague one, "-" before one that the word denies), SUBJECT and PREDICATE their part of a key of `STATEMENTS`,
     the others True.
     """
     roles: dict[str, dict[str, object]] = {}
@@ -379,10 +503,11 @@ def build() -> Mapping[str, Mapping[str, object]]:
         if finding.kind != "none":
             texts = [text.replace("-", " ") for text in finding.synonyms if text not in _TOO_GENERAL]
             texts += [text for pattern in _MORE_FINDINGS.get(finding.name, ()) for text in expand(pattern)]
-            for text in texts:
-                for form in _plural(text):
-                    if finding.name not in named.setdefault(form, []):
-                        named[form].append(finding.name)
+            for text in filter(None, texts):
+                name = f"-{finding.name}" if text[0] == "-" else finding.name
+                for form in _plural(text.lstrip("-")):
+                    if name not in named.setdefault(form, []):
+                        named[form].append(name)
     vague = {(text, name) for name, patterns in _VAGUE.items() for pattern in patterns for text in expand(pattern)}
     for text, names in named.items():
         roles.setdefault(text, {})[FINDING] = tuple(

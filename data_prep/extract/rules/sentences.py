@@ -103,8 +103,8 @@ class Sentence:
         found, used = [], set()
         for token in self.tokens:
             names = token.roles.get(FINDING, ())
-            for certainty, alike in (("present", tuple(name for name in names if name[0] != "?")),
-                                     ("uncertain", tuple(name[1:] for name in names if name[0] == "?"))):
+            for mark, certainty in (("", "present"), ("?", "uncertain"), ("-", "absent")):
+                alike = tuple(name.lstrip("?-") for name in names if (name[0] if name[0] in "?-" else "") == mark)
                 if alike:
                     found.append(Mention(alike, token.start, token.end, token.start, certainty))
         for i, token in enumerate(self.tokens):
