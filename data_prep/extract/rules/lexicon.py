@@ -7,6 +7,7 @@ no hyphens); `scanner.expand` writes them out.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -54,7 +55,7 @@ _MORE_FINDINGS = {
         "chest infection", "(pulmonary|lung) (infection|abscess)", "(infective|infectious) (change|changes|consolidation)",
         "pneumoni(a|as|c infiltrate|c infiltrates|c consolidation)", "(infectious|inflammatory) infiltrate"),
     "Atelectasis": (
-        "(atel|atx)", "atelectatic (area|areas|band|bands|segment|lobe)", "(volume loss|loss of volume)",
+        "(atel|atx)", "atelectatic (area|areas|band|bands|segment|lobe)",
         "collapsed (lung|lobe|segment|right|left)( lung| upper lobe| lower lobe| middle lobe|)",
         "collapse of the (right|left|entire|whole) (lung|upper lobe|lower lobe|middle lobe)",
         "(upper|lower|middle|right|left) lobe collapse", "collapse consolidation",
@@ -81,7 +82,7 @@ _MORE_FINDINGS = {
         "pleural (parenchymal |)(scarring|plaque|plaques|opacity|density|calcification|calcifications)",
         "calcified (pleural |)(plaque|plaques)", "pleural disease"),
     "Nodule": (
-        "(nodul(e|es|us)|nodular (lesion|lesions|structure|structures|formation|formations|infiltrate))", "spn",
+        "(nodul(e|es|us)|nodular (lesion|lesions|structure|structures|formation|formations))", "spn",
         "(ggn|ground glass (nodule|nodules))", "tree in bud", "(subsolid|solid|part solid|pulmonary|parenchymal) "
         "(nodule|nodules)", "coin lesion",
         "(lung |pulmonary |)(nodule|nodules)", "nodular (lesion|focus|foci)", "nodularity",
@@ -132,8 +133,8 @@ _MORE_FINDINGS = {
         "(hiatal |hiatus |diaphragmatic |paraesophageal |bochdalek |morgagni |)(hernia|hernias)",
         "intrathoracic stomach"),
     "Fracture": (
-        "(fx|fxs|fxr|frx)", "(wedge|compression|burst|anterior wedge) (fracture|deformity|compression)",
-        "(vertebral|wedge|anterior) (compression|wedging|collapse)", "loss of vertebral (body |)height", "wedging",
+        "(fx|fxs|fxr|frx)", "(wedge|compression|burst|anterior wedge) (fracture|compression)",
+        "(vertebral|wedge) (compression|collapse)",
         "(cortical|bony) (break|step off|disruption|buckling)",
         "(rib |ribs |clavicle |clavicular |vertebral |compression |humerus |sternal |)(fracture|fractures)",
         "fracture deformit(y|ies)", "fractured", "broken (rib|ribs|clavicle|bone|bones)",
@@ -142,7 +143,7 @@ _MORE_FINDINGS = {
         "(ett|ngt|ogt|cvc|ppm|iabp|tlc|dht|icds|crt d|vad|rvad|ecmo|impella|pacs port|uvc|uac|peg|pacer wire|mediports)",
         "(ecmo |venous |arterial |nasal |drainage |jugular |femoral |)cannula(s|e|)", "(ecmo|extracorporeal membrane oxygenation)",
         "(lines|line|tubes|tube|drains|catheters|devices) (or|and|/) (lines|line|tubes|tube|drains|catheters|devices)",
-        "(lines|tubes|drains|catheters|wires)( tubes|)", "(support|monitoring|life support|indwelling|implanted) "
+        "(tubes|drains|catheters)", "(support|monitoring|life support|indwelling|implanted) "
         "(device|devices|apparatus|hardware|line|lines|tube|tubes)",
         "(endotracheal|nasogastric|orogastric|nasoenteric|nasojejunal|chest|tracheostomy|feeding|enteric|jejunostomy|"
         "endobronchial|sengstaken|intercostal|salem sump|double lumen) (tube|tubes|drain|drains|catheter)",
@@ -156,7 +157,7 @@ _MORE_FINDINGS = {
         "(picc|cvc|ij|subclavian|femoral|dialysis|central venous|arterial) (line|lines|catheter|catheters)",
         "(intra aortic|intraaortic|aortic) balloon( pump|)", "(baclofen|insulin|infusion|pain) pump",
         "(thoracostomy|pleural|chest|mediastinal|pigtail|percutaneous|surgical|pericardial) (tube|tubes|drain|drains|"
-        "catheter|catheters)", "endobronchial valve(s|)", "(tips|biliary|ureteral|esophageal|tracheal|bronchial) stent(s|)",
+        "catheter|catheters)", "endobronchial valve(s|)",
         "(central |)(venous |)(catheter|catheters)", "(central |picc |ij |subclavian |venous |)line (tip|in place)",
         "(picc|picc line|central line|central venous line|dialysis catheter|hickman|mediport|infusaport|"
         "portacath|port a cath|port a xxxx|port catheter|chest port|chemotherapy port|infusion port|powerport|"
@@ -186,7 +187,7 @@ _MORE_FINDINGS = {
     "Surgical Hardware": (
         "(sternal|sternotomy) (suture|sutures|wires|wire|cerclage)( material| materials|)",
         "(suture|metallic suture|surgical suture|operation|clip|surgical) (material|materials)", "(surgical|skin) staples",
-        "(cabg|coronary bypass) (graft|grafts|materials)", "(vertebroplasty|kyphoplasty)( cement|)",
+        "(cabg|coronary bypass) (graft|grafts|materials)",
         "(surgical |cholecystectomy |vascular |hemostatic |mediastinal |axillary |hilar |metallic |cabg |)(clip|"
         "clips|staple|staples)", "(surgical |chain |) suture(s| line| material|)", "suture(s| line| material|)",
         "(median |midline |)sternotomy (wire|wires|suture|sutures)", "sternal (wire|wires|sutures)", "cerclage wires",
@@ -320,7 +321,6 @@ _SUBJECTS = {
     "angle": (
         "costophrenic( angle| angles| sulcus| sulci| recess| recesses| xxxx|)", "(cp|cardiophrenic) (angle|angles)",
         "(pleural |lateral |posterior |)sulc(us|i)", "xxxx sulci", "pleural space"),
-    "vertebrae": ("vertebra(|l body|l bodies|e)", "(t|l)(4|5|6|7|8|9|10|11|12|1|2|3)( vertebra| vertebral body|)"),
     "pleura": ("pleura(e|)", "pleural (spaces|surfaces|margins)"),
     "aorta": (
         "(thoracic |descending |ascending |descending thoracic |ascending thoracic |)aorta",
@@ -334,7 +334,7 @@ _SUBJECTS = {
         "bony (framework|xxxx)", "skeleton"),
     "spine": (
         "(thoracic |lumbar |cervical |thoracolumbar |t |mid thoracic |)spine",
-        "(thoracic )vertebra(l bodies|l body|e)"),
+        "(thoracic |)vertebra(l bodies|l body|e|)", "(t|l)(4|5|6|7|8|9|10|11|12|1|2|3)( vertebra| vertebral body|)"),
     "nodes": (
         "(hilar |mediastinal |infrahilar |axillary |subcarinal |paratracheal |)(lymph |)(node|nodes|ln|lns)", "(hilar |mediastinal |)lymph xxxx",
         "(hilar |mediastinal |)(lymph|)adenopathy"),
@@ -397,8 +397,8 @@ STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
     ("airways", "thickened"): ("Peribronchial Thickening",), ("septa", "thickened"): ("Interlobular Septal Thickening",),
     ("airways", "tortuous"): ("Bronchiectasis",), ("airways", "enlarged"): ("Bronchiectasis",),
     ("airways", "calcified"): ("Calcification Other",),
-    ("vertebrae", "compressed"): ("Fracture",), ("bones", "compressed"): ("Fracture",),
-    ("nodes", "normal"): ("-Lymphadenopathy",), ("hila", "enlarged"): ("?Lymphadenopathy",),
+    ("spine", "compressed"): ("Fracture",), ("bones", "compressed"): ("Fracture",),
+    ("nodes", "normal"): ("-Lymphadenopathy",),
     ("coronary", "calcified"): ("Coronary Artery Wall Calcification", "Calcification Other"),
     ("coronary", "atherosclerotic"): ("Coronary Artery Wall Calcification",),
     ("heart", "normal"): ("-Cardiomegaly",), ("heart", "upper"): ("-Cardiomegaly",),
@@ -491,6 +491,7 @@ SPELT = frozenset((
     "scoliosis", "spondylosis", "subcutaneous", "thickening", "tracheostomy"))
 
 
+@functools.cache
 def build() -> Mapping[str, Mapping[str, object]]:
     """Literal -> {role: value}.
 

@@ -79,7 +79,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "query", "(suggestion|hint|impression|appearance|suspicion) of", "potential(ly|)", "conceivabl(e|y)", "maybe",
         "doubtful", "unclear (if|whether)", "uncertain (if|whether)", "(not|un)(sure|certain|clear) (if|whether|about)",
         "cannot (confirm|establish|assure|guarantee) (the |)absence (of|)", "ddx( includes|)", "concerned (about|for)",
-        "equivocal (for|evidence of)", "(in |)(question|questioned|presumptive|tentative)", "c/f", "? of",
+        "equivocal (for|evidence of)", "(in |)(question|questioned|presumptive|tentative)", "c/f",
         "can be (seen|found) (in|with)", "(is|are|was|were) suspicious (for|of)", "a (question|possibility) of",
         "suggest(s|ive of|ing|ed|ion of|)", "suspicious for", "suspicion (of|for)", "suspected", "suspect",
         "concern(ing|) for", "question(able|ed| of|)", "worrisome for", 

@@ -1,9 +1,12 @@
-"""Text plumbing of the rules extractor: normalised text of equal length, one regex for all literals, sentences."""
+"""Text plumbing of the rules extractor: normalised text of equal length, a matcher of many literals, sentences."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 _SPACES = str.maketrans(dict.fromkeys("\n\r\t\f\v\u00a0-\u2010\u2011\u2012\u2013\u2014_", " ") | {"\u2019": "'"})
 
@@ -37,33 +40,39 @@ def expand(pattern: str) -> list[str]:
     return list(dict.fromkeys(" ".join(text.split()) for text in texts)) if "(" in pattern else texts
 
 
-def compile_literals(literals: Iterable[str]) -> re.Pattern[str]:
-    """One regex that finds the longest of many literals at each offset, as whole words.
-
-    The literals share their prefixes (a trie), so that time hardly depends on their number. A space matches a run.
-    """
-    trie: dict = {}
-    for literal in literals:
-        node = trie
-        for c in literal:
-            node = node.setdefault(c, {})
-        node[""] = {}
-    # (?![a-z0-9]) sits inside the pattern: a literal that ends inside a word gives way to a shorter one that does not.
-    return re.compile(rf"(?<![a-z0-9]){_pattern(trie)}")
+_PIECE = re.compile(r"[a-z0-9]+|[^a-z0-9\s]")
+_END = ""  # In a trie: what the literal that ends here stands for.
 
 
-def _pattern(node: dict) -> str:
-    options = [(" +" if c == " " else re.escape(c)) + _pattern(child) for c, child in node.items() if c]
-    if not options:
-        return "(?![a-z0-9])"
-    if "" in node:
-        options.append("(?![a-z0-9])")
-    return options[0] if len(options) == 1 else f"(?:{'|'.join(options)})"
+class Literals(Generic[T]):
+    """Finds the longest of many literals at each word of a text, as whole words; runs of spaces match one space."""
 
+    def __init__(self, values: Mapping[str, T]) -> None:
+        self._trie: dict = {}
+        for literal, value in values.items():
+            node = self._trie
+            for piece in _PIECE.findall(literal):
+                node = node.setdefault(piece, {})
+            node[_END] = value
 
-def key(text: str) -> str:
-    """The literal that a match of `compile_literals` stands for."""
-    return " ".join(text.split()) if "  " in text else text
+    def find(self, text: str, start: int, end: int) -> Iterator[tuple[int, int, T]]:
+        """(start, end, value) of the literals in `text[start:end]`, in order and without overlaps."""
+        pieces = [(match.group(), *match.span()) for match in _PIECE.finditer(text, start, end)]
+        i = 0
+        while i < len(pieces):
+            node, after, found = self._trie.get(pieces[i][0]), i + 1, None
+            while node is not None:
+                if _END in node:
+                    found = (after, node[_END])
+                if after == len(pieces):
+                    break
+                node = node.get(pieces[after][0])
+                after += 1
+            if found is None:
+                i += 1
+                continue
+            yield pieces[i][1], pieces[found[0] - 1][2], found[1]
+            i = found[0]
 
 
 _ABBREVIATIONS = frozenset(("dr", "mr", "mrs", "ms", "vs", "approx", "e.g", "i.e", "cf", "resp", "a.p", "p.a"))

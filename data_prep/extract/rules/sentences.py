@@ -10,7 +10,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 
-from data_prep.extract.rules import lexicon, scanner
+from data_prep.extract.rules import lexicon
 from data_prep.extract.rules.lexicon import FINDING, PREDICATE, SUBJECT
 from data_prep.extract.rules.lexicon_cues import (
     BREAK,
@@ -22,7 +22,7 @@ from data_prep.extract.rules.lexicon_cues import (
     NEGATED,
     UNCERTAIN,
 )
-from data_prep.extract.rules.tokens import Token, attribute_lexicon, tokens
+from data_prep.extract.rules.tokens import Token, attribute_literals, tokens
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -251,9 +251,7 @@ class Sentence:
     def attributes(self, mention: Mention, certainty: str, start: int, end: int) -> dict[str, str]:
         """Anatomy, side, severity and change: in the phrase or else in its clause, or else in the sentence."""
         if self._attributes is None:
-            roles, pattern = attribute_lexicon()
-            self._attributes = [(m.start(), m.end(), roles[scanner.key(m.group())])
-                                for m in pattern.finditer(self.text, self.start, self.end)]
+            self._attributes = list(attribute_literals().find(self.text, self.start, self.end))
         low = max([position for position in self.breaks if position < mention.start], default=self.start)
         high = min([position for position in self.breaks if position >= mention.end], default=self.end)
         found: dict[str, str] = {}
