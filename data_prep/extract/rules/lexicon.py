@@ -1,7 +1,7 @@
 """The words of the rules extractor: what each literal of a chest report can mean.
 
-A literal has roles. FINDING names findings; SUBJECT and PREDICATE make a finding together ("heart" + "enlarged",
-`STATEMENTS`); the roles of cues are in `lexicon_cues`. Literals are in the alphabet of `scanner.normalise` (lower case,
+A literal has roles. FINDING names findings; BARE names one together with the membrane before it (`MEMBRANES`); SUBJECT
+and PREDICATE make a finding together ("heart" + "enlarged", `STATEMENTS`); the roles of cues are in `lexicon_cues`. Literals are in the alphabet of `scanner.normalise` (lower case,
 no hyphens); `scanner.expand` writes them out.
 """
 
@@ -16,7 +16,7 @@ from data_prep.extract.rules.lexicon_cues import CUES
 from data_prep.extract.rules.scanner import expand
 from lgdea_jax.findings.vocabulary import BY_NAME, FINDINGS
 
-FINDING, SUBJECT, PREDICATE = "finding", "subject", "predicate"
+FINDING, SUBJECT, PREDICATE, BARE = "finding", "subject", "predicate", "bare"
 
 # Words of the vocabulary that mean too many other things when they stand alone in a report.
 _TOO_GENERAL = frozenset(("low volumes", "support device", "median sternotomy", "sternotomy", "lesion", "spurring",
@@ -253,7 +253,7 @@ _MORE_FINDINGS = {
         "subcarinal |paratracheal |)(lymph |)(node|nodes|ln|lns)", "lymphadenomegal(y|ies)", "bulky hila",
         "(node|nodes|lymph node|lymph nodes) (in|of|with) (pathological|pathologic) (size|sizes|dimension|dimensions|"
         "appearance|size and appearance|size or appearance|dimensions and appearance)",
-        "pathological(ly|) (sized |)(lymph |)nodes"),
+        "pathological(ly|) (sized |)(lymph |)nodes", "pathologically enlarged"),
     "Peribronchial Thickening": (
         "(peribronchial|bronchial|peribronchovascular|airway|bronchus) (wall |)(thickening|thickenings|cuffing|thickness "
         "increase|thickness increases|thickness)", "thickening of (the |)(bronchial walls|bronchial wall|airway walls|"
@@ -296,6 +296,10 @@ _MORE_FINDINGS = {
         "(subcutaneous|subcut|subq|sub q|sq|surgical|soft tissue) (emphysema|air|gas)",
         "(air|gas) in the (soft tissues|subcutaneous tissues|chest wall)"),
 }
+
+# "Pericardial thickening without fluid": the membrane that was named before is meant.
+_BARE = ("effusion", "fluid", "liquid")
+MEMBRANES = re.compile(r"(?:(?P<Pericardial>pericardi\w+)|(?P<Pleural>pleura\w*))\s+(?:(?!and\b)[a-z]+\s+){0,4}$")
 
 _SUBJECTS = {
     "heart": (
@@ -440,14 +444,15 @@ _BONE = ("bone", "bony", "osseous", "rib", "ribs", "vertebral", "spine", "humeru
     "clavicle")
 BLOCKED: Mapping[str, frozenset[str]] = MappingProxyType({
     "Lung Opacity": frozenset((*_BONE, "metallic", "soft", "breast", "bullet", "tissue", "dental")),
-    "Lung Lesion": frozenset(_BONE), "Nodule": frozenset(("thyroid", "nipple")),
-    "Mass": frozenset(("cardiac", "breast", "index", "wall")),
+    "Lung Lesion": frozenset(_BONE), "Nodule": frozenset(("thyroid", "nipple", "breast", "adrenal")),
+    "Mass": frozenset(("cardiac", "breast", "index", "wall", "bowel")),
     "Degenerative Spine": frozenset((
         "shoulder", "shoulders", "acromioclavicular", "glenohumeral", "ac", "hip", "hips", "knee", "knees", "ankle",
         "foot", "midfoot", "wrist", "hand", "elbow", "costochondral", "costovertebral", "sternoclavicular", "humeral")),
     "Support Devices": frozenset(("scapula", "scapular", "rib", "ribs", "spinous", "finger")),
     "Fibrosis": frozenset(("cystic",)),
-    "Edema": frozenset(("tissue", "subcutaneous")),
+    "Edema": frozenset(("tissue", "subcutaneous", "marrow", "skin")),
+    "Fracture": frozenset(("wire", "wires", "lead", "leads", "screw", "screws", "hardware", "catheter", "stent")),
 })
 
 # A statement that the study is normal, in the alphabet of `scanner.normalise`.
@@ -466,6 +471,26 @@ NORMALITY = re.compile(
         "of the "
     r")?(?:chest|examination|exam|study|radiographs?)|chest (?:is |radiograph is |x ray is )?(?:normal|unremarkable|"
     r"negative)|no (?:radiographic )?abnormalit(?:y|ies)|normal heart and lungs|study within normal limits)\b")
+
+
+# Findings that other organs than those of the chest can have too.
+OF_ANY_ORGAN = frozenset((
+    "Calcification Other", "Cavitation", "Consolidation", "Edema", "Fibrosis", "Granuloma", "Infiltrate", "Lung Lesion",
+    "Lung Opacity", "Mass", "Nodule", "Pleural Effusion", "Pulmonary Congestion"))
+_OTHER_ORGANS = (
+    "(?:liver|hepatic|renal|kidneys?|adrenals?|pancrea(?:s|tic)|thyroid|breasts?|ovar(?:y|ian)|uter(?:us|ine)|bladder|"
+    "gallbladder|brain|cerebral|scalp|skin|bowel|colon|colonic|gastric|stomach|joints?|knees?|ankles?|hips?|legs?|foot|feet|"
+    "orbit(?:s|al)?|parotid|prostate|prostatic|abdom(?:en|inal)|pelvi(?:s|c)|peritoneal|mesenteric|muscles?|subcutaneous|"
+    "soft tissues?)")
+_ORGAN_BEFORE = re.compile(rf"(?:^|(?<=\s)){_OTHER_ORGANS}\s+(?:[a-z0-9]+\s+)?$|^\s*(?:[a-z]+\s+)?{_OTHER_ORGANS}\s*:")
+_ORGAN_BEHIND = re.compile(
+    rf"\s+(?:(?:is|are|was|were|seen|noted|present|identified|observed|measuring|[\d.]+|cm|mm|x)\s+)*(?:in|of|within|from|on|"
+    rf"along|involving)\s+(?:(?:the|both|a|an|left|right|upper|lower)\s+)*{_OTHER_ORGANS}\b(?!\s+(?:lobe|lung|line))")
+
+
+def elsewhere(before: str, behind: str) -> bool:
+    """Whether the words around a finding, in its sentence, put it into an organ outside of the chest."""
+    return bool(_ORGAN_BEFORE.search(before) or _ORGAN_BEHIND.match(behind))
 
 
 def _plural(text: str) -> tuple[str, ...]:
@@ -518,6 +543,8 @@ def build() -> Mapping[str, Mapping[str, object]]:
             for pattern in patterns:
                 for text in expand(pattern):
                     roles.setdefault(text, {})[role] = value
+    for text in _BARE:
+        roles.setdefault(text, {})[BARE] = True
     for role, patterns in CUES.items():
         for pattern in patterns:
             for text in expand(pattern):

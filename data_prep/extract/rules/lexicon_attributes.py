@@ -53,7 +53,7 @@ _ANATOMY = {
     "superior vena cava": ("svc", "superior vena cava"),
 }
 _LATERALITY = {
-    "left": ("left( sided|)", "levo(scoliosis|curvature)", "l", "lt", "l sided", "lul", "lll", "lingula(r|)", "left hand side"),
+    "left": ("left( sided|)", "levo(scoliosis|curvature)", "l", "lt", "l sided", "lul", "lll"),
     "right": ("right( sided|)", "dextro(scoliosis|curvature)", "r", "rt", "r sided", "rul", "rml", "rll"),
     "midline": ("midline",),
     "bilateral": (

@@ -167,7 +167,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     HISTORY: (
         "(history|h/o|hx|past history|past medical history|prior history|known history|personal history) of",
         "history", "status post", "s/p", "previous(ly|)( documented| described| noted|)", "prior episode of", "(had|have had|has had) (a |an |) (previous|prior|past|earlier|old)",
-        "(study|exam|examination|radiograph|film|image|ct|scan|report)(s|) (in which|on which|where|that|which) "
+        "(study|exam|examination|radiograph|film|image|ct|scan|report)(s|)(,|) (in which|on which|where|that|which) "
         "(there (was|were)|showed|demonstrated|revealed)",
         "(prior|previous|earlier|last|outside) (study|exam|examination|radiograph|film|ct|scan|report)(s|) "
         "(showed|demonstrated|revealed|described|reported|noted)",

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from data_prep.extract.rules import lexicon
-from data_prep.extract.rules.lexicon import FINDING, PREDICATE, SUBJECT
+from data_prep.extract.rules.lexicon import BARE, FINDING, PREDICATE, SUBJECT
 from data_prep.extract.rules.lexicon_cues import (
     BREAK,
     DISCLAIMED,
@@ -55,6 +55,7 @@ _OPENS = re.compile(
     r"|(?:(?!\b(?:or|nor)\b)[^,])*?\b(?P<verb>is|are|was|were|has|have|appears?|remains?|demonstrates?)\b)")
 # The last of a list with its verb: "..., effusion and mass are not seen".
 _ENUMERATED = re.compile(r"\band\b.*\b(?:are|were|have)$")
+_AND = re.compile(r"\s*(?:,|/|,?\s*\b(?:and|or)\b)\s*(?:in\s+)?(?:the\s+)?(?:left\s+|right\s+)?")
 # Between a finding and the cue behind it.
 _AUXILIARY = re.compile(r"\b(?:is|are|was|were|has|have|had|could|can|be|been|being|both|all)(?:\s+(?:is|are|was|were|has|have|"
                         r"be|been|being|all|both))*\s*$")
@@ -103,6 +104,9 @@ class Sentence:
         found, used = [], set()
         for token in self.tokens:
             names = token.roles.get(FINDING, ())
+            if BARE in token.roles:
+                membrane = lexicon.MEMBRANES.search(self.text[self.start:token.start])
+                names = (f"{membrane.lastgroup} Effusion",) if membrane else names
             for mark, certainty in (("", "present"), ("?", "uncertain"), ("-", "absent")):
                 alike = tuple(name.lstrip("?-") for name in names if (name[0] if name[0] in "?-" else "") == mark)
                 if alike:
@@ -149,7 +153,14 @@ class Sentence:
         if before and not (crossed and self._next(i, fits) is not None):
             return before
         after = self._next(i, fits)
-        return [after] if after is not None else before
+        if after is None:
+            return before
+        subjects = [after]
+        for j in range(after + 1, len(self.tokens)):  # "calcified plaques in the aorta and the coronary arteries"
+            if not fits(self.tokens[j]) or not _AND.fullmatch(self.text, self.tokens[j - 1].end, self.tokens[j].start):
+                break
+            subjects.append(j)
+        return subjects
 
     def _next(self, i: int, fits: Callable[[Token], bool]) -> int | None:
         end = self.tokens[i].end
@@ -268,9 +279,12 @@ class Sentence:
                             sides.setdefault(kind, []).append(value)
             for kind, values in sides.items():
                 found[kind] = _merge(kind, values)
+        if "laterality" not in found and found.get("anatomy") in _ONE_SIDED:
+            found["laterality"] = _ONE_SIDED[found["anatomy"]]
         return found
 
 
+_ONE_SIDED = {"lingula": "left", "middle lobe": "right"}
 _ORGANS = frozenset(("pleura", "heart", "aorta", "mediastinum", "hemidiaphragm", "abdomen"))
 
 
