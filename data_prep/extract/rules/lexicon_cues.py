@@ -1,6 +1,7 @@
 """The cues of the rules extractor: the words that deny, hedge, date or question a finding, or end the reach of a cue.
 
-NEGATE, UNCERTAIN, HYPOTHETICAL and HISTORY act on what follows them; NEGATED, DOUBTED and DISCLAIMED on what precedes.
+NEGATE, UNCERTAIN, HYPOTHETICAL and HISTORY act on what follows them; NEGATED, DOUBTED and DISCLAIMED on what precedes, and
+so does REMOVED on devices.
 HYPOTHETICAL and DISCLAIMED findings are asked for, advised on or out of the study's reach: nothing is stated of them.
 PSEUDO takes words away from the cues ("no change in" denies nothing) and from the findings ("mass effect" is no mass);
 BREAK ends the reach of a cue.
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-NEGATE, NEGATED, UNCERTAIN, DOUBTED = "negate", "negated", "uncertain", "doubted"
+NEGATE, NEGATED, REMOVED, UNCERTAIN, DOUBTED = "negate", "negated", "removed", "uncertain", "doubted"
 PSEUDO, HISTORY, HYPOTHETICAL, DISCLAIMED, BREAK = "pseudo", "history", "hypothetical", "disclaimed", "break"
 
 _SHOWN = ("(seen|identified|visuali(s|z)ed|present|evident|appreciated|demonstrated|detected|noted|visible|apparent|observed|found|"
@@ -54,7 +55,6 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         f"(cannot|isn't|aren't|wasn't|weren't|hasn't|haven't|couldn't|can't) (been |be |){_SHOWN}",
         "(no longer|not) (there|a feature)",
         "(is|are|has|have|) (now |)(gone|vanished|disappeared)", "nonexistent", "(is|are|) lacking",
-        "(since |now |also |been |) (taken out|pulled|pulled out|discontinued|explanted|extracted|withdrawn|removed)",
         "(show|shows|showed) (complete |interval complete |)(resolution|clearing)",
         "(is|are|was|were) (all |both |also |again |otherwise |) (negative|absent)", "free",
         "(is|are|was|were|would be|seems|appears|) (very |quite |) unlikely",
@@ -65,6 +65,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "not (seen|identified|visualized|present|evident|found|appreciated)", "(is|are|was|were) denied",
         "(has|have) (completely|essentially|nearly|largely|) resolved", "resolved", "none", "denied",
         "within (normal limits|limits of normal)"),
+    REMOVED: ("(taken|pulled|come) out", "pulled", "discontinued", "explanted", "extracted", "withdrawn", "removed", "d/c'd"),
     UNCERTAIN: (
         "possib(le|ly|ility of)", "probab(le|ly)", "likely",
         f"{_MODAL} (also |well |simply |merely |)(represent|be|reflect|indicate|relate to|suggest|mean|signify|"

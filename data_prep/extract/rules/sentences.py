@@ -20,9 +20,11 @@ from data_prep.extract.rules.lexicon_cues import (
     HYPOTHETICAL,
     NEGATE,
     NEGATED,
+    REMOVED,
     UNCERTAIN,
 )
 from data_prep.extract.rules.tokens import Token, attribute_literals, tokens
+from lgdea_jax.findings.vocabulary import BY_NAME
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,6 +36,10 @@ class Mention:
     end: int
     anchor: int
     certainty: str  # "present" unless the words themselves deny or hedge ("the heart is normal").
+
+    @property
+    def is_device(self) -> bool:
+        return bool(self.names) and all(BY_NAME[name].kind == "device" for name in self.names)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,7 +66,9 @@ _AND = re.compile(r"\s*(?:,|/|,?\s*\b(?:and|or)\b)\s*(?:in\s+)?(?:the\s+)?(?:lef
 _AUXILIARY = re.compile(r"\b(?:is|are|was|were|has|have|had|could|can|be|been|being|both|all)(?:\s+(?:is|are|was|were|has|have|"
                         r"be|been|being|all|both))*\s*$")
 _VERB = re.compile(r"\b(?:with|without|is|are|was|were|may|could|has|have|shows?|remains?)\b")
-_LISTED = re.compile(r",|/|\b(?:and|or|nor)\b")
+_COORDINATED = re.compile(r",|/|\b(?:and|or|nor)\b")
+# What they say of a finding is no denial when a verb is between ("the pressure was within normal limits").
+_OF_MEASURES = frozenset(("within normal limits", "within limits of normal", "free", "none"))
 _PART_OF = re.compile(r"\b(?:of|in|at|along|within|involving)\s+(?:(?:the|a|any|left|right|both|[a-z]+)\s+){0,3}$")
 # Before a finding that is there, whatever is denied of it or around it.
 _GIVEN = re.compile(r"\b(?:within|around|surrounding|adjacent to|next to|near|alongside|beside|behind|beyond|along|superimposed on)"
@@ -71,6 +79,7 @@ _NO = (r"(?:no|none|nil|neg|negative|absent|never|denie[ds]|n|0|false|not (?:see
        r"visible|observed|visualized))")
 _ANSWER_NO = re.compile(rf"(?:\s*[:|=?]\s*|\s*\.{{2,}}\s*|\s{{2,}})[\[(]?\s*{_NO}\s*[\])]?\s*(?=[.,;|]|$)"
                         rf"|\s*[\[(]\s*(?:{_NO})?\s*[\])]|\s*:\s*(?=$)(?<=\s)")
+_NO_LIST = re.compile(r"[:|=\[(.]|\b(?:with|without|is|are|was|were|has|have)\b")
 _UNTICKED = re.compile(r"[\[(]\s*[\])]\s*(?:[a-z]+\s+){0,4}$")
 _BOX_FIRST = re.compile(r"\s*[\[(]\s*[x✓✔]?\s*[\])]\s*[a-z]")
 # "? pneumonia" and "?PNA" ask, a question mark behind the finding as well.
@@ -200,9 +209,10 @@ class Sentence:
                 hypothetical |= HYPOTHETICAL in roles
             elif not self.broken(mention.end, token.start):
                 hypothetical |= DISCLAIMED in roles and self._reaches_back(token, mention)
-                reaches = (NEGATED in roles or DOUBTED in roles) and self._reaches_back(token, mention)
+                denies = NEGATED in roles or (REMOVED in roles and mention.is_device)
+                reaches = (denies or DOUBTED in roles) and self._reaches_back(token, mention)
                 doubted |= DOUBTED in roles and reaches
-                if NEGATED in roles and DOUBTED not in roles and certainty != "absent" and reaches:
+                if denies and DOUBTED not in roles and certainty != "absent" and reaches:
                     certainty, cue_end = "absent", token.end
                 elif DOUBTED in roles and certainty == "present" and reaches:
                     certainty, cue_end = "uncertain", token.end
@@ -227,7 +237,8 @@ class Sentence:
         for start, end in self._answers:
             if start >= mention.end:
                 between = self.text[mention.end:start]
-                return end if not re.search(r"[:|=\[(.]", between) and not _VERB.search(between) else -1
+                listed = bool(_COORDINATED.search(between)) and self._lists(mention.end, start)
+                return end if not between.strip() or (listed and not _NO_LIST.search(between)) else -1
         return -1
 
     def _given(self, cue: Token, mention: Mention) -> bool:
@@ -247,17 +258,30 @@ class Sentence:
 
     def _reaches_back(self, cue: Token, mention: Mention) -> bool:
         """Whether a cue after the mention is about it: a verb's subject is one finding or a list of them."""
-        between = _AUXILIARY.sub("", self.text[mention.end:cue.start])
+        between = self.text[mention.end:cue.start]
+        if self.text[cue.start:cue.end] not in _OF_MEASURES:
+            between = _AUXILIARY.sub("", between)
         for token in self.tokens:
             if SUBJECT in token.roles and mention.end <= token.start < cue.start:
                 # "Fracture of the ribs is not seen" is about the fracture, "effusion, the heart is not" is not.
                 if not _PART_OF.search(self.text[mention.end:token.start]):
                     return False
-        listed = _LISTED.search(between) is not None
-        if listed and _VERB.search(self.text[max([at for at in self.breaks if at < mention.start], default=self.start):
-                                             mention.start]):
+        if _VERB.search(between):
             return False
-        return (listed or len(between) < 60) and _VERB.search(between) is None
+        if not _COORDINATED.search(between):
+            return len(between) < 60
+        begins = max([at for at in self.breaks if at < mention.start], default=self.start)
+        return not _VERB.search(self.text[begins:mention.start]) and (
+            len(between) < 60 or self._lists(mention.end, mention.end + len(between)))
+
+    def _lists(self, start: int, end: int) -> bool:
+        """Whether `text[start:end]` goes on with a list of findings that one before it began."""
+        items = _COORDINATED.split(self.text[start:end])[1:]
+        for item in filter(str.strip, items):
+            start = self.text.index(item, start)
+            if not any(FINDING in token.roles and start <= token.start < start + len(item) for token in self.tokens):
+                return False
+        return True
 
     def attributes(self, mention: Mention, certainty: str, start: int, end: int) -> dict[str, str]:
         """Anatomy, side, severity and change: in the phrase or else in its clause, or else in the sentence."""
