@@ -32,6 +32,9 @@ def _blocked(sentence: Sentence, mention: Mention, name: str, start: int, end: i
     words = lexicon.BLOCKED.get(name)
     if words and not words.isdisjoint(re.findall(r"[a-z]+", sentence.text[start:end])):
         return True
+    goes_on = lexicon.GOES_ON.get(name)
+    if goes_on and goes_on.match(sentence.text, mention.end, sentence.end):
+        return True
     if name not in lexicon.OF_ANY_ORGAN:
         return False
     return lexicon.elsewhere(sentence.text[sentence.start:mention.start], sentence.text[mention.end:sentence.end])
@@ -87,7 +90,7 @@ def _as_written(report: str, corrected: spelling.Corrected, item: Evidence) -> E
 _STANDS_FOR = re.compile(
     r"(?:(?:and|but|however|now|today|this time|,)\s+)*(?P<it>(?:it|they|both|(?:this|these|that|those)(?!\s+[a-z]+(?:s|ed|ing)?\s+"
     r"[a-z]+\s+(?:is|are|has|have)\b))(?=\s+(?:(?:has|have|is|are|appears?|remains?|persists?|had|was|were)\b))"
-    r"|(?:the\s+|an?\s+)(?:[a-z]+\s+){0,2}?ones?\b)")
+    r"|(?:the\s+|an?\s+)(?:[a-z]+\s+){0,2}?ones?\b)|(?:(?:and|but|now|today|currently|there|is|are|,)\s+)*(?P<none>none)\s*$")
 _STATE = re.compile(
     r"\b(?:resolved|gone|cleared|disappeared|no longer|not|persist\w*|remain\w*|unchanged|stable|larger|smaller|increas\w+|"
     r"decreas\w+|improv\w+|worse\w*|enlarg\w+|grown|visible|seen|present|removed|absent|new)\b")
@@ -96,9 +99,10 @@ _STATE = re.compile(
 def _standing_for(sentence: Sentence, last: Sequence[Evidence]) -> Mention | None:
     """A mention by a word that stands for the finding mentioned last, or None."""
     match = _STANDS_FOR.match(sentence.text, sentence.start, sentence.end) if last else None
-    if match is None or not _STATE.search(sentence.text, match.end(), sentence.end):
+    if match is None or not (match["none"] or _STATE.search(sentence.text, match.end(), sentence.end)):
         return None
-    return Mention(tuple(dict.fromkeys(item.finding for item in last)), *match.span("it"), match.start("it"), "present")
+    word, certainty = ("none", "absent") if match["none"] else ("it", "present")
+    return Mention(tuple(dict.fromkeys(item.finding for item in last)), *match.span(word), match.start(word), certainty)
 
 
 def _sentence_evidence(report: str, sentence: Sentence, last: Sequence[Evidence], found: list[Evidence],

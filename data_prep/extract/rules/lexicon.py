@@ -67,8 +67,9 @@ _MORE_FINDINGS = {
         "pneumothora(x|xes|ces)", "hydropneumothora(x|ces)"),
     "Pleural Effusion": (
         "(eff|effs|pl eff)", "(haemo|hemo|hydro|chylo|pyo)thora(x|ces)", "(plural|parapneumonic|bilateral|loculated|free) "
-        "(effusion|effusions)", "(free |)(pleural|plural) (fluid|liquid|effusion)", "(fluid|liquid) (collection |)in the "
-        "(pleural (space|cavity)|pleura|fissure|fissures|right hemithorax|left hemithorax)", "(hydro|hemo|haemo)pneumothorax",
+        "(effusion|effusions)", "(free |)(pleural|plural) (fluid|liquid|effusion)", "(fluid|liquid) (collection |)in the (left |right |)"
+        "(pleural (space|cavity)|pleura|fissure|fissures|hemithorax|minor fissure|major fissure)",
+        "(fluid|liquid) in (both|either) pleural (spaces|cavities|space|cavity)", "(hydro|hemo|haemo)pneumothorax",
         "pleural (or|and|/) pericardial (effusion|effusions|fluid)", "pericardial (or|and|/) pleural (effusion|effusions|"
         "fluid)", "pleural effusion(s|) (or |and |/ |/|)thickening", "pleural thickening (or|and|/) effusion",
         "empyema", "(fluid|effusion) (has |)(re|)accumulat(ed|ing|ion)",
@@ -85,6 +86,7 @@ _MORE_FINDINGS = {
         "(nodul(e|es|us)|nodular (lesion|lesions|structure|structures|formation|formations))", "spn",
         "(ggn|ground glass (nodule|nodules))", "tree in bud", "(subsolid|solid|part solid|pulmonary|parenchymal) "
         "(nodule|nodules)", "coin lesion",
+        "(nodular|mass) (or|and|/) (infiltrative|nodular|mass|infiltration) (lesion|lesions)",
         "(lung |pulmonary |)(nodule|nodules)", "nodular (lesion|focus|foci)", "nodularity",
         "micronodul(e|es|ar opacities)", "calcified (lung |pulmonary |parenchymal |)(nodule|nodules)"),
     "Mass": (
@@ -143,7 +145,7 @@ _MORE_FINDINGS = {
         "(ett|ngt|ogt|cvc|ppm|iabp|tlc|dht|icds|crt d|vad|rvad|ecmo|impella|pacs port|uvc|uac|peg|pacer wire|mediports)",
         "(ecmo |venous |arterial |nasal |drainage |jugular |femoral |)cannula(s|e|)", "(ecmo|extracorporeal membrane oxygenation)",
         "(lines|line|tubes|tube|drains|catheters|devices) (or|and|/) (lines|line|tubes|tube|drains|catheters|devices)",
-        "(tubes|drains|catheters)", "(support|monitoring|life support|indwelling|implanted) "
+        "(tubes|drains|drain|catheters)", "(support|monitoring|life support|indwelling|implanted) "
         "(device|devices|apparatus|hardware|line|lines|tube|tubes)",
         "(endotracheal|nasogastric|orogastric|nasoenteric|nasojejunal|chest|tracheostomy|feeding|enteric|jejunostomy|"
         "endobronchial|sengstaken|intercostal|salem sump|double lumen) (tube|tubes|drain|drains|catheter)",
@@ -452,7 +454,7 @@ BLOCKED: Mapping[str, frozenset[str]] = MappingProxyType({
     "Support Devices": frozenset(("scapula", "scapular", "rib", "ribs", "spinous", "finger")),
     "Fibrosis": frozenset(("cystic",)),
     "Edema": frozenset(("tissue", "subcutaneous", "marrow", "skin")),
-    "Fracture": frozenset(("wire", "wires", "lead", "leads", "screw", "screws", "hardware", "catheter", "stent")),
+
 })
 
 # A statement that the study is normal, in the alphabet of `scanner.normalise`.
@@ -476,7 +478,7 @@ NORMALITY = re.compile(
 # Findings that other organs than those of the chest can have too.
 OF_ANY_ORGAN = frozenset((
     "Calcification Other", "Cavitation", "Consolidation", "Edema", "Fibrosis", "Granuloma", "Infiltrate", "Lung Lesion",
-    "Lung Opacity", "Mass", "Nodule", "Pleural Effusion", "Pulmonary Congestion"))
+    "Lung Opacity", "Mass", "Nodule", "Pleural Effusion", "Pulmonary Congestion", "Scar"))
 _OTHER_ORGANS = (
     "(?:liver|hepatic|renal|kidneys?|adrenals?|pancrea(?:s|tic)|thyroid|breasts?|ovar(?:y|ian)|uter(?:us|ine)|bladder|"
     "gallbladder|brain|cerebral|scalp|skin|bowel|colon|colonic|gastric|stomach|joints?|knees?|ankles?|hips?|legs?|foot|feet|"
@@ -485,7 +487,15 @@ _OTHER_ORGANS = (
 _ORGAN_BEFORE = re.compile(rf"(?:^|(?<=\s)){_OTHER_ORGANS}\s+(?:[a-z0-9]+\s+)?$|^\s*(?:[a-z]+\s+)?{_OTHER_ORGANS}\s*:")
 _ORGAN_BEHIND = re.compile(
     rf"\s+(?:(?:is|are|was|were|seen|noted|present|identified|observed|measuring|[\d.]+|cm|mm|x)\s+)*(?:in|of|within|from|on|"
-    rf"along|involving)\s+(?:(?:the|both|a|an|left|right|upper|lower)\s+)*{_OTHER_ORGANS}\b(?!\s+(?:lobe|lung|line))")
+    rf"along|involving)\s+(?:(?:the|both|a|an|left|right|upper|lower|anterior|posterior)\s+)*{_OTHER_ORGANS}\b(?!\s+(?:lobe|lung|line))")
+
+
+# A finding is something else when it goes on with these words.
+GOES_ON: Mapping[str, re.Pattern[str]] = MappingProxyType({
+    "Fracture": re.compile(r"\s+(?:[a-z]+\s+){0,2}(?:wires?|leads?|screws?|hardware|catheters?|stents?|rods?)\b"),
+    "Consolidation": re.compile(r"\s+(?:of|at|across)\s+(?:the\s+)?(?:[a-z]+\s+){0,2}(?:fractures?|callus|graft|osteotomy)\b"),
+    "Mass": re.compile(r"\s+(?:of|in|on)\s+(?:the\s+)?(?:patient|body|chest wall|heart|atrium|ventricle)\b"),
+})
 
 
 def elsewhere(before: str, behind: str) -> bool:

@@ -63,7 +63,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(has|have) (also |now |since |) (resolved|cleared|subsided|disappeared)",
         "(has been|have been|been) (removed|ruled out)",
         "not (seen|identified|visualized|present|evident|found|appreciated)", "(is|are|was|were) denied",
-        "(has|have) (completely|essentially|nearly|largely|) resolved", "resolved", "none", "denied",
+        "(has|have) (completely|essentially|) resolved", "resolved", "none", "denied",
         "within (normal limits|limits of normal)"),
     REMOVED: ("(taken|pulled|come) out", "pulled", "discontinued", "explanted", "extracted", "withdrawn", "removed", "d/c'd"),
     UNCERTAIN: (
@@ -78,7 +78,10 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(raise|raises|raised|raising) (the |a |some |)(possibility|concern|suspicion|question|question of) (of|for|about)",
         "(raise|raises|raised|raising) (the |a |some |)(possibility|concern|suspicion|question)",
         "query", "(suggestion|hint|impression|appearance|suspicion) of", "potential(ly|)", "conceivabl(e|y)", "maybe",
-        "doubtful", "unclear (if|whether)", "uncertain (if|whether)", "(not|un)(sure|certain|clear) (if|whether|about)",
+        "doubtful", "(is |remains |)(unclear|uncertain|unsure|unknown|questionable|not sure|not certain|not clear) (if|whether|about)"
+        "( there is| there are| this is| it is|)", "either", "(suspicion|concern|possibility|question) (is|was) raised (of|for)",
+        f"(cannot|can not|difficult to|unable to|hard to|impossible to) (be |)(reliably |)"
+        "(differentiate|differentiated|distinguish|distinguished|separate|separated)",
         "cannot (confirm|establish|assure|guarantee) (the |)absence (of|)", "ddx( includes|)", "concerned (about|for)",
         "equivocal (for|evidence of)", "(in |)(question|questioned|presumptive|tentative)", "c/f",
         "can be (seen|found) (in|with)", "(is|are|was|were) suspicious (for|of)", "a (question|possibility) of",
@@ -100,6 +103,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(is|are|remain|remains|would be|be|) (difficult|hard|impossible) to (exclude|rule out|dismiss)",
         "(is|are|remain|remains|would be|should be|could be|may be|might be|also|) (a |also |) "
         "(suspected|presumed|questioned|in question|questionable|favored|favoured|thought likely|not unlikely)",
+        "(cannot|can not) be (reliably |)(differentiated|distinguished|separated)", "(not certain|not definite|inconclusive)",
         "(is|are|remain|remains) (also |) (conceivable|considered|equivocal|indeterminate|uncertain|doubtful|not certain|"
         "unclear)",
         "(should|could|may|might|must|can) (also |)be (considered|entertained|suspected|present)",
@@ -137,6 +141,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(inguinal|umbilical|ventral|incisional|femoral|disc|disk|abdominal wall|parastomal|spigelian|brain|"
         "uncal|tonsillar) (hernia|hernias|herniation)",
         "(inguinal |umbilical |ventral |incisional |)hernia (repair|mesh|surgery)", "herniorrhaphy",
+        "either (side|lung|hemithorax|base|apex|hemidiaphragm|costophrenic|of|way|case)", "(to|will|may|could) drain",
         "(thoracic|chest|pleural|abdominal|peritoneal|pelvic|glenoid|oral|nasal|marrow|medullary|dental|body) "
         "(cavity|cavities)",
         "(nasal|sinus|hepatic|liver|passive hepatic|nasal and sinus) congestion",
@@ -144,7 +149,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "fracture (clinic|risk|healing)", "lead (apron|apparatus|poisoning|time)", "lead(s|ing) (to|into)",
         "tip of the (scapula|nose|spleen|liver|finger|iceberg|coracoid|acromion|tongue|xiphoid|nipple|apex)",
         "(scapular|scapula|liver|splenic|spleen|finger|costal|nasal|lung) tip(s|)",
-        "(in |)line with", "(mid|azygo|aortic|fracture|skin|joint|growth|paraspinal|paravertebral|junction|fissure|"
+        "(in |)line with", "(mid|azygo|aortic|skin|joint|growth|paraspinal|paravertebral|junction|fissure|"
         "mediastinal|junctional|hair|hairline) line", "port (site|of entry)",
         "(lad|circumflex|rca|proximal lad|mid lad|distal lad) (stent|artery|territory|lesion|calcification|disease|"
         "calcifications)", "(in|of|to) the lad", "(proximal|mid|distal) lad",
@@ -172,7 +177,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(there (was|were)|showed|demonstrated|revealed)",
         "(prior|previous|earlier|last|outside) (study|exam|examination|radiograph|film|ct|scan|report)(s|) "
         "(showed|demonstrated|revealed|described|reported|noted)",
-        "there (had been|used to be)"),
+        "(prior|previous|earlier|last|old|outside) (chest |)(study|exam|examination|radiograph|film|image|ct|scan|report)(s|) "
+        "there (was|were)", "there (had been|used to be)"),
     HYPOTHETICAL: (
         "(evaluate|evaluation|assess|assessment|checked|screen|screening|check) for",
         "(to |)(rule|rules) (him |her |the patient |)out", "r/o",

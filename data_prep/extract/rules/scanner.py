@@ -11,12 +11,18 @@ T = TypeVar("T")
 _SPACES = str.maketrans(dict.fromkeys("\n\r\t\f\v\u00a0-\u2010\u2011\u2012\u2013\u2014_", " ") | {"\u2019": "'"})
 
 
+_DASH = re.compile(r"(?<=\s)[-\u2010-\u2014](?=\s)")
+
+
 def normalise(text: str) -> str:
-    """Lower case, with hyphens, dashes and white space as spaces; every character keeps its offset."""
+    """Lower case, white space and hyphens as spaces, dashes between spaces as "-"; every character keeps its offset."""
     lowered = text.lower()
     if len(lowered) != len(text):  # A few letters grow when lowered; spans must not move.
         lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
-    return lowered.translate(_SPACES)
+    spaced = lowered.translate(_SPACES)
+    for match in _DASH.finditer(lowered):  # It parts statements, where one within a word does not.
+        spaced = f"{spaced[:match.start()]}-{spaced[match.end():]}"
+    return spaced
 
 
 def expand(pattern: str) -> list[str]:
@@ -77,7 +83,8 @@ class Literals(Generic[T]):
 
 _ABBREVIATIONS = frozenset(("dr", "mr", "mrs", "ms", "vs", "approx", "e.g", "i.e", "cf", "resp", "a.p", "p.a"))
 _BOUNDARY = re.compile(
-    r"[.!?;]+(?=\s|$|[A-Z(])|\n\s*\n|\n(?=\s*(?:[-*•]|\(?(?:\d+|[A-Ka-k])[.)])\s)|(?P<line>\n)(?=\s*\S)"
+    r"[.!?]+(?=\s|$|[A-Z(])|[.!?]*;+|\.{2,}|[\u2026\u2022\u25cf\u25aa]|</?(?:p|br|li|ul|ol|div|tr|td|th|h\d)\b[^>\n]{0,40}>|\\n(?![a-z])"
+    r"|\n\s*\n|\n(?=\s*(?:[-*•]|\(?(?:\d+|[A-Ka-k])[.)])\s)|(?P<line>\n)(?=\s*\S)"
     r"|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z])|(?<=[a-z)] )(?P<run_on>)(?=[A-Z][a-z]+ [a-z])")
 _ITEM = re.compile(r"\s*(?:[-*•]+|\(?(?:\d{1,2}|[A-Ka-k])[.)])\s+")
 # A line that ends with one of these words goes on in the next line, and so does one before a line that begins so.
@@ -100,6 +107,10 @@ _BEGINS = frozenset((
 _WRAP_WIDTH = 60  # Text is hardly ever wrapped to shorter lines.
 
 
+_ENTITY = re.compile(r"&(?:[a-z]{2,5}|#\d{2,4});$")
+_ANSWER = re.compile(r"\s*(?i:yes|no|none|nil|negative|absent|present)\s*(?:[.;,|]|$)")
+
+
 def sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
     """Spans of the sentences of `text[start:end]`, without list numbers, bullets, outer white space and full stops.
 
@@ -111,6 +122,10 @@ def sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
         mark = match.group()[:1]
         if mark == "." and _is_abbreviation(text, left, match):
             continue
+        if mark == ";" and _ENTITY.search(text, max(left, match.start() - 8), match.end()):
+            continue
+        if mark in ".?" and match.group() != "." and _ANSWER.match(text, match.end()):
+            continue  # "Pneumothorax? No.", "Effusion .... none"
         if mark == "?" and not text[max(left, match.start() - 1):match.start()].strip():
             continue  # "? pneumonia" asks about what follows.
         if match["line"]:

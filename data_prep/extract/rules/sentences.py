@@ -77,8 +77,9 @@ _GROWTH = re.compile(r"\s*(?:[a-z]+\s+){0,2}(?:enlargement|growth|expansion)\s+(
 # A form that is filled in: "Pneumothorax: none", "Effusion | no", "Mass [No]", "Nodule (-)" (a dash is a space here).
 _NO = (r"(?:no|none|nil|neg|negative|absent|never|denie[ds]|n|0|false|not (?:seen|present|identified|detected|found|evident|"
        r"visible|observed|visualized))")
-_ANSWER_NO = re.compile(rf"(?:\s*[:|=?]\s*|\s*\.{{2,}}\s*|\s{{2,}})[\[(]?\s*{_NO}\s*[\])]?\s*(?=[.,;|]|$)"
-                        rf"|\s*[\[(]\s*(?:{_NO})?\s*[\])]|\s*:\s*(?=$)(?<=\s)")
+_ANSWER_NO = re.compile(rf"(?:\s*[:|=?]\s*\**\s*|\s*\.{{2,}}\s*|\s{{2,}}|\s+-\s+)[\[(]?\s*{_NO}\s*[\])]?\s*(?=[.,;|]|$)"
+                        rf"|\s*[\[(]\s*(?:{_NO}|-)?\s*[\])]")
+_ANSWER_YES = re.compile(r"\s*\?\s*(?:yes|present|positive)\b")
 _NO_LIST = re.compile(r"[:|=\[(.]|\b(?:with|without|is|are|was|were|has|have)\b")
 _UNTICKED = re.compile(r"[\[(]\s*[\])]\s*(?:[a-z]+\s+){0,4}$")
 _BOX_FIRST = re.compile(r"\s*[\[(]\s*[x✓✔]?\s*[\])]\s*[a-z]")
@@ -94,10 +95,10 @@ class Sentence:
     def __init__(self, text: str, start: int, end: int) -> None:
         self.text, self.start, self.end = text, start, end
         self.tokens = tokens(text, start, end)
-        self.breaks = sorted([t.start for t in self.tokens if BREAK in t.roles] + self._commas())
+        self.breaks = sorted([t.start for t in self.tokens if BREAK in t.roles] + self._commas() + self._dashes())
         self._attributes: list[tuple[int, int, Mapping[str, str]]] | None = None
-        self._answers: list[tuple[int, int]] | None = None
-        self._unticked = False
+        self._unticked = _BOX_FIRST.match(text, start, end) is not None
+        self._answers = [] if self._unticked else [m.span() for m in _ANSWER_NO.finditer(text, start, end)]
 
     def _commas(self) -> list[int]:
         """Commas that open a new statement; before the first finding they part adjectives ("no acute, displaced")."""
@@ -107,6 +108,17 @@ class Sentence:
         first = min((t.start for t in self.tokens if FINDING in t.roles or SUBJECT in t.roles), default=self.end)
         return anew + [m.start() for m in _OPENS.finditer(self.text, self.start, self.end)
                        if m.start() > first and not (m["verb"] and _ENUMERATED.search(m.group()))]
+
+    def _dashes(self) -> list[int]:
+        """Dashes between statements: one with "not seen" behind it goes on with the first."""
+        opening = (FINDING, SUBJECT, PREDICATE, NEGATE)
+        found, at = [], self.text.find(" - ", self.start, self.end)
+        while at >= 0:
+            following = next((token for token in self.tokens if token.start > at), None)
+            if following and not following.roles.keys().isdisjoint(opening):
+                found.append(at)
+            at = self.text.find(" - ", at + 2, self.end)
+        return found
 
     def mentions(self) -> list[Mention]:
         """The findings that the sentence names, or states by a subject and a predicate, in the order of the text."""
@@ -199,7 +211,7 @@ class Sentence:
             if token.end <= mention.anchor:
                 if self.broken(token.end, mention.anchor) or self._given(token, mention):
                     continue
-                if NEGATE in roles and certainty != "absent":
+                if NEGATE in roles and certainty != "absent" and not self._answers_another(token):
                     # "Absence of pneumothorax cannot be confirmed": here the denial itself is doubted.
                     denied = not (doubted and self.text.startswith("absence", token.start))
                     certainty, cue_start = "absent" if denied else "uncertain", token.start
@@ -218,7 +230,8 @@ class Sentence:
                     certainty, cue_end = "uncertain", token.end
                 elif certainty == "present" and self._alternative(token, mention):
                     certainty = "uncertain"
-        if certainty == "present" and (self.text[mention.end:mention.end + 2].strip() == "?" or _ASKED.search(
+        if certainty == "present" and not _ANSWER_YES.match(self.text, mention.end) and (
+                self.text[mention.end:mention.end + 2].strip() == "?" or _ASKED.search(
                 self.text[self.start:mention.start])):
             certainty, cue_end = "uncertain", mention.end + (self.text[mention.end:mention.end + 1] == "?")
         answer = self._answer(mention)
@@ -228,10 +241,6 @@ class Sentence:
 
     def _answer(self, mention: Mention) -> int:
         """The end of a "no" that a form gives to a mention, or to a list that the mention is in; -1 without one."""
-        if self._answers is None:
-            boxes = _BOX_FIRST.match(self.text, self.start, self.end)
-            self._answers = [] if boxes else [m.span() for m in _ANSWER_NO.finditer(self.text, self.start, self.end)]
-            self._unticked = bool(boxes)
         if self._unticked and _UNTICKED.search(self.text[self.start:mention.start]):
             return mention.end
         for start, end in self._answers:
@@ -240,6 +249,9 @@ class Sentence:
                 listed = bool(_COORDINATED.search(between)) and self._lists(mention.end, start)
                 return end if not between.strip() or (listed and not _NO_LIST.search(between)) else -1
         return -1
+
+    def _answers_another(self, cue: Token) -> bool:
+        return any(start <= cue.start < end for start, end in self._answers)
 
     def _given(self, cue: Token, mention: Mention) -> bool:
         """Whether a mention is taken for known: "no cavity within the opacity", "no growth of the nodule"."""
@@ -262,7 +274,7 @@ class Sentence:
         if self.text[cue.start:cue.end] not in _OF_MEASURES:
             between = _AUXILIARY.sub("", between)
         for token in self.tokens:
-            if SUBJECT in token.roles and mention.end <= token.start < cue.start:
+            if SUBJECT in token.roles and FINDING not in token.roles and mention.end <= token.start < cue.start:
                 # "Fracture of the ribs is not seen" is about the fracture, "effusion, the heart is not" is not.
                 if not _PART_OF.search(self.text[mention.end:token.start]):
                     return False

@@ -21,7 +21,7 @@ _OTHER_WORDS = frozenset((
     "clarification", "clarifications", "consolidating", "densify", "destiny", "empyema", "granulomatosis", "hernial",
     "infiltrated", "infiltrating", "infiltrative", "interlobar",
     "intralobular", "lesson", "lessons", "module", "modules", "pericardium", "spondylitis", "spondylolysis", "starring"))
-_WORD = re.compile(r"[A-Za-z]{%d,}" % (_SHORTEST - 1))
+_WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{%d,}" % (_SHORTEST - 1))
 
 
 def _shortened(word: str) -> Iterator[str]:
