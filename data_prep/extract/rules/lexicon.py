@@ -31,7 +31,7 @@ _VAGUE = {"Nodule": ("nodular (opacity|opacities|density|densities)",)}
 # report still says of it is where its tip lies.
 _MORE_FINDINGS = {
     "Cardiomegaly": (
-        "cardiomeg", "megalocardia", "(enlargement|dilatation|dilation) of (the |)(heart|cardiac silhouette|cardiac chambers)",
+        "cardio(| )meg(|aly)", "megalocardia", "(enlargement|dilatation|dilation) of (the |)(heart|cardiac silhouette|cardiac chambers)",
         "(increase|increased) (in |)(heart|cardiac) size", "(cardiothoracic (ratio|index)|ctr) (is |)(increased|enlarged)",
         "cardiac (silhouette |shadow |)enlargement", "enlarged cardiopericardial silhouette",
         "(left|right) ventricular (enlargement|hypertrophy)", "globular heart", "biventricular enlargement"),
@@ -64,7 +64,7 @@ _MORE_FINDINGS = {
     "Pneumothorax": (
         "(ptx|ptxs|pnx|hydroptx|hydropneumothorax|hemopneumothorax|haemopneumothorax)",
         "(air|gas) in the pleural (space|cavity)", "pleural (air|gas)",
-        "pneumothora(x|xes|ces)", "hydropneumothora(x|ces)"),
+        "pneumo(| )thora(x|xes|ces)", "hydropneumothora(x|ces)"),
     "Pleural Effusion": (
         "(eff|effs|pl eff)", "(haemo|hemo|hydro|chylo|pyo)thora(x|ces)", "(plural|parapneumonic|bilateral|loculated|free) "
         "(effusion|effusions)", "(free |)(pleural|plural) (fluid|liquid|effusion)", "(fluid|liquid) (collection |)in the (left |right |)"
@@ -87,10 +87,11 @@ _MORE_FINDINGS = {
         "(ggn|ground glass (nodule|nodules))", "tree in bud", "(subsolid|solid|part solid|pulmonary|parenchymal) "
         "(nodule|nodules)", "coin lesion",
         "(nodular|mass) (or|and|/) (infiltrative|nodular|mass|infiltration) (lesion|lesions)",
+        "nodular (infiltrative|mass) lesion(s|)",
         "(lung |pulmonary |)(nodule|nodules)", "nodular (lesion|focus|foci)", "nodularity",
         "micronodul(e|es|ar opacities)", "calcified (lung |pulmonary |parenchymal |)(nodule|nodules)"),
     "Mass": (
-        "(mass lesion|mass lesions|space occupying lesion)",
+        "(mass lesion|mass lesions|space occupying lesion)", "(mass|nodular) (or|and|/) (infiltrative|mass|nodular) (lesion|lesions)",
         "(lung |pulmonary |hilar |mediastinal |)(mass|masses)", "mass like (opacity|density|consolidation)",
         "(lung|bronchogenic|pulmonary) (cancer|carcinoma|malignancy|neoplasm|tumor)"),
     "Lung Lesion": ("(lung|pulmonary|parenchymal) (lesion|lesions)",),
@@ -136,7 +137,8 @@ _MORE_FINDINGS = {
         "intrathoracic stomach"),
     "Fracture": (
         "(fx|fxs|fxr|frx)", "(wedge|compression|burst|anterior wedge) (fracture|compression)",
-        "(vertebral|wedge) (compression|collapse)",
+        "(vertebral|wedge|osteoporotic|pathological|vertebral body) (compression|collapse)",
+        "collapse of (the |)(vertebra|vertebral body|(t|l)(1|2|3|4|5|6|7|8|9|10|11|12))",
         "(cortical|bony) (break|step off|disruption|buckling)",
         "(rib |ribs |clavicle |clavicular |vertebral |compression |humerus |sternal |)(fracture|fractures)",
         "fracture deformit(y|ies)", "fractured", "broken (rib|ribs|clavicle|bone|bones)",
@@ -308,7 +310,8 @@ _SUBJECTS = {
         "heart( size| shadow| silhouette| contour| contours|)",
         "cardiac (silhouette|shadow|contour|contours|size|silhouette size|heart|borders)", "cardiac",
         "(cardio|cardiac |cardio )pericardial silhouette", "heart xxxx"),
-    "coronary": ("coronary arter(y|ies)", "coronaries", "coronary arterial walls"),
+    "coronary": ("coronary arter(y|ies)", "coronaries", "coronary (arterial walls|artery walls|vascular structures|vessels)",
+        "(in|of|to|proximal|mid|distal) (the |)(lad|circumflex|rca)"),
     "septa": ("(interlobular |)sept(a|ae)",), "airways": ("bronchi", "bronchus", "bronchial walls", "airways",
         "airway walls", "(main |segmental |subsegmental |peripheral |lower lobe )bronchi"),
     "cardiomediastinum": (
@@ -354,7 +357,8 @@ _SUBJECTS = {
 _PREDICATES = {
     "enlarged": (
         "(borderline |)enlarged", "enlargement", "large", "increased in size", "(pathologically |mildly |)enlarged", "dilated", "big", "widened", "widening", "wide",
-        "larger than normal", "is big"),
+        "(larger|wider|bigger|greater) than normal",
+        "(in |of |reached |)pathological(ly|) (size|sizes|dimension|dimensions|appearance|size and (appearance|configuration|shape))", "is big"),
     "thickened": ("thickened", "thickening", "thick", "thicker", "(increase|increased) (in |)thickness"),
     "compressed": ("compressed", "wedged", "fractured", "broken", "loss of height", "height loss", "(reduced|decreased) (in |)height"),
     "prominent": ("prominen(t|ce)",),
@@ -480,7 +484,7 @@ OF_ANY_ORGAN = frozenset((
     "Calcification Other", "Cavitation", "Consolidation", "Edema", "Fibrosis", "Granuloma", "Infiltrate", "Lung Lesion",
     "Lung Opacity", "Mass", "Nodule", "Pleural Effusion", "Pulmonary Congestion", "Scar"))
 _OTHER_ORGANS = (
-    "(?:liver|hepatic|renal|kidneys?|adrenals?|pancrea(?:s|tic)|thyroid|breasts?|ovar(?:y|ian)|uter(?:us|ine)|bladder|"
+    "(?:maxillary|ethmoid(?:al)?|sphenoid|paranasal|mastoid|liver|hepatic|renal|kidneys?|adrenals?|pancrea(?:s|tic)|thyroid|breasts?|ovar(?:y|ian)|uter(?:us|ine)|bladder|"
     "gallbladder|brain|cerebral|scalp|skin|bowel|colon|colonic|gastric|stomach|joints?|knees?|ankles?|hips?|legs?|foot|feet|"
     "orbit(?:s|al)?|parotid|prostate|prostatic|abdom(?:en|inal)|pelvi(?:s|c)|peritoneal|mesenteric|muscles?|subcutaneous|"
     "soft tissues?)")
@@ -494,6 +498,8 @@ _ORGAN_BEHIND = re.compile(
 GOES_ON: Mapping[str, re.Pattern[str]] = MappingProxyType({
     "Fracture": re.compile(r"\s+(?:[a-z]+\s+){0,2}(?:wires?|leads?|screws?|hardware|catheters?|stents?|rods?)\b"),
     "Consolidation": re.compile(r"\s+(?:of|at|across)\s+(?:the\s+)?(?:[a-z]+\s+){0,2}(?:fractures?|callus|graft|osteotomy)\b"),
+    "Hernia": re.compile(r"\s+(?:of|in)\s+the\s+(?:anterior\s+)?(?:abdominal wall|groin)\b"),
+    "Infiltrate": re.compile(r"\s+of\s+(?:the\s+)?(?:chest wall|mediastinum|pleura|ribs?|fat|muscles?)\b"),
     "Mass": re.compile(r"\s+(?:of|in|on)\s+(?:the\s+)?(?:patient|body|chest wall|heart|atrium|ventricle)\b"),
 })
 
@@ -523,7 +529,8 @@ SPELT = frozenset((
     "kyphosis", "lesion", "lymphadenopathy", "nasogastric", "nodule", "nodules", "oedema", "opacities",
     "opacification", "opacity", "osteophytes", "pacemaker", "peribronchial", "pericardial", "pleural",
     "pneumomediastinum", "pneumonia", "pneumoperitoneum", "pneumothorax", "pneumothoraces", "pulmonary", "scarring",
-    "scoliosis", "spondylosis", "subcutaneous", "thickening", "tracheostomy"))
+    "scoliosis", "spondylosis", "subcutaneous", "thickening", "tracheostomy",
+    "bilateral", "enlarged", "evidence", "hiatal", "interstitial", "suspicious", "unremarkable", "without"))
 
 
 @functools.cache

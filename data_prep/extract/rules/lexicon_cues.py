@@ -1,7 +1,7 @@
 """The cues of the rules extractor: the words that deny, hedge, date or question a finding, or end the reach of a cue.
 
 NEGATE, UNCERTAIN, HYPOTHETICAL and HISTORY act on what follows them; NEGATED, DOUBTED and DISCLAIMED on what precedes, and
-so does REMOVED on devices.
+so does REMOVED on devices. OUTDATED denies what was, over the verb that says so ("was present, now absent").
 HYPOTHETICAL and DISCLAIMED findings are asked for, advised on or out of the study's reach: nothing is stated of them.
 PSEUDO takes words away from the cues ("no change in" denies nothing) and from the findings ("mass effect" is no mass);
 BREAK ends the reach of a cue.
@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-NEGATE, NEGATED, REMOVED, UNCERTAIN, DOUBTED = "negate", "negated", "removed", "uncertain", "doubted"
+NEGATE, NEGATED, OUTDATED, REMOVED = "negate", "negated", "outdated", "removed"
+UNCERTAIN, DOUBTED = "uncertain", "doubted"
 PSEUDO, HISTORY, HYPOTHETICAL, DISCLAIMED, BREAK = "pseudo", "history", "hypothetical", "disclaimed", "break"
 
 _SHOWN = ("(seen|identified|visuali(s|z)ed|present|evident|appreciated|demonstrated|detected|noted|visible|apparent|observed|found|"
@@ -55,7 +56,11 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         f"(cannot|isn't|aren't|wasn't|weren't|hasn't|haven't|couldn't|can't) (been |be |){_SHOWN}",
         "(no longer|not) (there|a feature)",
         "(is|are|has|have|) (now |)(gone|vanished|disappeared)", "nonexistent", "(is|are|) lacking",
-        "(show|shows|showed) (complete |interval complete |)(resolution|clearing)",
+        "(show|shows|showed) (complete |interval complete |)(resolution|clearing)", "(been |)(re|)absorbed", "resorbed",
+        "(not|less than) (likely|probable)",
+        "(is|was|are|were|be|represents|represent|represented|reflects|corresponds to|correspond to) (likely |probably |only |"
+        "merely |)(a |an |the |) (nipple shadow|nipple|vessel|vessel on end|skin fold|artifact|artefact|artifacts|artefacts|overlap|"
+        "overlapping structures|summation|composite shadow|button|electrode|costochondral junction)",
         "(is|are|was|were) (all |both |also |again |otherwise |) (negative|absent)", "free",
         "(is|are|was|were|would be|seems|appears|) (very |quite |) unlikely",
         "(is|are|was|were) not (palpable|palpated|heard|elicited|felt|noticed|reported|documented|recorded)",
@@ -65,6 +70,9 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "not (seen|identified|visualized|present|evident|found|appreciated)", "(is|are|was|were) denied",
         "(has|have) (completely|essentially|) resolved", "resolved", "none", "denied",
         "within (normal limits|limits of normal)"),
+    OUTDATED: (
+        "which (has|have) (since |now |meanwhile |)(been |)(completely |)(resolved|cleared|disappeared|subsided|healed|gone)",
+        "(now|today|meanwhile|since) (completely |)(absent|resolved|gone|cleared|negative|not seen|no longer seen|disappeared)"),
     REMOVED: ("(taken|pulled|come) out", "pulled", "discontinued", "explanted", "extracted", "withdrawn", "removed", "d/c'd"),
     UNCERTAIN: (
         "possib(le|ly|ility of)", "probab(le|ly)", "likely",
@@ -90,7 +98,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         f"(cannot|can not|can't|could not|couldn't|does not|doesn't|do not|not|difficult to|hard to|impossible to|unable to|"
         f"fails to|fail to|without) {_FULLY}(exclude|rule out|excluding|ruling out|dismiss)",
         f"(cannot|can not|can't|could not) be {_FULLY}(excluded|ruled out|dismissed)", f"not {_FULLY}excluded",
-        "(versus|vs|vs\\.)", "presumed", "presumably", "apparent", "equivocal", "indeterminate", "less likely",
+        "(versus|vs|vs\\.)", "presumed", "presumably", "apparent", "equivocal", "borderline", "less likely",
+        "(look|looks|looking) like", "wonder(s|ed|) (about|if|whether)",
         "perhaps", "most likely", "differential (diagnosis |considerations |)(includes|include|considerations)",
         "differential", "consider", "favor(ed|ing|s|)", "felt to represent", "appearance of",
         "xxxx represent(s|ing|)", "xxxx reflect(s|ing|)", "may", "might", "impression of", "subtle suggestion of"),
@@ -104,12 +113,13 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(is|are|remain|remains|would be|should be|could be|may be|might be|also|) (a |also |) "
         "(suspected|presumed|questioned|in question|questionable|favored|favoured|thought likely|not unlikely)",
         "(cannot|can not) be (reliably |)(differentiated|distinguished|separated)", "(not certain|not definite|inconclusive)",
-        "(is|are|remain|remains) (also |) (conceivable|considered|equivocal|indeterminate|uncertain|doubtful|not certain|"
+        "(is|are|remain|remains) (also |) (conceivable|considered|equivocal|uncertain|doubtful|not certain|"
         "unclear)",
         "(should|could|may|might|must|can) (also |)be (considered|entertained|suspected|present)",
         "(is|are|was|were|) (not|difficult to) (excluded|exclude)",
         "(is|are|) (a |)(possibility|consideration|considerations|concern)", "(would be|is|are) less likely",
-        "did(n't| not) rule out"),
+        "did(n't| not) rule out", "if (any|real|present|at all|true)",
+        f"{_MODAL} (all |both |also |each |)(look like|have|give|cause|produce|explain|account for) (this|that|these|the)"),
     PSEUDO: (
         "(no|without|any|little) (significant |definite |appreciable |suspicious |substantial |obvious |radiographic |"
         f"further |evidence of |)(interval |){_CHANGE}",
@@ -124,6 +134,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(without|free of|free from|devoid of|negative for|lacking|absent|clear of|denied|denying|clear)",
         "no (absence|lack) of", "no (doubt|question|denying|mistaking)( about| that| of|)", "not (just|merely|the only)",
         "not (in doubt|in question)",
+        "not (present|seen|visible|noted|identified|evident|there|apparent|demonstrated|described|reported) (on|in|at) "
+        "(the |)(prior|previous|earlier|last|old|older|comparison|preceding|most recent|outside)",
         "pending (resolution|clearing) of", "(to|until|through) (resolution|clearing)",
         "(no|without) (increase|decrease|change|reduction) in (the |)(size|extent|number|volume)( of|)",
         "not (enlarging|growing|increasing|decreasing|progressing|worsening|improving|increased|decreased|progressed|"
@@ -152,7 +164,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(in |)line with", "(mid|azygo|aortic|skin|joint|growth|paraspinal|paravertebral|junction|fissure|"
         "mediastinal|junctional|hair|hairline) line", "port (site|of entry)",
         "(lad|circumflex|rca|proximal lad|mid lad|distal lad) (stent|artery|territory|lesion|calcification|disease|"
-        "calcifications)", "(in|of|to) the lad", "(proximal|mid|distal) lad",
+        "calcifications)", 
         "image fusion", "pet ct fusion", "(fusion|fused) images", "consider(able|ably)", "drain the",
         "scar(s|) (of|on) the skin", "(skin|surgical|thoracotomy|sternotomy|c section|incisional|operative|burn) scar(s|)",
         "(patient|he|she|who|has|had|the patient) collapsed", "collapsed at (home|work)", "(ivc|svc|vein|airway|"

@@ -20,6 +20,7 @@ from data_prep.extract.rules.lexicon_cues import (
     HYPOTHETICAL,
     NEGATE,
     NEGATED,
+    OUTDATED,
     REMOVED,
     UNCERTAIN,
 )
@@ -61,6 +62,9 @@ _OPENS = re.compile(
     r"|(?:(?!\b(?:or|nor)\b)[^,])*?\b(?P<verb>is|are|was|were|has|have|appears?|remains?|demonstrates?)\b)")
 # The last of a list with its verb: "..., effusion and mass are not seen".
 _ENUMERATED = re.compile(r"\band\b.*\b(?:are|were|have)$")
+_SHORT_AXIS = re.compile(
+    r"(?:(?!\b(?:less|smaller|below|under|not|without|no|than)\b)[^;:]){0,60}?\bshort (?:axis|axes|diameter)\b"
+    r"(?:(?!\b(?:less|smaller|below|under|not|than)\b)[^;:\d]){0,40}(?P<size>\d+(?:[.,]\d+)?)\s*(?P<unit>mm|cm)\b")
 _AND = re.compile(r"\s*(?:,|/|,?\s*\b(?:and|or)\b)\s*(?:in\s+)?(?:the\s+)?(?:left\s+|right\s+)?")
 # Between a finding and the cue behind it.
 _AUXILIARY = re.compile(r"\b(?:is|are|was|were|has|have|had|could|can|be|been|being|both|all)(?:\s+(?:is|are|was|were|has|have|"
@@ -70,6 +74,14 @@ _COORDINATED = re.compile(r",|/|\b(?:and|or|nor)\b")
 # What they say of a finding is no denial when a verb is between ("the pressure was within normal limits").
 _OF_MEASURES = frozenset(("within normal limits", "within limits of normal", "free", "none"))
 _PART_OF = re.compile(r"\b(?:of|in|at|along|within|involving)\s+(?:(?:the|a|any|left|right|both|[a-z]+)\s+){0,3}$")
+# "The previously seen nodule persists" is about today, "pneumonia as a child" is not.
+_CURRENT = re.compile(
+    r"\b(?:persists?|persisted|remains?|unchanged|stable|still|again|(?:is|are) (?:now |slightly |mildly )*(?:larger|smaller|better|"
+    r"worse|less|more|redemonstrated|visible|seen|noted|similar|present)|(?:has|have) (?:slightly |mildly )*(?:increased|decreased|"
+    r"improved|worsened|progressed|enlarged|grown|become))\b")
+_AGO = re.compile(
+    r"\s*(?:(?:was|were|of|from|seen|noted|diagnosed|treated|about|some)\s+)*(?:(?:\d+|a|one|two|three|four|five|six|few|several|many)\s+"
+    r"(?:days?|weeks?|months?|years?)\s+(?:ago|earlier|before)\b|as a (?:child|teenager|young)|in (?:19|20)\d\d\b|in childhood\b)")
 # Before a finding that is there, whatever is denied of it or around it.
 _GIVEN = re.compile(r"\b(?:within|around|surrounding|adjacent to|next to|near|alongside|beside|behind|beyond|along|superimposed on)"
                     r"\s+(?:the|this|these|that|those|his|her|known)\s+(?:[a-z0-9]+\s+){0,4}$")
@@ -136,7 +148,17 @@ class Sentence:
             if PREDICATE in token.roles:
                 for j in self._subjects(i):
                     self._statement(i, j, found, used)
+        found += self._large_nodes()
         found.sort(key=lambda mention: (mention.start, mention.end))
+        return found
+
+    def _large_nodes(self) -> list[Mention]:
+        """Lymph nodes that are measured: enlarged from a short axis of 10 mm on."""
+        found = []
+        for token in self.tokens:
+            size = token.roles.get(SUBJECT) == "nodes" and _SHORT_AXIS.match(self.text, token.end, self.end)
+            if size and float(size["size"].replace(",", ".")) * (10 if size["unit"] == "cm" else 1) >= 10:
+                found.append(Mention(("Lymphadenopathy",), token.start, size.end(), token.start, "present"))
         return found
 
     def _statement(self, i: int, j: int, found: list[Mention], used: set) -> None:
@@ -219,10 +241,10 @@ class Sentence:
                     certainty, cue_start = "uncertain", token.start
                 historical |= HISTORY in roles
                 hypothetical |= HYPOTHETICAL in roles
-            elif not self.broken(mention.end, token.start):
+            elif OUTDATED in roles or not self.broken(mention.end, token.start):
                 hypothetical |= DISCLAIMED in roles and self._reaches_back(token, mention)
-                denies = NEGATED in roles or (REMOVED in roles and mention.is_device)
-                reaches = (denies or DOUBTED in roles) and self._reaches_back(token, mention)
+                denies = NEGATED in roles or OUTDATED in roles or (REMOVED in roles and mention.is_device)
+                reaches = self._was(token, mention) if OUTDATED in roles else ((denies or DOUBTED in roles) and self._reaches_back(token, mention))
                 doubted |= DOUBTED in roles and reaches
                 if denies and DOUBTED not in roles and certainty != "absent" and reaches:
                     certainty, cue_end = "absent", token.end
@@ -234,6 +256,10 @@ class Sentence:
                 self.text[mention.end:mention.end + 2].strip() == "?" or _ASKED.search(
                 self.text[self.start:mention.start])):
             certainty, cue_end = "uncertain", mention.end + (self.text[mention.end:mention.end + 1] == "?")
+        if historical and _CURRENT.search(self.text, mention.end, self.end) or (
+                not historical and _AGO.match(self.text, mention.end, self.end) and not _CURRENT.search(
+                    self.text, mention.end, self.end)):
+            historical = not historical
         answer = self._answer(mention)
         if answer >= 0:
             certainty, cue_end, hypothetical = "absent", answer, False
@@ -285,6 +311,10 @@ class Sentence:
         begins = max([at for at in self.breaks if at < mention.start], default=self.start)
         return not _VERB.search(self.text[begins:mention.start]) and (
             len(between) < 60 or self._lists(mention.end, mention.end + len(between)))
+
+    def _was(self, cue: Token, mention: Mention) -> bool:
+        """Whether a cue that dates a finding is about this one: no other is between."""
+        return not any(FINDING in token.roles and mention.end <= token.start < cue.start for token in self.tokens)
 
     def _lists(self, start: int, end: int) -> bool:
         """Whether `text[start:end]` goes on with a list of findings that one before it began."""
