@@ -303,6 +303,7 @@ _MORE_FINDINGS = {
 
 # "Pericardial thickening without fluid": the membrane that was named before is meant.
 _BARE = ("effusion", "fluid", "liquid")
+MEMBRANE_BEHIND = re.compile(r"(?:\s+[a-z]+){0,4}?\s+(?:in|of|around)\s+the\s+(?P<Pericardial>pericardi\w+)")
 MEMBRANES = re.compile(r"(?:(?P<Pericardial>pericardi\w+)|(?P<Pleural>pleura\w*))\s+(?:(?!and\b)[a-z]+\s+){0,4}$")
 
 _SUBJECTS = {
@@ -340,7 +341,7 @@ _SUBJECTS = {
         "pulmonary arteries and veins", "pulmonary vascular (markings|pattern)"),
     "bones": (
         "(osseous|bony|skeletal) (structures|thorax|elements|structure|abnormality)", "bones", "ribs",
-        "bony (framework|xxxx)", "skeleton"),
+        "bony (framework|xxxx)", "skeleton", "vertebral (corpus|body|bodies|corpora) (height|heights)"),
     "spine": (
         "(thoracic |lumbar |cervical |thoracolumbar |t |mid thoracic |)spine",
         "(thoracic |)vertebra(l bodies|l body|e|)", "(t|l)(4|5|6|7|8|9|10|11|12|1|2|3)( vertebra| vertebral body|)"),
@@ -437,7 +438,7 @@ STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
     ("vessels", "congested"): ("Pulmonary Congestion",), ("vessels", "prominent"): ("Pulmonary Congestion",),
     ("vessels", "increased"): ("Pulmonary Congestion",), ("vessels", "enlarged"): ("Pulmonary Congestion",),
     ("vessels", "normal"): ("-Pulmonary Congestion",),
-    ("bones", "normal"): ("-Fracture",), ("nodes", "calcified"): ("Calcification Other",),
+    ("bones", "normal"): ("-Fracture",), ("bones", "sharp"): ("-Fracture",), ("nodes", "calcified"): ("Calcification Other",),
     ("nodes", "enlarged"): ("Lymphadenopathy",), ("hila", "calcified"): ("Calcification Other",),
     ("organs", "calcified"): ("Calcification Other",),
     ("vessels", "calcified"): ("Calcification Other", "Arterial Wall Calcification"),
@@ -490,7 +491,7 @@ _OTHER_ORGANS = (
     "soft tissues?)")
 _ORGAN_BEFORE = re.compile(rf"(?:^|(?<=\s)){_OTHER_ORGANS}\s+(?:[a-z0-9]+\s+)?$|^\s*(?:[a-z]+\s+)?{_OTHER_ORGANS}\s*:")
 _ORGAN_BEHIND = re.compile(
-    rf"\s+(?:(?:is|are|was|were|seen|noted|present|identified|observed|measuring|[\d.]+|cm|mm|x)\s+)*(?:in|of|within|from|on|"
+    rf"\s+(?:(?:is|are|was|were|seen|noted|present|identified|observed|detected|found|visible|measuring|[\d.]+|cm|mm|x)\s+)*(?:in|of|within|from|on|"
     rf"along|involving)\s+(?:(?:the|both|a|an|left|right|upper|lower|anterior|posterior)\s+)*{_OTHER_ORGANS}\b(?!\s+(?:lobe|lung|line))")
 
 

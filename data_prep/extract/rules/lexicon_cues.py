@@ -18,7 +18,7 @@ PSEUDO, HISTORY, HYPOTHETICAL, DISCLAIMED, BREAK = "pseudo", "history", "hypothe
 
 _SHOWN = ("(seen|identified|visuali(s|z)ed|present|evident|appreciated|demonstrated|detected|noted|visible|apparent|observed|found|"
           "shown|confirmed|discern(ed|ible)|encountered|recogni(s|z)ed|depicted|established|documented|demonstrable|"
-          "detectable|identifiable|recogni(s|z)able|made out|substantiated|verified)")
+          "detectable|identifiable|recogni(s|z)able|made out|substantiated|verified|followed)")
 _FULLY = "(fully |completely |entirely |totally |definitively |definitely |confidently |reliably |safely |quite |yet |)"
 _LESS = "(partial|incomplete|near complete|nearly complete|near total|some|slight|mild|moderate|gradual|ongoing|slow)"
 _CHANGE = ("(change|changes|increase|decrease|improvement|progression|worsening|difference|resolution|reduction|"
@@ -56,7 +56,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         f"(cannot|isn't|aren't|wasn't|weren't|hasn't|haven't|couldn't|can't) (been |be |){_SHOWN}",
         "(no longer|not) (there|a feature)",
         "(is|are|has|have|) (now |)(gone|vanished|disappeared)", "nonexistent", "(is|are|) lacking",
-        "(show|shows|showed) (complete |interval complete |)(resolution|clearing)", "(been |)(re|)absorbed", "resorbed",
+        "(show|shows|showed) (complete |interval complete |)(resolution|clearing)", "(been |)(re|)absorbed", "resorbed", "(completely|fully) (drained|evacuated)", "(drained|evacuated) (completely|fully)",
         "(not|less than) (likely|probable)",
         "(is|was|are|were|be|represents|represent|represented|reflects|corresponds to|correspond to) (likely |probably |only |"
         "merely |)(a |an |the |) (nipple shadow|nipple|vessel|vessel on end|skin fold|artifact|artefact|artifacts|artefacts|overlap|"
@@ -143,7 +143,20 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(is|are|has|have) not (changed|increased|decreased|progressed|worsened|improved|grown|healed|enlarged since)",
         "no longer (as |so |)(large|severe|extensive|enlarging|increasing|growing|new|acute)",
         "never (smoker|smoked)", "no known allergies", "not for",
+        "(not|never) (seen|present|visible|noted|identified|evident|there) (previously|before|earlier|then)",
+        "(without|no) (iv |intravenous |oral |)(contrast|complication|complications|sedation|incident|delay|assistance|effort|"
+        "contraindication|contraindications|wonder|(acute |respiratory |apparent |)distress)",
+        "no (less|fewer|more|later|earlier|sooner) than",
+        "(in|since|of|from|until|on|last|by|early|late|mid) may", "may (19|20)(0|1|2)(0|1|2|3|4|5|6|7|8|9)",
+        "free (flowing|floating|layering|lying|moving|standing|breathing|of charge)",
+        "(hiv|gram|covid|culture|smear|pcr|test|sputum) negative", "negative pressure",
+        "(excluded|absent) from (the |this |our |)(field|film|image|images|view|study|exam|examination|radiograph)",
         # No finding, though the word is one.
+        "(consolidation|consolidative) (chemotherapy|therapy|treatment|radiotherapy|cycle)",
+        "infiltration (anesthesia|anaesthesia|block)", "emphysematous (cholecystitis|pyelonephritis|cystitis|gastritis|osteomyelitis)",
+        "(pneumonia|pneumothorax|effusion) (vaccine|vaccination|severity index|kit|tray|protocol|clinic|ward)",
+        "(corneal|lens|vitreous) (opacity|opacities)", "(pyogenic|dental|periapical) granuloma", "granuloma annulare",
+        "(year old|young|old) lad",
         "(no |without |)mass effect", "mass (index|spectrometry|casualty)", "mass of the (patient|body|heart)",
         "(body|muscle|lean|fat|bone|myocardial|ventricular|lv|cardiac|red cell) mass",
         "(bone|breast|mineral|bone mineral|contrast|optical|fluid|soft tissue|metallic|metal|fat|water|air) "
@@ -190,7 +203,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(prior|previous|earlier|last|outside) (study|exam|examination|radiograph|film|ct|scan|report)(s|) "
         "(showed|demonstrated|revealed|described|reported|noted)",
         "(prior|previous|earlier|last|old|outside) (chest |)(study|exam|examination|radiograph|film|image|ct|scan|report)(s|) "
-        "there (was|were)", "there (had been|used to be)"),
+        "there (was|were)", "there (had been|used to be)",
+        "(treated|treatment|therapy|antibiotics|admitted|hospitalized) for"),
     HYPOTHETICAL: (
         "(evaluate|evaluation|assess|assessment|checked|screen|screening|check) for",
         "(to |)(rule|rules) (him |her |the patient |)out", "r/o",
@@ -222,6 +236,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "if (clinical |)(symptoms|signs|findings|concern|suspicion)( of| for| persist| suggest|)",
         "(at|increased|high|low) risk (of|for)", "(prevent|avoid|prophylaxis|treat|treatment) (for|of|against|)",
         "to (rule out|look for|detect|assess for|evaluate for|identify|characteri(s|z)e|confirm or exclude|differentiate)",
+        "(mimic|mimics|mimicking|mimicked|simulate|simulates|simulating|simulated|masquerading as)",
         "(even|also) in the (presence|absence) of", "(presence|absence) or (absence|presence) of"),
     DISCLAIMED: (
         f"{_MODAL} (easily |well |still |)(be |go |have been |remain |)"

@@ -138,7 +138,8 @@ class Sentence:
         for token in self.tokens:
             names = token.roles.get(FINDING, ())
             if BARE in token.roles:
-                membrane = lexicon.MEMBRANES.search(self.text[self.start:token.start])
+                membrane = (lexicon.MEMBRANES.search(self.text[self.start:token.start])
+                            or lexicon.MEMBRANE_BEHIND.match(self.text, token.end, self.end))
                 names = (f"{membrane.lastgroup} Effusion",) if membrane else names
             for mark, certainty in (("", "present"), ("?", "uncertain"), ("-", "absent")):
                 alike = tuple(name.lstrip("?-") for name in names if (name[0] if name[0] in "?-" else "") == mark)
