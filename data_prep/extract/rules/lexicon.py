@@ -78,7 +78,8 @@ _MORE_FINDINGS = {
     "Pleural Thickening": (
         "pleural effusion(s|) (or |and |/ |/|)thickening", "pleural thickening (or|and|/) effusion",
         "thickening of (the |)(pleura|pleural surfaces|fissure)", "pachypleuritis", "thickened pleura",
-        "(apical |biapical |pleural |apical pleural )(cap|caps|capping)", "(fissural|pleural) thickening"),
+        "(apical |biapical |pleural |apical pleural )(cap|caps|capping)", "(fissural|pleural) thickening",
+        "(apical|biapical|basal|basilar|focal|diffuse|circumferential|costal|lateral) pleural thickening"),
     "Pleural Other": (
         "pleural (parenchymal |)(scarring|plaque|plaques|opacity|density|calcification|calcifications)",
         "calcified (pleural |)(plaque|plaques)", "pleural disease"),
@@ -330,7 +331,7 @@ _SUBJECTS = {
         "hemi diaphragm(s|)", "diaphragmatic"),
     "angle": (
         "costophrenic( angle| angles| sulcus| sulci| recess| recesses| xxxx|)", "(cp|cardiophrenic) (angle|angles)",
-        "(pleural |lateral |posterior |)sulc(us|i)", "xxxx sulci", "pleural space"),
+        "(pleural |lateral |posterior |)sulc(us|i)", "(lateral |posterior |phrenic |)angle(s|)", "costophrenic sinus(es|)", "xxxx sulci", "pleural space"),
     "pleura": ("pleura(e|)", "pleural (spaces|surfaces|margins)"),
     "aorta": (
         "(thoracic |descending |ascending |descending thoracic |ascending thoracic |)aorta",

@@ -48,7 +48,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(is|was|are|were) negative for",
         "not (demonstrate|demonstrated|show|reveal|see|seen|identified|have|has|had|appear|appreciate|feel)",
         "unremarkable for", "no typical findings of", "no complaints of", "declin(es|ed)",
-        "nothing (to suggest|to indicate|suggestive of|suspicious for|concerning for)", "(minimal|little) if any", "low (likelihood|probability|suspicion) (of|for)",
+        "nothing (to suggest|to indicate|suggestive of|suspicious for|concerning for)", "(mimic|mimics|mimicking|mimicked|simulate|simulates|simulating|simulated|masquerading as)", "low (likelihood|probability|suspicion) (of|for)",
         "(absence|lack) of (any |)(evidence|signs|sign) (of|for)", "nowhere", "no longer (seen|present|visible)"),
     NEGATED: (
         "(is|are|was|were|has been|have been|) (ruled out|excluded|absent|resolved|negative)", "(ruled out|excluded)",
@@ -72,9 +72,11 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "within (normal limits|limits of normal)"),
     OUTDATED: (
         "which (has|have) (since |now |meanwhile |)(been |)(completely |)(resolved|cleared|disappeared|subsided|healed|gone)",
+        "(now|today|meanwhile|has|have) (fully |completely |)(re expanded|reexpanded|expanded|normal|clear|unremarkable)",
         "(now|today|meanwhile|since) (completely |)(absent|resolved|gone|cleared|negative|not seen|no longer seen|disappeared)"),
     REMOVED: ("(taken|pulled|come) out", "pulled", "discontinued", "explanted", "extracted", "withdrawn", "removed", "d/c'd"),
     UNCERTAIN: (
+        "(minimal|little|trace|small|mild) if any",
         "possib(le|ly|ility of)", "probab(le|ly)", "likely",
         f"{_MODAL} (also |well |simply |merely |)(represent|be|reflect|indicate|relate to|suggest|mean|signify|"
         f"correspond to|have|contain|be a sign of)",
@@ -236,7 +238,6 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "if (clinical |)(symptoms|signs|findings|concern|suspicion)( of| for| persist| suggest|)",
         "(at|increased|high|low) risk (of|for)", "(prevent|avoid|prophylaxis|treat|treatment) (for|of|against|)",
         "to (rule out|look for|detect|assess for|evaluate for|identify|characteri(s|z)e|confirm or exclude|differentiate)",
-        "(mimic|mimics|mimicking|mimicked|simulate|simulates|simulating|simulated|masquerading as)",
         "(even|also) in the (presence|absence) of", "(presence|absence) or (absence|presence) of"),
     DISCLAIMED: (
         f"{_MODAL} (easily |well |still |)(be |go |have been |remain |)"

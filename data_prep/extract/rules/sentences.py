@@ -65,6 +65,10 @@ _ENUMERATED = re.compile(r"\band\b.*\b(?:are|were|have)$")
 _SHORT_AXIS = re.compile(
     r"(?:(?!\b(?:less|smaller|below|under|not|without|no|than)\b)[^;:]){0,60}?\bshort (?:axis|axes|diameter)\b"
     r"(?:(?!\b(?:less|smaller|below|under|not|than)\b)[^;:\d]){0,40}(?P<size>\d+(?:[.,]\d+)?)\s*(?P<unit>mm|cm)\b")
+_SIZED = re.compile(
+    r"\s+(?:tiny|small|mild|minimal|trace|subtle|moderate|large|severe|stable|unchanged|new|old|left|right|bilateral)\s+"
+    r"(?:(?!and\b|or\b|of\b|in\b|with\b|to\b|at\b)[a-z]+\s+){0,3}")
+_LINKED = re.compile(r"\s+(?:(?:is|are|remains?|appears?|size|mildly|slightly|moderately|severely)\s+)*")
 _AND = re.compile(r"\s*(?:,|/|,?\s*\b(?:and|or)\b)\s*(?:in\s+)?(?:the\s+)?(?:left\s+|right\s+)?")
 # Between a finding and the cue behind it.
 _AUXILIARY = re.compile(r"\b(?:is|are|was|were|has|have|had|could|can|be|been|being|both|all)(?:\s+(?:is|are|was|were|has|have|"
@@ -107,7 +111,7 @@ class Sentence:
     def __init__(self, text: str, start: int, end: int) -> None:
         self.text, self.start, self.end = text, start, end
         self.tokens = tokens(text, start, end)
-        self.breaks = sorted([t.start for t in self.tokens if BREAK in t.roles] + self._commas() + self._dashes())
+        self.breaks = sorted([t.start for t in self.tokens if BREAK in t.roles] + self._commas() + self._dashes() + self._unparted())
         self._attributes: list[tuple[int, int, Mapping[str, str]]] | None = None
         self._unticked = _BOX_FIRST.match(text, start, end) is not None
         self._answers = [] if self._unticked else [m.span() for m in _ANSWER_NO.finditer(text, start, end)]
@@ -131,6 +135,24 @@ class Sentence:
                 found.append(at)
             at = self.text.find(" - ", at + 2, self.end)
         return found
+
+    def _unparted(self) -> list[int]:
+        """Ends of findings after which a statement begins without any mark ("no effusion small nodule")."""
+        found = []
+        others = [token for token in self.tokens if set(token.roles) != {PREDICATE}]
+        for one, other in zip(others, others[1:]):
+            if FINDING in one.roles:
+                between = self.text[one.end:other.start]
+                if (FINDING in other.roles and _SIZED.fullmatch(between)) or (
+                        SUBJECT in other.roles and FINDING not in other.roles and between == " " and self._states(other)):
+                    found.append(one.end)
+        return found
+
+    def _states(self, subject: Token) -> bool:
+        """Whether a predicate follows a subject directly ("heart enlarged", "lungs are clear")."""
+        following = next((token for token in self.tokens if token.start >= subject.end), None)
+        return (following is not None and PREDICATE in following.roles
+                and _LINKED.fullmatch(self.text, subject.end, following.start) is not None)
 
     def mentions(self) -> list[Mention]:
         """The findings that the sentence names, or states by a subject and a predicate, in the order of the text."""
