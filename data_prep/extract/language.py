@@ -35,10 +35,7 @@ _WORDS: Mapping[str, frozenset[str]] = MappingProxyType({code: frozenset(words.s
            "efüzyon saptanmadı"),
     "pl": "nie na bez oraz prawym lewym płuca serce płucach opłucnej jest po zmian",
 }.items()})
-_ENGLISH = frozenset((
-    "the of is are and or with without to for there not at was were has been be this which heart lungs "
-    "lung left right both small mild large effusion seen unchanged clear size upper lower from evidence "
-    "noted").split())
+_ENGLISH = frozenset(["the", "of", "is", "are", "and", "or", "with", "without", "to", "for", "there", "not", "at", "was", "were", "has", "been", "be", "this", "which", "heart", "lungs", "lung", "left", "right", "both", "small", "mild", "large", "effusion", "seen", "unchanged", "clear", "size", "upper", "lower", "from", "evidence", "noted"])
 _SCRIPTS = MappingProxyType({
     "HIRAGANA": "ja", "KATAKANA": "ja", "HANGUL": "ko", "CJK": "zh", "CYRILLIC": "ru", "ARABIC": "ar", "GREEK": "el",
     "HEBREW": "he", "THAI": "th", "DEVANAGARI": "hi"})

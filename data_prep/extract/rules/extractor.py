@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 
 from data_prep.extract import sections
 from data_prep.extract.rules import lexicon, scanner, spelling
+from data_prep.extract.rules.mentions import Mention
 from data_prep.extract.rules.phrases import phrase_span
-from data_prep.extract.rules.sentences import Mention, Sentence, Status
+from data_prep.extract.rules.sentences import Sentence, Status
 from data_prep.extract.schema import Extraction
 from lgdea_jax.findings.vocabulary import BY_NAME
 from lgdea_jax.records import Evidence
@@ -88,11 +89,14 @@ def _as_written(report: str, corrected: spelling.Corrected, item: Evidence) -> E
 
 # What stands for the finding of the sentence before: "It has resolved", "the left one persists".
 _STANDS_FOR = re.compile(
-    r"(?:(?:and|but|however|now|today|this time|,)\s+)*(?P<it>(?:it|they|both|(?:this|these|that|those)(?!\s+[a-z]+(?:s|ed|ing)?\s+"
+    r"(?:(?:and|but|however|now|today|this time|,)\s+)*(?P<it>(?:it|they|both|(?:this|these|that|those)"
+    r"(?!\s+[a-z]+(?:s|ed|ing)?\s+"
     r"[a-z]+\s+(?:is|are|has|have)\b))(?=\s+(?:(?:has|have|is|are|appears?|remains?|persists?|had|was|were)\b))"
-    r"|(?:the\s+|an?\s+)(?:[a-z]+\s+){0,2}?ones?\b)|(?:(?:and|but|now|today|currently|there|is|are|,)\s+)*(?P<none>none)\s*$")
+    r"|(?:the\s+|an?\s+)(?:[a-z]+\s+){0,2}?ones?\b)|(?:(?:and|but|now|today|currently|there|is|are|,)\s+)"
+    r"*(?P<none>none)\s*$")
 _STATE = re.compile(
-    r"\b(?:resolved|gone|cleared|disappeared|no longer|not|persist\w*|remain\w*|unchanged|stable|larger|smaller|increas\w+|"
+    r"\b(?:resolved|gone|cleared|disappeared|no longer|not|persist\w*|remain\w*|unchanged|stable|larger|smaller|"
+    r"increas\w+|"
     r"decreas\w+|improv\w+|worse\w*|enlarg\w+|grown|visible|seen|present|removed|absent|new)\b")
 
 

@@ -21,7 +21,8 @@ FINDING, SUBJECT, PREDICATE, BARE = "finding", "subject", "predicate", "bare"
 # Words of the vocabulary that mean too many other things when they stand alone in a report.
 _TOO_GENERAL = frozenset(("low volumes", "support device", "median sternotomy", "sternotomy", "lesion", "spurring",
     "collapse", "malignancy", "neoplasm",
-                          "tumor", "medical device", "foreign material", "wall calcification", "icd", "pericardial thickening",
+                          "tumor", "medical device", "foreign material", "wall calcification", "icd", "pericardial "
+                                                                                                      "thickening",
     "tracheostomy tube"))
 
 # Words that say of a finding only that it may be there: a nodular opacity need not be a nodule.
@@ -31,12 +32,15 @@ _VAGUE = {"Nodule": ("nodular (opacity|opacities|density|densities)",)}
 # report still says of it is where its tip lies.
 _MORE_FINDINGS = {
     "Cardiomegaly": (
-        "cardio(| )meg(|aly)", "megalocardia", "(enlargement|dilatation|dilation) of (the |)(heart|cardiac silhouette|cardiac chambers)",
-        "(increase|increased) (in |)(heart|cardiac) size", "(cardiothoracic (ratio|index)|ctr) (is |)(increased|enlarged)",
+        "cardio(| )meg(|aly)", "megalocardia", "(enlargement|dilatation|dilation) of (the |)(heart|cardiac silhouette|"
+                                               "cardiac chambers)",
+        "(increase|increased) (in |)(heart|cardiac) size", "(cardiothoracic (ratio|index)|ctr) (is |)(increased|"
+                                                           "enlarged)",
         "cardiac (silhouette |shadow |)enlargement", "enlarged cardiopericardial silhouette",
         "(left|right) ventricular (enlargement|hypertrophy)", "globular heart", "biventricular enlargement"),
     "Lung Opacity": (
-        "(ggo|ggos|ggn)", "gg (opacity|opacities)", "ground glass (area|areas|appearance|density increase|density increases|"
+        "(ggo|ggos|ggn)", "gg (opacity|opacities)", "ground glass (area|areas|appearance|density increase|density "
+                                                    "increases|"
         "attenuation|nodule|nodules|infiltrate|infiltrates|changes)", "crazy paving", "(air space|airspace) shadowing",
         "(hazy|patchy|ill defined|increased|lung) shadowing", "white out", "density (increase|increases)",
         "(alveolar|airspace|air space|interstitial|parenchymal|reticular|reticulonodular|linear|streaky|"
@@ -52,7 +56,8 @@ _MORE_FINDINGS = {
         "consolidat(ion|ions|ive change|ive changes|ed lung)",),
     "Pneumonia": (
         "(pna|pnas)", "(broncho|pleuro)pneumonia", "pneumonic (change|changes|infiltration|consolidation|process)",
-        "chest infection", "(pulmonary|lung) (infection|abscess)", "(infective|infectious) (change|changes|consolidation)",
+        "chest infection", "(pulmonary|lung) (infection|abscess)", "(infective|infectious) (change|changes|"
+                                                                   "consolidation)",
         "pneumoni(a|as|c infiltrate|c infiltrates|c consolidation)", "(infectious|inflammatory) infiltrate"),
     "Atelectasis": (
         "(atel|atx)", "atelectatic (area|areas|band|bands|segment|lobe)",
@@ -66,11 +71,14 @@ _MORE_FINDINGS = {
         "(air|gas) in the pleural (space|cavity)", "pleural (air|gas)",
         "pneumo(| )thora(x|xes|ces)", "hydropneumothora(x|ces)"),
     "Pleural Effusion": (
-        "(eff|effs|pl eff)", "(haemo|hemo|hydro|chylo|pyo)thora(x|ces)", "(plural|parapneumonic|bilateral|loculated|free) "
-        "(effusion|effusions)", "(free |)(pleural|plural) (fluid|liquid|effusion)", "(fluid|liquid) (collection |)in the (left |right |)"
+        "(eff|effs|pl eff)", "(haemo|hemo|hydro|chylo|pyo)thora(x|ces)", "(plural|parapneumonic|bilateral|loculated|"
+                                                                         "free) "
+        "(effusion|effusions)", "(free |)(pleural|plural) (fluid|liquid|effusion)", "(fluid|liquid) (collection |)in "
+                                                                                    "the (left |right |)"
         "(pleural (space|cavity)|pleura|fissure|fissures|hemithorax|minor fissure|major fissure)",
         "(fluid|liquid) in (both|either) pleural (spaces|cavities|space|cavity)", "(hydro|hemo|haemo)pneumothorax",
-        "pleural (or|and|/) pericardial (effusion|effusions|fluid)", "pericardial (or|and|/) pleural (effusion|effusions|"
+        "pleural (or|and|/) pericardial (effusion|effusions|fluid)", "pericardial (or|and|/) pleural (effusion|"
+                                                                     "effusions|"
         "fluid)", "pleural effusion(s|) (or |and |/ |/|)thickening", "pleural thickening (or|and|/) effusion",
         "empyema", "(fluid|effusion) (has |)(re|)accumulat(ed|ing|ion)",
         "(pleural |)(effusion|effusions|fluid collection|fluid collections)", "pleural fluid",
@@ -92,7 +100,8 @@ _MORE_FINDINGS = {
         "(lung |pulmonary |)(nodule|nodules)", "nodular (lesion|focus|foci)", "nodularity",
         "micronodul(e|es|ar opacities)", "calcified (lung |pulmonary |parenchymal |)(nodule|nodules)"),
     "Mass": (
-        "(mass lesion|mass lesions|space occupying lesion)", "(mass|nodular) (or|and|/) (infiltrative|mass|nodular) (lesion|lesions)",
+        "(mass lesion|mass lesions|space occupying lesion)", "(mass|nodular) (or|and|/) (infiltrative|mass|nodular) "
+                                                             "(lesion|lesions)",
         "(lung |pulmonary |hilar |mediastinal |)(mass|masses)", "mass like (opacity|density|consolidation)",
         "(lung|bronchogenic|pulmonary) (cancer|carcinoma|malignancy|neoplasm|tumor)"),
     "Lung Lesion": ("(lung|pulmonary|parenchymal) (lesion|lesions)",),
@@ -113,7 +122,8 @@ _MORE_FINDINGS = {
         "calcified (hilar |mediastinal |perihilar |infracarinal |subcarinal |)(lymph |)(node|nodes)",
         "calcified lymph xxxx", "calcified (hilum|hila|lymphadenopathy)"),
     "Emphysema": (
-        "(panlobular|panacinar|paraseptal|centriacinar|centrilobular|bullous) emphysema", "(air cyst|air cysts|bullous)",
+        "(panlobular|panacinar|paraseptal|centriacinar|centrilobular|bullous) emphysema", "(air cyst|air cysts|"
+                                                                                          "bullous)",
         "(bullous |centrilobular |paraseptal |)emphysem(a|atous change|atous changes|atous disease)", "emphysematous",
         "bull(a|ae|ous disease|ous changes|ous change)", "bleb(s|)"),
     "COPD": ("(chronic |)obstructive (pulmonary|lung|airway|airways) disease", "copd"),
@@ -145,20 +155,25 @@ _MORE_FINDINGS = {
         "fracture deformit(y|ies)", "fractured", "broken (rib|ribs|clavicle|bone|bones)",
         "compression deformit(y|ies)"),
     "Support Devices": (
-        "(ett|ngt|ogt|cvc|ppm|iabp|tlc|dht|icds|crt d|vad|rvad|ecmo|impella|pacs port|uvc|uac|peg|pacer wire|mediports)",
-        "(ecmo |venous |arterial |nasal |drainage |jugular |femoral |)cannula(s|e|)", "(ecmo|extracorporeal membrane oxygenation)",
+        "(ett|ngt|ogt|cvc|ppm|iabp|tlc|dht|icds|crt d|vad|rvad|ecmo|impella|pacs port|uvc|uac|peg|pacer wire|"
+        "mediports)",
+        "(ecmo |venous |arterial |nasal |drainage |jugular |femoral |)cannula(s|e|)", "(ecmo|extracorporeal membrane "
+                                                                                      "oxygenation)",
         "(lines|line|tubes|tube|drains|catheters|devices) (or|and|/) (lines|line|tubes|tube|drains|catheters|devices)",
         "(tubes|drains|drain|catheters)", "(support|monitoring|life support|indwelling|implanted) "
         "(device|devices|apparatus|hardware|line|lines|tube|tubes)",
         "(endotracheal|nasogastric|orogastric|nasoenteric|nasojejunal|chest|tracheostomy|feeding|enteric|jejunostomy|"
         "endobronchial|sengstaken|intercostal|salem sump|double lumen) (tube|tubes|drain|drains|catheter)",
         "(trach|trach tube|tracheostomy cannula)", "(permcath|broviac|groshong|quinton|shiley|vascath|pleurx|aspira|"
-        "tunneled line|tunnelled line|tunneled catheter|introducer sheath|vascular sheath|venous sheath|midline catheter)",
+        "tunneled line|tunnelled line|tunneled catheter|introducer sheath|vascular sheath|venous sheath|midline "
+        "catheter)",
         "(swan|pa catheter|pulmonary artery catheter|swan ganz|cordis|introducer)", "(watchman|mitraclip|amplatzer|"
         "micra|leadless pacemaker|leadless pacer|tavi|tavr|valve ring|septal occluder|closure device|occluder)",
         "(temperature|esophageal|temp) probe", "(port chamber|port reservoir|port catheter|chemo port|chemoport|"
-        "port a cath|chest port)", "(epicardial|temporary|pacing|pacemaker|transvenous) (wire|wires|lead|leads|electrode|"
-        "electrodes|battery)", "(icd|pacemaker|defibrillator) (battery|electrode|electrodes)", "intubated", "-extubated",
+        "port a cath|chest port)", "(epicardial|temporary|pacing|pacemaker|transvenous) (wire|wires|lead|leads|"
+                                   "electrode|"
+        "electrodes|battery)", "(icd|pacemaker|defibrillator) (battery|electrode|electrodes)", "intubated",
+        "-extubated",
         "(picc|cvc|ij|subclavian|femoral|dialysis|central venous|arterial) (line|lines|catheter|catheters)",
         "(intra aortic|intraaortic|aortic) balloon( pump|)", "(baclofen|insulin|infusion|pain) pump",
         "(thoracostomy|pleural|chest|mediastinal|pigtail|percutaneous|surgical|pericardial) (tube|tubes|drain|drains|"
@@ -191,7 +206,8 @@ _MORE_FINDINGS = {
         "intra aortic balloon pump"),
     "Surgical Hardware": (
         "(sternal|sternotomy) (suture|sutures|wires|wire|cerclage)( material| materials|)",
-        "(suture|metallic suture|surgical suture|operation|clip|surgical) (material|materials)", "(surgical|skin) staples",
+        "(suture|metallic suture|surgical suture|operation|clip|surgical) (material|materials)", "(surgical|skin) "
+                                                                                                 "staples",
         "(cabg|coronary bypass) (graft|grafts|materials)",
         "(surgical |cholecystectomy |vascular |hemostatic |mediastinal |axillary |hilar |metallic |cabg |)(clip|"
         "clips|staple|staples)", "(surgical |chain |) suture(s| line| material|)", "suture(s| line| material|)",
@@ -224,8 +240,10 @@ _MORE_FINDINGS = {
         "(diffuse idiopathic skeletal hyperostosis|dish)", "marginal spurring", "bridging osteophytes",
         "arthritic changes of the spine", "anterior spurring", "degenerative xxxx"),
     "Aortic Abnormality": (
-        "(aorta|aortic) (dilatation|dilation|ectasia|aneurysm|elongation)", "(thoracic aortic|descending aortic|ascending aortic) "
-        "(aneurysm|dilatation|dilation|ectasia)", "aneurysm of the (thoracic |ascending |descending |)aorta", "dissection flap",
+        "(aorta|aortic) (dilatation|dilation|ectasia|aneurysm|elongation)", "(thoracic aortic|descending aortic|"
+                                                                            "ascending aortic) "
+        "(aneurysm|dilatation|dilation|ectasia)", "aneurysm of the (thoracic |ascending |descending |)aorta",
+        "dissection flap",
         "(calcified|calcific) (thoracic |)aorta", "(aortic |)atheroscleros(is|es)",
         "atherosclerotic( vascular| aortic|) (calcification|calcifications|disease|change|changes|plaque|aorta)",
         "aortic (calcification|calcifications|ectasia|tortuosity|aneurysm|atherosclerosis|unfolding|dilatation|"
@@ -234,9 +252,11 @@ _MORE_FINDINGS = {
         "atheromatous (change|changes|calcification|disease)", "arteriosclerotic (change|changes|disease|aorta)",
         "arterioscleros(is|es)", "(calcified|calcific) (aortic|atherosclerotic) (knob|arch|plaque|xxxx|disease)"),
     "Arterial Wall Calcification": (
-        "(calcified |calcific |)(atheroma|atherom|atheromatous|atherosclerotic) (plaque|plaques)( formation| formations|)",
+        "(calcified |calcific |)(atheroma|atherom|atheromatous|atherosclerotic) (plaque|plaques)( formation| "
+        "formations|)",
         "(calcific|calcified) (atherosclerotic|atheromatous) (change|changes|wall change|wall changes|disease)",
-        "(arterial|aortic|vascular|vessel) wall (calcification|calcifications)", "calcific plaques", "calcified plaque(s|)",
+        "(arterial|aortic|vascular|vessel) wall (calcification|calcifications)", "calcific plaques", "calcified "
+                                                                                                     "plaque(s|)",
         "(calcified|calcific) (thoracic |)aorta",
         "(aortic |vascular |arterial |aortic vascular |aortic arch |aortic knob |aortic xxxx )(calcification|"
         "calcifications)",
@@ -244,27 +264,35 @@ _MORE_FINDINGS = {
         "calcific aortic disease", "(calcified|calcific) (aortic|atherosclerotic) (knob|arch|plaque|xxxx|disease)",
         "atherosclerotic (aortic |vascular |)(calcification|calcifications)"),
     "Elevated Diaphragm": (
-        "(hemidiaphragm|diaphragm) (elevation|paralysis)", "(raised|high riding|elevated) (right |left |)(hemi|hemi )diaphragm","eventration", "(diaphragm|diaphragmatic|hemidiaphragm) (eventration|elevation)"),
+        "(hemidiaphragm|diaphragm) (elevation|paralysis)", "(raised|high riding|elevated) (right |left |)(hemi|hemi )"
+                                                           "diaphragm","eventration", "(diaphragm|diaphragmatic|"
+                                                                                      "hemidiaphragm) (eventration|"
+        "elevation)"),
     "Pulmonary Congestion": (
         "(chf|congestive heart failure|congestive cardiac failure|congestive failure)", "(pulmonary venous|vascular) "
-        "(hypertension|redistribution|distension|distention|fullness|plethora)", "pvc pattern", "upper lobe (venous |)diversion",
+        "(hypertension|redistribution|distension|distention|fullness|plethora)", "pvc pattern", "upper lobe (venous |)"
+                                                                                                "diversion",
         "(pulmonary |central |vascular |venous |interstitial |) congestion",
         "(pulmonary |central |)(vascular|venous) (congestion|engorgement|prominence|redistribution|cephalization|"
         "hypertension)", "cephalization",
         "(central |)pulmonary (vascular |venous |)(congestion|engorgement|prominence)", "congestive changes"),
     "Lymphadenopathy": (
         "(hilar |mediastinal |axillary |)(lymph|)adenopath(y|ies)", "lad",
-        "(enlarged|pathological|pathologic|bulky|prominent|pathologically enlarged) (hilar |mediastinal |axillary |thoracic |"
+        "(enlarged|pathological|pathologic|bulky|prominent|pathologically enlarged) (hilar |mediastinal |axillary |"
+        "thoracic |"
         "subcarinal |paratracheal |)(lymph |)(node|nodes|ln|lns)", "lymphadenomegal(y|ies)", "bulky hila",
         "(node|nodes|lymph node|lymph nodes) (in|of|with) (pathological|pathologic) (size|sizes|dimension|dimensions|"
         "appearance|size and appearance|size or appearance|dimensions and appearance)",
         "pathological(ly|) (sized |)(lymph |)nodes", "pathologically enlarged"),
     "Peribronchial Thickening": (
-        "(peribronchial|bronchial|peribronchovascular|airway|bronchus) (wall |)(thickening|thickenings|cuffing|thickness "
+        "(peribronchial|bronchial|peribronchovascular|airway|bronchus) (wall |)(thickening|thickenings|cuffing|"
+        "thickness "
         "increase|thickness increases|thickness)", "thickening of (the |)(bronchial walls|bronchial wall|airway walls|"
-        "peribronchovascular interstitium|bronchi)", "thickened (bronchial walls|bronchi|airways)", "tram (track|line)( opacities|)"),
+        "peribronchovascular interstitium|bronchi)", "thickened (bronchial walls|bronchi|airways)", "tram (track|line)"
+                                                                                                    "( opacities|)"),
     "Interlobular Septal Thickening": (
-        "(interlobular |inter lobular |)(septal|septa|septum) (thickening|thickenings|lines|thickness increase|thickness "
+        "(interlobular |inter lobular |)(septal|septa|septum) (thickening|thickenings|lines|thickness increase|"
+        "thickness "
         "increases|prominence)", "kerley( s|) (a |b |)lines", "thickening of (the |)(interlobular |)sept(a|ae|um)",
         "thickened (interlobular |)sept(a|ae)", "(interlobular|inter and intralobular|intra and interlobular) (septal |"
         "interstitial |)thickening(s|)"),
@@ -274,25 +302,33 @@ _MORE_FINDINGS = {
         "pleural (or|and|/) pericardial (effusion|effusions|fluid)", "hemopericardium",
         "pericardial effusion(s|) (or |and |/ |/|)thickening", "pericardial thickening (or|and|/) effusion"),
     "Coronary Artery Wall Calcification": (
-        "(cac|cacs)", "coronary (artery |arterial |)(wall |)(calcification|calcifications|atherosclerosis|plaque|plaques|"
-        "calcium|atheroma|calcified plaques|atheroma plaques)", "(calcified|calcific) coronary (plaque|plaques|artery|arteries|"
+        "(cac|cacs)", "coronary (artery |arterial |)(wall |)(calcification|calcifications|atherosclerosis|plaque|"
+                      "plaques|"
+        "calcium|atheroma|calcified plaques|atheroma plaques)", "(calcified|calcific) coronary (plaque|plaques|artery|"
+                                                                "arteries|"
         "artery disease|disease)", "(lad|circumflex|rca|left main) (calcification|calcifications|plaque)",
-        "(calcification|calcifications|calcified plaque|calcified plaques|calcific plaques|atheroma plaques|calcified atheroma "
+        "(calcification|calcifications|calcified plaque|calcified plaques|calcific plaques|atheroma plaques|calcified "
+        "atheroma "
         "plaques|plaques) (of|in) the coronary arter(y|ies)"),
     "Mosaic Attenuation Pattern": ("mosaic (attenuation|perfusion|density|pattern|lung|appearance|attenuations)"
         "( pattern| difference| differences|)",),
     "Pulmonary Fibrotic Sequela": (
-        "(sequela|sequelae|sequel|sequelar) (fibrotic |fibroatelectatic |parenchymal |pleuroparenchymal |linear |)(change|"
-        "changes|density|densities|band|bands|recession|recessions|fibrosis|lesion|lesions|scarring|thickening|findings)",
-        "(pleuroparenchymal|fibroatelectatic|fibrotic) (sequela|sequelae|sequel|sequelar)( change| changes| density| densities| "
-        "band| bands| fibrotic changes|)", "fibrotic (band|bands|recession|recessions|streak|streaks|density|densities)",
+        "(sequela|sequelae|sequel|sequelar) (fibrotic |fibroatelectatic |parenchymal |pleuroparenchymal |linear |)"
+        "(change|"
+        "changes|density|densities|band|bands|recession|recessions|fibrosis|lesion|lesions|scarring|thickening|"
+        "findings)",
+        "(pleuroparenchymal|fibroatelectatic|fibrotic) (sequela|sequelae|sequel|sequelar)( change| changes| density| "
+        "densities| "
+        "band| bands| fibrotic changes|)", "fibrotic (band|bands|recession|recessions|streak|streaks|density|"
+                                           "densities)",
         "pleuroparenchymal (fibrotic |)(band|bands|change|changes|scarring|density|densities)",
         "(fibroatelectatic|fibro atelectatic) (band|bands|change|changes|density|densities)",
         "(parenchymal|fibrous|fibrotic) band(s|)", "post infectious (scarring|changes)"),
     "Pneumomediastinum": ("(air|gas|free air) in the mediastinum", "mediastinal (air|gas|emphysema)"),
     "Bronchiectasis": (
         "bronchiect(asis|ases|atic change|atic changes|asia|atic|atic area|atic areas|atic appearance)",
-        "(dilated|ectatic) (bronchi|bronchus|airways)", "(bronchial|airway) (dilatation|dilatations|dilation|ectasia|ectasias)",
+        "(dilated|ectatic) (bronchi|bronchus|airways)", "(bronchial|airway) (dilatation|dilatations|dilation|ectasia|"
+                                                        "ectasias)",
         "(dilatation|dilation) of the bronchi", "signet ring (sign|signs|appearance)"),
     "Pneumoperitoneum": (
         "pneumoperitoneum", "free (intraperitoneal |subdiaphragmatic |intra abdominal |peritoneal |)air",
@@ -312,7 +348,8 @@ _SUBJECTS = {
         "heart( size| shadow| silhouette| contour| contours|)",
         "cardiac (silhouette|shadow|contour|contours|size|silhouette size|heart|borders)", "cardiac",
         "(cardio|cardiac |cardio )pericardial silhouette", "heart xxxx"),
-    "coronary": ("coronary arter(y|ies)", "coronaries", "coronary (arterial walls|artery walls|vascular structures|vessels)",
+    "coronary": ("coronary arter(y|ies)", "coronaries", "coronary (arterial walls|artery walls|vascular structures|"
+                                                        "vessels)",
         "(in|of|to|proximal|mid|distal) (the |)(lad|circumflex|rca)"),
     "septa": ("(interlobular |)sept(a|ae)",), "airways": ("bronchi", "bronchus", "bronchial walls", "airways",
         "airway walls", "(main |segmental |subsegmental |peripheral |lower lobe )bronchi"),
@@ -331,7 +368,9 @@ _SUBJECTS = {
         "hemi diaphragm(s|)", "diaphragmatic"),
     "angle": (
         "costophrenic( angle| angles| sulcus| sulci| recess| recesses| xxxx|)", "(cp|cardiophrenic) (angle|angles)",
-        "(pleural |lateral |posterior |)sulc(us|i)", "(lateral |posterior |phrenic |)angle(s|)", "costophrenic sinus(es|)", "xxxx sulci", "pleural space"),
+        "(pleural |lateral |posterior |)sulc(us|i)", "(lateral |posterior |phrenic |)angle(s|)", "costophrenic "
+                                                                                                 "sinus(es|)",
+        "xxxx sulci", "pleural space"),
     "pleura": ("pleura(e|)", "pleural (spaces|surfaces|margins)"),
     "aorta": (
         "(thoracic |descending |ascending |descending thoracic |ascending thoracic |)aorta",
@@ -347,7 +386,8 @@ _SUBJECTS = {
         "(thoracic |lumbar |cervical |thoracolumbar |t |mid thoracic |)spine",
         "(thoracic |)vertebra(l bodies|l body|e|)", "(t|l)(4|5|6|7|8|9|10|11|12|1|2|3)( vertebra| vertebral body|)"),
     "nodes": (
-        "(hilar |mediastinal |infrahilar |axillary |subcarinal |paratracheal |)(lymph |)(node|nodes|ln|lns)", "(hilar |mediastinal |)lymph xxxx",
+        "(hilar |mediastinal |infrahilar |axillary |subcarinal |paratracheal |)(lymph |)(node|nodes|ln|lns)",
+        "(hilar |mediastinal |)lymph xxxx",
         "(hilar |mediastinal |)(lymph|)adenopathy"),
     "hila": ("hil(a|um|ar contours|ar structures|ar)", "perihilar"),
     "organs": (
@@ -358,11 +398,16 @@ _SUBJECTS = {
 
 _PREDICATES = {
     "enlarged": (
-        "(borderline |)enlarged", "enlargement", "large", "increased in size", "(pathologically |mildly |)enlarged", "dilated", "big", "widened", "widening", "wide",
+        "(borderline |)enlarged", "enlargement", "large", "increased in size", "(pathologically |mildly |)"
+                                                                               "enlarged", "dilated", "big",
+        "widened", "widening", "wide",
         "(larger|wider|bigger|greater) than normal",
-        "(in |of |reached |)pathological(ly|) (size|sizes|dimension|dimensions|appearance|size and (appearance|configuration|shape))", "is big"),
+        "(in |of |reached |)pathological(ly|) (size|sizes|dimension|dimensions|appearance|size and (appearance|"
+        "configuration|shape))", "is big"),
     "thickened": ("thickened", "thickening", "thick", "thicker", "(increase|increased) (in |)thickness"),
-    "compressed": ("compressed", "wedged", "fractured", "broken", "loss of height", "height loss", "(reduced|decreased) (in |)height"),
+    "compressed": ("compressed", "wedged", "fractured", "broken", "loss of height", "height loss", "(reduced|"
+                                                                                                   "decreased) (in |)"
+        "height"),
     "prominent": ("prominen(t|ce)",),
     "borderline": ("borderline( in size| size| enlarged|)",),
     "upper": (
@@ -377,14 +422,17 @@ _PREDICATES = {
         "hyper (inflated|expanded)"),
     "increased": ("increased",),
     "flattened": ("flatten(ed|ing)", "flat", "depress(ed|ion)"),
-    "elevated": ("elevat(ed|ion)", "eventrat(ed|ion)", "high riding", "raised", "high(er|)( than expected| in position|)"),
+    "elevated": ("elevat(ed|ion)", "eventrat(ed|ion)", "high riding", "raised", "high(er|)( than expected| in "
+                                                                                "position|)"),
     "blunted": ("blunt(ed|ing)", "obscur(ed|ation)"),
     "tortuous": (
         "tortuous", "tortuosity", "ectatic", "ectasia", "unfold(ed|ing)", "uncoil(ed|ing)", "dilat(ed|ation|ion)",
         "aneurysm", "aneurysmal", "elongat(ed|ion)"),
     "atherosclerotic": (
-        "(calcific |calcified |)(atheroma|atherosclerotic|atheromatous) (plaque|plaques|change|changes|wall changes|disease)",
-        "(calcified|calcific) plaque(s|)", "atheroscler(otic|osis)", "(atherosclerotic|atheromatous) calcification(s|)", "arterioscler(otic|osis)",
+        "(calcific |calcified |)(atheroma|atherosclerotic|atheromatous) (plaque|plaques|change|changes|wall changes|"
+        "disease)",
+        "(calcified|calcific) plaque(s|)", "atheroscler(otic|osis)",
+        "(atherosclerotic|atheromatous) calcification(s|)", "arterioscler(otic|osis)",
         "atheromatous"),
     "calcified": (
         "calcif(ied|ic)", "calcification(s|)", "partially calcified", "densely calcified",
@@ -397,7 +445,8 @@ _PREDICATES = {
     "clear": ("clear", "well aerated", "normally aerated", "well inflated", "well expanded"),
     "normal": (
         "normal( in size| size| in contour| in appearance|)", "unremarkable", "within normal limits", "not enlarged",
-        "intact", "low normal", "within normal range", "nl", "nml", "natural", "normally inflated", "not widened", "normal limits", "wnl"),
+        "intact", "low normal", "within normal range", "nl", "nml", "natural", "normally inflated",
+        "not widened", "normal limits", "wnl"),
     "sharp": ("sharp", "preserved", "well defined"),
 }
 
@@ -406,7 +455,8 @@ STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
     ("heart", "enlarged"): ("Cardiomegaly",), ("heart", "prominent"): ("Cardiomegaly",),
     ("heart", "borderline"): ("?Cardiomegaly",), ("heart", "increased"): ("Cardiomegaly",),
     ("heart", "tortuous"): ("Cardiomegaly",), ("pleura", "thickened"): ("Pleural Thickening",),
-    ("airways", "thickened"): ("Peribronchial Thickening",), ("septa", "thickened"): ("Interlobular Septal Thickening",),
+    ("airways", "thickened"): ("Peribronchial Thickening",), ("septa", "thickened"): ("Interlobular Septal "
+                                                                                      "Thickening",),
     ("airways", "tortuous"): ("Bronchiectasis",), ("airways", "enlarged"): ("Bronchiectasis",),
     ("airways", "calcified"): ("Calcification Other",),
     ("spine", "compressed"): ("Fracture",), ("bones", "compressed"): ("Fracture",),
@@ -439,7 +489,8 @@ STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
     ("vessels", "congested"): ("Pulmonary Congestion",), ("vessels", "prominent"): ("Pulmonary Congestion",),
     ("vessels", "increased"): ("Pulmonary Congestion",), ("vessels", "enlarged"): ("Pulmonary Congestion",),
     ("vessels", "normal"): ("-Pulmonary Congestion",),
-    ("bones", "normal"): ("-Fracture",), ("bones", "sharp"): ("-Fracture",), ("nodes", "calcified"): ("Calcification Other",),
+    ("bones", "normal"): ("-Fracture",), ("bones", "sharp"): ("-Fracture",), ("nodes", "calcified"): ("Calcification "
+                                                                                                      "Other",),
     ("nodes", "enlarged"): ("Lymphadenopathy",), ("hila", "calcified"): ("Calcification Other",),
     ("organs", "calcified"): ("Calcification Other",),
     ("vessels", "calcified"): ("Calcification Other", "Arterial Wall Calcification"),
@@ -486,20 +537,26 @@ OF_ANY_ORGAN = frozenset((
     "Calcification Other", "Cavitation", "Consolidation", "Edema", "Fibrosis", "Granuloma", "Infiltrate", "Lung Lesion",
     "Lung Opacity", "Mass", "Nodule", "Pleural Effusion", "Pulmonary Congestion", "Scar"))
 _OTHER_ORGANS = (
-    "(?:maxillary|ethmoid(?:al)?|sphenoid|paranasal|mastoid|liver|hepatic|renal|kidneys?|adrenals?|pancrea(?:s|tic)|thyroid|breasts?|ovar(?:y|ian)|uter(?:us|ine)|bladder|"
-    "gallbladder|brain|cerebral|scalp|skin|bowel|colon|colonic|gastric|stomach|joints?|knees?|ankles?|hips?|legs?|foot|feet|"
-    "orbit(?:s|al)?|parotid|prostate|prostatic|abdom(?:en|inal)|pelvi(?:s|c)|peritoneal|mesenteric|muscles?|subcutaneous|"
+    "(?:maxillary|ethmoid(?:al)?|sphenoid|paranasal|mastoid|liver|hepatic|renal|kidneys?|adrenals?|pancrea(?:s|tic)|"
+    "thyroid|breasts?|ovar(?:y|ian)|uter(?:us|ine)|bladder|"
+    "gallbladder|brain|cerebral|scalp|skin|bowel|colon|colonic|gastric|stomach|joints?|knees?|ankles?|hips?|legs?|"
+    "foot|feet|"
+    "orbit(?:s|al)?|parotid|prostate|prostatic|abdom(?:en|inal)|pelvi(?:s|c)|peritoneal|mesenteric|muscles?|"
+    "subcutaneous|"
     "soft tissues?)")
 _ORGAN_BEFORE = re.compile(rf"(?:^|(?<=\s)){_OTHER_ORGANS}\s+(?:[a-z0-9]+\s+)?$|^\s*(?:[a-z]+\s+)?{_OTHER_ORGANS}\s*:")
 _ORGAN_BEHIND = re.compile(
-    rf"\s+(?:(?:is|are|was|were|seen|noted|present|identified|observed|detected|found|visible|measuring|[\d.]+|cm|mm|x)\s+)*(?:in|of|within|from|on|"
-    rf"along|involving)\s+(?:(?:the|both|a|an|left|right|upper|lower|anterior|posterior)\s+)*{_OTHER_ORGANS}\b(?!\s+(?:lobe|lung|line))")
+    rf"\s+(?:(?:is|are|was|were|seen|noted|present|identified|observed|detected|found|visible|measuring|[\d.]+|cm|mm|"
+    rf"x)\s+)*(?:in|of|within|from|on|"
+    rf"along|involving)\s+(?:(?:the|both|a|an|left|right|upper|lower|anterior|posterior)\s+)"
+    rf"*{_OTHER_ORGANS}\b(?!\s+(?:lobe|lung|line))")
 
 
 # A finding is something else when it goes on with these words.
 GOES_ON: Mapping[str, re.Pattern[str]] = MappingProxyType({
     "Fracture": re.compile(r"\s+(?:[a-z]+\s+){0,2}(?:wires?|leads?|screws?|hardware|catheters?|stents?|rods?)\b"),
-    "Consolidation": re.compile(r"\s+(?:of|at|across)\s+(?:the\s+)?(?:[a-z]+\s+){0,2}(?:fractures?|callus|graft|osteotomy)\b"),
+    "Consolidation": re.compile(r"\s+(?:of|at|across)\s+(?:the\s+)?(?:[a-z]+\s+){0,2}(?:fractures?|callus|graft|"
+                                r"osteotomy)\b"),
     "Hernia": re.compile(r"\s+(?:of|in)\s+the\s+(?:anterior\s+)?(?:abdominal wall|groin)\b"),
     "Infiltrate": re.compile(r"\s+of\s+(?:the\s+)?(?:chest wall|mediastinum|pleura|ribs?|fat|muscles?)\b"),
     "Mass": re.compile(r"\s+(?:of|in|on)\s+(?:the\s+)?(?:patient|body|chest wall|heart|atrium|ventricle)\b"),

@@ -16,7 +16,8 @@ NEGATE, NEGATED, OUTDATED, REMOVED = "negate", "negated", "outdated", "removed"
 UNCERTAIN, DOUBTED = "uncertain", "doubted"
 PSEUDO, HISTORY, HYPOTHETICAL, DISCLAIMED, BREAK = "pseudo", "history", "hypothetical", "disclaimed", "break"
 
-_SHOWN = ("(seen|identified|visuali(s|z)ed|present|evident|appreciated|demonstrated|detected|noted|visible|apparent|observed|found|"
+_SHOWN = ("(seen|identified|visuali(s|z)ed|present|evident|appreciated|demonstrated|detected|noted|visible|apparent|"
+          "observed|found|"
           "shown|confirmed|discern(ed|ible)|encountered|recogni(s|z)ed|depicted|established|documented|demonstrable|"
           "detectable|identifiable|recogni(s|z)able|made out|substantiated|verified|followed)")
 _FULLY = "(fully |completely |entirely |totally |definitively |definitely |confidently |reliably |safely |quite |yet |)"
@@ -39,8 +40,10 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "no (signs|sign|suggestion|indication|findings|evidence|finding) (of|to suggest|suggesting|suggestive of|"
         "suspicious for|to indicate|concerning for|for)", "without (evidence|sign|signs) of",
         "no evidence (of|to suggest|for|suggesting)", "(fail|fails|failed) to (reveal|show|demonstrate)",
-        "(den(ies|ied|ying|y))", "rather than", "(instead of|as opposed to)", "devoid of", "lacks any", "in the absence of",
-        "(has|have|had) not (developed|had|shown)", "nor (is|are|was|were) there", "nor any", "no convincing", "never (had|developed)",
+        "(den(ies|ied|ying|y))", "rather than", "(instead of|as opposed to)", "devoid of", "lacks any",
+        "in the absence of",
+        "(has|have|had) not (developed|had|shown)", "nor (is|are|was|were) there", "nor any", "no convincing",
+        "never (had|developed)",
         "(rule|rules|ruled) (him |her |the patient |)out (for|against)", "ruled out",
         "(did|can|could) rule (him |her |the patient |)out", "resolution of", "resolved",
         "interval (resolution|removal|clearing) of", "removal of", "clearing of", "not (consistent|compatible) with",
@@ -48,7 +51,9 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(is|was|are|were) negative for",
         "not (demonstrate|demonstrated|show|reveal|see|seen|identified|have|has|had|appear|appreciate|feel)",
         "unremarkable for", "no typical findings of", "no complaints of", "declin(es|ed)",
-        "nothing (to suggest|to indicate|suggestive of|suspicious for|concerning for)", "(mimic|mimics|mimicking|mimicked|simulate|simulates|simulating|simulated|masquerading as)", "low (likelihood|probability|suspicion) (of|for)",
+        "nothing (to suggest|to indicate|suggestive of|suspicious for|concerning for)", "(mimic|mimics|mimicking|"
+                                                                                        "mimicked|simulate|simulates|"
+        "simulating|simulated|masquerading as)", "low (likelihood|probability|suspicion) (of|for)",
         "(absence|lack) of (any |)(evidence|signs|sign) (of|for)", "nowhere", "no longer (seen|present|visible)"),
     NEGATED: (
         "(is|are|was|were|has been|have been|) (ruled out|excluded|absent|resolved|negative)", "(ruled out|excluded)",
@@ -56,10 +61,13 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         f"(cannot|isn't|aren't|wasn't|weren't|hasn't|haven't|couldn't|can't) (been |be |){_SHOWN}",
         "(no longer|not) (there|a feature)",
         "(is|are|has|have|) (now |)(gone|vanished|disappeared)", "nonexistent", "(is|are|) lacking",
-        "(show|shows|showed) (complete |interval complete |)(resolution|clearing)", "(been |)(re|)absorbed", "resorbed", "(completely|fully) (drained|evacuated)", "(drained|evacuated) (completely|fully)",
+        "(show|shows|showed) (complete |interval complete |)(resolution|clearing)", "(been |)(re|)absorbed",
+        "resorbed", "(completely|fully) (drained|evacuated)", "(drained|evacuated) (completely|fully)",
         "(not|less than) (likely|probable)",
-        "(is|was|are|were|be|represents|represent|represented|reflects|corresponds to|correspond to) (likely |probably |only |"
-        "merely |)(a |an |the |) (nipple shadow|nipple|vessel|vessel on end|skin fold|artifact|artefact|artifacts|artefacts|overlap|"
+        "(is|was|are|were|be|represents|represent|represented|reflects|corresponds to|correspond to) (likely |"
+        "probably |only |"
+        "merely |)(a |an |the |) (nipple shadow|nipple|vessel|vessel on end|skin fold|artifact|artefact|artifacts|"
+        "artefacts|overlap|"
         "overlapping structures|summation|composite shadow|button|electrode|costochondral junction)",
         "(is|are|was|were) (all |both |also |again |otherwise |) (negative|absent)", "free",
         "(is|are|was|were|would be|seems|appears|) (very |quite |) unlikely",
@@ -71,10 +79,14 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(has|have) (completely|essentially|) resolved", "resolved", "none", "denied",
         "within (normal limits|limits of normal)"),
     OUTDATED: (
-        "which (has|have) (since |now |meanwhile |)(been |)(completely |)(resolved|cleared|disappeared|subsided|healed|gone)",
-        "(now|today|meanwhile|has|have) (fully |completely |)(re expanded|reexpanded|expanded|normal|clear|unremarkable)",
-        "(now|today|meanwhile|since) (completely |)(absent|resolved|gone|cleared|negative|not seen|no longer seen|disappeared)"),
-    REMOVED: ("(taken|pulled|come) out", "pulled", "discontinued", "explanted", "extracted", "withdrawn", "removed", "d/c'd"),
+        "which (has|have) (since |now |meanwhile |)(been |)(completely |)(resolved|cleared|disappeared|subsided|"
+        "healed|gone)",
+        "(now|today|meanwhile|has|have) (fully |completely |)(re expanded|reexpanded|expanded|normal|clear|"
+        "unremarkable)",
+        "(now|today|meanwhile|since) (completely |)(absent|resolved|gone|cleared|negative|not seen|no longer seen|"
+        "disappeared)"),
+    REMOVED: ("(taken|pulled|come) out", "pulled", "discontinued", "explanted", "extracted", "withdrawn",
+        "removed", "d/c'd"),
     UNCERTAIN: (
         "(minimal|little|trace|small|mild) if any",
         "possib(le|ly|ility of)", "probab(le|ly)", "likely",
@@ -85,19 +97,23 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         f"felt to be|believed to be|suspected to be|probable|possible|favored to be|presumed) "
         f"(partly |in part |){_CAUSE}",
         "(thought|believed|felt|considered|suspected) (to be|to represent|to reflect|likely to be)",
-        "(raise|raises|raised|raising) (the |a |some |)(possibility|concern|suspicion|question|question of) (of|for|about)",
+        "(raise|raises|raised|raising) (the |a |some |)(possibility|concern|suspicion|question|question of) (of|for|"
+        "about)",
         "(raise|raises|raised|raising) (the |a |some |)(possibility|concern|suspicion|question)",
         "query", "(suggestion|hint|impression|appearance|suspicion) of", "potential(ly|)", "conceivabl(e|y)", "maybe",
-        "doubtful", "(is |remains |)(unclear|uncertain|unsure|unknown|questionable|not sure|not certain|not clear) (if|whether|about)"
-        "( there is| there are| this is| it is|)", "either", "(suspicion|concern|possibility|question) (is|was) raised (of|for)",
-        f"(cannot|can not|difficult to|unable to|hard to|impossible to) (be |)(reliably |)"
+        "doubtful", "(is |remains |)(unclear|uncertain|unsure|unknown|questionable|not sure|not certain|not clear) "
+                    "(if|whether|about)"
+        "( there is| there are| this is| it is|)", "either", "(suspicion|concern|possibility|question) (is|was) "
+                                                             "raised (of|for)",
+        "(cannot|can not|difficult to|unable to|hard to|impossible to) (be |)(reliably |)"
         "(differentiate|differentiated|distinguish|distinguished|separate|separated)",
         "cannot (confirm|establish|assure|guarantee) (the |)absence (of|)", "ddx( includes|)", "concerned (about|for)",
         "equivocal (for|evidence of)", "(in |)(question|questioned|presumptive|tentative)", "c/f",
         "can be (seen|found) (in|with)", "(is|are|was|were) suspicious (for|of)", "a (question|possibility) of",
         "suggest(s|ive of|ing|ed|ion of|)", "suspicious for", "suspicion (of|for)", "suspected", "suspect",
-        "concern(ing|) for", "question(able|ed| of|)", "worrisome for", 
-        f"(cannot|can not|can't|could not|couldn't|does not|doesn't|do not|not|difficult to|hard to|impossible to|unable to|"
+        "concern(ing|) for", "question(able|ed| of|)", "worrisome for",
+        f"(cannot|can not|can't|could not|couldn't|does not|doesn't|do not|not|difficult to|hard to|impossible to|"
+        f"unable to|"
         f"fails to|fail to|without) {_FULLY}(exclude|rule out|excluding|ruling out|dismiss)",
         f"(cannot|can not|can't|could not) be {_FULLY}(excluded|ruled out|dismissed)", f"not {_FULLY}excluded",
         "(versus|vs|vs\\.)", "presumed", "presumably", "apparent", "equivocal", "borderline", "less likely",
@@ -110,18 +126,21 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(is|are|remains|) (also |) (in|within|on) the differential",
         f"(cannot|can not|can't|could not|couldn't|not) be {_FULLY}(excluded|ruled out|dismissed|discounted)",
         "(cannot|can not|can't) be (confirmed|verified|established|guaranteed|assured)",
-        f"not (been |){_FULLY}(excluded|ruled out|dismissed)", "(isn't|aren't|hasn't|haven't) (been |)(excluded|ruled out)",
+        f"not (been |){_FULLY}(excluded|ruled out|dismissed)", "(isn't|aren't|hasn't|haven't) (been |)(excluded|ruled "
+                                                               "out)",
         "(is|are|remain|remains|would be|be|) (difficult|hard|impossible) to (exclude|rule out|dismiss)",
         "(is|are|remain|remains|would be|should be|could be|may be|might be|also|) (a |also |) "
         "(suspected|presumed|questioned|in question|questionable|favored|favoured|thought likely|not unlikely)",
-        "(cannot|can not) be (reliably |)(differentiated|distinguished|separated)", "(not certain|not definite|inconclusive)",
+        "(cannot|can not) be (reliably |)(differentiated|distinguished|separated)", "(not certain|not definite|"
+                                                                                    "inconclusive)",
         "(is|are|remain|remains) (also |) (conceivable|considered|equivocal|uncertain|doubtful|not certain|"
         "unclear)",
         "(should|could|may|might|must|can) (also |)be (considered|entertained|suspected|present)",
         "(is|are|was|were|) (not|difficult to) (excluded|exclude)",
         "(is|are|) (a |)(possibility|consideration|considerations|concern)", "(would be|is|are) less likely",
         "did(n't| not) rule out", "if (any|real|present|at all|true)",
-        f"{_MODAL} (all |both |also |each |)(look like|have|give|cause|produce|explain|account for) (this|that|these|the)"),
+        f"{_MODAL} (all |both |also |each |)(look like|have|give|cause|produce|explain|account for) (this|that|these|"
+        f"the)"),
     PSEUDO: (
         "(no|without|any|little) (significant |definite |appreciable |suspicious |substantial |obvious |radiographic |"
         f"further |evidence of |)(interval |){_CHANGE}",
@@ -134,7 +153,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(completely |) (resolved|cleared|subsided|disappeared)",
         "(not|no longer|never|hardly|isn't|aren't|cannot be|not entirely|not completely) "
         "(without|free of|free from|devoid of|negative for|lacking|absent|clear of|denied|denying|clear)",
-        "no (absence|lack) of", "no (doubt|question|denying|mistaking)( about| that| of|)", "not (just|merely|the only)",
+        "no (absence|lack) of", "no (doubt|question|denying|mistaking)( about| that| of|)", "not (just|merely|the "
+                                                                                            "only)",
         "not (in doubt|in question)",
         "not (present|seen|visible|noted|identified|evident|there|apparent|demonstrated|described|reported) (on|in|at) "
         "(the |)(prior|previous|earlier|last|old|older|comparison|preceding|most recent|outside)",
@@ -146,7 +166,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "no longer (as |so |)(large|severe|extensive|enlarging|increasing|growing|new|acute)",
         "never (smoker|smoked)", "no known allergies", "not for",
         "(not|never) (seen|present|visible|noted|identified|evident|there) (previously|before|earlier|then)",
-        "(without|no) (iv |intravenous |oral |)(contrast|complication|complications|sedation|incident|delay|assistance|effort|"
+        "(without|no) (iv |intravenous |oral |)(contrast|complication|complications|sedation|incident|delay|"
+        "assistance|effort|"
         "contraindication|contraindications|wonder|(acute |respiratory |apparent |)distress)",
         "no (less|fewer|more|later|earlier|sooner) than",
         "(in|since|of|from|until|on|last|by|early|late|mid) may", "may (19|20)(0|1|2)(0|1|2|3|4|5|6|7|8|9)",
@@ -155,7 +176,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(excluded|absent) from (the |this |our |)(field|film|image|images|view|study|exam|examination|radiograph)",
         # No finding, though the word is one.
         "(consolidation|consolidative) (chemotherapy|therapy|treatment|radiotherapy|cycle)",
-        "infiltration (anesthesia|anaesthesia|block)", "emphysematous (cholecystitis|pyelonephritis|cystitis|gastritis|osteomyelitis)",
+        "infiltration (anesthesia|anaesthesia|block)", "emphysematous (cholecystitis|pyelonephritis|cystitis|"
+                                                       "gastritis|osteomyelitis)",
         "(pneumonia|pneumothorax|effusion) (vaccine|vaccination|severity index|kit|tray|protocol|clinic|ward)",
         "(corneal|lens|vitreous) (opacity|opacities)", "(pyogenic|dental|periapical) granuloma", "granuloma annulare",
         "(year old|young|old) lad",
@@ -179,9 +201,10 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(in |)line with", "(mid|azygo|aortic|skin|joint|growth|paraspinal|paravertebral|junction|fissure|"
         "mediastinal|junctional|hair|hairline) line", "port (site|of entry)",
         "(lad|circumflex|rca|proximal lad|mid lad|distal lad) (stent|artery|territory|lesion|calcification|disease|"
-        "calcifications)", 
+        "calcifications)",
         "image fusion", "pet ct fusion", "(fusion|fused) images", "consider(able|ably)", "drain the",
-        "scar(s|) (of|on) the skin", "(skin|surgical|thoracotomy|sternotomy|c section|incisional|operative|burn) scar(s|)",
+        "scar(s|) (of|on) the skin", "(skin|surgical|thoracotomy|sternotomy|c section|incisional|operative|burn) "
+                                     "scar(s|)",
         "(patient|he|she|who|has|had|the patient) collapsed", "collapsed at (home|work)", "(ivc|svc|vein|airway|"
         "tracheal|expiratory|dynamic) collapse", "(cystic|retroperitoneal|marrow|liver|hepatic|myelo) fibrosis",
         "(leg|ankle|pedal|peripheral|cerebral|brain|marrow|bone marrow|scrotal|periorbital|lid|limb|foot|"
@@ -190,7 +213,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "not (significantly |appreciably |) changed", "not only", "not necessarily",
         "not (certain|clear|sure) (if|whether)", "gram negative", "without difficulty",
         "not (fully|completely|well|entirely|optimally|adequately|clearly) "
-        "(evaluated|assessed|included|imaged|visualized|visualised|seen|demonstrated|delineated|defined|shown|appreciated)",
+        "(evaluated|assessed|included|imaged|visualized|visualised|seen|demonstrated|delineated|defined|shown|"
+        "appreciated)",
         "no (prior |previous |)comparison(s|)", "no priors",
         "no (prior|previous) (study|studies|exam|exams|examination|examinations|film|films|radiograph|"
         "radiographs|images)", "not extend", "not cause", "free (wall|margin|text|flow)", "no response",
@@ -199,12 +223,14 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "without (treatment|therapy|intervention|surgery|medication)", "not (know|aware)"),
     HISTORY: (
         "(history|h/o|hx|past history|past medical history|prior history|known history|personal history) of",
-        "history", "status post", "s/p", "previous(ly|)( documented| described| noted|)", "prior episode of", "(had|have had|has had) (a |an |) (previous|prior|past|earlier|old)",
+        "history", "status post", "s/p", "previous(ly|)( documented| described| noted|)", "prior episode of",
+        "(had|have had|has had) (a |an |) (previous|prior|past|earlier|old)",
         "(study|exam|examination|radiograph|film|image|ct|scan|report)(s|)(,|) (in which|on which|where|that|which) "
         "(there (was|were)|showed|demonstrated|revealed)",
         "(prior|previous|earlier|last|outside) (study|exam|examination|radiograph|film|ct|scan|report)(s|) "
         "(showed|demonstrated|revealed|described|reported|noted)",
-        "(prior|previous|earlier|last|old|outside) (chest |)(study|exam|examination|radiograph|film|image|ct|scan|report)(s|) "
+        "(prior|previous|earlier|last|old|outside) (chest |)(study|exam|examination|radiograph|film|image|ct|scan|"
+        "report)(s|) "
         "there (was|were)", "there (had been|used to be)",
         "(treated|treatment|therapy|antibiotics|admitted|hospitalized) for"),
     HYPOTHETICAL: (
@@ -233,11 +259,13 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "further|additional|clinical)( imaging| evaluation| views| correlation|) (for|to)",
         "(look|looking|search|searching|watch|watching|monitor|monitoring|observe|observing|surveillance|test|testing|"
         "checking|examine) (for|out for)", "(attention|alert) to (possible |)(signs of |)", "should there be",
-        "in case of", "(suspected|concern for|suspicion of|question of) clinically", "clinical(ly|) (suspected|suspicion|"
+        "in case of", "(suspected|concern for|suspicion of|question of) clinically", "clinical(ly|) (suspected|"
+                                                                                     "suspicion|"
         "question|concern)( of| for| is| about|)", "if (the |)(patient|there) (has|is|are|develops)",
         "if (clinical |)(symptoms|signs|findings|concern|suspicion)( of| for| persist| suggest|)",
         "(at|increased|high|low) risk (of|for)", "(prevent|avoid|prophylaxis|treat|treatment) (for|of|against|)",
-        "to (rule out|look for|detect|assess for|evaluate for|identify|characteri(s|z)e|confirm or exclude|differentiate)",
+        "to (rule out|look for|detect|assess for|evaluate for|identify|characteri(s|z)e|confirm or exclude|"
+        "differentiate)",
         "(even|also) in the (presence|absence) of", "(presence|absence) or (absence|presence) of"),
     DISCLAIMED: (
         f"{_MODAL} (easily |well |still |)(be |go |have been |remain |)"
@@ -245,7 +273,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "invisible|underestimated|inconspicuous|radiographically occult|unnoticed)",
         f"{_MODAL} not (always |necessarily |)(be |)(visible|seen|apparent|detected|evident|shown|depicted|appear|"
         "visuali(s|z)ed|identified|recogni(s|z)ed)",
-        "(are|is) (often|frequently|commonly|easily|sometimes) (missed|overlooked|occult|obscured|not visible|not seen)",
+        "(are|is) (often|frequently|commonly|easily|sometimes) (missed|overlooked|occult|obscured|not visible|not "
+        "seen)",
         "(cannot|can not|could not|can't) be (adequately |reliably |properly |fully |accurately |)"
         "(assessed|evaluated|judged|commented on|determined|graded)",
         "(is|are|was|were) (not assessed|not evaluated|not evaluable|not assessable|beyond the scope)",
@@ -263,8 +292,10 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "bilateral)", "as (the |a |an |)(cause|source|reason|etiology|origin) (of|for)",
         "(cause|source|reason|etiology|origin)(s|) (of|for)", "there (is|are)", "given", "consistent with",
         "compatible with", "in keeping with", "representing", "represents", "related to", "with interval",
-        "positive for", "and (he|she|it|they|we|i|this|these|her|his|their|patient)", "besides", "despite", "in spite of", "so",
-        "save for", "with the exception of", "with exception of", "associated with", "in association with", "outside of",
+        "positive for", "and (he|she|it|they|we|i|this|these|her|his|their|patient)", "besides", "despite", "in spite "
+                                                                                                            "of", "so",
+        "save for", "with the exception of", "with exception of", "associated with", "in association with",
+        "outside of",
         "(after|following) (the |a |recent |)", "instead", "nonetheless", "unlike",
         "in addition to", "to account for", "to explain", "explaining",
         "since", "to suggest that"),

@@ -83,7 +83,8 @@ class Literals(Generic[T]):
 
 _ABBREVIATIONS = frozenset(("dr", "mr", "mrs", "ms", "vs", "approx", "e.g", "i.e", "cf", "resp", "a.p", "p.a"))
 _BOUNDARY = re.compile(
-    r"[.!?]+(?=\s|$|[A-Z(])|[.!?]*;+|\.{2,}|[\u2026\u2022\u25cf\u25aa]|</?(?:p|br|li|ul|ol|div|tr|td|th|h\d)\b[^>\n]{0,40}>|\\n(?![a-z])"
+    r"[.!?]+(?=\s|$|[A-Z(])|[.!?]*;+|\.{2,}|[\u2026\u2022\u25cf\u25aa]|</?(?:p|br|li|ul|ol|div|tr|td|th|h\d)"
+    r"\b[^>\n]{0,40}>|\\n(?![a-z])"
     r"|\n\s*\n|\n(?=\s*(?:[-*•]|\(?(?:\d+|[A-Ka-k])[.)])\s)|(?P<line>\n)(?=\s*\S)"
     r"|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z])|(?<=[a-z)] )(?P<run_on>)(?=[A-Z][a-z]+ [a-z])")
 _ITEM = re.compile(r"\s*(?:[-*•]+|\(?(?:\d{1,2}|[A-Ka-k])[.)])\s+")
