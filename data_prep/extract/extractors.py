@@ -17,7 +17,7 @@ class Extractor:
     """An extractor that needs no settings.
 
     Attributes:
-      name: with its version, as recorded in the data ("rules@2").
+      name: with its version, as recorded in the data ("rules@3").
       extract: report -> Extraction.
       assertion: (sentence, concept) -> "Negated" or "Affirmed".
     """
@@ -57,9 +57,12 @@ def unread(name: str, language: str, report: str = "") -> str:
     if name not in LANGUAGES:
         return ""
     code = language.replace("_", "-").partition("-")[0].strip().lower()
-    other = foreign(report) if not code or code in LANGUAGES[name] else ""
-    if not other and (not code or code in LANGUAGES[name]):
-        return ""
-    what = f"a report that looks {LANGUAGE_NAMES[other]} ({other})" if other else f"a report in {language!r}"
-    return (f"{what}: the extractor {EXTRACTORS[name].name} reads {', '.join(LANGUAGES[name])} only; a language model "
-            f"reads others (--config.extractor={'|'.join(LLM_EXTRACTORS)})")
+    if code and code not in LANGUAGES[name]:
+        what = f"a report in {language!r}"
+    else:
+        code = foreign(report)
+        if not code:
+            return ""
+        what = f"a report that looks {LANGUAGE_NAMES[code]}"
+    return (f"{what}: the extractor {EXTRACTORS[name].name} reads {', '.join(LANGUAGES[name])} only; have a language "
+            f"model read it (--config.extractor={LLM_EXTRACTORS[-1]}, and for a table --config.table.language={code})")

@@ -35,14 +35,17 @@ _WORDS: Mapping[str, frozenset[str]] = MappingProxyType({code: frozenset(words.s
            "efüzyon saptanmadı"),
     "pl": "nie na bez oraz prawym lewym płuca serce płucach opłucnej jest po zmian",
 }.items()})
-_ENGLISH = frozenset(["the", "of", "is", "are", "and", "or", "with", "without", "to", "for", "there", "not", "at", "was", "were", "has", "been", "be", "this", "which", "heart", "lungs", "lung", "left", "right", "both", "small", "mild", "large", "effusion", "seen", "unchanged", "clear", "size", "upper", "lower", "from", "evidence", "noted"])
+_ENGLISH = frozenset((
+    "the", "of", "is", "are", "and", "or", "with", "without", "to", "for", "there", "not", "at", "was", "were", "has",
+    "been", "be", "this", "which", "heart", "lungs", "lung", "left", "right", "both", "small", "mild", "large",
+    "effusion", "seen", "unchanged", "clear", "size", "upper", "lower", "from", "evidence", "noted"))
 _SCRIPTS = MappingProxyType({
     "HIRAGANA": "ja", "KATAKANA": "ja", "HANGUL": "ko", "CJK": "zh", "CYRILLIC": "ru", "ARABIC": "ar", "GREEK": "el",
     "HEBREW": "he", "THAI": "th", "DEVANAGARI": "hi"})
 LANGUAGE_NAMES = MappingProxyType({
-    "de": "German", "es": "Spanish", "fr": "French", "it": "Italian", "pt": "Portuguese", "nl": "Dutch", "tr": "Turkish",
-    "pl": "Polish", "ja": "Japanese", "ko": "Korean", "zh": "Chinese", "ru": "Russian", "ar": "Arabic", "el": "Greek",
-    "he": "Hebrew", "th": "Thai", "hi": "Hindi"})
+    "de": "German", "es": "Spanish", "fr": "French", "it": "Italian", "pt": "Portuguese", "nl": "Dutch",
+    "tr": "Turkish", "pl": "Polish", "ja": "Japanese", "ko": "Korean", "zh": "Chinese", "ru": "Russian", "ar": "Arabic",
+    "el": "Greek", "he": "Hebrew", "th": "Thai", "hi": "Hindi"})
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 _SHORT = 12  # Words; in a text this short one word of another language tells, if none is English.
 
@@ -62,8 +65,8 @@ def foreign(text: str) -> str:
         return ""
     counts = Counter({code: sum(word in known for word in words) for code, known in _WORDS.items()})
     code, found = counts.most_common(1)[0]
-    if found >= max(2, 0.12 * len(words)) and found > 2 * english:
+    longest = max((len(word) for word in words if word in _WORDS[code]), default=0)
+    if found >= max(2, 0.12 * len(words)) and found > 2 * english and longest > 2:
         return code
     # A single word tells when it is a long one.
-    long = any(len(word) > 3 and word in _WORDS[code] for word in words)
-    return code if long and len(words) <= _SHORT and not english else ""
+    return code if longest > 3 and len(words) <= _SHORT and not english else ""

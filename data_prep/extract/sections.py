@@ -1,8 +1,8 @@
 """Splits a report into its sections by their headings, keeping character spans.
 
-A heading is a known section name followed by a colon or a dash ("FINDINGS:", "Impression :", "Report - "), at the start of
-a line or after the end of a sentence, or a known name in capitals alone on its line. A report without headings is one
-"body".
+A heading is a known section name followed by a colon or a dash ("FINDINGS:", "Impression :", "Report - "), at the start
+of a line or after the end of a sentence, or a known name in capitals alone on its line. A report without headings is
+one "body".
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import re
 from collections.abc import Sequence
 
 _HEADINGS = {
-    "findings": ("findings", "finding", "chest findings", "observations", "chest", "lungs and pleura", "report", "result",
-                 "results", "radiological findings", "imaging findings", "ct findings", "description", "narrative"),
+    "findings": ("findings", "finding", "chest findings", "observations", "chest", "lungs and pleura", "report",
+                 "result", "results", "radiological findings", "imaging findings", "ct findings", "description",
+                 "narrative"),
     "impression": ("impression", "impressions", "conclusion", "conclusions", "opinion", "assessment", "summary",
                    "interpretation", "findings and impression", "findings/impression", "diagnosis", "final impression",
                    "preliminary impression", "provisional findings impression (pfi)", "pfi", "comment", "comments",
@@ -33,8 +34,8 @@ _HEADINGS = {
     "examination": ("examination", "exam", "study", "type of examination", "exam type", "examination type"),
     "comparison": ("comparison", "comparisons", "comparison studies", "comparison exam", "prior studies",
                    "prior study", "previous studies", "previous study", "prior report", "previous report",
-                   "prior examination", "previous examination", "prior exam", "previous exam", "compared with", "priors",
-                   "comparison is made", "comparison made"),
+                   "prior examination", "previous examination", "prior exam", "previous exam", "compared with",
+                   "priors", "comparison is made", "comparison made"),
     "recommendation": ("recommendation", "recommendations", "advice", "notification", "notifications",
                        "recommendations and follow up", "follow up", "plan", "suggestion", "suggestions", "disclaimer"),
     "addendum": ("addendum",),

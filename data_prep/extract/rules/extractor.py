@@ -89,15 +89,13 @@ def _as_written(report: str, corrected: spelling.Corrected, item: Evidence) -> E
 
 # What stands for the finding of the sentence before: "It has resolved", "the left one persists".
 _STANDS_FOR = re.compile(
-    r"(?:(?:and|but|however|now|today|this time|,)\s+)*(?P<it>(?:it|they|both|(?:this|these|that|those)"
-    r"(?!\s+[a-z]+(?:s|ed|ing)?\s+"
-    r"[a-z]+\s+(?:is|are|has|have)\b))(?=\s+(?:(?:has|have|is|are|appears?|remains?|persists?|had|was|were)\b))"
-    r"|(?:the\s+|an?\s+)(?:[a-z]+\s+){0,2}?ones?\b)|(?:(?:and|but|now|today|currently|there|is|are|,)\s+)"
-    r"*(?P<none>none)\s*$")
+    r"(?:(?:and|but|however|now|today|this time|,)\s+)*(?P<it>(?:it|they|both|this|these|that|those)"
+    r"(?=\s+(?:has|have|is|are|appears?|remains?|persists?|had|was|were)\b)"
+    r"|(?:the\s+|an?\s+)(?:[a-z]+\s+){0,2}?ones?\b)"
+    r"|(?:(?:and|but|now|today|currently|there|is|are|,)\s+)*(?P<none>none)\s*$")
 _STATE = re.compile(
     r"\b(?:resolved|gone|cleared|disappeared|no longer|not|persist\w*|remain\w*|unchanged|stable|larger|smaller|"
-    r"increas\w+|"
-    r"decreas\w+|improv\w+|worse\w*|enlarg\w+|grown|visible|seen|present|removed|absent|new)\b")
+    r"increas\w+|decreas\w+|improv\w+|worse\w*|enlarg\w+|grown|visible|seen|present|removed|absent|new)\b")
 
 
 def _standing_for(sentence: Sentence, last: Sequence[Evidence]) -> Mention | None:
@@ -117,7 +115,7 @@ def _sentence_evidence(report: str, sentence: Sentence, last: Sequence[Evidence]
     mentions = sentence.mentions()
     latest: list[Evidence] = []
     referring = _standing_for(sentence, last) if not mentions else None
-    for mention in mentions or [item for item in (referring,) if item]:
+    for mention in [referring] if referring else mentions:
         status = sentence.status(mention)
         if mention.certainty == "absent" and status.start < 0:
             stated.add({"Lung Opacity": "lungs", "Cardiomegaly": "heart"}.get(mention.names[0], ""))

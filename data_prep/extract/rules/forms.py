@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-_NO = (r"(?:no|none|nil|neg|negative|absent|never|denie[ds]|n|0|false|not (?:seen|present|identified|detected|found|evident|"
-       r"visible|observed|visualized))")
+_NO = (r"(?:no|none|nil|neg|negative|absent|never|denie[ds]|n|0|false|"
+       r"not (?:seen|present|identified|detected|found|evident|visible|observed|visualized))")
 # A dash within brackets is a space in normalised text.
 _ANSWER_NO = re.compile(rf"(?:\s*[:|=?]\s*\**\s*|\s*\.{{2,}}\s*|\s{{2,}}|\s+-\s+)[\[(]?\s*{_NO}\s*[\])]?\s*(?=[.,;|]|$)"
                         rf"|\s*[\[(]\s*(?:{_NO}|-)?\s*[\])]")

@@ -1,8 +1,8 @@
 """The words of the rules extractor: what each literal of a chest report can mean.
 
 A literal has roles. FINDING names findings; BARE names one together with the membrane before it (`MEMBRANES`); SUBJECT
-and PREDICATE make a finding together ("heart" + "enlarged", `STATEMENTS`); the roles of cues are in `lexicon_cues`. Literals are in the alphabet of `scanner.normalise` (lower case,
-no hyphens); `scanner.expand` writes them out.
+and PREDICATE make a finding together ("heart" + "enlarged", `STATEMENTS`); the roles of cues are in `lexicon_cues`.
+Literals are in the alphabet of `scanner.normalise` (lower case, no hyphens); `scanner.expand` writes them out.
 """
 
 from __future__ import annotations
@@ -596,8 +596,8 @@ SPELT = frozenset((
 def build() -> Mapping[str, Mapping[str, object]]:
     """Literal -> {role: value}.
 
-    FINDING has a tuple of names ("?" before a vague one, "-" before one that the word denies), SUBJECT and PREDICATE their part of a key of `STATEMENTS`,
-    the others True.
+    FINDING has a tuple of names ("?" before a vague one, "-" before one that the word denies), SUBJECT and PREDICATE
+    their part of a key of `STATEMENTS`, the others True.
     """
     roles: dict[str, dict[str, object]] = {}
     named: dict[str, list[str]] = {}

@@ -1,7 +1,7 @@
 """The cues of the rules extractor: the words that deny, hedge, date or question a finding, or end the reach of a cue.
 
-NEGATE, UNCERTAIN, HYPOTHETICAL and HISTORY act on what follows them; NEGATED, DOUBTED and DISCLAIMED on what precedes, and
-so does REMOVED on devices. OUTDATED denies what was, over the verb that says so ("was present, now absent").
+NEGATE, UNCERTAIN, HYPOTHETICAL and HISTORY act on what follows them; NEGATED, DOUBTED and DISCLAIMED on what precedes,
+and so does REMOVED on devices. OUTDATED denies what was, over the verb that says so ("was present, now absent").
 HYPOTHETICAL and DISCLAIMED findings are asked for, advised on or out of the study's reach: nothing is stated of them.
 PSEUDO takes words away from the cues ("no change in" denies nothing) and from the findings ("mass effect" is no mass);
 BREAK ends the reach of a cue.
@@ -209,7 +209,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "tracheal|expiratory|dynamic) collapse", "(cystic|retroperitoneal|marrow|liver|hepatic|myelo) fibrosis",
         "(leg|ankle|pedal|peripheral|cerebral|brain|marrow|bone marrow|scrotal|periorbital|lid|limb|foot|"
         "periportal|mesenteric|laryngeal|mucosal|subcutaneous|soft tissue|skin|body wall|extremity) (edema|oedema)",
-        "(edema|oedema) of the (leg|legs|ankle|ankles|feet|foot|limb|limbs|skin|soft tissues|subcutaneous tissues)", "no (longer|further) (increase|change) in",
+        "(edema|oedema) of the (leg|legs|ankle|ankles|feet|foot|limb|limbs|skin|soft tissues|subcutaneous tissues)",
+        "no (longer|further) (increase|change) in",
         "not (significantly |appreciably |) changed", "not only", "not necessarily",
         "not (certain|clear|sure) (if|whether)", "gram negative", "without difficulty",
         "not (fully|completely|well|entirely|optimally|adequately|clearly) "

@@ -113,7 +113,8 @@ class Finder:
             return before
         subjects = [after]
         for j in range(after + 1, len(self._tokens)):  # "calcified plaques in the aorta and the coronary arteries"
-            if not fits(self._tokens[j]) or not _AND.fullmatch(self._text, self._tokens[j - 1].end, self._tokens[j].start):
+            one, other = self._tokens[j - 1], self._tokens[j]
+            if not fits(other) or not _AND.fullmatch(self._text, one.end, other.start):
                 break
             subjects.append(j)
         return subjects

@@ -49,9 +49,10 @@ _PART_OF = re.compile(r"\b(?:of|in|at|along|within|involving)\s+(?:[a-z]+\s+){0,
 # "The previously seen nodule persists" is about today, "pneumonia as a child" is not.
 _CURRENT = re.compile(
     r"\b(?:persists?|persisted|remains?|unchanged|stable|still|again"
-    r"|(?:is|are) (?:now |slightly |mildly )*(?:larger|smaller|better|worse|less|more|redemonstrated|visible|seen|noted|"
-    r"similar|present)"
-    r"|(?:has|have) (?:slightly |mildly )*(?:increased|decreased|improved|worsened|progressed|enlarged|grown|become))\b")
+    r"|(?:is|are) (?:now |slightly |mildly )*"
+    r"(?:larger|smaller|better|worse|less|more|redemonstrated|visible|seen|noted|similar|present)"
+    r"|(?:has|have) (?:slightly |mildly )*"
+    r"(?:increased|decreased|improved|worsened|progressed|enlarged|grown|become))\b")
 _AGO = re.compile(
     r"\s*(?:(?:was|were|of|from|seen|noted|diagnosed|treated|about|some)\s+)*"
     r"(?:(?:\d+|a|one|two|three|four|five|six|few|several|many)\s+(?:days?|weeks?|months?|years?)\s+(?:ago|earlier|before)\b"

@@ -18,10 +18,10 @@ _SHORTEST = 6
 _TWO_SLIPS = 11
 # Words that are a slip away from a finding and mean something else.
 _OTHER_WORDS = frozenset((
-    "clarification", "clarifications", "consolidating", "densify", "destiny", "empyema", "enlarge", "enlarges", "granulomatosis", "hernial",
-    "infiltrated", "infiltrating", "infiltrative", "interlobar",
-    "intralobular", "lesson", "lessons", "module", "modules", "pericardium", "spondylitis", "spondylolysis", "starring"))
-_WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{%d,}" % (_SHORTEST - 1))
+    "clarification", "clarifications", "consolidating", "densify", "destiny", "empyema", "enlarge", "enlarges",
+    "granulomatosis", "hernial", "infiltrated", "infiltrating", "infiltrative", "interlobar", "intralobular", "lesson",
+    "lessons", "module", "modules", "pericardium", "spondylitis", "spondylolysis", "starring"))
+_WORD = re.compile(rf"(?<![A-Za-z\\])[A-Za-z]{{{_SHORTEST - 1},}}")
 
 
 def _shortened(word: str) -> Iterator[str]:

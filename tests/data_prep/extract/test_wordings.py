@@ -156,7 +156,7 @@ CHANGES = [
 DENIED = [
     ("Pneumothorax, effusion and consolidation are not identified.", PTX, NO),
     ("Pneumothorax, effusion and consolidation are not identified.", CONS, NO),
-    ("Focal consolidation, pleural effusion, pneumothorax, pulmonary edema, lung nodules and lymphadenopathy are not seen.",
+    ("Focal consolidation, pleural effusion, pneumothorax, pulmonary edema, nodules and lymphadenopathy are not seen.",
      CONS, NO),
     ("A nodule could not be found.", NOD, NO),
     ("Rib fractures could not be demonstrated.", FRAC, NO),
