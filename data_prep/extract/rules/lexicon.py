@@ -39,7 +39,7 @@ _MORE_FINDINGS = {
         "cardiac (silhouette |shadow |)enlargement", "enlarged cardiopericardial silhouette",
         "(left|right) ventricular (enlargement|hypertrophy)", "globular heart", "biventricular enlargement"),
     "Lung Opacity": (
-        "(ggo|ggos|ggn)", "gg (opacity|opacities)", "ground glass (area|areas|appearance|density increase|density "
+        "(ggo|ggos|ggn|opac|opacs)", "gg (opacity|opacities)", "ground glass (area|areas|appearance|density increase|density "
                                                     "increases|"
         "attenuation|nodule|nodules|infiltrate|infiltrates|changes)", "crazy paving", "(air space|airspace) shadowing",
         "(hazy|patchy|ill defined|increased|lung) shadowing", "white out", "density (increase|increases)",
@@ -173,7 +173,8 @@ _MORE_FINDINGS = {
         "port a cath|chest port)", "(epicardial|temporary|pacing|pacemaker|transvenous) (wire|wires|lead|leads|"
                                    "electrode|"
         "electrodes|battery)", "(icd|pacemaker|defibrillator) (battery|electrode|electrodes)", "intubated",
-        "-extubated",
+        "-extubated", "-extubation",
+        "dob(|b)hoff( tube| catheter|)", "(all|indwelling|vascular|central|support) lines",
         "(picc|cvc|ij|subclavian|femoral|dialysis|central venous|arterial) (line|lines|catheter|catheters)",
         "(intra aortic|intraaortic|aortic) balloon( pump|)", "(baclofen|insulin|infusion|pain) pump",
         "(thoracostomy|pleural|chest|mediastinal|pigtail|percutaneous|surgical|pericardial) (tube|tubes|drain|drains|"
@@ -442,6 +443,7 @@ _PREDICATES = {
     "congested": (
         "congest(ed|ion)", "engorg(ed|ement)", "cephaliz(ed|ation)", "plethoric", "indistinct", "accentuated",
         "redistribution"),
+    "unclear": ("(not|no longer|never) (entirely |completely |fully |)clear",),
     "clear": ("clear", "well aerated", "normally aerated", "well inflated", "well expanded"),
     "normal": (
         "normal( in size| size| in contour| in appearance|)", "unremarkable", "within normal limits", "not enlarged",
@@ -472,7 +474,7 @@ STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
         "prominent"): ("Enlarged Cardiomediastinum",),
     ("mediastinum", "normal"): ("-Enlarged Cardiomediastinum",),
     ("lungs", "hyperinflated"): ("Hyperinflation",), ("lungs", "hypoinflated"): ("Low Lung Volume",),
-    ("lungs", "clear"): ("-Lung Opacity", "-Consolidation"), ("lungs", "normal"): ("-Lung Opacity", "-Consolidation"),
+    ("lungs", "unclear"): ("Lung Opacity",), ("lungs", "clear"): ("-Lung Opacity", "-Consolidation"), ("lungs", "normal"): ("-Lung Opacity", "-Consolidation"),
     ("volumes", "low"): ("Low Lung Volume",), ("volumes", "increased"): ("Hyperinflation",),
     ("volumes", "enlarged"): ("Hyperinflation",), ("volumes", "normal"): ("-Low Lung Volume", "-Hyperinflation"),
     ("diaphragm", "elevated"): ("Elevated Diaphragm",), ("diaphragm", "flattened"): ("Hyperinflation",),

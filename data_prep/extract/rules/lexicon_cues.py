@@ -40,7 +40,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "no (signs|sign|suggestion|indication|findings|evidence|finding) (of|to suggest|suggesting|suggestive of|"
         "suspicious for|to indicate|concerning for|for)", "without (evidence|sign|signs) of",
         "no evidence (of|to suggest|for|suggesting)", "(fail|fails|failed) to (reveal|show|demonstrate)",
-        "(den(ies|ied|ying|y))", "rather than", "(instead of|as opposed to)", "devoid of", "lacks any",
+        "(den(ies|ied|ying|y))", "neg for", "disappearance of", "rather than", "(instead of|as opposed to)", "devoid of", "lacks any",
         "in the absence of",
         "(has|have|had) not (developed|had|shown)", "nor (is|are|was|were) there", "nor any", "no convincing",
         "never (had|developed)",
@@ -63,7 +63,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(is|are|has|have|) (now |)(gone|vanished|disappeared)", "nonexistent", "(is|are|) lacking",
         "(show|shows|showed) (complete |interval complete |)(resolution|clearing)", "(been |)(re|)absorbed",
         "resorbed", "(completely|fully) (drained|evacuated)", "(drained|evacuated) (completely|fully)",
-        "(not|less than) (likely|probable)",
+        "(not|less than) (likely|probable)", "not in evidence", "(not a|not an|no) (concern|issue)",
         "(is|was|are|were|be|represents|represent|represented|reflects|corresponds to|correspond to) (likely |"
         "probably |only |"
         "merely |)(a |an |the |) (nipple shadow|nipple|vessel|vessel on end|skin fold|artifact|artefact|artifacts|"
@@ -100,7 +100,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(raise|raises|raised|raising) (the |a |some |)(possibility|concern|suspicion|question|question of) (of|for|"
         "about)",
         "(raise|raises|raised|raising) (the |a |some |)(possibility|concern|suspicion|question)",
-        "query", "(suggestion|hint|impression|appearance|suspicion) of", "potential(ly|)", "conceivabl(e|y)", "maybe",
+        "query", "(suggestion|hint|impression|appearance|suspicion) of", "potential(ly|)", "conceivabl(e|y)", "maybe", "poss", "prob",
+        "(cannot|can not) be (said|assumed|concluded|stated) that (there is |there are |)no",
         "doubtful", "(is |remains |)(unclear|uncertain|unsure|unknown|questionable|not sure|not certain|not clear) "
                     "(if|whether|about)"
         "( there is| there are| this is| it is|)", "either", "(suspicion|concern|possibility|question) (is|was) "
@@ -112,7 +113,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "can be (seen|found) (in|with)", "(is|are|was|were) suspicious (for|of)", "a (question|possibility) of",
         "suggest(s|ive of|ing|ed|ion of|)", "suspicious for", "suspicion (of|for)", "suspected", "suspect",
         "concern(ing|) for", "question(able|ed| of|)", "worrisome for",
-        f"(cannot|can not|can't|could not|couldn't|does not|doesn't|do not|not|difficult to|hard to|impossible to|"
+        f"(cannot|can not|can't|could not|couldn't|not|difficult to|hard to|impossible to|"
         f"unable to|"
         f"fails to|fail to|without) {_FULLY}(exclude|rule out|excluding|ruling out|dismiss)",
         f"(cannot|can not|can't|could not) be {_FULLY}(excluded|ruled out|dismissed)", f"not {_FULLY}excluded",
@@ -152,13 +153,14 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(has|have) (only |just |now |) (partially|partly|incompletely|nearly|almost|mostly|largely) "
         "(completely |) (resolved|cleared|subsided|disappeared)",
         "(not|no longer|never|hardly|isn't|aren't|cannot be|not entirely|not completely) "
-        "(without|free of|free from|devoid of|negative for|lacking|absent|clear of|denied|denying|clear)",
+        "(without|free of|free from|devoid of|negative for|lacking|absent|clear of|denied|denying)",
         "no (absence|lack) of", "no (doubt|question|denying|mistaking)( about| that| of|)", "not (just|merely|the "
                                                                                             "only)",
         "not (in doubt|in question)",
         "not (present|seen|visible|noted|identified|evident|there|apparent|demonstrated|described|reported) (on|in|at) "
         "(the |)(prior|previous|earlier|last|old|older|comparison|preceding|most recent|outside)",
-        "pending (resolution|clearing) of", "(to|until|through) (resolution|clearing)",
+        "pending (resolution|clearing) of", "(to|until|through) (resolution|clearing)", "follow up (of|for) (the|this|these|known)",
+        "(to |)(confirm|ensure|document|demonstrate|verify|assure|establish) (complete |its |full |)(resolution|clearing)",
         "(no|without) (increase|decrease|change|reduction) in (the |)(size|extent|number|volume)( of|)",
         "not (enlarging|growing|increasing|decreasing|progressing|worsening|improving|increased|decreased|progressed|"
         "worsened|improved|new|acute|healed|grown|larger|smaller|worse|better|displaced)",
@@ -255,6 +257,10 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "( detection| assessment| evaluation|)( of|)",
         "(cannot|can not|unable to|impossible to) (be used to |)(assess|evaluate|comment on|judge)( for| the|)",
         "(correlate|correlated|correlation|correlating) (clinically |)(for|with|to exclude)",
+        f"(does not|doesn't|do not|don't|did not|didn't) {_FULLY}(exclude|rule out)",
+        "(more|less|most|very|highly|particularly) sensitive (for|to|in)",
+        "not (performed|done|obtained|meant|made|suited|suitable|adequate|ideal|ordered) (to|for)",
+        "please (exclude|rule out|look for|check for)",
         "(please |)correlate (clinically |)(for|with)",
         "(recommend|recommended|recommends|advise|advised|suggest|consider) (ct|mri|ultrasound|follow up|repeat|"
         "further|additional|clinical)( imaging| evaluation| views| correlation|) (for|to)",
@@ -274,6 +280,9 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "invisible|underestimated|inconspicuous|radiographically occult|unnoticed)",
         f"{_MODAL} not (always |necessarily |)(be |)(visible|seen|apparent|detected|evident|shown|depicted|appear|"
         "visuali(s|z)ed|identified|recogni(s|z)ed)",
+        f"{_MODAL} (escape|elude|evade) (detection|notice|attention|us)",
+        "(is|are) (beyond|below|under) the (resolution|limits|limit|detection|threshold|scope)",
+        "(needs|need|has|have|ought|remains) to be (excluded|ruled out)",
         "(are|is) (often|frequently|commonly|easily|sometimes) (missed|overlooked|occult|obscured|not visible|not "
         "seen)",
         "(cannot|can not|could not|can't) be (adequately |reliably |properly |fully |accurately |)"

@@ -45,7 +45,7 @@ _VERB = re.compile(r"\b(?:with|without|is|are|was|were|may|could|has|have|shows?
 _COORDINATED = re.compile(r",|/|\b(?:and|or|nor)\b")
 # What they say of a finding is no denial when a verb is between ("the pressure was within normal limits").
 _OF_MEASURES = frozenset(("within normal limits", "within limits of normal", "free", "none"))
-_PART_OF = re.compile(r"\b(?:of|in|at|along|within|involving)\s+(?:[a-z]+\s+){0,3}$")
+_PART_OF = re.compile(r"\b(?:of|in|at|along|within|involving|behind|beneath|under|over|near)\s+(?:[a-z]+\s+){0,3}$")
 # "The previously seen nodule persists" is about today, "pneumonia as a child" is not.
 _CURRENT = re.compile(
     r"\b(?:persists?|persisted|remains?|unchanged|stable|still|again"
@@ -63,6 +63,11 @@ _GIVEN = re.compile(
     r"(?:the|this|these|that|those|his|her|known)\s+(?:[a-z0-9]+\s+){0,4}$")
 _GROWTH = re.compile(
     r"\s*(?:[a-z]+\s+){0,2}(?:enlargement|growth|expansion)\s+(?:of|in)\s+(?:(?!and|or)[a-z0-9]+\s+){0,5}$")
+# "Neither the nodule nor the mass has grown": they are there.
+_CHANGED = re.compile(
+    r"(?:\s+(?:or|nor|and)\s+(?:the\s+)?[a-z]+(?:\s+[a-z]+)?)?\s+(?:has|have)\s+(?:significantly\s+)?"
+    r"(?:changed|increased|grown|decreased|progressed|enlarged)\b")
+_IF = re.compile(r"\b(?:if|when|where|should|unless)\b")
 _NO_LIST = re.compile(r"[:|=\[(.]|\b(?:with|without|is|are|was|were|has|have)\b")
 
 
@@ -105,6 +110,7 @@ class Sentence:
                 doubted |= DOUBTED in roles
                 hypothetical |= DISCLAIMED in roles
                 if DOUBTED in roles:
+                    hypothetical |= _IF.search(self.text[self.start:mention.start]) is not None
                     if certainty == "present":
                         certainty, cue_end = "uncertain", token.end
                 elif certainty != "absent" and (
@@ -135,7 +141,8 @@ class Sentence:
     def _given(self, cue: Token, mention: Mention) -> bool:
         """Whether a mention is taken for known: "no cavity within the opacity", "no growth of the nodule"."""
         between = self.text[cue.end:mention.start]
-        return mention.anchor == mention.start and bool(_GIVEN.search(between) or _GROWTH.match(between))
+        return mention.anchor == mention.start and bool(
+            _GIVEN.search(between) or _GROWTH.match(between) or _CHANGED.match(self.text, mention.end, self.end))
 
     def _alternative(self, cue: Token, mention: Mention) -> bool:
         """Whether a mention is the first of two that the report leaves the choice of ("edema versus pneumonia")."""
