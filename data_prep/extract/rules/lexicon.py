@@ -39,9 +39,9 @@ _MORE_FINDINGS = {
         "cardiac (silhouette |shadow |)enlargement", "enlarged cardiopericardial silhouette",
         "(left|right) ventricular (enlargement|hypertrophy)", "globular heart", "biventricular enlargement"),
     "Lung Opacity": (
-        "(ggo|ggos|ggn|opac|opacs)", "gg (opacity|opacities)", "ground glass (area|areas|appearance|density increase|density "
-                                                    "increases|"
-        "attenuation|nodule|nodules|infiltrate|infiltrates|changes)", "crazy paving", "(air space|airspace) shadowing",
+        "(ggo|ggos|ggn|opac|opacs)", "gg (opacity|opacities)",
+        "ground glass (area|areas|appearance|density increase|density increases|attenuation|nodule|nodules|infiltrate|"
+        "infiltrates|changes)", "crazy paving", "(air space|airspace) shadowing",
         "(hazy|patchy|ill defined|increased|lung) shadowing", "white out", "density (increase|increases)",
         "(alveolar|airspace|air space|interstitial|parenchymal|reticular|reticulonodular|linear|streaky|"
         "pulmonary) (disease|opacity|opacities|opacification|density|densities)", "opacifications", "haziness",
@@ -64,6 +64,7 @@ _MORE_FINDINGS = {
         "collapsed (lung|lobe|segment|right|left)( lung| upper lobe| lower lobe| middle lobe|)",
         "collapse of the (right|left|entire|whole) (lung|upper lobe|lower lobe|middle lobe)",
         "(upper|lower|middle|right|left) lobe collapse", "collapse consolidation",
+        "collapse of (either|both|a|any) (lung|lungs|lobe)",
         "atelecta(sis|ses|tic change|tic changes|tic lung|tic opacity|tic opacities)", "atelectatic",
         "(lobe|lobar|lung|segmental|complete) collapse", "collapse of the (right|left) lung"),
     "Pneumothorax": (
@@ -474,7 +475,8 @@ STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
         "prominent"): ("Enlarged Cardiomediastinum",),
     ("mediastinum", "normal"): ("-Enlarged Cardiomediastinum",),
     ("lungs", "hyperinflated"): ("Hyperinflation",), ("lungs", "hypoinflated"): ("Low Lung Volume",),
-    ("lungs", "unclear"): ("Lung Opacity",), ("lungs", "clear"): ("-Lung Opacity", "-Consolidation"), ("lungs", "normal"): ("-Lung Opacity", "-Consolidation"),
+    ("lungs", "unclear"): ("Lung Opacity",),
+    ("lungs", "clear"): ("-Lung Opacity", "-Consolidation"), ("lungs", "normal"): ("-Lung Opacity", "-Consolidation"),
     ("volumes", "low"): ("Low Lung Volume",), ("volumes", "increased"): ("Hyperinflation",),
     ("volumes", "enlarged"): ("Hyperinflation",), ("volumes", "normal"): ("-Low Lung Volume", "-Hyperinflation"),
     ("diaphragm", "elevated"): ("Elevated Diaphragm",), ("diaphragm", "flattened"): ("Hyperinflation",),
@@ -505,7 +507,9 @@ _BONE = ("bone", "bony", "osseous", "rib", "ribs", "vertebral", "spine", "humeru
     "clavicle")
 BLOCKED: Mapping[str, frozenset[str]] = MappingProxyType({
     "Lung Opacity": frozenset((*_BONE, "metallic", "soft", "breast", "bullet", "tissue", "dental")),
-    "Lung Lesion": frozenset(_BONE), "Nodule": frozenset(("thyroid", "nipple", "breast", "adrenal")),
+    "Lung Lesion": frozenset(_BONE),
+    "Infiltrate": frozenset((*_BONE, "marrow", "fatty")),
+    "Nodule": frozenset(("thyroid", "nipple", "breast", "adrenal")),
     "Mass": frozenset(("cardiac", "breast", "index", "wall", "bowel")),
     "Degenerative Spine": frozenset((
         "shoulder", "shoulders", "acromioclavicular", "glenohumeral", "ac", "hip", "hips", "knee", "knees", "ankle",
@@ -539,26 +543,23 @@ OF_ANY_ORGAN = frozenset((
     "Calcification Other", "Cavitation", "Consolidation", "Edema", "Fibrosis", "Granuloma", "Infiltrate", "Lung Lesion",
     "Lung Opacity", "Mass", "Nodule", "Pleural Effusion", "Pulmonary Congestion", "Scar"))
 _OTHER_ORGANS = (
-    "(?:maxillary|ethmoid(?:al)?|sphenoid|paranasal|mastoid|liver|hepatic|renal|kidneys?|adrenals?|pancrea(?:s|tic)|"
-    "thyroid|breasts?|ovar(?:y|ian)|uter(?:us|ine)|bladder|"
-    "gallbladder|brain|cerebral|scalp|skin|bowel|colon|colonic|gastric|stomach|joints?|knees?|ankles?|hips?|legs?|"
-    "foot|feet|"
-    "orbit(?:s|al)?|parotid|prostate|prostatic|abdom(?:en|inal)|pelvi(?:s|c)|peritoneal|mesenteric|muscles?|"
-    "subcutaneous|"
-    "soft tissues?)")
-_ORGAN_BEFORE = re.compile(rf"(?:^|(?<=\s)){_OTHER_ORGANS}\s+(?:[a-z0-9]+\s+)?$|^\s*(?:[a-z]+\s+)?{_OTHER_ORGANS}\s*:")
+    "(?:maxillary|ethmoid(?:al)?|sphenoid|paranasal|mastoid|orbit(?:s|al)?|parotid|brain|cerebral|scalp|face|facial|"
+    "eyelids?|thyroid|breasts?|liver|hepatic|gallbladder|pancrea(?:s|tic)|adrenals?|renal|kidneys?|bladder|"
+    "ovar(?:y|ian)|uter(?:us|ine)|prostate|prostatic|gastric|stomach|bowel|colon|colonic|mesenteric|peritoneal|"
+    "abdom(?:en|inal)|pelvi(?:s|c)|skin|subcutaneous|soft tissues?|muscles?|joints?|arms?|hands?|hips?|knees?|ankles?|"
+    "legs?|foot|feet|limbs?|extremit(?:y|ies))")
+_ORGAN_BEFORE = re.compile(
+    rf"(?:^|(?<=\s)){_OTHER_ORGANS}\s+(?:[a-z0-9]+\s+)?(?:(?:has|shows?|contains?|demonstrates?)\s+(?:[a-z0-9]+\s+){{0,3}})?$"
+    rf"|^\s*(?:[a-z]+\s+)?{_OTHER_ORGANS}\s*:")
 _ORGAN_BEHIND = re.compile(
-    rf"\s+(?:(?:is|are|was|were|seen|noted|present|identified|observed|detected|found|visible|measuring|[\d.]+|cm|mm|"
-    rf"x)\s+)*(?:in|of|within|from|on|"
-    rf"along|involving)\s+(?:(?:the|both|a|an|left|right|upper|lower|anterior|posterior)\s+)"
-    rf"*{_OTHER_ORGANS}\b(?!\s+(?:lobe|lung|line))")
-
-
+    r"\s+(?:(?:is|are|was|were|seen|noted|present|identified|observed|detected|found|visible|measuring|[\d.]+|cm|mm|x)\s+)*"
+    r"(?:in|of|within|from|on|along|involving)\s+(?:(?:the|both|a|an|left|right|upper|lower|anterior|posterior)\s+)*"
+    rf"{_OTHER_ORGANS}\b(?!\s+(?:lobe|lung|line))")
 # A finding is something else when it goes on with these words.
 GOES_ON: Mapping[str, re.Pattern[str]] = MappingProxyType({
     "Fracture": re.compile(r"\s+(?:[a-z]+\s+){0,2}(?:wires?|leads?|screws?|hardware|catheters?|stents?|rods?)\b"),
-    "Consolidation": re.compile(r"\s+(?:of|at|across)\s+(?:the\s+)?(?:[a-z]+\s+){0,2}(?:fractures?|callus|graft|"
-                                r"osteotomy)\b"),
+    "Consolidation": re.compile(
+        r"\s+(?:of|at|across)\s+(?:the\s+)?(?:[a-z]+\s+){0,2}(?:fractures?|callus|graft|osteotomy|care|services|data)\b"),
     "Hernia": re.compile(r"\s+(?:of|in)\s+the\s+(?:anterior\s+)?(?:abdominal wall|groin)\b"),
     "Infiltrate": re.compile(r"\s+of\s+(?:the\s+)?(?:chest wall|mediastinum|pleura|ribs?|fat|muscles?)\b"),
     "Mass": re.compile(r"\s+(?:of|in|on)\s+(?:the\s+)?(?:patient|body|chest wall|heart|atrium|ventricle)\b"),

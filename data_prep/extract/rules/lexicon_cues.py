@@ -40,7 +40,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "no (signs|sign|suggestion|indication|findings|evidence|finding) (of|to suggest|suggesting|suggestive of|"
         "suspicious for|to indicate|concerning for|for)", "without (evidence|sign|signs) of",
         "no evidence (of|to suggest|for|suggesting)", "(fail|fails|failed) to (reveal|show|demonstrate)",
-        "(den(ies|ied|ying|y))", "neg for", "disappearance of", "rather than", "(instead of|as opposed to)", "devoid of", "lacks any",
+        "(den(ies|ied|ying|y))", "neg for", "disappearance of", "unlikely", "rather than",
+        "(instead of|as opposed to)", "devoid of", "lacks any",
         "in the absence of",
         "(has|have|had) not (developed|had|shown)", "nor (is|are|was|were) there", "nor any", "no convincing",
         "never (had|developed)",
@@ -63,7 +64,9 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(is|are|has|have|) (now |)(gone|vanished|disappeared)", "nonexistent", "(is|are|) lacking",
         "(show|shows|showed) (complete |interval complete |)(resolution|clearing)", "(been |)(re|)absorbed",
         "resorbed", "(completely|fully) (drained|evacuated)", "(drained|evacuated) (completely|fully)",
-        "(not|less than) (likely|probable)", "not in evidence", "(not a|not an|no) (concern|issue)",
+        "(not|less than) (likely|probable)", "not in evidence",
+        "(felt|considered|thought|seems|appears|remains) (to be |)(very |)unlikely",
+        "(not a|not an|no) (concern|issue)",
         "(is|was|are|were|be|represents|represent|represented|reflects|corresponds to|correspond to) (likely |"
         "probably |only |"
         "merely |)(a |an |the |) (nipple shadow|nipple|vessel|vessel on end|skin fold|artifact|artefact|artifacts|"
@@ -100,7 +103,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(raise|raises|raised|raising) (the |a |some |)(possibility|concern|suspicion|question|question of) (of|for|"
         "about)",
         "(raise|raises|raised|raising) (the |a |some |)(possibility|concern|suspicion|question)",
-        "query", "(suggestion|hint|impression|appearance|suspicion) of", "potential(ly|)", "conceivabl(e|y)", "maybe", "poss", "prob",
+        "query", "(suggestion|hint|impression|appearance|suspicion) of", "potential(ly|)", "conceivabl(e|y)",
+        "maybe", "poss", "prob",
         "(cannot|can not) be (said|assumed|concluded|stated) that (there is |there are |)no",
         "doubtful", "(is |remains |)(unclear|uncertain|unsure|unknown|questionable|not sure|not certain|not clear) "
                     "(if|whether|about)"
@@ -110,7 +114,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(differentiate|differentiated|distinguish|distinguished|separate|separated)",
         "cannot (confirm|establish|assure|guarantee) (the |)absence (of|)", "ddx( includes|)", "concerned (about|for)",
         "equivocal (for|evidence of)", "(in |)(question|questioned|presumptive|tentative)", "c/f",
-        "can be (seen|found) (in|with)", "(is|are|was|were) suspicious (for|of)", "a (question|possibility) of",
+        "can be (seen|found) (in|with)", "suspicious (for|of)", "(i|we) doubt( there is| that there is|)",
+        "a (question|possibility) of",
         "suggest(s|ive of|ing|ed|ion of|)", "suspicious for", "suspicion (of|for)", "suspected", "suspect",
         "concern(ing|) for", "question(able|ed| of|)", "worrisome for",
         f"(cannot|can not|can't|could not|couldn't|not|difficult to|hard to|impossible to|"
@@ -126,6 +131,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(is|are|) (also |still |) (suspected|questioned|possible|likely|probable|questionable|favored)",
         "(is|are|remains|) (also |) (in|within|on) the differential",
         f"(cannot|can not|can't|could not|couldn't|not) be {_FULLY}(excluded|ruled out|dismissed|discounted)",
+        "(most|very|highly|quite) (likely|probable|possible)",
+        "(remain|remains) (a |an |)(possibility|consideration|concern|option)",
         "(cannot|can not|can't) be (confirmed|verified|established|guaranteed|assured)",
         f"not (been |){_FULLY}(excluded|ruled out|dismissed)", "(isn't|aren't|hasn't|haven't) (been |)(excluded|ruled "
                                                                "out)",
@@ -159,8 +166,10 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "not (in doubt|in question)",
         "not (present|seen|visible|noted|identified|evident|there|apparent|demonstrated|described|reported) (on|in|at) "
         "(the |)(prior|previous|earlier|last|old|older|comparison|preceding|most recent|outside)",
-        "pending (resolution|clearing) of", "(to|until|through) (resolution|clearing)", "follow up (of|for) (the|this|these|known)",
-        "(to |)(confirm|ensure|document|demonstrate|verify|assure|establish) (complete |its |full |)(resolution|clearing)",
+        "pending (resolution|clearing) of", "(to|until|through) (resolution|clearing)",
+        "follow up (of|for) (the|this|these|known)",
+        "(to |)(confirm|ensure|document|demonstrate|verify|assure|establish) (complete |its |full |)(resolution|"
+        "clearing)",
         "(no|without) (increase|decrease|change|reduction) in (the |)(size|extent|number|volume)( of|)",
         "not (enlarging|growing|increasing|decreasing|progressing|worsening|improving|increased|decreased|progressed|"
         "worsened|improved|new|acute|healed|grown|larger|smaller|worse|better|displaced)",
@@ -176,11 +185,17 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "free (flowing|floating|layering|lying|moving|standing|breathing|of charge)",
         "(hiv|gram|covid|culture|smear|pcr|test|sputum) negative", "negative pressure",
         "(excluded|absent) from (the |this |our |)(field|film|image|images|view|study|exam|examination|radiograph)",
+        "(but |though |although |)not (diagnostic of|specific for|pathognomonic of|pathognomonic for|typical of|"
+        "characteristic of)",
         # No finding, though the word is one.
+        "(good|adequate|contrast|vascular|optimal|suboptimal|satisfactory|sufficient) opacification",
+        "opacification of the (pulmonary artery|pulmonary arteries|aorta|vessels|veins|svc|heart|bowel)",
+        "(normal|homogeneous|mixed) density", "pneumonia like",
         "(consolidation|consolidative) (chemotherapy|therapy|treatment|radiotherapy|cycle)",
         "infiltration (anesthesia|anaesthesia|block)", "emphysematous (cholecystitis|pyelonephritis|cystitis|"
                                                        "gastritis|osteomyelitis)",
-        "(pneumonia|pneumothorax|effusion) (vaccine|vaccination|severity index|kit|tray|protocol|clinic|ward)",
+        "(pneumonia|pneumothorax|effusion|nodule|lung nodule|pulmonary nodule) (vaccine|vaccination|severity index|"
+        "kit|tray|protocol|clinic|ward)",
         "(corneal|lens|vitreous) (opacity|opacities)", "(pyogenic|dental|periapical) granuloma", "granuloma annulare",
         "(year old|young|old) lad",
         "(no |without |)mass effect", "mass (index|spectrometry|casualty)", "mass of the (patient|body|heart)",
@@ -253,7 +268,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(evaluation|assessment|detection|sensitivity|visuali(s|z)ation|exclusion|diagnosis|identification)",
         "(not |)(tailored|designed|intended|dedicated|protocolled|protocoled|optimi(s|z)ed) (to|for)( the|)"
         "( assessment| evaluation| detection| diagnosis|)( of|)",
-        "(insensitive|not sensitive|sensitivity|not specific|not optimal|limited) (for|to)( the|)"
+        "(insensitive|not sensitive|sensitivity|not optimal|limited) (for|to)( the|)"
         "( detection| assessment| evaluation|)( of|)",
         "(cannot|can not|unable to|impossible to) (be used to |)(assess|evaluate|comment on|judge)( for| the|)",
         "(correlate|correlated|correlation|correlating) (clinically |)(for|with|to exclude)",

@@ -57,7 +57,7 @@ def assertion(sentence: str, concept: str) -> str:
     if span is None:
         return "Affirmed"
     text = scanner.masked(scanner.normalise(sentence), span)
-    triggers = list(_literals().find(text, 0, len(text)))
+    triggers = list(_literals().find(scanner.split(text, 0, len(text))))
     before = [kind for _, end, kind in triggers if end <= span[0]]
     after = [kind for start, _, kind in triggers if start >= span[1]]
     denied = (before and before[-1] == BEFORE) or (after and after[0] == AFTER)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -46,8 +46,14 @@ def expand(pattern: str) -> list[str]:
     return list(dict.fromkeys(" ".join(text.split()) for text in texts)) if "(" in pattern else texts
 
 
+Piece = tuple[str, int, int]  # A word or a sign, with its start and end in the text.
 _PIECE = re.compile(r"[a-z0-9]+|[^a-z0-9\s]")
 _END = ""  # In a trie: what the literal that ends here stands for.
+
+
+def split(text: str, start: int, end: int) -> list[Piece]:
+    """The words and signs of `text[start:end]` (normalised)."""
+    return [(match.group(), *match.span()) for match in _PIECE.finditer(text, start, end)]
 
 
 class Literals(Generic[T]):
@@ -61,9 +67,8 @@ class Literals(Generic[T]):
                 node = node.setdefault(piece, {})
             node[_END] = value
 
-    def find(self, text: str, start: int, end: int) -> Iterator[tuple[int, int, T]]:
-        """(start, end, value) of the literals in `text[start:end]`, in order and without overlaps."""
-        pieces = [(match.group(), *match.span()) for match in _PIECE.finditer(text, start, end)]
+    def find(self, pieces: Sequence[Piece]) -> Iterator[tuple[int, int, T]]:
+        """(start, end, value) of the literals in a text, in order and without overlaps."""
         i = 0
         while i < len(pieces):
             node, after, found = self._trie.get(pieces[i][0]), i + 1, None

@@ -10,6 +10,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
+from data_prep.extract.rules import scanner
 from data_prep.extract.rules.breaks import breaks
 from data_prep.extract.rules.forms import Form
 from data_prep.extract.rules.lexicon import FINDING, SUBJECT
@@ -76,7 +77,8 @@ class Sentence:
 
     def __init__(self, text: str, start: int, end: int) -> None:
         self.text, self.start, self.end = text, start, end
-        self.tokens = tokens(text, start, end)
+        self._pieces = scanner.split(text, start, end)
+        self.tokens = tokens(self._pieces)
         self.breaks = breaks(text, start, end, self.tokens)
         self._form = Form(text, start, end)
         self._attributes: list[tuple[int, int, Mapping[str, str]]] | None = None
@@ -191,7 +193,7 @@ class Sentence:
     def attributes(self, mention: Mention, certainty: str, start: int, end: int) -> dict[str, str]:
         """Anatomy, side, severity and change: in the phrase or else in its clause, or else in the sentence."""
         if self._attributes is None:
-            self._attributes = list(attribute_literals().find(self.text, self.start, self.end))
+            self._attributes = list(attribute_literals().find(self._pieces))
         low = max([position for position in self.breaks if position < mention.start], default=self.start)
         high = min([position for position in self.breaks if position >= mention.end], default=self.end)
         found: dict[str, str] = {}

@@ -20,7 +20,7 @@ _TWO_SLIPS = 11
 _OTHER_WORDS = frozenset((
     "clarification", "clarifications", "consolidating", "densify", "destiny", "empyema", "enlarge", "enlarges",
     "granulomatosis", "hernial", "infiltrated", "infiltrating", "infiltrative", "interlobar", "intralobular", "lesson",
-    "lessons", "module", "modules", "pericardium", "spondylitis", "spondylolysis", "starring"))
+    "lessons", "module", "modules", "opacifies", "opacify", "pericardium", "spondylitis", "spondylolysis", "starring"))
 _WORD = re.compile(rf"(?<![A-Za-z\\])[A-Za-z]{{{_SHORTEST - 1},}}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from data_prep.extract.rules import lexicon, lexicon_attributes, scanner
 
@@ -29,6 +29,6 @@ def attribute_literals() -> scanner.Literals[Mapping[str, str]]:
     return scanner.Literals(lexicon_attributes.attributes())
 
 
-def tokens(text: str, start: int, end: int) -> list[Token]:
-    """The tokens of `text[start:end]` (normalised) in order; offsets are those of the whole text."""
-    return [Token(*found) for found in _literals().find(text, start, end)]
+def tokens(pieces: Sequence[scanner.Piece]) -> list[Token]:
+    """The tokens of a normalised text, in order; offsets are those of the whole text."""
+    return [Token(*found) for found in _literals().find(pieces)]

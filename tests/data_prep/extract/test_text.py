@@ -95,7 +95,7 @@ def test_expand_writes_out_nested_alternatives():
 def test_the_matcher_finds_what_a_plain_alternation_finds(literals, text):
     plain = re.compile("(?<![a-z0-9])(?:" + "|".join(sorted(map(re.escape, literals), key=len, reverse=True))
                        + ")(?![a-z0-9])")
-    found = scanner.Literals({literal: literal for literal in literals}).find(text, 0, len(text))
+    found = scanner.Literals({literal: literal for literal in literals}).find(scanner.split(text, 0, len(text)))
     assert list(found) == [(*m.span(), m.group()) for m in plain.finditer(text)]
 
 
@@ -104,7 +104,7 @@ def test_the_matcher_finds_what_a_plain_alternation_finds(literals, text):
     ("no pleural", []), ("", [])])
 def test_literals_are_whole_words_and_a_space_matches_a_run(text, found):
     literals = scanner.Literals({"pleural effusion": 1, "s/p": 2})
-    assert [(start, end) for start, end, _ in literals.find(text, 0, len(text))] == found
+    assert [(start, end) for start, end, _ in literals.find(scanner.split(text, 0, len(text)))] == found
 
 
 def test_extractors_by_name():
