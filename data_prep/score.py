@@ -95,7 +95,7 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Any]:
 
 
 def _extract(extract: Callable[[str], Extraction], texts: Sequence[str]) -> tuple[list[Extraction], float]:
-    extract("")  # Loads what is loaded once, outside the clock.
+    extract("A report.")  # Loads what is loaded once, outside the clock.
     started = time.perf_counter()
     found = [extract(text) for text in tqdm(texts, unit="report", desc="extracting", file=sys.stderr, disable=None)]
     return found, len(texts) / max(time.perf_counter() - started, 1e-9)

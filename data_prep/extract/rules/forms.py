@@ -10,6 +10,7 @@ _NO = (r"(?:no|none|nil|neg|negative|absent|never|denie[ds]|n|0|false|"
 _ANSWER_NO = re.compile(
     r"(?:(?:\s+(?:seen|present|noted))?\s*[:|=?]\s*\**\s*|\s*\.{2,}\s*|\s{2,}|\s+-\s+)"
     rf"[\[(]?\s*{_NO}\s*[\])]?\s*(?=[.,;|]|$)|\s*[\[(]\s*(?:{_NO}|-)?\s*[\])]")
+_SEPARATED = re.compile(r"[:|=?\[(]|\.\.|\s\s| - ")  # Without one of these there is no answer.
 _ANSWER_YES = re.compile(r"\s*\?\s*(?:yes|present|positive)\b")
 _UNTICKED = re.compile(r"[\[(]\s*[\])]\s*(?:[a-z]+\s+){0,4}$")
 _BOX_FIRST = re.compile(r"\s*[\[(]\s*[x\u2713\u2714]?\s*[\])]\s*[a-z]")
@@ -23,7 +24,8 @@ class Form:
     def __init__(self, text: str, start: int, end: int) -> None:
         self._text, self._start = text, start
         self._boxes_first = _BOX_FIRST.match(text, start, end) is not None
-        self._answers = [] if self._boxes_first else [match.span() for match in _ANSWER_NO.finditer(text, start, end)]
+        self._answers = ([match.span() for match in _ANSWER_NO.finditer(text, start, end)]
+                         if _SEPARATED.search(text, start, end) and not self._boxes_first else [])
 
     def first_no(self, offset: int) -> tuple[int, int] | None:
         """The span of the first "no" that stands behind `offset`, with its colon or brackets."""

@@ -23,6 +23,14 @@ def test_headings_on_their_line_inline_and_alone():
                               ("impression", "1. Clear."), ("technique", "PA view")]
 
 
+def test_headings_with_a_dash_and_within_a_line():
+    assert _split("Clinical details - cough. Report - Clear lungs - no mass. Conclusion: Normal.") == [
+        ("indication", "cough."), ("findings", "Clear lungs - no mass."), ("impression", "Normal.")]
+    assert _split("The question - is there a mass? - was asked.") == [
+        ("body", "The question - is there a mass? - was asked.")]
+    assert _split("Wet read: Clear. Final report: Findings: Mass.")[-1] == ("findings", "Mass.")
+
+
 def test_a_report_without_headings_is_its_body():
     assert _split("  Clear lungs. \n") == [("body", "Clear lungs.")]
     assert _split("") == []
