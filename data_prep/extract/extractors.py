@@ -65,4 +65,4 @@ def unread(name: str, language: str, report: str = "") -> str:
             return ""
         what = f"a report that looks {LANGUAGE_NAMES[code]}"
     return (f"{what}: the extractor {EXTRACTORS[name].name} reads {', '.join(LANGUAGES[name])} only; have a language "
-            f"model read it (--config.extractor={LLM_EXTRACTORS[-1]}, and for a table --config.table.language={code})")
+            f"model read it (--config.extractor=openai, and for a table --config.table.language={code})")
