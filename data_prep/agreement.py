@@ -3,8 +3,9 @@
     python -m data_prep.agreement --data_dir=DATA --second=rules --out=agreement.json
     python -m data_prep.agreement --reports=R.csv --first=openai:MODEL/evidence@1 --first_replies=R.replies.sqlite
 
-The first extractor is by default the one of the data set: its recorded evidence is compared. Others extract again, or
-are language models whose replies an earlier run stored. The table has, per finding, the reports in which both, only
+The first extractor is by default the one of the data set: its recorded evidence is compared. Others extract again, are
+language models whose replies an earlier run stored, or are tables that people saved from the page of `data_prep.audit`
+(--second=READER.csv). Of such a table only the reports count that were read throughout. The table has, per finding, the reports in which both, only
 one, or neither calls it present or uncertain, Cohen's kappa of that, and kappa of the five levels (present, likely,
 possible, not mentioned, absent), with 95% bootstrap intervals over reports. Reports in a language that an extractor
 does not read, or without a usable reply, are left out and counted. Agreement is not truth: two extractors may share an
@@ -21,7 +22,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.extract.extractors import reads
 from data_prep.extract.schema import Extraction
 from data_prep.scoring import agreement
 from data_prep.scoring.inputs import distinct_reports, read_table, report_text
@@ -44,9 +44,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--reports", metavar="FILE", help="instead of a data set: CSV with uid and text columns")
     parser.add_argument("--columns", default="findings,impression", help="text columns of that table")
     parser.add_argument("--first", metavar="NAME", default=RECORDED,
-                        help=f"{RECORDED} (the data set's evidence, the default), {agreement.NAMES_HELP}")
+                        help=f"{RECORDED} (the data set's evidence, the default), {agreement.NAMES_HELP}, "
+                             f"{agreement.TABLE_HELP}")
     parser.add_argument("--first_replies", metavar="FILE", default="", help="the cache of the first model's replies")
-    parser.add_argument("--second", metavar="NAME", default="rules", help=f"{agreement.NAMES_HELP} (default: rules)")
+    parser.add_argument("--second", metavar="NAME", default="rules",
+                        help=f"{agreement.NAMES_HELP}, {agreement.TABLE_HELP} (default: rules)")
     parser.add_argument("--second_replies", metavar="FILE", default="", help="the cache of the second model's replies")
     parser.add_argument("--limit", type=int, default=0, help="reports to compare at most (default: all)")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default: 1000)")
@@ -60,26 +62,27 @@ def main(argv: list[str]) -> int:
     if args.limit < 0 or args.resamples < 1:
         raise UserError("--limit is at least 0, --resamples at least 1")
     rejected: list[dict] = []
+    records: list[Any] = []
     if args.data_dir:
         metadata = load_metadata(args.data_dir)
         choose("split", args.split, metadata.splits)
         records = list(distinct_reports(open_records(args.data_dir, args.split), args.limit))
-        texts, languages = [record.report for record in records], [record.language for record in records]
-        recorded = [Extraction(record.evidence, record.normal) for record in records]
+        texts = [(record.report, record.language, record.study_id) for record in records]
     else:
         columns = [name for name in args.columns.split(",") if name]
         rows = read_table(args.reports, ("uid", *columns), rejected)[0]
-        texts = [text for text in (report_text(row.cells, columns) for row in rows) if text][:args.limit or None]
-        languages = [""] * len(texts)
+        texts = [(text, "", row.cells["uid"].strip()) for row in rows if (text := report_text(row.cells, columns))]
+        texts = texts[:args.limit or None]
     if not texts:
         raise UserError("there are no reports")
     if args.first == RECORDED:
         if not metadata.extractor:
             raise UserError(f"the data set at {args.data_dir} was built without an extractor: choose one with --first")
-        first = (metadata.extractor, recorded)
+        first = (agreement.recorded_name(metadata), [Extraction(item.evidence, item.normal) for item in records])
     else:
-        first = _extractions(args.first, args.first_replies, texts, languages)
-    second = _extractions(args.second, args.second_replies, texts, languages)
+        first = _extractions(args.first, args.first_replies, texts, rejected)
+    second = _extractions(args.second, args.second_replies, texts, rejected)
+    agreement.check_different(first[0], second[0])
     findings = [finding for finding in BY_NAME if finding != NO_FINDING]
     n, table = agreement.of_extractions(first[1], second[1], findings, resamples=args.resamples, seed=args.seed)
     result = {"first": first[0], "second": second[0], "n": n, "left_out": len(texts) - n, "findings": table,
@@ -91,15 +94,23 @@ def main(argv: list[str]) -> int:
             raise UserError(f"cannot write {args.out}: {error.strerror}") from None
     _print(result)
     for item in rejected[:20]:
-        print(f"rejected: {item['file']} row {item['row']}: {item['reason']}", file=sys.stderr)
+        row = f" row {item['row']}" if "row" in item else ""
+        print(f"rejected: {item['file']}{row}: {item['reason']}", file=sys.stderr)
     return cli.PARTIAL if rejected else cli.OK
 
 
-def _extractions(name: str, replies: str, texts: Sequence[str], languages: Sequence[str]
+def _extractions(name: str, replies: str, texts: Sequence[tuple[str, str, str]], rejected: list[dict]
                  ) -> tuple[str, list[Extraction | None]]:
-    """(recorded name, the extraction of each text: None in a language that is not read, or without a usable reply)."""
-    recorded, extract = agreement.open_reader(name, replies)
-    return recorded, [extract(text) if reads(name, language) else None for text, language in zip(texts, languages)]
+    """(recorded name, the extraction of each text: None in a language that is not read, or without a usable reply).
+
+    Args:
+      texts: (report, language, study) of each; rejected: receives the lines of a table that do not fit.
+    """
+    reader = agreement.open_reader(name, replies)
+    found = [reader.extract(text.strip(), study) if reader.reads(language, text) else None
+             for text, language, study in texts]
+    rejected += [{"file": reader.name, "reason": reason} for reason in reader.faults]
+    return reader.name, found
 
 
 def _print(result: Mapping[str, Any]) -> None:

@@ -1,13 +1,19 @@
-"""Writes an HTML page on which a person can judge extracted evidence: a sample of reports with the evidence marked.
+"""Writes an HTML page on which a person can judge and correct extracted evidence: a sample of reports, marked.
 
     python -m data_prep.audit --data_dir=DATA --html=audit.html
     python -m data_prep.audit --data_dir=DATA --html=audit.html --replies=DATA.replies.sqlite --sample=100 --seed=1
 
+Open the page in a browser: it needs no server, loads nothing and sends nothing. With the keyboard (press ? there) or the
+mouse a statement is accepted, changed, removed or added, and the table is saved as evidence.csv. Then
+
+    python -m data_prep.build --config=... --config.evidence=evidence.csv --out=CORRECTED
+    python -m data_prep.agreement --data_dir=DATA --second=evidence.csv
+
 With `--replies` (the cache of a language model's replies) the page also shows the statements that were dropped, the
 flags, and how many replies were unusable. The agreement with a second extractor is over all reports of the split, up to
 `--agree_on` (see `python -m data_prep.agreement --help`); reports in a language that it does not read are left out and
-counted. Agreement is not truth: two extractors may share an error. The page quotes reports: protect it as you protect
-them.
+counted. Agreement is not truth: two extractors may share an error. The page and the table quote reports: protect them as
+you protect the reports.
 
 There is no configuration file; the keys of data sets are in docs/reference/configuration.md.
 """
@@ -18,11 +24,12 @@ import argparse
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.extract.extractors import LANGUAGES, reads
+from data_prep.extract.evidence_table import COLUMNS, FILE, EvidenceTable
+from data_prep.extract.extractors import LANGUAGES, open_extractor
 from data_prep.extract.llm.cache import Cache
 from data_prep.extract.llm.verify import contradictions
 from data_prep.extract.schema import Extraction
@@ -36,7 +43,7 @@ from lgdea_jax.findings.vocabulary import BY_NAME, NO_FINDING
 from lgdea_jax.pages.audit import Item, page
 
 
-def _item(record: Any, replies: Any) -> Item:
+def _item(record: Any, replies: Any, table: EvidenceTable | None) -> Item:
     flags, dropped = tuple(f"contradiction {name}" for name in contradictions(record.evidence)), ()
     if replies is not None:
         answer = replies.answer(record.report)
@@ -45,7 +52,9 @@ def _item(record: Any, replies: Any) -> Item:
         # What was not even a statement of a finding that is known has no quote to show.
         others = Counter(answer.dropped) - Counter(reason for reason, *_ in dropped)
         dropped += [(f"{n} x {reason}", "", "", "") for reason, n in sorted(others.items())]
-    return Item(record.study_id, record.report, record.evidence, record.normal, tuple(dropped), flags)
+    given = tuple(table.cells(record.study_id)) if table else ()
+    return Item(record.study_id, record.report, record.evidence, record.normal, tuple(dropped), flags, given,
+                record.extractor)
 
 
 def _not_usable(replies: Any) -> str:
@@ -58,20 +67,20 @@ def _not_usable(replies: Any) -> str:
             + ", ".join(f"{n} x {reason}" for reason, n in reasons.most_common()) + ".")
 
 
-def _agreement(records: Sequence[Any], args: argparse.Namespace,
-               second: tuple[str, Callable[[str], Extraction | None]], notes: list[str]) -> dict[str, dict[str, Any]]:
+def _agreement(records: Sequence[Any], args: argparse.Namespace, second: agreement.Reader, notes: list[str]
+               ) -> dict[str, dict[str, Any]]:
     """The table of agreement; reports that cannot be compared are counted in the notes."""
-    name, extract = second
-    readable = [record for record in records if reads(args.second, record.language)]
+    readable = [record for record in records if second.reads(record.language, record.report)]
     if len(readable) < len(records):
-        notes.append(f"{len(records) - len(readable)} reports are not compared: {name} reads "
+        notes.append(f"{len(records) - len(readable)} reports are not compared: {second.name} reads "
                      f"{', '.join(LANGUAGES[args.second])} only.")
     findings = [finding for finding in BY_NAME if finding != NO_FINDING]
     n, rows = agreement.of_extractions(
         [Extraction(record.evidence, record.normal) for record in readable],
-        [extract(record.report) for record in readable], findings, resamples=500, seed=args.seed)
+        [second.extract(record.report, record.study_id) for record in readable], findings, resamples=500,
+        seed=args.seed)
     if n < len(readable):
-        notes.append(f"{len(readable) - n} reports are not compared: there is no usable reply of {name}.")
+        notes.append(f"{len(readable) - n} reports are not compared: there is no usable reply of {second.name}.")
     return rows
 
 
@@ -83,7 +92,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--split", default="train", help="train, validation or test (default: train)")
     parser.add_argument("--sample", type=int, default=50, help="reports on the page")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
-    agreement.add_flags(parser, default="rules")
+    agreement.add_flags(parser, default="")
     parser.add_argument("--agree_on", type=int, default=5000, help="reports to compare on, at most")
     parser.add_argument("--replies", default="", help="cache of a language model's replies")
     args = parser.parse_args(argv)
@@ -91,25 +100,30 @@ def main(argv: list[str]) -> int:
         raise UserError("--sample and --agree_on are at least 1")
     metadata = load_metadata(args.data_dir)
     choose("split", args.split, metadata.splits)
+    recorded = agreement.recorded_name(metadata)
+    args.second = args.second or ("none" if metadata.extractor == open_extractor("rules").name else "rules")
     second = None if args.second == "none" else agreement.open_reader(args.second, args.second_replies)
+    if second is not None:
+        agreement.check_different(recorded, second.name)
+    table = EvidenceTable(Path(args.data_dir) / FILE) if metadata.extractor else None
     replies = agreement.open_replies(metadata.extractor, args.replies) if args.replies else None
     reports = list(distinct_reports(open_records(args.data_dir, args.split), args.agree_on))
     if not reports:
         raise UserError(f"the {args.split} split has no reports")
-    notes = [f"{len(reports)} reports of {metadata.name} ({args.split}), extractor {metadata.extractor or 'none'}, "
+    notes = [f"{len(reports)} reports of {metadata.name} ({args.split}), extractor {recorded or 'none'}, "
              f"sample of {min(args.sample, len(reports))} with seed {args.seed}."]
     chosen = random.Random(args.seed).sample(range(len(reports)), min(args.sample, len(reports)))
-    items = [_item(reports[i], replies) for i in sorted(chosen)]
+    items = [_item(reports[i], replies, table) for i in sorted(chosen)]
     if replies is not None:
         notes.append(_not_usable(replies))
-    rows, names = {}, (metadata.extractor or "none", "")
+    rows, names = {}, (recorded or "none", "")
     if second is not None:
-        names = (names[0], second[0])
+        names = (names[0], second.name)
         rows = _agreement(reports, args, second, notes)
     path = Path(args.html)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page(f"Evidence in {metadata.name}", items, rows, names, notes), encoding="utf-8")
+        path.write_text(page(f"Evidence in {metadata.name}", items, rows, names, notes, COLUMNS), encoding="utf-8")
     except (NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError) as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
     print(f"wrote {path}: {len(items)} reports")

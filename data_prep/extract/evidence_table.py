@@ -118,6 +118,10 @@ class EvidenceTable:
         """The number of lines of a study."""
         return len(self._found(study))
 
+    def cells(self, study: str) -> list[dict[str, str]]:
+        """The lines of a study as they stand in the file, column -> cell."""
+        return [self._cells(row) for row in self._found(study)]
+
     def others(self, studies: Iterable[int]) -> Iterator[tuple[str, int]]:
         """(study, number) of the lines of studies that are not among these.
 

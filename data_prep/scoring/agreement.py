@@ -7,27 +7,34 @@ Agreement is not truth: two extractors may share an error, and kappa falls with 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_prep.extract.extractors import EXTRACTORS, LLM_EXTRACTORS, open_extractor
+from data_prep.extract.evidence_table import EvidenceTable, Faulty
+from data_prep.extract.extractors import EXTRACTORS, LLM_EXTRACTORS, open_extractor, reads
 from data_prep.extract.llm.jobs import Job, Quarantined, Replies
 from data_prep.extract.llm.settings import Settings
 from data_prep.extract.schema import Extraction
 from data_prep.scoring import measures, ordinal
+from lgdea_jax.data.dataset import DatasetMetadata
 from lgdea_jax.errors import UserError
 
 NAMES_HELP = f"{', '.join(EXTRACTORS)}, or a language model by its recorded name, like openai:MODEL/evidence@1"
 
 
+TABLE_HELP = "or a corrected table of evidence (FILE.csv)"
+
+
 def add_flags(parser: argparse.ArgumentParser, *, default: str) -> None:
     """`--second` and `--second_replies`."""
     group = parser.add_argument_group("agreement with a second extractor")
-    group.add_argument("--second", default=default, metavar="NAME",
-                       help=f"none, {NAMES_HELP} (nothing is asked; default: {default})")
+    told = f"default: {default}" if default else "default: rules, unless the evidence is theirs"
+    group.add_argument("--second", default=default, metavar="NAME", help=f"none, {NAMES_HELP} (nothing is asked; {told})")
     group.add_argument("--second_replies", default="", metavar="FILE", help="the cache of that model's replies")
 
 
@@ -52,24 +59,76 @@ def open_replies(name: str, cache: str) -> Replies:
     return replies
 
 
-def open_reader(name: str, cache: str) -> tuple[str, Callable[[str], Extraction | None]]:
-    """(recorded name, report -> its extraction or None without a usable reply) of an extractor. Nothing is asked.
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """What is compared: an extractor, the stored replies of a language model, or a table that a person corrected.
+
+    Attributes:
+      name: as recorded with data; of a table, the name of its file.
+      extract: (report, id of its study) -> its extraction, None without a usable reply or without lines of it.
+      reads: (language, report) -> whether it reads such reports.
+      table: whether it is a table; faults: why lines of it could not be used, filled by `extract`.
+    """
+
+    name: str
+    extract: Callable[[str, str], Extraction | None]
+    reads: Callable[[str, str], bool] = lambda language, report: True
+    table: bool = False
+    faults: list[str] = dataclasses.field(default_factory=list)
+
+
+def open_reader(name: str, cache: str) -> Reader:
+    """The reader of that name; nothing is asked of a model.
+
+    Args:
+      name: an extractor, the recorded name of a language model, or the file of a table of evidence; cache: of a model's
+        replies.
 
     Raises:
-      UserError: unknown, or its replies cannot be read.
+      UserError: unknown, or its file cannot be read.
     """
+    if name.endswith(".csv"):
+        return _table_reader(EvidenceTable(name))
     if ":" not in name:
         extractor = open_extractor(name)
-        return extractor.name, extractor.extract
+        return Reader(extractor.name, lambda report, study: extractor.extract(report), functools.partial(reads, name))
     replies = open_replies(name, cache)
 
-    def extract(report: str) -> Extraction | None:
+    def extract(report: str, study: str) -> Extraction | None:
         try:
             return replies.extract(report)
         except Quarantined:
             return None
 
-    return replies.name, extract
+    return Reader(replies.name, extract)
+
+
+def _table_reader(table: EvidenceTable) -> Reader:
+    """Of a table in which a person has confirmed lines only those studies count that are confirmed throughout: what was
+    merely left as the extractor wrote it is no second opinion."""
+    faults: list[str] = []
+
+    def extract(report: str, study: str) -> Extraction | None:
+        try:
+            reading = table.read(study, report)
+        except Faulty as fault:
+            faults.append(fault.reason)
+            return None
+        return reading.extraction if reading and (reading.complete or not table.any_verified) else None
+
+    return Reader(table.path.name, extract, table=True, faults=faults)
+
+
+def recorded_name(metadata: DatasetMetadata) -> str:
+    """What made the evidence of a data set: its extractor, and people where they corrected it."""
+    return f"{metadata.extractor}, corrected" if metadata.corrections.get("corrected") else metadata.extractor
+
+
+def check_different(first: str, second: str) -> None:
+    """Refuses to compare something with itself. Raises UserError."""
+    if first == second:
+        raise UserError(f"the first and the second are both {first}, which agrees with itself: name another extractor, "
+                        "or a table that somebody corrected, with --second")
 
 
 def agreement(first: np.ndarray, second: np.ndarray, names: Sequence[str], *, resamples: int, seed: int
@@ -130,11 +189,13 @@ def compare(args: argparse.Namespace, texts: Sequence[str], levels: np.ndarray, 
     """
     if args.second == "none":
         return {}
-    name, extract = open_reader(args.second, args.second_replies)
-    extractions = [extract(text) for text in texts]
+    reader = open_reader(args.second, args.second_replies)
+    if reader.table:
+        raise UserError("a table of evidence names studies: compare it with a data set, with data_prep.agreement")
+    extractions = [reader.extract(text, "") for text in texts]
     kept = np.array([extraction is not None for extraction in extractions])
     second = ordinal.of_extractions((extraction for extraction in extractions if extraction is not None), names)
-    return {"second": name, "n": int(kept.sum()), "without_reply": int((~kept).sum()),
+    return {"second": reader.name, "n": int(kept.sum()), "without_reply": int((~kept).sum()),
             "findings": agreement(levels[kept], second, names, resamples=args.resamples, seed=args.seed)}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from data_prep.extract import evidence_table
 from data_prep.extract.evidence_table import CORRECTED, EvidenceTable, Faulty, Line
-from data_prep.extract.extractors import LANGUAGES, LLM_EXTRACTORS, Extractor, open_extractor, reads
+from data_prep.extract.extractors import LLM_EXTRACTORS, Extractor, open_extractor, unread
 from data_prep.extract.llm.jobs import Quarantined, Replies
 from data_prep.extract.rules import keywords
 from data_prep.extract.schema import Extraction
@@ -146,9 +146,9 @@ class RecordMaker:
         """What the extractor finds; None without one or without a report. Raises NoEvidence."""
         if not report or self._extractor is None:
             return None
-        if not reads(self._spec.extractor, language):
-            raise NoEvidence(f"a report in {language!r}: the extractor {self._extractor.name} reads "
-                             f"{', '.join(LANGUAGES[self._spec.extractor])} only")
+        reason = unread(self._spec.extractor, language, report)
+        if reason:
+            raise NoEvidence(reason)
         try:
             return self._extractor.extract(report)
         except Quarantined as error:

@@ -47,7 +47,8 @@ class Script:
 def script(name: str) -> Script:
     """The script `templates/NAME.js`."""
     text = _TEMPLATES.loader.get_source(_TEMPLATES, f"{name}.js")[0]
-    return Script(markupsafe.Markup(text), "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode())
+    digest = base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode()
+    return Script(markupsafe.Markup(text), f"sha256-{digest}")
 
 
 def json_data(value: Any) -> markupsafe.Markup:

@@ -184,11 +184,10 @@ function takeBack() {
 // --- The form --------------------------------------------------------------------------------------------------------
 
 function places(item, quote) {
-  const found = [];
-  for (let at = quote ? item.report.indexOf(quote) : -1; at >= 0; at = item.report.indexOf(quote, at + 1)) {
-    found.push(Array.from(item.report.slice(0, at)).length);
-  }
-  return found;
+  // [{start, text}] of where the words stand. Any white space stands for any other: a form changes line breaks.
+  const words = quote.trim().split(/\s+/).filter(Boolean).map(word => word.replace(/[.*+?^${}()|[\]\\/]/g, "\\$&"));
+  return words.length ? [...item.report.matchAll(new RegExp(words.join("\\s+"), "gu"))].map(
+    ({0: text, index}) => ({start: Array.from(item.report.slice(0, index)).length, text})) : [];
 }
 
 function selected() {
@@ -221,7 +220,7 @@ function form() {
   const wrong = make("p", {role: "alert", class: "warn"});
   function where(at = line.start) {
     start.replaceChildren(...places(item, quote.value).map((place, i) =>
-      make("option", {value: place, selected: place === +at}, `${i + 1}, at ${place}`)));
+      make("option", {value: place.start, selected: place.start === +at}, `${i + 1}, at ${place.start}`)));
     start.parentElement.hidden = start.options.length < 2;
   }
   const node = make("form", {onsubmit: event => { event.preventDefault(); apply(node, wrong); }},
@@ -240,14 +239,16 @@ function apply(node, wrong) {
   const given = Object.fromEntries([...new FormData(node)].map(([name, value]) => [name, value.trim()]));
   const item = studies[study], number = editing.number;
   const finding = findings.find(name => name.toLowerCase() === given.finding.toLowerCase());
-  let line = {...given, finding, quote: node.elements.quote.value};
+  let line = {...given, finding};
   if (!finding) { wrong.textContent = "This is no finding of the vocabulary: choose one of the list."; return; }
   if (finding === NORMAL) {
     line = Object.fromEntries(FIELDS.map(name => [name, ""]));
     Object.assign(line, {finding, certainty: "present"});
   } else {
-    if (!places(item, line.quote).length) { wrong.textContent = "These words are not in the report."; return; }
-    line.end = String(+line.start + Array.from(line.quote).length);
+    const place = places(item, given.quote).find(one => String(one.start) === given.start);
+    if (!place) { wrong.textContent = "These words are not in the report."; return; }
+    line.quote = place.text;
+    line.end = String(place.start + Array.from(place.text).length);
   }
   const same = other => FIELDS.every(name => String(other[name]) === String(line[name]));
   if (item.statements.some((other, i) => i !== number && other.state !== "removed" && same(other))) {
