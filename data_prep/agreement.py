@@ -5,11 +5,12 @@
 
 The first extractor is by default the one of the data set: its recorded evidence is compared. Others extract again, are
 language models whose replies an earlier run stored, or are tables that people saved from the page of `data_prep.audit`
-(--second=READER.csv). Of such a table only the reports count that were read throughout. The table has, per finding, the reports in which both, only
-one, or neither calls it present or uncertain, Cohen's kappa of that, and kappa of the five levels (present, likely,
-possible, not mentioned, absent), with 95% bootstrap intervals over reports. Reports in a language that an extractor
-does not read, or without a usable reply, are left out and counted. Agreement is not truth: two extractors may share an
-error, and kappa falls with rare findings.
+(--second=READER.csv): of such a table only the reports count that a person has read throughout.
+
+The result has, per finding, the reports in which both, only one, or neither calls it present or uncertain, Cohen's
+kappa of that, and kappa of the five levels (present, likely, possible, not mentioned, absent), with 95% bootstrap
+intervals over reports. Reports in a language that an extractor does not read, or without a usable reply, are left out
+and counted. Agreement is not truth: two extractors may share an error, and kappa falls with rare findings.
 
 There is no configuration file; the keys for language models are in docs/reference/configuration.md.
 """

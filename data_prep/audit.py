@@ -3,17 +3,17 @@
     python -m data_prep.audit --data_dir=DATA --html=audit.html
     python -m data_prep.audit --data_dir=DATA --html=audit.html --replies=DATA.replies.sqlite --sample=100 --seed=1
 
-Open the page in a browser: it needs no server, loads nothing and sends nothing. With the keyboard (press ? there) or the
-mouse a statement is accepted, changed, removed or added, and the table is saved as evidence.csv. Then
+Open the page in a browser: it needs no server, loads nothing and sends nothing. With the keyboard (press ? there) or
+the mouse a statement is accepted, changed, removed or added, and the table is saved as evidence.csv. Then
 
     python -m data_prep.build --config=... --config.evidence=evidence.csv --out=CORRECTED
     python -m data_prep.agreement --data_dir=DATA --second=evidence.csv
 
 With `--replies` (the cache of a language model's replies) the page also shows the statements that were dropped, the
-flags, and how many replies were unusable. The agreement with a second extractor is over all reports of the split, up to
-`--agree_on` (see `python -m data_prep.agreement --help`); reports in a language that it does not read are left out and
-counted. Agreement is not truth: two extractors may share an error. The page and the table quote reports: protect them as
-you protect the reports.
+flags, and how many replies were unusable. The agreement with a second extractor is over all reports of the split, up
+to `--agree_on` (see `python -m data_prep.agreement --help`); reports in a language that it does not read are left out
+and counted. Agreement is not truth: two extractors may share an error. The page and the table quote reports: protect
+them as you protect the reports.
 
 There is no configuration file; the keys of data sets are in docs/reference/configuration.md.
 """

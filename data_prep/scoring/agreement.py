@@ -34,7 +34,8 @@ def add_flags(parser: argparse.ArgumentParser, *, default: str) -> None:
     """`--second` and `--second_replies`."""
     group = parser.add_argument_group("agreement with a second extractor")
     told = f"default: {default}" if default else "default: rules, unless the evidence is theirs"
-    group.add_argument("--second", default=default, metavar="NAME", help=f"none, {NAMES_HELP} (nothing is asked; {told})")
+    group.add_argument("--second", default=default, metavar="NAME",
+                       help=f"none, {NAMES_HELP} (nothing is asked; {told})")
     group.add_argument("--second_replies", default="", metavar="FILE", help="the cache of that model's replies")
 
 

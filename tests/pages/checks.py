@@ -1,5 +1,7 @@
 """What every page must be: well-formed HTML in one file that loads nothing from elsewhere."""
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 
@@ -33,7 +35,14 @@ class Nesting(HTMLParser):
             self.faults.append(f"{tag} closed out of order")
 
 
-def check_html(text):
+def check_html(text, script=""):
+    """Checks a page; `script` is the only one that it may hold, besides data."""
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"script-src 'sha256-{digest}'" in text
+        assert re.findall(r"<script([^>]*)>", text) == [' type="application/json" id="data"', ""]
+        text, n = re.subn(r"<script[^>]*>.*?</script>", "", text, flags=re.DOTALL)
+        assert n == 2
     parser = Nesting()
     parser.feed(text)
     parser.close()

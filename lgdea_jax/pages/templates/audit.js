@@ -79,8 +79,8 @@ function drawStudy(number) {
   if (editing && here && editing.number < 0) rows.push(make("li", {class: "statement"}, form()));
   item.section.querySelector(".evidence").replaceChildren(
     make("ul", {class: "statements", "aria-label": `Statements of ${item.study}`}, ...rows),
-    make("p", {class: "buttons"}, button("Add a statement", () => { go(number, row); edit(-1); }),
-      button("Accept the report", () => { go(number, row); acceptAll(); })));
+    make("p", {class: "buttons"}, button("Add a statement", () => add(number)),
+      button("Accept the report", () => { go(number, 0); acceptAll(); })));
   item.section.classList.toggle("read", isRead(item));
 }
 
@@ -191,17 +191,28 @@ function places(item, quote) {
 }
 
 function selected() {
-  // {quote, start} of what is selected in the report at hand, or null.
-  const chosen = getSelection(), box = studies[study].section.querySelector(".report");
-  if (!chosen.rangeCount || chosen.isCollapsed || !box.contains(chosen.getRangeAt(0).commonAncestorContainer)) return null;
+  // {number: of the report, quote, start} of the words that are selected in a report, or null.
+  const chosen = getSelection();
+  if (!chosen.rangeCount || chosen.isCollapsed) return null;
+  const inside = chosen.getRangeAt(0).commonAncestorContainer;
+  const number = studies.findIndex(item => item.section.querySelector(".report").contains(inside));
+  if (number < 0) return null;
+  const box = studies[number].section.querySelector(".report");
   const range = chosen.getRangeAt(0), before = document.createRange(), text = range.toString(), quote = text.trim();
   before.selectNodeContents(box);
   before.setEnd(range.startContainer, range.startOffset);
-  return quote && {quote, start: Array.from(before.toString() + text.slice(0, text.indexOf(quote))).length};
+  return quote && {number, quote, start: Array.from(before.toString() + text.slice(0, text.indexOf(quote))).length};
 }
 
-function edit(number) {
-  const line = number < 0 ? {certainty: "present", ...selected()} : studies[study].statements[number];
+function add(number) {
+  const words = selected();  // Before the report is drawn anew.
+  const to = number ?? words?.number ?? study;
+  go(to, to === study ? row : 0);
+  edit(-1, words?.number === to ? {quote: words.quote, start: words.start} : {});
+}
+
+function edit(number, words) {
+  const line = number < 0 ? {certainty: "present", ...words} : studies[study].statements[number];
   if (!line || line.finding === NORMAL) return;
   editing = {number, values: {...line}};
   drawStudy(study);
@@ -215,7 +226,9 @@ function form() {
   const field = (name, input) => make("label", {class: name}, name, input);
   const choice = name => field(name, make("select", {name}, ...values[name].map(value =>
     make("option", {value, selected: value === (line[name] || "")}, value || "-"))));
-  const quote = make("textarea", {name: "quote", rows: 2, oninput: () => where()}, line.quote || "");
+  const quote = make("textarea", {name: "quote", rows: 2, oninput: () => where(), onkeydown: event => {
+    if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); node.requestSubmit(); }
+  }}, line.quote || "");
   const start = make("select", {name: "start"});
   const wrong = make("p", {role: "alert", class: "warn"});
   function where(at = line.start) {
@@ -269,7 +282,7 @@ function cancel() {
 
 document.addEventListener("selectionchange", () => {
   const node = editing && studies[study].section.querySelector("form"), found = node && selected();
-  if (found) node.fill(found);
+  if (found?.number === study) node.fill(found);
 });
 
 // --- The file --------------------------------------------------------------------------------------------------------
@@ -335,7 +348,7 @@ const chooser = make("input", {type: "file", accept: ".csv,text/csv", hidden: tr
 const KEYS = {
   ArrowDown: () => step(1), j: () => step(1), ArrowUp: () => step(-1), k: () => step(-1),
   n: () => go(study + 1, 0), p: () => go(study - 1, 0), a: accept, A: acceptAll, c: turn, r: remove, Delete: remove,
-  e: () => edit(row), Enter: () => edit(row), i: () => edit(-1), z: takeBack, s: save, o: () => chooser.click(),
+  e: () => edit(row), Enter: () => edit(row), i: () => add(), z: takeBack, s: save, o: () => chooser.click(),
   "?": () => { const help = document.getElementById("keys"); help.open = !help.open; },
 };
 
