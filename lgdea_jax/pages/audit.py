@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lgdea_jax.findings.vocabulary import BY_NAME
-from lgdea_jax.pages.elements import Table, json_data, render, script
+from lgdea_jax.pages.elements import Table, render, script_digest
 from lgdea_jax.records import CERTAINTIES, LATERALITIES, SEVERITIES, TEMPORALITIES, Evidence
 
 _COLUMNS = ("evidence", "certainty", "side", "anatomy", "severity", "change", "quote")
@@ -60,7 +60,7 @@ def page(title: str, items: Sequence[Item], rows: Mapping[str, Mapping[str, Any]
             {"study": item.study_id, "report": item.report, "extractor": item.extractor, "lines": item.lines}
             for item in items]}
     return render("audit", title=title, notes=notes, names=names, agreement=agreement, items=[_view(i) for i in items],
-                  data=json_data(data), script=script("audit"))
+                  data=data, digest=script_digest("audit"))
 
 
 def _view(item: Item) -> dict[str, Any]:

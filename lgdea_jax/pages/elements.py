@@ -10,13 +10,11 @@ import base64
 import dataclasses
 import hashlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import markupsafe
 import numpy as np
 from PIL import Image
 
@@ -32,29 +30,10 @@ def render(template: str, **values: Any) -> str:
     return _TEMPLATES.get_template(f"{template}.html.j2").render(**values)
 
 
-@dataclasses.dataclass(frozen=True)
-class Script:
-    """A script of a page.
-
-    Attributes:
-      text: of it; digest: as a content security policy names it, so that no other script runs on the page.
-    """
-
-    text: markupsafe.Markup
-    digest: str
-
-
-def script(name: str) -> Script:
-    """The script `templates/NAME.js`."""
-    text = _TEMPLATES.loader.get_source(_TEMPLATES, f"{name}.js")[0]
-    digest = base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode()
-    return Script(markupsafe.Markup(text), f"sha256-{digest}")
-
-
-def json_data(value: Any) -> markupsafe.Markup:
-    """JSON for a script element of type application/json, whose text knows no escapes of HTML."""
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
-    return markupsafe.Markup(text.replace("<", "\\u003c"))
+def script_digest(name: str) -> str:
+    """Of the script `templates/NAME.js`, as a content security policy names it: no other may run on the page then."""
+    text = _TEMPLATES.get_template(f"{name}.js").render()
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode()}"
 
 
 @dataclasses.dataclass(frozen=True)

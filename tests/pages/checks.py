@@ -4,6 +4,9 @@ import base64
 import hashlib
 import re
 from html.parser import HTMLParser
+from pathlib import Path
+
+TEMPLATES = Path(__file__).resolve().parents[2] / "lgdea_jax/pages/templates"
 
 
 class Nesting(HTMLParser):
@@ -36,9 +39,11 @@ class Nesting(HTMLParser):
 
 
 def check_html(text, script=""):
-    """Checks a page; `script` is the only one that it may hold, besides data."""
+    """Checks a page; `script` is the file of the only one that it may hold, besides data."""
     if script:
-        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        code = (TEMPLATES / script).read_text(encoding="utf-8").removesuffix("\n")
+        assert "innerHTML" not in code and "localStorage" not in code and "</" not in code
+        digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
         assert f"script-src 'sha256-{digest}'" in text
         assert re.findall(r"<script([^>]*)>", text) == [' type="application/json" id="data"', ""]
         text, n = re.subn(r"<script[^>]*>.*?</script>", "", text, flags=re.DOTALL)

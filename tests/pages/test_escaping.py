@@ -37,8 +37,8 @@ def shown(page):
     return " ".join(html.unescape(re.sub(r"<[^>]+>", "", page) + " " + attributes).split())
 
 
-def check(page, evil):
-    check_html(page)  # Refuses any <script.
+def check(page, evil, script=""):
+    check_html(page, script)  # Refuses any other <script.
     words = shown(page)
     assert [text for text in evil.texts if " ".join(text.replace("    ", " · ").split()) not in words] == []
 
@@ -89,7 +89,10 @@ def test_the_audit_page():
     kappa = {"value": 0.5, "low": None, "high": None}
     rows = {evil("finding"): {"both": 1, "first": 2, "second": 3, "neither": 4, "kappa": kappa,
                               "kappa_certainty": kappa}}
-    check(audit.page(evil("title"), items, rows, (evil("one"), evil("two")), [evil("note")]), evil)
+    page = audit.page(evil("title"), items, rows, (evil("one"), evil("two")), [evil("note")])
+    check(page, evil, script="audit.js")
+    data = re.search(r'id="data">(.*?)</script>', page, flags=re.DOTALL)[1]
+    assert json.loads(data)["studies"][0]["report"] == report_text
 
 
 @pytest.mark.parametrize("wrap", ["{}", "`{}`"])

@@ -14,7 +14,6 @@ from lgdea_jax.pages.audit import Item, page
 from lgdea_jax.records import Evidence
 from tests.data_prep.extract.llm.server import TEXT_FAULTS, Server, make_report
 from tests.data_prep.shards import tables
-from tests.data_prep.shards.run import ROOT
 from tests.pages.checks import check_html
 
 
@@ -84,7 +83,7 @@ def test_the_page_of_a_language_models_data(tmp_path, monkeypatch):
     assert ("present", "Pneumothorax is present") in parser.marks and ("absent", "Edema is not seen") in parser.marks
     table = cells(text)
     assert table.count(["unsupported", "Cavitation", "present", "a large cavity in the left apex"]) == 1
-    check_html(text, (ROOT / "lgdea_jax/pages/templates/audit.js").read_text())
+    check_html(text, script="audit.js")
     assert "1 reports are not compared" in text
     # Both read these sentences alike: 4 of 8 reports with a pneumothorax, one of them in German.
     assert ["Pneumothorax", "3", "0", "0", "4", "1.000 [1.000, 1.000]", "1.000 [1.000, 1.000]"] in table
