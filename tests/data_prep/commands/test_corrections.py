@@ -1,4 +1,4 @@
-"""Evidence corrected by hand: build -> table -> corrections on the page, in a browser -> build -> those changes only."""
+"""Evidence corrected by hand: build -> table -> corrections on the page, in a browser -> build -> only those changes."""
 
 import csv
 import dataclasses
