@@ -1,0 +1,177 @@
+"""The files of a CT series: every file of its folder is a slice, known to be harmless, or a reason to refuse it.
+
+A slice that was not copied, not fetched or cut off must not make a shorter chest. Harmless is what a file says of
+itself (a DICOMDIR, a report, a localizer, a picture, a text), never what merely cannot be read.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import stat
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from lgdea_jax.errors import UserError
+from lgdea_jax.io.dicom_file import is_dicom, object_kind, open_pydicom, read_dataset
+from lgdea_jax.io.image_info import UnreadableImage
+
+MAX_FILES = 20_000  # Of a folder that is one series.
+# What is read of a slice before its pixels.
+_HEADER = (
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "Rows", "Columns", "NumberOfFrames",
+    "SamplesPerPixel", "BitsAllocated", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "AcquisitionNumber", "ConvolutionKernel",
+    "SliceThickness", "InstanceNumber", "ImagesInAcquisition", "PatientSex", "PatientAge",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+_LARGEST = 1 << 26  # Bytes of one element of it.
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+# Files that are no slices whatever is in them, by name and by suffix.
+_SYSTEM = frozenset({".ds_store", "thumbs.db", "desktop.ini", ".nomedia", "autorun.inf", "dicomdir", "lockfile"})
+_SUFFIXES = (
+    ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".xsl", ".html", ".htm", ".css", ".js", ".md", ".rst", ".log",
+    ".yaml", ".yml", ".ini", ".cfg", ".inf", ".py", ".ipynb", ".sh", ".bat", ".pdf", ".doc", ".docx", ".xls", ".xlsx",
+    ".ppt", ".pptx", ".rtf", ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".svg", ".ico", ".webp", ".mp4",
+    ".avi", ".exe", ".dll", ".jar", ".so", ".dylib", ".lnk", ".url", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".npy",
+    ".npz", ".zip", ".tar", ".rar", ".7z", ".md5", ".sha1", ".sha256", ".lock", ".db", ".sqlite")
+# Beginnings of files of other kinds.
+_MARKS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF", b"PK\x03\x04", b"NRRD", b"MZ", b"\x7fELF", b"\0\x05\x16\x07")
+_POINTERS = (b"version https://git-lfs", b"/annex/objects", b"../.git/annex", b".git/annex")
+
+
+def find_slices(source: Path) -> tuple[list[tuple[Path, Any]], list[str]]:
+    """The slices of a folder, at any depth, or of one file.
+
+    Returns:
+      ([(path, pydicom.Dataset without pixels)], the kinds of harmless files beside them).
+
+    Raises:
+      UnreadableImage: no slices, or files that may have been slices and cannot be read, with their number.
+      UserError: the extra `dicom` is not installed.
+    """
+    open_pydicom()
+    slices: list[tuple[Path, Any]] = []
+    beside: list[str] = []
+    faults: Counter[str] = Counter()
+    paths = _walk(source) if source.is_dir() else [source]
+    for path in paths:
+        fault, kind, header = _classify(path)
+        if fault:
+            faults[fault] += 1
+        elif kind:
+            beside.append(kind)
+        else:
+            slices.append((path, header))
+    if faults:
+        count = sum(faults.values())
+        listed = ", ".join(f"{number} {fault}" for fault, number in faults.most_common())
+        raise UnreadableImage(
+            f"the series would be incomplete: of {len(paths)} files {count} may be slices and cannot be read ({listed})"
+            if source.is_dir() else f"a DICOM file that cannot be read ({listed})")
+    if not slices:
+        raise UnreadableImage("the folder has no DICOM files with slices")
+    return slices, list(dict.fromkeys(f"beside: {kind}" for kind in beside))
+
+
+def _walk(folder: Path) -> list[Path]:
+    """Every file below a folder, in order; folders that are links are entered once."""
+    found: list[Path] = []
+    entered = set()
+
+    def fail(error: OSError) -> None:
+        raise UnreadableImage(f"a folder of the series cannot be opened ({type(error).__name__})")
+
+    for here, folders, names in os.walk(folder, followlinks=True, onerror=fail):
+        place = os.path.realpath(here)
+        if place in entered:
+            folders.clear()
+            continue
+        entered.add(place)
+        folders.sort()
+        found += [Path(here) / name for name in sorted(names)]
+        if len(found) > MAX_FILES or len(entered) > MAX_FILES:
+            raise UnreadableImage(f"a folder of more than {MAX_FILES} files is not one series")
+    return found
+
+
+def _classify(path: Path) -> tuple[str, str, Any]:
+    """(fault, harmless kind, header): one of the three is given."""
+    name = path.name.lower()
+    harmless = name in _SYSTEM or name.endswith(_SUFFIXES)
+    try:
+        state = os.stat(path)
+        if not stat.S_ISREG(state.st_mode):
+            return "not regular", "", None
+        with open(path, "rb") as file:
+            start = file.read(4096)
+        if start[:2] == b"\x1f\x8b" and not harmless:
+            with gzip.open(path) as packed:
+                inside = packed.read(352)
+            nifti = inside[344:347] in (b"n+1", b"ni1")
+            return ("", "other files", None) if nifti else ("packed by gzip", "", None)
+    except FileNotFoundError:
+        return "dead links", "", None
+    except (OSError, EOFError, ValueError) as error:
+        return f"not opened ({type(error).__name__})", "", None
+    if is_dicom(start):
+        return _classify_dicom(path, name)
+    if start.startswith(_POINTERS) and not name.endswith(_SUFFIXES):
+        return "not fetched (pointers of Git LFS or git-annex)", "", None
+    if harmless:
+        return "", "a DICOMDIR" if name == "dicomdir" else "other files", None
+    if not start:
+        return "empty", "", None
+    if not any(start):
+        return "filled with zeros", "", None
+    if start.startswith(_MARKS) or start[344:347] in (b"n+1", b"ni1") or _is_text(path, start):
+        return "", "other files", None
+    return "of an unknown kind", "", None
+
+
+def _is_text(path: Path, start: bytes) -> bool:
+    """Whether a file is a text that does not pretend to be a slice; a server's page of regret does."""
+    try:
+        text = start.decode("utf-8", "ignore") if len(start) == 4096 else start.decode()
+    except UnicodeDecodeError:
+        return False
+    pretends = path.suffix.lower() in (".dcm", ".dicom", ".ima") or text.lstrip().lower().startswith(("<!doc", "<html"))
+    return not pretends and all(letter.isprintable() or letter in "\r\n\t\ufeff" for letter in text)
+
+
+def _classify_dicom(path: Path, name: str) -> tuple[str, str, Any]:
+    if name == "dicomdir":
+        return "", "a DICOMDIR", None
+    try:
+        header = read_file(path, pixels=False)
+        modality = str(header.get("Modality") or "").strip().upper()
+        grey = str(header.get("SamplesPerPixel") or 1) == "1"
+        kind = object_kind(header)
+        if not kind and "LOCALIZER" in str(header.get("ImageType")).upper():
+            kind = "a localizer"
+        capture = str(header.get("SOPClassUID") or "").startswith(_SECONDARY_CAPTURE)
+        # Some writers store slices as captures.
+        if not kind and not (grey and modality == "CT" and "ImagePositionPatient" in header) and (capture or not grey):
+            kind = "a secondary capture"
+        return "", kind, header
+    except UserError:
+        raise
+    except Exception as error:  # Parsers meet damaged bytes here, and raise whatever they like.
+        return f"truncated or damaged ({type(error).__name__})", "", None
+
+
+def read_file(path: Path, *, pixels: bool) -> Any:
+    """The `pydicom.Dataset` of a file: what is needed of its header, or all of it.
+
+    Raises:
+      UserError: the extra `dicom` is not installed. Anything: the file is damaged.
+    """
+    pydicom = open_pydicom()
+    with open(path, "rb") as file:
+        deflated = _DEFLATED in file.read(4096)
+    if deflated:
+        return read_dataset(path.read_bytes())
+    if pixels:
+        return pydicom.dcmread(path, force=True)
+    return pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(_HEADER), defer_size=_LARGEST)
