@@ -46,7 +46,8 @@ class Slice:
       path, frame: where it lies; frame is -1 in a file of one image.
       uid, series: SOPInstanceUID and SeriesInstanceUID.
       size: (rows, columns); position, row, column: mm in LPS, and directions; spacing: mm between rows and columns.
-      group: of the reconstruction: (acquisition, kernel, thickness); number: InstanceNumber, -1 without.
+      group: of the reconstruction: (acquisition, kernel, thickness); number: InstanceNumber, acquired:
+        ImagesInAcquisition, -1 without.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Slice:
     spacing: np.ndarray
     group: tuple[str, str, str]
     number: int
+    acquired: int
 
     @property
     def normal(self) -> np.ndarray:
@@ -81,6 +83,7 @@ def read_series(source: Path) -> RawVolume:
       UnreadableImage: not one complete series of slices. UserError: the extra `dicom` is not installed.
     """
     files, done = find_slices(source)
+    files = _without_pages(files, done)
     if any(str(header.get("Modality") or "CT") != "CT" for _, header in files):
         raise UnreadableImage("a DICOM series that is not CT")
     first = files[0][1]
@@ -98,7 +101,7 @@ def read_series(source: Path) -> RawVolume:
         slices = _without_copies(slices, done)
         step = _step(slices, normal)
         _check_reconstruction(slices, normal)
-        _check_count(files, len(slices), float(np.linalg.norm(step)), done)
+        _check_count(slices, float(np.linalg.norm(step)), done)
         if slices[0].size[0] * slices[0].size[1] * len(slices) > MAX_VOXELS:
             raise UnreadableImage(TOO_LARGE)
         values = _read_pixels(slices, done)
@@ -112,6 +115,18 @@ def read_series(source: Path) -> RawVolume:
                      sex=sex if sex in ("M", "F") else "", age=age)
 
 
+def _without_pages(files: list[tuple[Path, Any]], done: list[str]) -> list[tuple[Path, Any]]:
+    """Without images of other series that have no position, such as pages with the protocol."""
+    placed = [(path, header) for path, header in files
+              if "ImagePositionPatient" in header or "PerFrameFunctionalGroupsSequence" in header]
+    series = {str(header.get("SeriesInstanceUID")) for _, header in placed}
+    pages = {str(header.get("SeriesInstanceUID")) for _, header in files} - series
+    if not placed or len(series) > 1 or not pages:
+        return files
+    done.append("beside: an image without a position")
+    return [(path, header) for path, header in files if str(header.get("SeriesInstanceUID")) in series]
+
+
 def _slices(path: Path, header: Any, done: list[str]) -> list[Slice]:
     """The slices of a file: one, or the frames of an enhanced object that are no localizers."""
     uid = str(header.get("SOPInstanceUID") or path)
@@ -120,11 +135,11 @@ def _slices(path: Path, header: Any, done: list[str]) -> list[Slice]:
     if frames is None:
         if int(header.get("NumberOfFrames") or 1) != 1:
             raise UnreadableImage("a multi-frame DICOM in the series whose frames have no positions")
-        number = _number(header, "InstanceNumber")
+        numbers = (_number(header, name) for name in ("InstanceNumber", "ImagesInAcquisition"))
         group = tuple(str(header.get(name) or "") for name in ("AcquisitionNumber", "ConvolutionKernel"))
         thickness = _numbers(header, "SliceThickness", done)
         return [Slice(path, -1, uid, series, size, *_geometry(header, done),
-                      (*group, f"{thickness[0]:.1f}" if len(thickness) else ""), number)]
+                      (*group, f"{thickness[0]:.1f}" if len(thickness) else ""), *numbers)]
     if int(header.get("NumberOfFrames") or 1) != len(frames):
         raise UnreadableImage("an enhanced DICOM whose frames are not as many as it states")
     shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
@@ -139,7 +154,7 @@ def _slices(path: Path, header: Any, done: list[str]) -> list[Slice]:
         group = ("", str(kernel.get("ConvolutionKernel") or "") if kernel is not None else "", "")
         parts = [_functional(groups, name) for name in
                  ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")]
-        found.append(Slice(path, i, uid, series, size, *_geometry(_Merged(parts), done), group, -1))
+        found.append(Slice(path, i, uid, series, size, *_geometry(_Merged(parts), done), group, -1, -1))
     return found
 
 
@@ -204,6 +219,7 @@ def _numbers(header: Any, name: str, done: list[str]) -> np.ndarray:
 
 
 def _number(header: Any, name: str) -> int:
+    """A whole number, -1 without."""
     numbers = _numbers(header, name, [])
     return int(numbers[0]) if len(numbers) == 1 and np.isfinite(numbers[0]) else -1
 
@@ -290,14 +306,13 @@ def _check_reconstruction(slices: list[Slice], normal: np.ndarray) -> None:
                               f"{usual} at a time)")
 
 
-def _check_count(files: list[tuple[Path, Any]], found: int, step: float, done: list[str]) -> None:
-    """Compares the number of slices with what the acquisitions state."""
+def _check_count(slices: list[Slice], step: float, done: list[str]) -> None:
+    """Compares the number of slices with what their acquisitions state."""
     stated: dict[str, int] = {}
-    for _, header in files:
-        acquisition = str(header.get("AcquisitionNumber") or "")
-        stated[acquisition] = max(stated.get(acquisition, 0), _number(header, "ImagesInAcquisition"))
-    total = sum(stated.values())
-    if total <= found:
+    for one in slices:
+        stated[one.group[0]] = max(stated.get(one.group[0], 0), one.acquired)
+    total, found = sum(stated.values()), len(slices)
+    if total <= found or set(stated.values()) == {found}:  # Some writers give every acquisition the number of all.
         return
     if found * step < CHEST:
         raise UnreadableImage(f"{found} of the {total} slices that ImagesInAcquisition states, which cover "

@@ -17,7 +17,7 @@ from lgdea_jax.errors import UserError
 from lgdea_jax.io.dicom_file import is_dicom, object_kind, open_pydicom, read_dataset
 from lgdea_jax.io.image_info import UnreadableImage
 
-MAX_FILES = 20_000  # Of a folder that is one series.
+MAX_FILES = 5_000  # Of a folder that is one series.
 # What is read of a slice before its pixels.
 _HEADER = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "Rows", "Columns", "NumberOfFrames",

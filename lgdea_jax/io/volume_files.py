@@ -2,11 +2,12 @@
 
 NIfTI headers in use contradict themselves. These are the rules, in the order in which they apply:
 
-- Orientation. The sform counts if its code is above 0 and its matrix is finite and not singular; otherwise the qform,
-  by the same conditions. Without either the sides are unknown, and the file is refused; an sform that does not count is counted ("sform ignored"). If both count and disagree
-  about the side to which an axis of the array grows, it is refused too: one of them mirrors or turns the patient. If
-  they only differ by an angle or by their origins, the sform is taken and "qform differs from the sform" counted.
-- Voxel sizes. Those of the sform, and of `pixdim` for the qform. An sform with voxels of 1 where `pixdim` states
+- Orientation. The sform is taken if its code is above 0 and its matrix is finite and not singular; otherwise the
+  qform, by the same conditions ("sform ignored" if it was the matrix). Without either the sides are unknown, and the
+  file is refused. It is refused too if both are usable and disagree about the side to which an axis of the array
+  grows: one of them mirrors or turns the patient. If they differ by an angle or by their origins, the sform is taken
+  ("qform differs from the sform").
+- Voxel sizes: those of the sform, and of `pixdim` for the qform. An sform with voxels of 1 where `pixdim` states
   others gives directions only: its lengths are `pixdim`'s ("voxel sizes from pixdim"). Any other difference of more
   than 1% leaves the sform's ("pixdim differs from the affine").
 - A quaternion longer than 1 by rounding is shortened to it.
@@ -55,9 +56,9 @@ def read_nifti(path: Path) -> RawVolume:
         size = kind.template_dtype.itemsize
         start += stream.read(size + 4 - 352) if second else b""
         head = kind(start[:size], check=False)
-        if not second and start[344:347] not in (b"n+1", b"ni1"):
+        if not second and start[344:347] not in (b"n+1", b"ni1") and start[4:7] != b"ni2":
             raise UnreadableImage("a gzipped file that is no NIfTI file")
-        if start[344:347] == b"ni1":
+        if start[344:347] == b"ni1" or start[4:7] == b"ni2":
             raise UnreadableImage("a NIfTI pair (.hdr and .img) where one file is expected: convert it to .nii")
         shape = _shape(head, done)
         dtype = head.get_data_dtype()

@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from pathlib import Path
 
 import numpy as np
 
 from lgdea_jax.errors import UserError
+from lgdea_jax.io.dicom_file import is_dicom
 from lgdea_jax.io.dicom_series import read_series
 from lgdea_jax.io.head_end import CLEAR, head_evidence
 from lgdea_jax.io.image_info import UnreadableImage
@@ -95,16 +97,16 @@ def read_volume(path: str | Path, header: VolumeHeader = NO_HEADER, *,
 
 
 def _read(path: Path, header: VolumeHeader) -> RawVolume:
-    if path.is_dir():
+    if os.path.isdir(path):  # Unlike `Path.is_dir`, it takes names that no file can have.
         return read_series(path)
     with open_volume(path) as file:
         start = file.read(352)
     if start[:4] == b"PK\x03\x04":
         return read_npz(path, header.axes)
-    if start[128:132] == b"DICM":
-        return read_series(path)
     if start[:2] == b"\x1f\x8b" or start[344:348] in (b"n+1\0", b"ni1\0") or start[4:8] in (b"n+2\0", b"ni2\0"):
         return read_nifti(path)
+    if is_dicom(start):
+        return read_series(path)
     raise UnreadableImage(_what_it_is(path, start))
 
 
