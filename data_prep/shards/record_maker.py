@@ -122,6 +122,8 @@ class RecordMaker:
         if any(ref.size) and pixels.shape[:2] != ref.size:
             raise UnreadableImage(f"the image is {pixels.shape[0]} x {pixels.shape[1]} pixels, its boxes are for "
                                   f"{ref.size[0]} x {ref.size[1]}")
+        if ref.boxes and "turned" in info.conversions:
+            raise UnreadableImage("boxes on an image that its header turns: whether they are turned is unknown")
         boxes = tuple(self._clip(box, pixels.shape) for box in ref.boxes)
         image, conversions = grey8(pixels, self._spec.image_size)
         converted.update([*info.conversions, *conversions])

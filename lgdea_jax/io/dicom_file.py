@@ -55,13 +55,13 @@ def is_dicom(head: bytes) -> bool:
 
 
 def _is_bare(head: bytes, order: str) -> bool:
-    """Whether a file begins with two elements of groups 2 or 8, in order: DICOM without a preamble."""
+    """Whether a file begins with two elements in order, the first of group 2 or 8: DICOM without a preamble."""
     offset, last = 0, (0, 0)
-    for _ in range(2):
+    for groups in ((2, 8), range(2, 0x30, 2)):
         if len(head) < offset + 12:
             return False
         group, element = struct.unpack_from(f"{order}HH", head, offset)
-        if group not in (2, 8) or (group, element) <= last:
+        if group not in groups or (group, element) <= last:
             return False
         last, vr = (group, element), head[offset + 4:offset + 6]
         if vr in _VRS:

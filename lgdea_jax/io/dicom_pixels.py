@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.io.codestream import MAX_TILES, read_codestream
+from lgdea_jax.io.codestream import MAX_TILES, decode_jpeg, read_codestream
 from lgdea_jax.io.dicom_file import DAMAGED, number, open_pydicom
 from lgdea_jax.io.image_info import MAX_PIXELS, UnreadableImage, damage_as
-from lgdea_jax.io.jpeg import decode_jpeg
 
 # Attributes without which pixels can still mean one thing only.
 _DEFAULTS = (("SamplesPerPixel", 1), ("PixelRepresentation", 0), ("PhotometricInterpretation", "MONOCHROME2"))
+# Transfer syntaxes that pydicom has no name for yet.
+_NEW_SYNTAXES = {"1.2.840.10008.1.2.4.110": "JPEG XL Lossless", "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+                 "1.2.840.10008.1.2.4.112": "JPEG XL"}
 
 
 def fill_missing(dataset: Any) -> list[str]:
@@ -93,15 +95,20 @@ def _decoder(dataset: Any) -> Any:
     """pydicom's decoder; raises UnreadableImage with the name of a transfer syntax that has none."""
     from pydicom.pixels import get_decoder
 
-    syntax = dataset.file_meta.TransferSyntaxUID
-    name = f"{syntax.name} ({syntax})" if syntax.name != syntax else f"an unknown transfer syntax ({str(syntax)[:64]})"
     try:
-        decoder = get_decoder(syntax)
+        decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
     except NotImplementedError:
-        raise UnreadableImage(f"a DICOM file in {name}, which is not supported") from None
+        raise UnreadableImage(f"a DICOM file in {_syntax_name(dataset)}, which is not supported") from None
     if not decoder.is_available:
-        raise UnreadableImage(f"no decoder for a DICOM file in {name}: pip install 'lgdea-jax[dicom]'")
+        raise UnreadableImage(f"no decoder for a DICOM file in {_syntax_name(dataset)}: "
+                              "pip install 'lgdea-jax[dicom]'")
     return decoder
+
+
+def _syntax_name(dataset: Any) -> str:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    name = syntax.name if syntax.name != syntax else _NEW_SYNTAXES.get(syntax, "an unknown transfer syntax")
+    return f"{name} ({str(syntax)[:64]})"
 
 
 def _is_plain(dataset: Any) -> bool:
@@ -122,7 +129,7 @@ def _decode_streams(dataset: Any, shape: tuple[int, ...]) -> np.ndarray | None:
     for count, stream in enumerate(generate_frames(dataset.PixelData, number_of_frames=frames)):
         header = read_codestream(stream)
         if header is None:
-            raise UnreadableImage(f"{DAMAGED} (no codestream)")
+            raise UnreadableImage(f"{DAMAGED} (no codestream of {_syntax_name(dataset)})")
         if (header.rows, header.columns, header.samples) != stated or header.tiles > MAX_TILES:
             raise UnreadableImage("a DICOM file whose compressed pixels are not the image that it describes")
         if header.kind == "jpeg2000":
