@@ -1,8 +1,9 @@
 """Which end of a chest CT is the head's, by the shape of its lungs.
 
 Lungs are domes at both ends: the apices rise to the middle of each lung, and so does the diaphragm below, over liver
-and stomach. So the middle of a lung's extent along z lies higher in the middle of the lung than at its rim, whichever
-end a scan leaves out; in a volume that is upside down it lies lower.
+and stomach. So the middle of a lung's extent along z lies higher in the middle of the lung than at its rim; in a volume
+that is upside down it lies lower. Of lungs that the scan cuts off this need not hold: the recesses at the top of an
+abdominal scan are deepest in their middle.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ CLEAR = 0.3
 _STEP = 4.0  # mm of the grid on which lungs are looked for: coarser than vessels, finer than a lobe.
 _LUNG = (-970, -500)  # HU; gas in bowel and trachea lies below.
 _TISSUE = -400
-# Less than this is a part of the lungs (the recesses of an abdominal scan are deepest in their middle), or a child.
-_LITRES = 0.7
+_LITRES = 0.7  # Less is a part of the lungs, or a child's.
 _SLICES = 8
+_CUT = 0.2  # Area of the lungs in an outermost slice, relative to the largest, from which they count as cut off.
 
 
 def head_evidence(volume: np.ndarray, spacing: tuple[float, float, float]) -> float:
@@ -29,8 +30,8 @@ def head_evidence(volume: np.ndarray, spacing: tuple[float, float, float]) -> fl
 
     Returns:
       Correlation, over the columns of the lungs, of the middle of their extent along z with their distance from the
-      lungs' rim: positive where z grows to the head, negative where it grows to the feet; NaN where no lungs of a
-      size that tells anything lie inside the volume.
+      lungs' rim: positive where z grows to the head, negative where it grows to the feet; NaN where no
+      whole lungs lie inside the volume.
     """
     from scipy import ndimage
 
@@ -48,7 +49,9 @@ def head_evidence(volume: np.ndarray, spacing: tuple[float, float, float]) -> fl
     lungs = np.isin(labels, [label for label in largest if sizes[label - 1] >= 0.15 * sizes.max()])
     columns = lungs.any(0)
     voxel = math.prod(spacing) * volume.size / small.size
-    if lungs.sum() * voxel < _LITRES * 1e6 or lungs.any((1, 2)).sum() < _SLICES:
+    areas = lungs.sum((1, 2))
+    if (areas.sum() * voxel < _LITRES * 1e6 or (areas > 0).sum() < _SLICES
+            or max(areas[0], areas[-1]) > _CUT * areas.max()):
         return math.nan
     first = lungs.argmax(0)[columns]
     last = len(lungs) - 1 - lungs[::-1].argmax(0)[columns]

@@ -59,7 +59,9 @@ def read_nifti(path: Path) -> RawVolume:
         if not second and start[344:347] not in (b"n+1", b"ni1") and start[4:7] != b"ni2":
             raise UnreadableImage("a gzipped file that is no NIfTI file")
         if start[344:347] == b"ni1" or start[4:7] == b"ni2":
-            raise UnreadableImage("a NIfTI pair (.hdr and .img) where one file is expected: convert it to .nii")
+            raise UnreadableImage(
+                "a NIfTI pair (.hdr and .img) where one file is expected: convert it to .nii"
+                if path.with_suffix(".img").exists() else "a NIfTI header (.hdr) without its .img")
         shape = _shape(head, done)
         dtype = head.get_data_dtype()
         if dtype.kind not in "iuf" or dtype.itemsize > 8:
