@@ -13,10 +13,9 @@ import math
 import numpy as np
 
 # Below -CLEAR a volume counts as upside down, above CLEAR as upright; between them its shape tells nothing.
-CLEAR = 0.3
+CLEAR = 0.35
 _STEP = 4.0  # mm of the grid on which lungs are looked for: coarser than vessels, finer than a lobe.
-_LUNG = (-970, -500)  # HU; gas in bowel and trachea lies below.
-_TISSUE = -400
+_LUNG, _GAS, _TISSUE = -500, -970, -400  # HU: of lung at most, of its median at least (bowel has less), of the body.
 _LITRES = 0.7  # Less is a part of the lungs, or a child's.
 _SLICES = 8
 _CUT = 0.2  # Area of the lungs in an outermost slice, relative to the largest, from which they count as cut off.
@@ -29,37 +28,36 @@ def head_evidence(volume: np.ndarray, spacing: tuple[float, float, float]) -> fl
       volume: int16 [z, y, x] in HU, in whatever order of z; spacing: mm (z, y, x).
 
     Returns:
-      Correlation, over the columns of the lungs, of the middle of their extent along z with their distance from the
-      lungs' rim: positive where z grows to the head, negative where it grows to the feet; NaN where no
-      whole lungs lie inside the volume.
+      Correlation, over the columns of a lung, of the middle of its extent along z with the distance from its rim, as
+      the mean of both lungs; positive where z grows to the head, negative where it grows to the feet. 0 where the lungs
+      disagree; NaN where no whole lungs lie inside the volume.
     """
     from scipy import ndimage
 
     small = _pooled(volume, spacing)
-    lungs = np.zeros(small.shape, bool)
-    for plane, found in zip(small, lungs, strict=True):
-        found[:] = _inside(plane) & (plane > _LUNG[0]) & (plane < _LUNG[1])
-    lungs = ndimage.binary_opening(lungs)
-    labels, count = ndimage.label(lungs)
-    if not count:
-        return math.nan
-    sizes = np.bincount(labels.ravel())[1:]
+    lungs = np.stack([_inside(plane) & (plane < _LUNG) for plane in small])
+    labels, _ = ndimage.label(ndimage.binary_opening(lungs))
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
     # The two lungs, or both as one where they touch; the rest is gas in the bowel, or foam of the table.
-    largest = 1 + np.argsort(sizes)[::-1][:2]
-    lungs = np.isin(labels, [label for label in largest if sizes[label - 1] >= 0.15 * sizes.max()])
-    columns = lungs.any(0)
-    voxel = math.prod(spacing) * volume.size / small.size
-    areas = lungs.sum((1, 2))
-    if (areas.sum() * voxel < _LITRES * 1e6 or (areas > 0).sum() < _SLICES
-            or max(areas[0], areas[-1]) > _CUT * areas.max()):
+    chosen = [label for label in np.argsort(sizes)[::-1][:3] if sizes[label] >= max(1, 0.15 * sizes.max())
+              and np.median(small[labels == label]) > _GAS][:2]
+    areas = np.isin(labels, chosen).sum((1, 2))
+    litres = areas.sum() * math.prod(spacing) * volume.size / small.size / 1e6
+    if litres < _LITRES or (areas > 0).sum() < _SLICES or max(areas[0], areas[-1]) > _CUT * areas.max():
         return math.nan
-    first = lungs.argmax(0)[columns]
-    last = len(lungs) - 1 - lungs[::-1].argmax(0)[columns]
-    middle = (first + last).astype(np.float64)
+    found = [_evidence(labels == label) for label in chosen]
+    return float(np.mean(found)) if min(found) > 0 or max(found) < 0 else 0.0
+
+
+def _evidence(lung: np.ndarray) -> float:
+    """See `head_evidence`, of one lung."""
+    from scipy import ndimage
+
+    columns = lung.any(0)
+    middle = (lung.argmax(0) + len(lung) - 1 - lung[::-1].argmax(0))[columns].astype(np.float64)
     depth = ndimage.distance_transform_edt(np.pad(columns, 1))[1:-1, 1:-1][columns]
-    if middle.std() == 0 or depth.std() == 0:
-        return math.nan
-    return float(np.corrcoef(middle, depth)[0, 1])
+    return float(np.corrcoef(middle, depth)[0, 1]) if middle.std() > 0 and depth.std() > 0 else 0.0
 
 
 def _pooled(volume: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:

@@ -87,7 +87,8 @@ def read_volume(path: str | Path, header: VolumeHeader = NO_HEADER, *,
       UserError: the extra that reads such files is not installed.
     """
     try:
-        return _finish(_read(Path(path), header), header, hounsfield)
+        with np.errstate(all="ignore"):  # Damaged numbers are looked for, not warned of.
+            return _finish(_read(Path(path), header), header, hounsfield)
     except (UnreadableImage, UserError):
         raise
     except MemoryError:
@@ -101,7 +102,7 @@ def _read(path: Path, header: VolumeHeader) -> RawVolume:
         return read_series(path)
     with open_volume(path) as file:
         start = file.read(352)
-    if start[:4] == b"PK\x03\x04":
+    if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return read_npz(path, header.axes)
     if start[:2] == b"\x1f\x8b" or start[344:348] in (b"n+1\0", b"ni1\0") or start[4:8] in (b"n+2\0", b"ni2\0"):
         return read_nifti(path)

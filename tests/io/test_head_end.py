@@ -41,12 +41,13 @@ def test_phantoms():
         found.append(head_evidence(image.pixels, image.header.spacing))
         turned = head_evidence(image.pixels[::-1], image.header.spacing)
         assert turned == pytest.approx(-found[-1], abs=0.1, nan_ok=True)
-    assert np.nanmin(found) > -CLEAR
+    assert np.nanmin(found) >= 0
     assert (np.array(found) > CLEAR).mean() >= 0.85
 
 
 @pytest.mark.parametrize("volume", [
-    np.full((60, 80, 100), 30, np.int16), np.full((60, 80, 100), -1000, np.int16), drawn(0), drawn(2)[40:44], drawn(2)[28:], drawn(2)[:28],
+    np.full((60, 80, 100), 30, np.int16), np.full((60, 80, 100), -1000, np.int16), drawn(0), drawn(2)[40:44],
+    drawn(2)[28:], drawn(2)[:28],
     drawn(2)[:, 30:50, 40:60], np.random.default_rng(0).integers(-1000, 1000, (60, 80, 100)).astype(np.int16)])
 def test_what_tells_nothing(volume):
     assert np.isnan(head_evidence(volume, SPACING))
