@@ -120,7 +120,8 @@ def find_images(arguments: Sequence[str]) -> tuple[list[str], int]:
     """Files from files, folders (searched to the bottom) and patterns, in order, each once.
 
     In folders, files count by their suffix (SUFFIXES), links without a target too, and files without a suffix if they
-    are DICOM; a DICOMDIR does not. A file that is named is taken whatever it is called; one that is missing is rejected later like any broken one.
+    are DICOM; a DICOMDIR does not. A file that is named is taken whatever it is called; one that is missing is rejected
+    later like any broken one.
 
     Returns:
       (paths, number of other files in the folders).

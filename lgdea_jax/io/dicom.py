@@ -58,7 +58,7 @@ def read_dicom(data: bytes) -> tuple[np.ndarray, ImageInfo]:
       UserError: the `dicom` extra is not installed.
     """
     dataset = read_dataset(data)
-    with damage_as(DAMAGED):
+    with damage_as(DAMAGED), np.errstate(all="ignore"):  # What overflows is not finite, and refused.
         conversions = _check(dataset)
         array, mode, done = _picture(dataset)
         if array.dtype.kind == "f" and not np.isfinite(array).all():

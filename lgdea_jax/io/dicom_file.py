@@ -27,7 +27,7 @@ _VRS = (*_LONG, b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b
 # Objects without an image, by the beginning of their SOP class; the first that fits.
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _OBJECTS = (
-    ("1.2.840.10008.1.3.10", "a DICOMDIR (the directory of a disc)"),
+    ("1.2.840.10008.1.3.10", "the directory of a disc, a DICOMDIR"),
     (f"{_STORAGE}88.59", "a key object selection"), (f"{_STORAGE}88.67", "a radiation dose report"),
     (f"{_STORAGE}88.", "a structured report"), (f"{_STORAGE}11.", "a presentation state"),
     (f"{_STORAGE}104.", "an encapsulated document"), (f"{_STORAGE}9.", "a waveform"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io as _io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -180,6 +181,7 @@ def _upright(data: bytes, file_format: str, array: np.ndarray) -> tuple[np.ndarr
     """(the image as its EXIF orientation wants it to be looked at, conversions)."""
     if (b"Exif\0\0" if file_format == "JPEG" else b"eXIf") not in data:
         return array, ()
+    warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin$")  # For good: what it warns of is no matter here.
     try:
         with Image.open(_io.BytesIO(data), formats=[file_format]) as image:
             orientation = image.getexif().get(_ORIENTATION, 1)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import numpy as np
 
 _BINS = 256
-# A group of pixels beyond a gap of half the range is a marker if it is at most this share of them.
-_MARKER = 0.05
-# Without such a gap (smoothed edges), outer percentiles are cut where what lies between takes an eighth of the range.
-_TAIL, _LEAST = 0.01, 1 / 8
-_SAMPLE = 1 << 20  # Pixels for the percentiles.
+# Pixels beyond a gap of an eighth of the range are markers if they are at most this share, and if the rest takes less
+# than half the range.
+_GAP, _MARKER, _CORE = 1 / 8, 0.05, 1 / 2
+# Where edges are smoothed there are no gaps: then outer percentiles are cut, if what lies between them takes less than
+# an eighth of the range.
+_TAIL, _MIDDLE = 0.01, 1 / 8
+_SAMPLE = 1 << 16  # Pixels for the percentiles: a radiograph has millions.
 _LEVELS = 32  # Different values that make a picture: a mask of two values has no markers.
 
 
@@ -36,26 +38,26 @@ def clip_markers(array: np.ndarray, inside: np.ndarray | None = None) -> tuple[n
 def _range(values: np.ndarray) -> tuple[float, float]:
     """The least and the greatest value that belong to the image."""
     least, greatest = low, high = float(values.min()), float(values.max())
-    step = max(1, values.size // _SAMPLE)
-    sample = np.sort(values.reshape(-1)[::step])
-    for _ in range(2):  # There may be a marker of the least value, and one of the greatest.
-        if not high > low or not np.isfinite(high - low):
-            return least, greatest
-        counts, edges = np.histogram(values, _BINS, (low, high))
-        filled = np.flatnonzero(counts)
-        gap = int(np.argmax(np.diff(filled)))
-        if filled[gap + 1] - filled[gap] <= _BINS // 2:
-            break
-        below = counts[:filled[gap] + 1].sum() / counts.sum()
-        if below <= _MARKER:
-            low = float(values[values >= edges[filled[gap + 1]]].min())
-        elif 1 - below <= _MARKER:
-            high = float(values[values < edges[filled[gap] + 1]].max())
-        else:
-            break
-    if (low, high) == (least, greatest):
-        first, last = (float(sample[int(share * (len(sample) - 1))]) for share in (_TAIL, 1 - _TAIL))
-        if last - first < _LEAST * (high - low):
-            low, high = max(low, 2 * first - last), min(high, 2 * last - first)
+    if not 0 < high - low < np.inf:
+        return least, greatest
+    sample = np.sort(values.reshape(-1)[::max(1, values.size // _SAMPLE)])
+
+    def percentile(share: float) -> float:
+        return float(sample[int(share * (len(sample) - 1))])
+
+    if percentile(1 - _MARKER) - percentile(_MARKER) >= _CORE * (high - low):
+        return least, greatest  # The usual case, quickly.
+    counts, edges = np.histogram(values, _BINS, (low, high))
+    filled = np.flatnonzero(counts)
+    below = np.cumsum(counts)[filled] / counts.sum()
+    gaps = np.flatnonzero(np.diff(filled) > _GAP * _BINS)  # Between these and the next filled bins.
+    first = max((gap + 1 for gap in gaps if below[gap] <= _MARKER), default=0)
+    last = min((gap for gap in gaps if 1 - below[gap] <= _MARKER), default=len(filled) - 1)
+    if first <= last and filled[last] - filled[first] < _CORE * _BINS:
+        core = values[(values >= edges[filled[first]]) & (values <= edges[filled[last] + 1])]
+        low, high = float(core.min()), float(core.max())
+    start, end = percentile(_TAIL), percentile(1 - _TAIL)
+    if end - start < _MIDDLE * (high - low):
+        low, high = max(low, 2 * start - end), min(high, 2 * end - start)
     kept = sample[(sample >= low) & (sample <= high)]
     return (low, high) if len(np.unique(kept)) >= _LEVELS else (least, greatest)
