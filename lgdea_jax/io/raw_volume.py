@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import io as _io
 import math
-import os
-import stat
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from lgdea_jax.io.image_info import UnreadableImage
-
+WHAT = "volume's file"  # In the reasons of `opening.open_regular`.
 MAX_VOXELS = 1 << 29  # A gigabyte of int16: more than any chest CT has.
 MAX_RATIO = 1032  # By how much deflate can compress at most: a stream never holds more than this times its bytes.
 TOO_LARGE = "the volume has more voxels than can be trusted"
@@ -74,28 +69,6 @@ class Readable(Protocol):
 
     def readinto(self, buffer: memoryview, /) -> int | None:
         """Fills a part of the buffer; how many bytes."""
-
-
-def open_volume(path: Path) -> _io.BufferedReader:
-    """Opens a regular file that has content.
-
-    Raises:
-      UnreadableImage: missing, not permitted, empty, a pipe or a device, a name that no file can have.
-    """
-    try:
-        # A pipe would wait for a writer, and a device need not end.
-        kind = os.stat(path)
-        if not stat.S_ISREG(kind.st_mode):
-            raise UnreadableImage("not a regular file (a pipe, a socket or a device)")
-        if not kind.st_size:
-            raise UnreadableImage("the volume's file is empty")
-        return open(path, "rb")
-    except FileNotFoundError:
-        raise UnreadableImage("the volume's file is missing") from None
-    except PermissionError:
-        raise UnreadableImage("no permission to read the volume's file") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name.
-        raise UnreadableImage(f"the volume's file cannot be opened ({type(error).__name__})") from None
 
 
 def read_array(stream: Readable, shape: tuple[int, ...], dtype: np.dtype, *, fortran_order: bool) -> np.ndarray:

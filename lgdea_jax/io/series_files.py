@@ -6,9 +6,7 @@ itself (a DICOMDIR, a report, a localizer, a picture, a text), never what merely
 
 from __future__ import annotations
 
-import gzip
 import os
-import stat
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 from lgdea_jax.errors import UserError
 from lgdea_jax.io.dicom_file import is_dicom, object_kind, open_pydicom, read_dataset
 from lgdea_jax.io.image_info import UnreadableImage
+from lgdea_jax.io.opening import file_kind, open_regular
 
 MAX_FILES = 5_000  # Of a folder that is one series.
 # What is read of a slice before its pixels.
@@ -30,15 +29,18 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 # Files that are no slices whatever is in them, by name and by suffix.
 _SYSTEM = frozenset({".ds_store", "thumbs.db", "desktop.ini", ".nomedia", "autorun.inf", "dicomdir", "lockfile"})
+_SLICES = (".dcm", ".dicom", ".ima")
 _SUFFIXES = (
     ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".xsl", ".html", ".htm", ".css", ".js", ".md", ".rst", ".log",
     ".yaml", ".yml", ".ini", ".cfg", ".inf", ".py", ".ipynb", ".sh", ".bat", ".pdf", ".doc", ".docx", ".xls", ".xlsx",
     ".ppt", ".pptx", ".rtf", ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".svg", ".ico", ".webp", ".mp4",
     ".avi", ".exe", ".dll", ".jar", ".so", ".dylib", ".lnk", ".url", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".npy",
     ".npz", ".zip", ".tar", ".rar", ".7z", ".md5", ".sha1", ".sha256", ".lock", ".db", ".sqlite")
-# Beginnings of files of other kinds.
-_MARKS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF", b"PK\x03\x04", b"NRRD", b"MZ", b"\x7fELF", b"\0\x05\x16\x07")
-_POINTERS = (b"version https://git-lfs", b"/annex/objects", b"../.git/annex", b".git/annex")
+_DICOMDIR = "the directory of a disc, a DICOMDIR"
+# What macOS writes beside every file of a foreign disc; programs for Windows and Linux.
+_MARKS = (b"\0\x05\x16\x07", b"MZ", b"\x7fELF")
+# Of what `opening.file_kind` tells, these may have been meant for a slice.
+_FAULTS = ("a file filled with zeros", "a Git LFS pointer", "a git-annex pointer", "a web page", "a gz")
 
 
 def find_slices(source: Path) -> tuple[list[tuple[Path, Any]], list[str]]:
@@ -99,50 +101,26 @@ def _walk(folder: Path) -> list[Path]:
 def _classify(path: Path) -> tuple[str, str, Any]:
     """(fault, harmless kind, header): one of the three is given."""
     name = path.name.lower()
-    harmless = name in _SYSTEM or name.endswith(_SUFFIXES)
     try:
-        state = os.stat(path)
-        if not stat.S_ISREG(state.st_mode):
-            return "not regular", "", None
-        with open(path, "rb") as file:
+        with open_regular(path, "file") as (file, size):
             start = file.read(4096)
-        if start[:2] == b"\x1f\x8b" and not harmless:
-            with gzip.open(path) as packed:
-                inside = packed.read(352)
-            nifti = inside[344:347] in (b"n+1", b"ni1")
-            return ("", "other files", None) if nifti else ("packed by gzip", "", None)
-    except FileNotFoundError:
-        return "dead links", "", None
-    except (OSError, EOFError, ValueError) as error:
-        return f"not opened ({type(error).__name__})", "", None
+    except UnreadableImage as error:
+        return error.reason.removeprefix("the file is "), "", None
     if is_dicom(start):
         return _classify_dicom(path, name)
-    if start.startswith(_POINTERS) and not name.endswith(_SUFFIXES):
-        return "not fetched (pointers of Git LFS or git-annex)", "", None
-    if harmless:
-        return "", "a DICOMDIR" if name == "dicomdir" else "other files", None
-    if not start:
+    if name in _SYSTEM or name.endswith(_SUFFIXES) or start.startswith(_MARKS):
+        return "", _DICOMDIR if name == "dicomdir" else "other files", None
+    if not size:
         return "empty", "", None
-    if not any(start):
-        return "filled with zeros", "", None
-    if start.startswith(_MARKS) or start[344:347] in (b"n+1", b"ni1") or _is_text(path, start):
-        return "", "other files", None
-    return "of an unknown kind", "", None
-
-
-def _is_text(path: Path, start: bytes) -> bool:
-    """Whether a file is a text that does not pretend to be a slice; a server's page of regret does."""
-    try:
-        text = start.decode("utf-8", "ignore") if len(start) == 4096 else start.decode()
-    except UnicodeDecodeError:
-        return False
-    pretends = path.suffix.lower() in (".dcm", ".dicom", ".ima") or text.lstrip().lower().startswith(("<!doc", "<html"))
-    return not pretends and all(letter.isprintable() or letter in "\r\n\t\ufeff" for letter in text)
+    kind = file_kind(start)
+    if not kind or kind.startswith(_FAULTS) or name.endswith(_SLICES):
+        return kind.partition(":")[0] or "of an unknown kind", "", None
+    return "", "other files", None
 
 
 def _classify_dicom(path: Path, name: str) -> tuple[str, str, Any]:
     if name == "dicomdir":
-        return "", "a DICOMDIR", None
+        return "", _DICOMDIR, None
     try:
         header = read_file(path, pixels=False)
         modality = str(header.get("Modality") or "").strip().upper()
@@ -168,10 +146,12 @@ def read_file(path: Path, *, pixels: bool) -> Any:
       UserError: the extra `dicom` is not installed. Anything: the file is damaged.
     """
     pydicom = open_pydicom()
-    with open(path, "rb") as file:
-        deflated = _DEFLATED in file.read(4096)
-    if deflated:
-        return read_dataset(path.read_bytes())
+    with open_regular(path, "file") as (file, size):
+        if _DEFLATED in file.read(4096):
+            if size > _LARGEST:
+                raise UnreadableImage("a deflated DICOM file that is far larger than an image")
+            file.seek(0)
+            return read_dataset(file.read())
     if pixels:
         return pydicom.dcmread(path, force=True)
     return pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(_HEADER), defer_size=_LARGEST)

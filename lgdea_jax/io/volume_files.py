@@ -22,7 +22,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import math
-import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +31,8 @@ import numpy as np
 
 from lgdea_jax.errors import UserError, require
 from lgdea_jax.io.image_info import UnreadableImage, damage_as
-from lgdea_jax.io.raw_volume import MAX_RATIO, MAX_VOXELS, TOO_LARGE, RawVolume, Readable, open_volume, read_array
+from lgdea_jax.io.opening import open_regular
+from lgdea_jax.io.raw_volume import MAX_RATIO, MAX_VOXELS, TOO_LARGE, WHAT, RawVolume, Readable, read_array
 
 _DAMAGED = "the NIfTI file is truncated or damaged"
 _DAMAGED_NPZ = "the .npz file is truncated or damaged"
@@ -49,7 +49,7 @@ def read_nifti(path: Path) -> RawVolume:
     """
     nibabel = require("nibabel", "ct", "reading NIfTI")
     done: list[str] = []
-    with damage_as(_DAMAGED), _open(path) as (stream, most):
+    with _open(path) as (stream, most), damage_as(_DAMAGED):
         start = stream.read(352)
         second = start[4:7] == b"n+2"
         kind = nibabel.Nifti2Header if second else nibabel.Nifti1Header
@@ -82,9 +82,10 @@ def read_nifti(path: Path) -> RawVolume:
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[tuple[Any, int]]:
     """(stream of the file's content, most bytes that it can hold)."""
-    with open_volume(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if file.peek(2)[:2] != b"\x1f\x8b":
+    with open_regular(path, WHAT) as (file, size):
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not packed:
             yield file, size
             return
         with gzip.GzipFile(fileobj=file) as stream:
@@ -224,7 +225,7 @@ def read_npz(path: Path, axes: str) -> RawVolume:
     if len(letters) != 3 or sorted(next((i for i, kind in enumerate(_KINDS) if letter in kind), 9) for letter in letters
                                   ) != [0, 1, 2]:
         raise UserError(f"axes {axes!r}: three of L R, A P, S I, one of each pair, such as SPL")
-    with damage_as(_DAMAGED_NPZ), open_volume(path) as file, zipfile.ZipFile(file) as archive:
+    with open_regular(path, WHAT) as (file, _), damage_as(_DAMAGED_NPZ), zipfile.ZipFile(file) as archive:
         values = _read_member(archive, _find_member(archive))
     if values.ndim == 4:
         values = values[0] if values.shape[0] == 1 else values[..., 0]
@@ -242,7 +243,7 @@ def _find_member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
         raise UnreadableImage(f"a zip archive without an array in it ({len(members)} files): unpack it first")
     chosen = [member for member in arrays if member.filename == "ct.npy"] or arrays
     if len(chosen) != 1:
-        raise UnreadableImage(f"an .npz file with {len(arrays)} arrays and not one called ct")
+        raise UnreadableImage(f"an .npz file with {len(arrays)} arrays and none called ct")
     (member,) = chosen
     if member.flag_bits & 1:
         raise UnreadableImage("an encrypted .npz file")

@@ -26,14 +26,15 @@ from lgdea_jax.io.dicom_file import is_dicom
 from lgdea_jax.io.dicom_series import read_series
 from lgdea_jax.io.head_end import CLEAR, head_evidence
 from lgdea_jax.io.image_info import UnreadableImage
+from lgdea_jax.io.opening import file_kind, open_regular
 from lgdea_jax.io.raw_volume import (
     MAX_VOXELS,
     NO_HEADER,
     OUTSIDE,
     TOO_LARGE,
+    WHAT,
     RawVolume,
     VolumeHeader,
-    open_volume,
     outside,
 )
 from lgdea_jax.io.volume_files import read_nifti, read_npz
@@ -100,8 +101,10 @@ def read_volume(path: str | Path, header: VolumeHeader = NO_HEADER, *,
 def _read(path: Path, header: VolumeHeader) -> RawVolume:
     if os.path.isdir(path):  # Unlike `Path.is_dir`, it takes names that no file can have.
         return read_series(path)
-    with open_volume(path) as file:
-        start = file.read(352)
+    with open_regular(path, WHAT) as (file, size):
+        if not size:
+            raise UnreadableImage("the volume's file is empty")
+        start = file.read(512)
     if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return read_npz(path, header.axes)
     if start[:2] == b"\x1f\x8b" or start[344:348] in (b"n+1\0", b"ni1\0") or start[4:8] in (b"n+2\0", b"ni2\0"):
@@ -117,17 +120,9 @@ def _what_it_is(path: Path, start: bytes) -> str:
         return "an Analyze header (.hdr): convert the pair to .nii"
     if path.suffix.lower() == ".img" and path.with_suffix(".hdr").exists():
         return "the .img of a pair (.hdr and .img): convert it to one .nii file"
-    for mark, name in ((b"NRRD", "an NRRD file"), (b"ObjectType", "a MetaImage file (.mha, .mhd)"),
-                       (b"\x89PNG", "a PNG file"), (b"\xff\xd8", "a JPEG file"), (b"%PDF", "a PDF file"),
-                       (b"version https://git-lfs", "a Git LFS pointer: the volume itself was not fetched"),
-                       (b"/annex/objects", "a git-annex pointer: the volume itself was not fetched"),
-                       (b"BZh", "a file packed by bzip2"), (b"\xfd7zXZ", "a file packed by xz"),
-                       (b"7z\xbc\xaf", "a 7-Zip archive"), (b"\x89HDF", "an HDF5 file")):
-        if start.startswith(mark):
-            return f"{name}, where a NIfTI file, a DICOM folder or an .npz file is expected"
-    if not any(start):
-        return "a file of zeros, not a NIfTI file, a DICOM folder or an .npz file"
-    return "not a NIfTI file, a DICOM folder or an .npz file"
+    expected = "a NIfTI file, a DICOM folder or an .npz file"
+    kind = file_kind(start)
+    return f"{kind} where {expected} is expected" if kind else f"not {expected}"
 
 
 def _finish(raw: RawVolume, header: VolumeHeader, hounsfield: bool) -> tuple[np.ndarray, VolumeInfo]:

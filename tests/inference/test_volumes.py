@@ -35,7 +35,7 @@ from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.preprocess.volume import VolumeView
 from lgdea_jax.runtime.checkpoint import Checkpoints
 from tests.fixtures import ct
-from tests.io.volumes import write_series
+from tests.io.volumes.writers import write_series
 
 SHAPE = (40, 30, 52)  # Not the geometry's 32 x 48 x 48: all axes are resampled.
 SPACING = tuple(extent / n for extent, n in zip(ct.FIELD, SHAPE))

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 
 from lgdea_jax.io import UnreadableImage, read_volume
-from tests.io.volumes import SPACING, chest, repairs, setting, write_enhanced, write_series
+from tests.io.volumes.writers import SPACING, chest, repairs, setting, write_enhanced, write_series
 
 
 def test_dicom_series(tmp_path):
@@ -80,11 +80,11 @@ def _pack(path):
 
 @pytest.mark.parametrize("damage, reason", [
     (lambda path: path.write_bytes(b""), "4 empty"),
-    (lambda path: path.write_bytes(bytes(path.stat().st_size)), "4 filled with zeros"),
-    (_link, "4 dead links"), (_pack, "4 packed by gzip"), (_pipe, "4 not regular"),
-    (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "4 not fetched"),
-    (lambda path: path.write_text("/annex/objects/MD5E-s9--0\n"), "4 not fetched"),
-    (lambda path: path.write_text("<!DOCTYPE html><title>404</title>"), "4 of an unknown kind"),
+    (lambda path: path.write_bytes(bytes(path.stat().st_size)), "4 a file filled with zeros"),
+    (_link, "4 a link to a file that is missing"), (_pack, "4 a gzipped DICOM file"), (_pipe, "4 a named pipe"),
+    (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "4 a Git LFS pointer"),
+    (lambda path: path.write_text("/annex/objects/MD5E-s9--0\n"), "4 a git-annex pointer"),
+    (lambda path: path.write_text("<!DOCTYPE html><title>404</title>"), "4 a web page"),
     (lambda path: path.write_bytes(bytes(range(256)) * 9), "4 of an unknown kind")])
 def test_half_a_series_is_no_series(tmp_path, damage, reason):
     """The upper slices are there but hold nothing: without them it would be a shorter chest."""
@@ -164,8 +164,9 @@ _STORAGE = "1.2.840.10008.5.1.4.1.1."
 
 @pytest.mark.parametrize("change, counted", [
     (_without_preamble, ()), (_without_meta, ()), (_in_subfolders, ()), (_with_copy, ("slice twice",)),
-    (lambda folder: (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + b"junk"), ("beside: a DICOMDIR",)),
-    (_beside("1.2.840.10008.1.3.10", PixelData=None), ("beside: a DICOMDIR (the directory of a disc)",)),
+    (lambda folder: (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + b"junk"),
+     ("beside: the directory of a disc, a DICOMDIR",)),
+    (_beside("1.2.840.10008.1.3.10", PixelData=None), ("beside: the directory of a disc, a DICOMDIR",)),
     (_beside(_STORAGE + "11.1", PixelData=None, Modality="PR"), ("beside: a presentation state",)),
     (_beside(_STORAGE + "88.67", PixelData=None, Modality="SR"), ("beside: a radiation dose report",)),
     (_beside(_STORAGE + "7", SamplesPerPixel=3, PhotometricInterpretation="RGB", ImagePositionPatient=None),
@@ -175,6 +176,7 @@ _STORAGE = "1.2.840.10008.5.1.4.1.1."
     (_beside(_CT, ImagePositionPatient=None), ("beside: an image without a position",)),
     (lambda folder: (folder / "notes").write_text("Heads up: the second series is better."), ("beside: other files",)),
     (lambda folder: (folder / "v.nii.gz").write_bytes(gzip.compress(bytes(400))), ("beside: other files",)),
+    (lambda folder: (folder / "._0.dcm").write_bytes(b"\0\x05\x16\x07" + bytes(99)), ("beside: other files",)),
     (lambda folder: (folder / ".DS_Store").write_bytes(b"\0\0\0\1Bud1"), ("beside: other files",))])
 def test_what_may_lie_beside_slices(tmp_path, change, counted):
     write_series(tmp_path / "s", chest(), SPACING)

@@ -1,6 +1,6 @@
 """Reads mutated volumes in a process of its own, so that a crash or a hang is seen from outside.
 
-    python -m tests.io.fuzz_volumes --kind=nifti --files=10000 --seed=0
+    python -m tests.io.volumes.fuzz --kind=nifti --files=10000 --seed=0
 
 Prints one line of JSON: how many were read and how many refused. Ends with status 1 when one takes longer than LIMIT
 seconds, when anything but UnreadableImage is raised, or when a volume is not what the reader promises.
@@ -25,7 +25,7 @@ from benchmarks.speed.memory import peak_bytes
 from lgdea_jax.io import UnreadableImage, VolumeHeader, read_volume
 from tests.fixtures.ct import write_nifti
 from tests.io.fuzz import mutate
-from tests.io.volumes import SPACING, chest, npz_bytes, write_enhanced, write_series
+from tests.io.volumes.writers import SPACING, chest, npz_bytes, write_enhanced, write_series
 
 LIMIT = 10  # Seconds for one volume; a whole one takes milliseconds.
 HEADER = VolumeHeader(spacing=SPACING)

@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from tests.data_prep.shards.run import ROOT, environment
-from tests.io.fuzz_volumes import LIMIT
+from tests.io.volumes.fuzz import LIMIT
 
 
 def fuzz(kind, files, seed, timeout):
     process = subprocess.run(
-        [sys.executable, "-m", "tests.io.fuzz_volumes", f"--kind={kind}", f"--files={files}", f"--seed={seed}"],
+        [sys.executable, "-m", "tests.io.volumes.fuzz", f"--kind={kind}", f"--files={files}", f"--seed={seed}"],
         cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout, check=False)
     assert process.returncode == 0, process.stdout[-500:] + process.stderr[-2000:]
     assert process.stderr == ""  # No parser writes to the terminal.

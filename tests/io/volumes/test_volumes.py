@@ -12,7 +12,7 @@ from lgdea_jax.errors import UserError
 from lgdea_jax.io import UnreadableImage, decode_volume, encode_volume, read_volume
 from lgdea_jax.io.raw_volume import VolumeHeader
 from tests.fixtures.ct import write_nifti
-from tests.io.volumes import CODES, SPACING, chest, repairs
+from tests.io.volumes.writers import CODES, SPACING, chest, repairs
 
 
 def direction_letters(affine):

@@ -1,6 +1,6 @@
 """Reads one volume in a process of its own and prints, as JSON, its outcome and how far the memory rose.
 
-    python -m tests.io.volume_memory FILE_OR_FOLDER
+    python -m tests.io.volumes.memory FILE_OR_FOLDER
 """
 
 import json

@@ -9,7 +9,7 @@ import pytest
 
 from lgdea_jax.io import UnreadableImage, read_volume
 from tests.fixtures.ct import affine, write_nifti
-from tests.io.volumes import SPACING, chest, repairs
+from tests.io.volumes.writers import SPACING, chest, repairs
 
 # Where the fields of a NIfTI-1 header begin (nifti1.h).
 DIM, PIXDIM, VOX_OFFSET, SLOPE, INTERCEPT, QFORM_CODE, SFORM_CODE, QUATERNION, SROW = (
@@ -112,9 +112,10 @@ def test_nan_outside_the_field_of_view_is_air(tmp_path):
 
 @pytest.mark.parametrize("name, data, reason", [
     ("v.hdr", struct.pack("<i", 348) + bytes(344), "Analyze"), ("v.img", b"\1\2" * 300, r"the \.img of a pair"),
-    ("v.mha", b"ObjectType = Image\nNDims = 3\n", "a MetaImage file"), ("v.nrrd", b"NRRD0004\n", "an NRRD file"),
+    ("v.mha", b"ObjectType = Image\nNDims = 3\n", "MetaImage"), ("v.nrrd", b"NRRD0004\n", "NRRD"),
     ("v.nii", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"), ("v.nii", bytes(5000), "zeros"),
-    ("v.nii.gz", b"BZh91AY" + bytes(99), "bzip2"), ("v.nii.gz", gzip.compress(b"hello" * 200), "gzipped .* no NIfTI")])
+    ("v.nii.gz", b"BZh91AY" + bytes(99), "a bzip2 archive where a NIfTI file"),
+    ("v.nii.gz", gzip.compress(b"hello" * 200), "gzip.* no NIfTI")])
 def test_other_files_are_called_what_they_are(tmp_path, name, data, reason):
     (tmp_path / "v.hdr").write_bytes(b"x")
     (tmp_path / name).write_bytes(data)
