@@ -7,6 +7,7 @@ itself (a DICOMDIR, a report, a localizer, a picture, a text), never what merely
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from lgdea_jax.io.opening import file_kind, open_regular
 MAX_FILES = 5_000  # Of a folder that is one series.
 # What is read of a slice before its pixels.
 _HEADER = (
-    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality", "ImageType", "Rows", "Columns", "NumberOfFrames",
-    "SamplesPerPixel", "BitsAllocated", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
-    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "AcquisitionNumber", "ConvolutionKernel",
-    "SliceThickness", "InstanceNumber", "ImagesInAcquisition", "PatientSex", "PatientAge",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+    "SOPClassUID", "SOPInstanceUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "ImageType",
+    "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "ImagePositionPatient",
+    "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
+    "AcquisitionNumber", "ConvolutionKernel", "SliceThickness", "InstanceNumber", "ImagesInAcquisition", "PatientSex",
+    "PatientAge", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+_NUMBERS = re.compile(r"\d+")
 _LARGEST = 1 << 26  # Bytes of one element of it.
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
@@ -36,7 +38,7 @@ _SUFFIXES = (
     ".ppt", ".pptx", ".rtf", ".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".svg", ".ico", ".webp", ".mp4",
     ".avi", ".exe", ".dll", ".jar", ".so", ".dylib", ".lnk", ".url", ".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".npy",
     ".npz", ".zip", ".tar", ".rar", ".7z", ".md5", ".sha1", ".sha256", ".lock", ".db", ".sqlite")
-_DICOMDIR = "the directory of a disc, a DICOMDIR"
+_OTHER, _DICOMDIR = "other files", "the directory of a disc, a DICOMDIR"
 # What macOS writes beside every file of a foreign disc; programs for Windows and Linux.
 _MARKS = (b"\0\x05\x16\x07", b"MZ", b"\x7fELF")
 # Of what `opening.file_kind` tells, these may have been meant for a slice.
@@ -55,7 +57,7 @@ def find_slices(source: Path) -> tuple[list[tuple[Path, Any]], list[str]]:
     """
     open_pydicom()
     slices: list[tuple[Path, Any]] = []
-    beside: list[str] = []
+    beside: list[tuple[Path, str]] = []
     faults: Counter[str] = Counter()
     paths = _walk(source) if source.is_dir() else [source]
     for path in paths:
@@ -63,18 +65,39 @@ def find_slices(source: Path) -> tuple[list[tuple[Path, Any]], list[str]]:
         if fault:
             faults[fault] += 1
         elif kind:
-            beside.append(kind)
+            beside.append((path, kind))
         else:
             slices.append((path, header))
-    if faults:
+    # Slices of the folder itself are the series; its subfolders may hold others.
+    own = {str(header.get("SeriesInstanceUID")) for path, header in slices if path.parent == source}
+    for path, header in slices if own else ():
+        if str(header.get("SeriesInstanceUID")) not in own:
+            beside.append((path, "another series in a subfolder"))
+    slices = [(path, header) for path, header in slices if not own or str(header.get("SeriesInstanceUID")) in own]
+    # "007" beside "001" to "006" was meant for a slice, whatever is in it.
+    alike = {_NUMBERS.sub("0", path.name) for path, _ in slices}
+    faults["not DICOM"] = sum(kind == _OTHER and _NUMBERS.sub("0", path.name) in alike for path, kind in beside)
+    if +faults:
         count = sum(faults.values())
-        listed = ", ".join(f"{number} {fault}" for fault, number in faults.most_common())
+        listed = ", ".join(f"{number} {fault}" for fault, number in faults.most_common() if number)
         raise UnreadableImage(
             f"the series would be incomplete: of {len(paths)} files {count} may be slices and cannot be read ({listed})"
             if source.is_dir() else f"a DICOM file that cannot be read ({listed})")
     if not slices:
         raise UnreadableImage("the folder has no DICOM files with slices")
-    return slices, list(dict.fromkeys(f"beside: {kind}" for kind in beside))
+    return slices, list(dict.fromkeys(f"beside: {kind}" for _, kind in beside))
+
+
+def series_identity(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """(PatientID, StudyInstanceUID, SeriesInstanceUID) of a DICOM file; () where it cannot be read or has no series."""
+    try:
+        header = read_file(Path(path), pixels=False)
+        found = tuple(str(header.get(name) or "") for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID"))
+    except UserError:
+        raise
+    except Exception:  # It will be refused when it is read.
+        return ()
+    return found if found[-1] else ()
 
 
 def _walk(folder: Path) -> list[Path]:
@@ -109,13 +132,13 @@ def _classify(path: Path) -> tuple[str, str, Any]:
     if is_dicom(start):
         return _classify_dicom(path, name)
     if name in _SYSTEM or name.endswith(_SUFFIXES) or start.startswith(_MARKS):
-        return "", _DICOMDIR if name == "dicomdir" else "other files", None
+        return "", _DICOMDIR if name == "dicomdir" else _OTHER, None
     if not size:
         return "empty", "", None
     kind = file_kind(start)
     if not kind or kind.startswith(_FAULTS) or name.endswith(_SLICES):
         return kind.partition(":")[0] or "of an unknown kind", "", None
-    return "", "other files", None
+    return "", _OTHER, None
 
 
 def _classify_dicom(path: Path, name: str) -> tuple[str, str, Any]:

@@ -187,6 +187,31 @@ def test_what_may_lie_beside_slices(tmp_path, change, counted):
     assert repairs(info) == counted
 
 
+def test_a_file_named_as_a_slice(tmp_path):
+    """A text would be harmless by itself; here it stands where a slice was."""
+    write_series(tmp_path / "s", chest(), SPACING)
+    for path in _paths(tmp_path / "s"):
+        path.rename(path.with_name(f"IM{path.stem}"))
+    (tmp_path / "s" / "README").write_text("Slices of one patient.")
+    np.testing.assert_array_equal(read_volume(tmp_path / "s")[0], chest())
+    (tmp_path / "s" / "IM8").write_text("Access denied.")
+    with pytest.raises(UnreadableImage, match="1 not DICOM"):
+        read_volume(tmp_path / "s")
+
+
+def test_another_series_in_a_subfolder(tmp_path):
+    write_series(tmp_path / "s", chest(), SPACING)
+    write_series(tmp_path / "s" / "t", chest(seed=1), SPACING)
+    read, info = read_volume(tmp_path / "s")
+    np.testing.assert_array_equal(read, chest())
+    assert repairs(info) == ("beside: another series in a subfolder",)
+    for path in list((tmp_path / "s").glob("*.dcm")):
+        (tmp_path / "s" / "u").mkdir(exist_ok=True)
+        path.rename(tmp_path / "s" / "u" / path.name)
+    with pytest.raises(UnreadableImage, match="mixes several series"):
+        read_volume(tmp_path / "s")
+
+
 def test_a_folder_that_is_linked_into_itself(tmp_path):
     write_series(tmp_path / "s", chest(), SPACING)
     (tmp_path / "s" / "again").symlink_to(".", target_is_directory=True)
