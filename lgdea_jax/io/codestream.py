@@ -47,8 +47,8 @@ class Codestream:
       kind: "dct", "progressive", "lossless" (or hierarchical), "jpeg-ls" or "jpeg2000".
       rows, columns: of the image; samples: per pixel; bits: of a sample; tiles: 1 where it is not tiled.
       start: where the data of the first scan begin, in bytes.
-      complete: False where it is certain that a piece is missing: a JPEG 2000 tile that ends beyond the file, a
-        progressive JPEG without its last scans. The data within a scan are not looked at.
+      complete: False where it is certain that a piece is missing: a JPEG 2000 image without some of its tiles, a
+        progressive JPEG without its last scans. The data within a tile or a scan are not looked at.
     """
 
     kind: str
@@ -121,22 +121,27 @@ def _read_jpeg2000(data: bytes, start: int) -> Codestream:
         ">8IHB", data, start + 8)
     tiles = -(-(right - tile_left) // tile_width) * -(-(bottom - tile_top) // tile_height)
     return Codestream("jpeg2000", bottom - top, right - left, samples, (bits & 0x7F) + 1, tiles, start,
-                      _has_all_tile_parts(data, start + 2))
+                      tiles <= MAX_TILES and _has_all_tiles(data, start + 2, tiles))
 
 
-def _has_all_tile_parts(data: bytes, offset: int) -> bool:
-    """Whether each tile part of a JPEG 2000 codestream ends where the next one, or the end, begins (ITU T.800, A.4)."""
-    while data[offset:offset + 2] not in (b"\xff\x90", b""):  # The segments of the main header.
+def _has_all_tiles(data: bytes, offset: int, tiles: int) -> bool:
+    """Whether a JPEG 2000 codestream has each part of each tile (ITU T.800, A.4.2).
+
+    Decoders notice a tile that ends early, but leave one that is not there black.
+
+    Args:
+      offset: of the main header's first segment.
+    """
+    while data[offset:offset + 2] not in (b"\xff\x90", b""):
         offset += 2 + struct.unpack_from(">H", data, offset + 2)[0]
+    found: dict[int, int] = {}
+    parts: dict[int, int] = {}
     while data[offset:offset + 2] == b"\xff\x90":
-        length = struct.unpack_from(">I", data, offset + 6)[0]
-        if length == 0:  # The last one, up to the end of the codestream.
-            return data.find(b"\xff\xd9", offset) >= 0
-        if length < 14:
-            return False
-        offset += length
-    # Only the end marker may be missing, with at most the byte that makes a DICOM fragment even.
-    return data[offset:offset + 2] == b"\xff\xd9" or len(data) - 1 <= offset <= len(data)
+        tile, length, _, stated = struct.unpack_from(">HIBB", data, offset + 4)
+        found[tile] = found.get(tile, 0) + 1
+        parts[tile] = stated or parts.get(tile, 0)  # Not every part of a tile states how many there are.
+        offset = offset + length if length >= 14 else len(data)  # 0: the last one, up to the end.
+    return len(found) == tiles and all(found[tile] == count for tile, count in parts.items() if count)
 
 
 def decode_jpeg(data: bytes, header: Codestream) -> np.ndarray:
@@ -154,6 +159,7 @@ def decode_jpeg(data: bytes, header: Codestream) -> np.ndarray:
     """
     if not header.complete:
         raise UnreadableImage(_DAMAGED)
+    data = _sequential(data, header) if header.kind == "dct" else data
     try:
         if header.bits == 8 and header.kind in ("dct", "progressive"):
             array = _decode_plain(data, header)
@@ -164,6 +170,16 @@ def decode_jpeg(data: bytes, header: Codestream) -> np.ndarray:
     if array.shape[:2] != (header.rows, header.columns) or not array.size:
         raise UnreadableImage(_DAMAGED)
     return array
+
+
+def _sequential(data: bytes, header: Codestream) -> bytes:
+    """The stream with the numbers in its scan headers that only progressive ones have any use for; some have others."""
+    out, offset = bytearray(data), header.start
+    while offset >= 0:
+        numbers = offset + 5 + 2 * data[offset + 4]
+        out[numbers:numbers + 3] = b"\0\x3f\0"
+        offset = data.find(b"\xff\xda", offset + 2, len(data) - 8)
+    return bytes(out)
 
 
 def _decode_plain(data: bytes, header: Codestream) -> np.ndarray:

@@ -134,7 +134,7 @@ def _decode_streams(dataset: Any, shape: tuple[int, ...]) -> np.ndarray | None:
             raise UnreadableImage("a DICOM file whose compressed pixels are not the image that it describes")
         if header.kind == "jpeg2000":
             if not header.complete:
-                raise UnreadableImage(f"{DAMAGED} (the codestream ends early)")
+                raise UnreadableImage(f"{DAMAGED} (parts of the codestream are missing)")
             continue
         try:
             pixels = decode_jpeg(stream, header)

@@ -1,7 +1,8 @@
 """2D image transforms with their geometry: "grey8@1" (what records store) and "letterbox@1" (the model's input).
 
-No transform here mirrors an image: image-left is patient-right throughout. Boxes are (x, y, w, h) in pixels, x to the
-right and y down, where pixel i covers the interval [i, i + 1): scaling a box is multiplying by the ratio of the sizes.
+No transform here mirrors an image: image-left is patient-right throughout (`io` has turned what a header states to be
+turned). Boxes are (x, y, w, h) in pixels, x to the right and y down, where pixel i covers the interval [i, i + 1):
+scaling a box is multiplying by the ratio of the sizes.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """Compressed pixels that were cut or have a hole are refused, also where somebody put an end marker behind them."""
 
 import io
+import re
 
 import numpy as np
 import pydicom
 import pytest
 from PIL import Image
 from pydicom.encaps import encapsulate, get_frame
-from pydicom.uid import JPEGBaseline8Bit
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit
 
 from lgdea_jax.io import UnreadableImage, read_image_file
 from lgdea_jax.io.codestream import read_codestream
@@ -40,6 +41,16 @@ def test_jpeg_files(name):
         with pytest.raises(UnreadableImage, match="truncated or damaged"):
             read_image_bytes(content)
             pytest.fail(what)
+
+
+def test_scan_headers_with_numbers_that_mean_nothing_are_read():
+    # Some writers of DICOM give a sequential scan the numbers of a progressive one.
+    for data in (JPEGS["grey"], JPEGS["colour"]):
+        start = data.index(b"\xff\xda")
+        at = start + 5 + 2 * data[start + 4]
+        assert data[at:at + 3] == b"\0\x3f\0"
+        odd, _ = read_image_bytes(data[:at] + b"\0\0\0" + data[at + 3:])
+        np.testing.assert_array_equal(odd, read_image_bytes(data)[0])
 
 
 def test_a_progressive_jpeg_without_its_last_scans():
@@ -84,6 +95,26 @@ def test_dicom(tmp_path, syntax):
         dataset.save_as(path)
         with pytest.raises(UnreadableImage, match="truncated, damaged"):
             read_image_file(path)
+
+
+def test_a_jpeg_2000_that_lacks_tiles(tmp_path):
+    # Decoders leave such tiles black without a word.
+    stream = saved(GREY, "JPEG2000", tile_size=(64, 64), no_jp2=True)
+    tiles = [at.start() for at in re.finditer(rb"\xff\x90\0\x0a", stream)]
+    assert len(tiles) == read_codestream(stream).tiles == 12
+    path = write_dicom(tmp_path / "a", GREY, BitsAllocated=8, BitsStored=8, HighBit=7)
+    dataset = pydicom.dcmread(path)
+    dataset["PixelData"].VR = "OB"
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    for content, whole in ((stream, True), (stream[:tiles[6]] + END, False),
+                           (stream[:tiles[3]] + stream[tiles[4]:], False)):
+        dataset.PixelData = encapsulate([content])
+        dataset.save_as(path)
+        if whole:
+            np.testing.assert_array_equal(read_image_file(path)[0], GREY)
+        else:
+            with pytest.raises(UnreadableImage, match="parts of the codestream are missing"):
+                read_image_file(path)
 
 
 def test_a_lossless_jpeg_with_restarts_out_of_order():

@@ -9,10 +9,12 @@ import pytest
 from tests.data_prep.shards.run import ROOT, environment
 from tests.io.fuzz import KINDS, LIMIT
 
+WARN = {"PYTHONWARNINGS": "default::UserWarning"}
+
 
 def fuzz(files, seed, timeout):
     process = subprocess.run([sys.executable, "-m", "tests.io.fuzz", f"--files={files}", f"--seed={seed}"], cwd=ROOT,
-                             env=environment(), capture_output=True, text=True, timeout=timeout, check=False)
+                             env=environment() | WARN, capture_output=True, text=True, timeout=timeout, check=False)
     assert process.returncode == 0, process.stdout[-500:] + process.stderr[-2000:]
     assert process.stderr == ""  # No decoder writes to the terminal.
     found = json.loads(process.stdout.splitlines()[-1])

@@ -66,9 +66,9 @@ def test_boxes_on_an_image_that_is_turned(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(saved(bad_images.GREY, "JPEG", exif=exif(3)))
-    tables.write(folder, [tables.row("s1", image="a.jpg")])
-    tables.write(folder, [{"study_id": "s1", "image_id": "a.jpg", "finding": "Nodule", "phrase": "", "x": 1, "y": 2, "w": 3, "h": 4}],
-                 name="boxes.csv")
+    tables.write(folder, [tables.row("s1", image="a.jpg"), tables.row("s2", report=tables.REPORT)])
+    box = {"study_id": "s1", "image_id": "a.jpg", "finding": "Nodule", "phrase": "", "x": 1, "y": 2, "w": 3, "h": 4}
+    tables.write(folder, [box], name="boxes.csv")
     config = get_config()
     config.workers, config.table.path = 1, str(folder)
     assert build(config, tmp_path / "out").rejected == 1
