@@ -21,6 +21,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -323,12 +324,12 @@ def _check_count(slices: list[Slice], step: float, done: list[str]) -> None:
 def _read_pixels(slices: list[Slice], done: list[str]) -> np.ndarray:
     """int16 [column, row, slice] in Hounsfield units, OUTSIDE where there is padding that reaches an edge."""
     values = np.empty((len(slices), *slices[0].size), np.int16)
+    frames = Counter(one.path for one in slices)
     path, dataset = None, None
     for out, one in zip(values, slices, strict=True):
         if one.path != path:
             # Twice as many as in 16 bits, and a header: what is larger is no slice.
-            most = 4 * values[0].size * sum(other.path == one.path for other in slices) + _ROOM
-            if os.stat(one.path).st_size > most:
+            if os.stat(one.path).st_size > 4 * values[0].size * frames[one.path] + _ROOM:
                 raise UnreadableImage("a DICOM file of the series is far larger than its image")
             path, dataset = one.path, read_file(one.path, pixels=True)
             if "PixelData" not in dataset:
@@ -356,7 +357,9 @@ def _hounsfield(dataset: Any, frame: int, done: list[str]) -> np.ndarray:
             raise UnreadableImage(f"a slope of {group.get('RescaleSlope')} and an intercept of "
                                   f"{group.get('RescaleIntercept')} make no Hounsfield units")
         done += how
-    values = np.clip(np.rint(values), OUTSIDE + 1, 32767).astype(np.int16)
+    if values.dtype.kind == "f":
+        values = np.rint(values, out=values)
+    values = np.clip(values, OUTSIDE + 1, 32767).astype(np.int16)
     if padding is not None:
         values[outside(padding)] = OUTSIDE
     return values
