@@ -86,6 +86,7 @@ def _check(dataset: Any) -> list[str]:
 def _picture(dataset: Any) -> tuple[np.ndarray, str, tuple[str, ...]]:
     """(array, mode, conversions) of a checked file."""
     stored = pixel_array(dataset)
+    dataset.pop("PixelData", None)  # Large images are in memory often enough.
     if stored.ndim == 3 or photometric(dataset) == "PALETTE COLOR":
         return _colours(dataset, stored)
     padding = padding_mask(dataset, stored)
@@ -105,8 +106,8 @@ def _picture(dataset: Any) -> tuple[np.ndarray, str, tuple[str, ...]]:
         done += ["markers clipped"] if clipped else []
     inverse = str(dataset.get("PresentationLUTShape") or "").strip().upper() == "INVERSE"
     one = photometric(dataset) == "MONOCHROME1"  # INVERSE is how newer files say the same once more.
-    kept = array if inside is None else array[inside]
-    low, high = kept.min(), kept.max()
+    where = True if inside is None else inside
+    low, high = array.min(where=where, initial=np.inf), array.max(where=where, initial=-np.inf)
     if one or inverse:  # Small values are bright: turn them round.
         np.subtract(high + low, array, out=array)
         done.append("monochrome1" if one else "inverse")

@@ -14,7 +14,7 @@ import numpy as np
 
 from lgdea_jax.io.codestream import MAX_TILES, decode_jpeg, read_codestream
 from lgdea_jax.io.dicom_file import DAMAGED, number, open_pydicom
-from lgdea_jax.io.image_info import MAX_PIXELS, UnreadableImage, damage_as
+from lgdea_jax.io.image_info import MAX_PIXEL_BYTES, MAX_PIXELS, UnreadableImage, damage_as
 
 # Attributes without which pixels can still mean one thing only.
 _DEFAULTS = (("SamplesPerPixel", 1), ("PixelRepresentation", 0), ("PhotometricInterpretation", "MONOCHROME2"))
@@ -70,10 +70,10 @@ def pixel_array(dataset: Any) -> np.ndarray:
         rows, columns, frames = (int(dataset.get(name) or 0) for name in ("Rows", "Columns", "NumberOfFrames"))
         if min(rows, columns, frames) < 1:
             raise UnreadableImage("a DICOM file without the image's size")
-        if rows * columns > MAX_PIXELS:
-            raise UnreadableImage("the DICOM image has more pixels than can be trusted")
         samples, allocated, stored = (
             int(dataset[name].value) for name in ("SamplesPerPixel", "BitsAllocated", "BitsStored"))
+        if rows * columns > MAX_PIXELS or rows * columns * samples * allocated > 8 * MAX_PIXEL_BYTES:
+            raise UnreadableImage("the DICOM image has more pixels than can be trusted")
         if not 1 <= stored <= allocated:
             raise UnreadableImage("a DICOM file that stores more bits than it allocates")
         decoder = _decoder(dataset)
@@ -163,11 +163,15 @@ def _used_bits(pixels: np.ndarray, dataset: Any, *, shift: bool = True) -> np.nd
         return pixels
     unsigned = pixels.astype(pixels.dtype.newbyteorder("="), copy=False).view(f"u{pixels.dtype.itemsize}")
     by = min(max(int(dataset.HighBit) + 1 - stored, 0), int(dataset.BitsAllocated) - stored) if shift else 0
-    values = (unsigned >> by) & unsigned.dtype.type((1 << stored) - 1)
+    values = unsigned >> by
+    values &= unsigned.dtype.type((1 << stored) - 1)
     if pixels.dtype.kind == "u":
         return values
     sign = unsigned.dtype.type(1 << (stored - 1))
-    return (values ^ sign).view(f"i{pixels.dtype.itemsize}") - (1 << (stored - 1))
+    values ^= sign
+    signed = values.view(f"i{pixels.dtype.itemsize}")
+    signed -= 1 << (stored - 1)
+    return signed
 
 
 def padding_mask(dataset: Any, pixels: np.ndarray) -> np.ndarray | None:

@@ -17,7 +17,7 @@ from PIL import Image
 from lgdea_jax.io.codestream import decode_jpeg, read_codestream
 from lgdea_jax.io.dicom import read_dicom
 from lgdea_jax.io.dicom_file import is_dicom
-from lgdea_jax.io.image_info import MAX_PIXELS, ImageInfo, UnreadableImage, damage_as
+from lgdea_jax.io.image_info import MAX_PIXEL_BYTES, MAX_PIXELS, ImageInfo, UnreadableImage, damage_as
 from lgdea_jax.io.opening import PNG, file_kind, open_regular
 from lgdea_jax.io.outliers import clip_markers
 
@@ -92,7 +92,8 @@ _MODES = {
 def _read_png(data: bytes) -> tuple[np.ndarray, ImageInfo]:
     data = _image_chunks(data)
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
-    if width * height > MAX_PIXELS:
+    size = width * height * depth * {_COLOUR: 3, _GREY_ALPHA: 2, _COLOUR_ALPHA: 4}.get(colour, 1)
+    if width * height > MAX_PIXELS or size > 8 * MAX_PIXEL_BYTES:
         raise UnreadableImage("the image has more pixels than can be trusted")
     if depth == 16 and colour != _GREY:
         mode, array = ("rgba" if colour in (_GREY_ALPHA, _COLOUR_ALPHA) else "rgb"), _deep_colours(data, colour)
@@ -146,7 +147,7 @@ def _deep_colours(data: bytes, colour: int) -> np.ndarray:
     for name in names:
         with Image.open(_io.BytesIO(data), formats=["PNG"]) as image:
             image.tile = [tile._replace(args=name) for tile in image.tile]
-            samples = np.array(image)
+            samples = np.asarray(image)
         if colour == _GREY_ALPHA:
             grey, alpha = (samples[..., first].astype(np.uint16) << 8 | samples[..., first + 1] for first in (0, 2))
             return np.stack([grey, grey, grey, alpha], axis=-1)

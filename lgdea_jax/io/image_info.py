@@ -11,6 +11,7 @@ from lgdea_jax.errors import UserError
 
 # More pixels than any radiograph has: a damaged or hostile header could ask for any amount of memory otherwise.
 MAX_PIXELS = 1 << 26
+MAX_PIXEL_BYTES = 1 << 28  # As it is stored; colours, alpha and depth count.
 
 
 class UnreadableImage(Exception):
