@@ -31,7 +31,7 @@ import numpy as np
 
 from lgdea_jax.errors import UserError, require
 from lgdea_jax.io.image_info import UnreadableImage, damage_as
-from lgdea_jax.io.opening import open_regular
+from lgdea_jax.io.opening import file_kind, open_regular
 from lgdea_jax.io.raw_volume import MAX_RATIO, MAX_VOXELS, TOO_LARGE, WHAT, RawVolume, Readable, read_array
 
 _DAMAGED = "the NIfTI file is truncated or damaged"
@@ -55,13 +55,14 @@ def read_nifti(path: Path) -> RawVolume:
         kind = nibabel.Nifti2Header if second else nibabel.Nifti1Header
         size = kind.template_dtype.itemsize
         start += stream.read(size + 4 - 352) if second else b""
-        head = kind(start[:size], check=False)
         if not second and start[344:347] not in (b"n+1", b"ni1") and start[4:7] != b"ni2":
-            raise UnreadableImage("a gzipped file that is no NIfTI file")
+            inside = file_kind(start)
+            raise UnreadableImage("a gzipped file that is no NIfTI file" + (f" but {inside}" if inside else ""))
         if start[344:347] == b"ni1" or start[4:7] == b"ni2":
             raise UnreadableImage(
                 "a NIfTI pair (.hdr and .img) where one file is expected: convert it to .nii"
                 if path.with_suffix(".img").exists() else "a NIfTI header (.hdr) without its .img")
+        head = kind(start[:size], check=False)
         shape = _shape(head, done)
         dtype = head.get_data_dtype()
         if dtype.kind not in "iuf" or dtype.itemsize > 8:

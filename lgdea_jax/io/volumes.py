@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,8 @@ AIR = -1024
 # Degrees by which an axis may lie off the patient's: below the first it is rounding, above the second the volume would
 # have to be resampled to show slices.
 STRAIGHT, OBLIQUE = 0.5, 5.0
+# Millimetres (z, y, x) that a chest CT covers at least, and along any axis at most, with some room.
+CHEST_LEAST, CHEST_MOST = (180.0, 180.0, 230.0), 700.0
 _SLAB = 1 << 22  # Voxels that are converted at once.
 
 
@@ -147,6 +150,8 @@ def _finish(raw: RawVolume, header: VolumeHeader, hounsfield: bool) -> tuple[np.
         raise UnreadableImage(f"a voxel spacing of {' x '.join(f'{mm:.3g}' for mm in spacing)} mm is not a chest CT's")
     lengths = tuple(spacing.tolist())
     if hounsfield:
+        if not is_whole_chest(values.shape, lengths):
+            done.append("extent unlike a chest's")
         volume = _hounsfield(values, raw, header, done)
         evidence = head_evidence(volume, lengths)
         if evidence < -CLEAR:
@@ -158,6 +163,12 @@ def _finish(raw: RawVolume, header: VolumeHeader, hounsfield: bool) -> tuple[np.
         volume, _ = _integers(values, raw.slope, raw.intercept, nan=False)
     return volume, VolumeInfo(
         raw.file_format, lengths, affine, tuple(dict.fromkeys(done)), sex=raw.sex, age=raw.age)
+
+
+def is_whole_chest(shape: Sequence[int], spacing: Sequence[float]) -> bool:
+    """Whether voxels (z, y, x) of these mm cover as much as a chest CT does, and no more."""
+    covered = [n * mm for n, mm in zip(shape, spacing, strict=True)]
+    return all(have >= least for have, least in zip(covered, CHEST_LEAST, strict=True)) and max(covered) <= CHEST_MOST
 
 
 def _orient(values: np.ndarray, affine: np.ndarray, done: list[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -79,3 +79,12 @@ def test_a_flat_chest_is_counted(tmp_path):
     volume[8:50] = volume[25]
     write_nifti(tmp_path / "v.nii", volume, SPACING)
     assert read_volume(tmp_path / "v.nii")[1].conversions == ("head end not checked",)
+
+
+@pytest.mark.parametrize("shape, spacing, whole", [
+    ((60, 80, 100), SPACING, True), ((30, 80, 100), SPACING, False), ((60, 80, 100), (1.0, 1.0, 1.0), False),
+    ((60, 80, 100), (15.0, 4.0, 4.0), False)])
+def test_the_extent_is_compared_with_a_chests(tmp_path, shape, spacing, whole):
+    """Half a chest, voxels of 1 mm because no size was stated, and one of 0.9 m."""
+    write_nifti(tmp_path / "v.nii", drawn(2)[:shape[0]], spacing)
+    assert ("extent unlike a chest's" in read_volume(tmp_path / "v.nii")[1].conversions) is not whole
