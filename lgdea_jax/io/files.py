@@ -44,7 +44,7 @@ def read_image_file(path: str | Path) -> tuple[np.ndarray, ImageInfo]:
       UnreadableImage: whatever keeps the file from being opened, read and decoded.
       UserError: a DICOM file and the `dicom` extra is not installed.
     """
-    with damage_as("the image file cannot be read"), open_regular(path) as (file, size):
+    with damage_as("the image file cannot be read", named=False), open_regular(path) as (file, size):
         if size > MAX_BYTES:
             raise UnreadableImage(f"the image file has {size >> 20} MB: more than a radiograph can have")
         data = file.read(min(size, _HEAD))
@@ -56,7 +56,7 @@ def read_image_file(path: str | Path) -> tuple[np.ndarray, ImageInfo]:
 def read_image_bytes(data: bytes) -> tuple[np.ndarray, ImageInfo]:
     """`read_image_file` on the file's content."""
     kind = _check_kind(data[:_HEAD])
-    with damage_as(f"the {kind} file is truncated or damaged"):
+    with damage_as(f"the {kind} file is truncated or damaged", named=False):
         return {"PNG": _read_png, "JPEG": _read_jpeg, "DICOM": read_dicom}[kind](data)
 
 

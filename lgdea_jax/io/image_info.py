@@ -23,8 +23,8 @@ class UnreadableImage(Exception):
 
 
 @contextlib.contextmanager
-def damage_as(reason: str) -> Iterator[None]:
-    """Turns whatever is raised inside into `UnreadableImage(reason)`, with the kind of the error.
+def damage_as(reason: str, *, named: bool = True) -> Iterator[None]:
+    """Turns whatever is raised inside into `UnreadableImage(reason)`, with the kind of the error if it is `named`.
 
     Parsers and decoders of other people meet damaged bytes, and raise whatever they like.
     """
@@ -33,7 +33,7 @@ def damage_as(reason: str) -> Iterator[None]:
     except (UnreadableImage, UserError):
         raise
     except Exception as error:
-        raise UnreadableImage(f"{reason} ({type(error).__name__})") from None
+        raise UnreadableImage(f"{reason} ({type(error).__name__})" if named else reason) from None
 
 
 @dataclasses.dataclass(frozen=True)
