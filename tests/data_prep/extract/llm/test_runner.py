@@ -74,7 +74,7 @@ def test_every_report_is_accounted_for(backend, tmp_path):
     assert summary.asked == 150 == summary.valid + summary.quarantined + summary.failed
     assert check_answers(job, reports) == (summary.valid, summary.quarantined + summary.failed)
     assert summary.valid > 140 and summary.dropped["unsupported"] and summary.dropped["duplicate"]
-    assert {"fence", "prose", "truncated", "certainty"} <= set(summary.repairs)
+    assert {"fence", "prose", "certainty"} <= set(summary.repairs)
 
 
 def test_quarantine_keeps_the_raw_reply_and_is_asked_once(tmp_path):
