@@ -20,7 +20,7 @@ import time
 import uuid
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -37,7 +37,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (
   key BLOB PRIMARY KEY, scope BLOB NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL, reply BLOB NOT NULL,
   tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, created REAL NOT NULL, form TEXT NOT NULL,
-  digest BLOB NOT NULL, statements INTEGER NOT NULL, unsupported INTEGER NOT NULL, flags TEXT NOT NULL) WITHOUT ROWID;
+  digest BLOB NOT NULL, statements INTEGER NOT NULL, unsupported INTEGER NOT NULL, flags TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS stuck (key BLOB PRIMARY KEY, scope BLOB NOT NULL, runs INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS claims (
   key BLOB PRIMARY KEY, scope BLOB NOT NULL, owner TEXT NOT NULL, cost REAL NOT NULL) WITHOUT ROWID;
@@ -76,7 +76,7 @@ class Entry:
     Attributes:
       status: VALID, INVALID (quarantined) or FAILED (no reply came; asked again next time).
       reason: why it is not valid; reply: as it came.
-      form: see `client.Reply`; statements, unsupported, flags: see `tasks.Answer`.
+      form: see `client.Reply`; statements, unsupported: see `tasks.Answer`.
     """
 
     status: str
@@ -85,7 +85,6 @@ class Entry:
     form: str = ""
     statements: int = 0
     unsupported: int = 0
-    flags: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,9 +199,27 @@ class Cache:
         encoded = entry.reply.encode("utf-8", "surrogatepass")
         digest = hashlib.sha256(b" ".join(encoded.split())).digest()[:8]
         self._db.execute(
-            "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
             (key, scope, entry.status, entry.reason, zlib.compress(encoded, 1), spent.tokens_in, spent.tokens_out,
-             time.time(), entry.form, digest, entry.statements, entry.unsupported, "\n".join(entry.flags)))
+             time.time(), entry.form, digest, entry.statements, entry.unsupported))
+
+    def unflagged(self, scope: bytes, keys: Iterable[bytes] | None = None) -> list[bytes]:
+        """Keys of the valid replies that have not been looked at by `flag` yet: one of the scope, or all among `keys`.
+
+        At most _BATCH keys can be asked for at a time.
+        """
+        query, values = "SELECT key FROM replies WHERE flags IS NULL AND scope = ? AND status = ?", (scope, VALID)
+        if keys is None:
+            return [row[0] for row in self._db.execute(f"{query} LIMIT 1", values)]
+        keys = tuple(keys)
+        return [row[0] for row in self._db.execute(f"{query} AND key IN ({','.join('?' * len(keys))})",
+                                                   (*values, *keys))]
+
+    def flag(self, flags: Mapping[bytes, Sequence[str]]) -> None:
+        """Stores what is odd about replies, by their keys; see `tasks.Answer`."""
+        with self._transaction():
+            self._db.executemany("UPDATE replies SET flags = ? WHERE key = ?",
+                                 [("\n".join(found), key) for key, found in flags.items()])
 
     def totals(self, scope: bytes) -> Totals:
         """What the valid replies are like."""

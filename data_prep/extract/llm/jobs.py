@@ -136,7 +136,7 @@ class Replies:
             what = "no reply from the extractor" if entry.status == FAILED else "quarantined reply of the extractor"
             raise Quarantined(f"{what}: {entry.reason}")
         try:
-            return self.job.task.read(entry.reply, report)
+            return self.job.task.read(entry.reply, report, cross_check=True)
         except ReplyError as error:
             raise Quarantined(f"quarantined reply of the extractor: {error.reason}") from None
 

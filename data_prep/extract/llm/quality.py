@@ -7,10 +7,12 @@ true. What gives it away is seen over many replies only.
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections.abc import Iterable
 from typing import Any
 
 from data_prep.extract.llm.cache import Cache, Totals
-from data_prep.extract.llm.jobs import Job
+from data_prep.extract.llm.jobs import Job, Replies
 from data_prep.extract.llm.tasks import EVIDENCE
 
 # Settings that decide about the answers, or that must be on record.
@@ -37,6 +39,14 @@ def warnings(totals: Totals, job: Job) -> list[str]:
         found.append(f"{polarity} of {totals.statements} statements call present what the rules read as denied, or the "
                      "other way round: look at them with data_prep.audit")
     return found
+
+
+def cross_check(reports: Iterable[str], job: Job) -> None:
+    """Flags the valid replies that contradict themselves or the rules; those that were looked at before are skipped."""
+    replies, texts = Replies(job), filter(None, map(str.strip, reports))
+    with Cache(job.cache) as cache:
+        while cache.unflagged(job.scope) and (part := {job.key(text): text for text in itertools.islice(texts, 500)}):
+            cache.flag({key: replies.answer(part[key]).flags for key in cache.unflagged(job.scope, part)})
 
 
 def record(job: Job) -> dict[str, Any]:

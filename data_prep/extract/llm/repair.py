@@ -20,6 +20,7 @@ _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 # What a model thinks before it answers, in the marks of DeepSeek, Qwen, Magistral and gpt-oss. A template may have
 # written the opening mark already; one without an end was cut off, and everything after it is thought.
 _THOUGHT = "think|thinking|thought|thoughts|reasoning|reflection|analysis|scratchpad"
+_MARK = re.compile(r"<|\[/?[A-Za-z]|\Aanalysis")  # What any of them begins with.
 _REASONING = (
     re.compile(rf"<(?:\|begin_of_)?({_THOUGHT})\|?>.*?(?:</\1>|<\|end_of_\1\|>|\Z)", re.DOTALL | re.IGNORECASE),
     re.compile(rf"\[({_THOUGHT})\].*?(?:\[/\1\]|\Z)", re.DOTALL | re.IGNORECASE),
@@ -59,7 +60,7 @@ def load_objects(text: str) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
         raise ReplyError("reply too long")
     repairs: list[str] = []
     body = text.strip().lstrip("\ufeff")
-    for pattern in _REASONING:
+    for pattern in _REASONING if _MARK.search(body) else ():
         cut = pattern.sub(" ", body)
         repairs += ["reasoning"] * (cut != body)
         body = cut

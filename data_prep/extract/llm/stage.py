@@ -133,6 +133,7 @@ def ask(reports: Callable[[], Iterable[str]], job: Job, *, terms: Callable[[], I
     lost = given_up.total()
     summary = dataclasses.replace(summary, failed=summary.failed - lost, quarantined=summary.quarantined + lost)
     currency = (job.price or FREE).currency
+    quality.cross_check(reports(), job)
     if summary.asked:
         show(summary.lines(currency), sys.stdout)
         show(_remarks(job), sys.stderr)

@@ -87,8 +87,12 @@ class Task:
     def _model(self) -> Any:
         return evidence_reply() if self.kind == EVIDENCE else labels.reply_model(self.kind, self.probability)
 
-    def read(self, reply: str, report: str) -> Answer:
-        """Reads, repairs and verifies a reply to `report`.
+    def read(self, reply: str, report: str, *, cross_check: bool = False) -> Answer:
+        """Reads, repairs and verifies a reply.
+
+        Args:
+          reply: as it came; report: that was sent.
+          cross_check: flag what the rules read the other way round (`verify.polarity`); takes longer than all the rest.
 
         Raises:
           ReplyError: it cannot be used.
@@ -97,23 +101,24 @@ class Task:
         error: ReplyError | None = None
         for value in reversed(objects):  # Drafts come first.
             try:
-                return self._read(value, report, Counter(repairs))
+                return self._read(value, report, Counter(repairs), cross_check)
             except ReplyError as unfit:
                 error = error or unfit
         raise error
 
-    def _read(self, value: dict[str, Any], report: str, repairs: Counter[str]) -> Answer:
+    def _read(self, value: dict[str, Any], report: str, repairs: Counter[str], cross_check: bool) -> Answer:
         if self.kind != EVIDENCE:
             read, repaired = labels.read_labels(value, self.kind, self.probability, self._model)
             return Answer(read, dict(repairs + repaired), {})
         statements, normal, dropped, repaired = read_evidence(value)
         verified = verify(report, statements, normal, dropped)
-        quoted, text = quotes(value), Report(report)
-        if quoted and not verified.extraction.evidence and not any(map(text.find, quoted)):
+        evidence = verified.extraction.evidence
+        if not evidence and (quoted := quotes(value)) and not any(map(Report(report).find, quoted)):
             raise ReplyError("no statement of the reply quotes the report")
-        flags = [f"polarity {name}" for name in polarity(verified.extraction.evidence, rules.extract(report).evidence)]
-        return Answer(verified.extraction, dict(repairs + repaired), verified.dropped, (*verified.flags, *flags),
-                      verified.lost)
+        flags = verified.flags
+        if cross_check and evidence:
+            flags += tuple(f"polarity {name}" for name in polarity(evidence, rules.extract(report).evidence))
+        return Answer(verified.extraction, dict(repairs + repaired), verified.dropped, flags, verified.lost)
 
 
 def load_task(kind: str, probability: bool = False) -> Task:

@@ -7,6 +7,7 @@ longer than a reply can be: a few megabytes may unpack to gigabytes.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
@@ -54,10 +55,20 @@ def client_options(http: Any, endpoint: Endpoint, most: int = MOST_BYTES) -> dic
     """
     limits = http.Limits(max_connections=endpoint.concurrency + 2, max_keepalive_connections=endpoint.concurrency + 2)
 
+    class Bounded(http.AsyncByteStream):
+        def __init__(self, stream: Any, coding: str) -> None:
+            self._stream, self._unpacker = stream, Unpacker(coding, most)
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            async for data in self._stream:
+                for piece in self._unpacker.feed(data):
+                    yield piece
+
+        async def aclose(self) -> None:
+            await self._stream.aclose()
+
     async def bound(response: Any) -> None:
-        unpacker = Unpacker(response.headers.get("content-encoding", ""), most)
-        response.headers.pop("content-encoding", None)
-        response.stream = _bounded(http, response.stream, unpacker)
+        response.stream = Bounded(response.stream, response.headers.pop("content-encoding", ""))
 
     # No redirects: a local server must not pass reports on to a remote one. No proxy for local ones.
     options = {"follow_redirects": False, "trust_env": not endpoint.local, "timeout": endpoint.timeout,
@@ -65,19 +76,6 @@ def client_options(http: Any, endpoint: Endpoint, most: int = MOST_BYTES) -> dic
     if endpoint.local:
         options["transport"] = _pinned(http, endpoint.route.addresses, limits)
     return options
-
-
-def _bounded(http: Any, stream: Any, unpacker: Unpacker) -> Any:
-    class Bounded(http.AsyncByteStream):
-        async def __aiter__(self) -> AsyncIterator[bytes]:
-            async for data in stream:
-                for piece in unpacker.feed(data):
-                    yield piece
-
-        async def aclose(self) -> None:
-            await stream.aclose()
-
-    return Bounded()
 
 
 def _pinned(http: Any, addresses: Sequence[str], limits: Any) -> Any:
@@ -88,7 +86,7 @@ def _pinned(http: Any, addresses: Sequence[str], limits: Any) -> Any:
             request.extensions = {**request.extensions, "sni_hostname": named.host}
             try:
                 for address in addresses:
-                    request.url = named.copy_with(host=address)
+                    request.url = at(named, address)
                     try:
                         return await super().handle_async_request(request)
                     except http.ConnectError:
@@ -97,5 +95,9 @@ def _pinned(http: Any, addresses: Sequence[str], limits: Any) -> Any:
             finally:
                 request.url = named
             raise AssertionError("a local endpoint has an address")
+
+    @functools.lru_cache(64)  # A client has few URLs.
+    def at(url: Any, address: str) -> Any:
+        return url.copy_with(host=address)
 
     return Pinned(limits=limits)

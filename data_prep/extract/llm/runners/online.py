@@ -275,7 +275,7 @@ def cost_bound(job: Job, price: Price, report: str, limit: int) -> float:
 
 def valid_entry(answer: Answer, reply: Reply) -> Entry:
     """A usable reply as it is stored."""
-    return Entry(VALID, "", reply.text, reply.form, answer.statements, answer.unsupported, answer.flags)
+    return Entry(VALID, "", reply.text, reply.form, answer.statements, answer.unsupported)
 
 
 def spent_on(job: Job, price: Price, question: str, reply: Reply) -> Spent:

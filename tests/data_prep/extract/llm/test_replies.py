@@ -34,7 +34,8 @@ DRAFT, FINAL = '{"draft": 1}', '{"final": 1}'
 
 
 @pytest.mark.parametrize("text", [
-    f"<think>maybe {DRAFT}</think>{FINAL}", f"maybe {DRAFT}\n</think>\n\n{FINAL}", f"<Thinking>{DRAFT}</Thinking> {FINAL}",
+    f"<think>maybe {DRAFT}</think>{FINAL}", f"maybe {DRAFT}\n</think>\n\n{FINAL}",
+    f"<Thinking>{DRAFT}</Thinking> {FINAL}",
     f"<think>a</think><think>b <think>{DRAFT}</think> c</think>{FINAL}", f"[THINK]{DRAFT}[/THINK]{FINAL}",
     f"<reasoning>\n{DRAFT}\n</reasoning>\n```json\n{FINAL}\n```",
     f"<|begin_of_thought|>{DRAFT}<|end_of_thought|>{FINAL}",
@@ -164,9 +165,9 @@ def test_a_reply_that_lost_its_end_is_not_used():
 
 
 def test_the_last_object_that_fits_the_schema_counts():
-    present, absent = (json.dumps({"normal": False, "evidence": [item(quote=quote, finding="Pneumothorax",
-                                                                      certainty=certainty, severity="", laterality="")]})
-                       for quote, certainty in (("pneumothorax", "present"), ("No pneumothorax", "absent")))
+    present, absent = (json.dumps({"normal": False, "evidence": [
+        item(quote=quote, finding="Pneumothorax", certainty=certainty, severity="", laterality="")]})
+        for quote, certainty in (("pneumothorax", "present"), ("No pneumothorax", "absent")))
     for text in (f"<think>{present}</think>{absent}", f"{present}\nNo, it is denied:\n{absent}",
                  f'{present} {absent} {{"note": "done"}}'):
         (found,) = load_task("evidence").read(text, REPORT).value.evidence
@@ -194,7 +195,8 @@ def test_the_example_of_the_prompt_is_no_answer(kind, probability):
     ([item(quote="No pneumothorax", finding="Pneumothorax", certainty="absent"), item()], ()),
     ([item(quote="pneumothorax", finding="Pneumothorax", certainty="uncertain")], ())])
 def test_the_rules_look_at_the_polarity_of_each_quote(items, flags):
-    assert read(*items).flags == flags
+    reply = json.dumps({"normal": False, "evidence": items})
+    assert load_task("evidence").read(reply, REPORT, cross_check=True).flags == flags
 
 
 def test_a_reply_of_unsupported_statements_is_not_used():
