@@ -11,8 +11,9 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
-from data_prep.extract.llm.cache import Cache, Totals
-from data_prep.extract.llm.jobs import Job, Replies
+from data_prep.extract.llm.cache import Cache, Entry, Totals
+from data_prep.extract.llm.jobs import Job
+from data_prep.extract.llm.repair import ReplyError
 from data_prep.extract.llm.tasks import EVIDENCE
 
 # Settings that decide about the answers, or that must be on record.
@@ -43,10 +44,17 @@ def warnings(totals: Totals, job: Job) -> list[str]:
 
 def cross_check(reports: Iterable[str], job: Job) -> None:
     """Flags the valid replies that contradict themselves or the rules; those that were looked at before are skipped."""
-    replies, texts = Replies(job), filter(None, map(str.strip, reports))
+    texts = filter(None, map(str.strip, reports))
     with Cache(job.cache) as cache:
         while cache.unflagged(job.scope) and (part := {job.key(text): text for text in itertools.islice(texts, 500)}):
-            cache.flag({key: replies.answer(part[key]).flags for key in cache.unflagged(job.scope, part)})
+            cache.flag({key: _flags(cache.get(key), part[key], job) for key in cache.unflagged(job.scope, part)})
+
+
+def _flags(entry: Entry, report: str, job: Job) -> tuple[str, ...]:
+    try:
+        return job.task.read(entry.reply, report, cross_check=True).flags
+    except ReplyError:  # Readers change: whoever reads it next finds it unusable and says so.
+        return ()
 
 
 def record(job: Job) -> dict[str, Any]:
