@@ -102,7 +102,7 @@ class _Run:
         self._price = job.price or FREE
         self._limiter = RateLimiter(settings.requests_per_minute, settings.tokens_per_minute)
         self._later: list[tuple[bytes, str]] = []
-        self._under_way = 0
+        self._under_way = self._waiting = 0
         self._failures_in_a_row = 0
         self._answered = False
         self._refused: list[tuple[bytes, Entry]] = []  # Before the first answer: by whose fault is not known yet.
@@ -158,9 +158,9 @@ class _Run:
         self._under_way += 1
         try:
             entry, used = await self._answer(key, text)
-        except _OutOfBudget:
-            self.stopped = True
+        except _OutOfBudget:  # Its claim is free for the others, and its turn comes again.
             self._cache.release(key)
+            self._later.append((key, text))
             return
         except asyncio.CancelledError:
             self._cache.book_lost(self._job.scope, bound)  # The server may charge what it was asked.
@@ -238,8 +238,7 @@ class _Run:
         tokens = question_tokens(self._job, request.report)
         for attempt in range(settings.attempts):
             await self._limiter.acquire(tokens + self._job.task.typical_tokens)
-            if settings.max_cost and not self._cache.affordable(self._job.scope, settings.max_cost):
-                raise _OutOfBudget
+            await self._afford()
             self.calls += 1
             try:
                 reply = await self._client.ask(request)
@@ -258,6 +257,18 @@ class _Run:
             self._failures_in_a_row, self._answered = 0, True
             return reply
         raise AssertionError("attempts is at least 1")
+
+    async def _afford(self) -> None:
+        """Waits until another request may be sent. Raises `_OutOfBudget` where no request under way can free money."""
+        limit = self._job.settings.max_cost
+        self._waiting += 1
+        try:
+            while limit and not self._cache.affordable(self._job.scope, limit):
+                if self._waiting >= self._under_way:
+                    raise _OutOfBudget
+                await asyncio.sleep(0.02)  # They are claimed at more than they will cost.
+        finally:
+            self._waiting -= 1
 
     def _charge(self, used: Spent, request: Request, reply: Reply) -> Spent:
         """`used` and what this reply took."""
