@@ -19,6 +19,7 @@ from lgdea_jax.eval.harness.selection import Selection
 from lgdea_jax.evaluators import classified, probe, tasks
 from lgdea_jax.evaluators.data import EvalData, ProgressCallback
 from lgdea_jax.evaluators.encoder import Encoder
+from lgdea_jax.findings.label_sets import label_columns
 from lgdea_jax.inference.loading import load_predictor
 from lgdea_jax.preprocess.image import MODEL_TRANSFORM
 from lgdea_jax.preprocess.image_spec import ImageSpec, transform_name
@@ -76,7 +77,7 @@ class Inputs:
     def read(self, source: Sequence[Record], rows: np.ndarray, transform: str = MODEL_TRANSFORM) -> EvalData:
         """The records in `rows` of `source` in memory, prepared for the model."""
         return EvalData.from_records(Rows(source, rows), self.metadata, self.model.frame, transform=transform,
-                                     progress=self.progress)
+                                     labels=self.args.labels, progress=self.progress)
 
     def select(self, modes: Sequence[str], select: Select | None) -> dict[str, Selection]:
         """{mode: what is evaluated in it}; the same object where modes agree.
@@ -150,9 +151,9 @@ class Inputs:
             raise UserError(f"--probe needs labels to train on that are not evaluated: {self.data_dir} has the splits "
                             f"{', '.join(metadata.splits)}")
         features: dict[str, probe.Features] = {}
-        names = next(iter(encoders.values())).data.label_names
-        columns = np.array([metadata.label_names.index(choose("label of the data set", name, metadata.label_names))
-                            for name in names], np.int64)
+        data = next(iter(encoders.values())).data
+        own = label_columns(metadata.label_names, data.label_set)
+        columns = np.array([own[choose("label of the data set", name, own)] for name in data.label_names], np.int64)
         for split in ("train", "validation"):
             if split in metadata.splits and split != args.split:
                 found = probe.read_features(self.model, open_records(self.data_dir, split), self.model.frame, columns,
