@@ -33,7 +33,7 @@ MODALITIES = ("xray", "ct")
 # Sets of labels that a data set may have beside its own: those that the extractor reads from the report ("silver"), and
 # those of bare keywords ("weak"). Their names in `label_names` have the set before a colon ("silver:Nodule"); the plain
 # names ("Nodule") are the reference.
-LABEL_SETS_OF_RECORDS = ("reference", "silver", "weak")
+LABEL_SETS_OF_RECORDS = ("reference", "silver", "weak", "protocol")
 
 
 @dataclasses.dataclass(frozen=True)
