@@ -86,22 +86,24 @@ class EvalData:
 
     @classmethod
     def from_records(cls, records: Iterable[Record], metadata: Any, frame: ImageSpec, *,
-                     transform: str = MODEL_TRANSFORM, progress: ProgressCallback = no_progress) -> EvalData:
+                     transform: str = MODEL_TRANSFORM, labels: str = "",
+                     progress: ProgressCallback = no_progress) -> EvalData:
         """Decodes the images of `records` and collects their reports; volumes are decoded when they are indexed.
 
-        Labels are the data set's own; sets that were derived from reports are left out.
+        Labels are the data set's own, unless `labels` says otherwise; sets that were derived from reports are left out.
 
         Args:
           records: of one split.
           metadata: `data.dataset.DatasetMetadata`, or anything with `label_names`.
           frame: side of the model's square, or its view of volumes.
           transform: the model's transform.
+          labels: a set of `records.LABEL_SETS_OF_RECORDS`; "" for the reference.
           progress: called with ("reading", done, total).
 
         Raises:
           UserError: unknown transform, or labels that do not fit `label_names`.
         """
-        columns = label_columns(metadata.label_names)
+        columns = label_columns(metadata.label_names, labels)
         label_names, positions = tuple(columns), np.array(list(columns.values()), np.int64)
         flat = isinstance(frame, int)
         prepare, _ = TRANSFORMS[choose("transform", transform, TRANSFORMS)]

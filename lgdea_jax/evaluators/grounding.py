@@ -6,10 +6,10 @@ enter the aggregate: mean inside a finding, then over findings. The query of a b
 over its finding's positive prompts.
 
 Modes: "clean" takes all boxes as one mask, and mIoU thresholds the heatmap rescaled to 0..1. "official" is the rule of
-the public scripts (vios-s/ldm-phrase-grounding on hi-ml's heatmaps; pointing game as in MedKLIP): the raw heatmap (cosine
-similarities) is clamped at 0; CNR takes one box after another and counts an undefined one as 0; boxes of which the crop
-leaves nothing are dropped, and samples without any other; a sample is an image with a phrase, under the finding of its
-first box; any maximal pixel inside is a hit.
+the public scripts (vios-s/ldm-phrase-grounding on hi-ml's heatmaps; pointing game as in MedKLIP): the raw heatmap
+(cosine similarities) is clamped at 0; CNR takes one box after another and counts an undefined one as 0; boxes of which
+the crop leaves nothing are dropped, and samples without any other; a sample is an image with a phrase, under the
+finding of its first box; any maximal pixel inside is a hit.
 """
 
 from __future__ import annotations
@@ -112,11 +112,12 @@ class Grounding(Evaluator):
             heat = sample_heatmap(encoder, sample, query, sigma=self.sigma)
             boxes = box_slices(sample.boxes, heat.shape)
             if official:
+                heat = np.maximum(heat, 0)  # NaN stays.
                 boxes = [boxes[number] for number in grounding.visible(heat, boxes)]
             mask = grounding.union_mask(boxes, heat.shape)
             chance[row] = mask.mean() if mask.any() else np.nan
             scaled = heat if official else grounding.rescaled(heat)
-            values[row] = (*grounding.cnr(heat, boxes, mode=self.mode),
+            values[row] = (*grounding.cnr(heat, boxes, mode=self.mode, undefined=0.0 if official else None),
                            grounding.pointing(heat, mask, mode=self.mode),
                            grounding.miou(scaled, mask), grounding.dice(scaled, mask, DICE_THRESHOLD),
                            grounding.best_dice(heat, mask))

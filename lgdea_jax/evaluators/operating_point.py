@@ -1,13 +1,13 @@
 """Zero-shot classification at one threshold a finding, as the public scripts of chest CT print it.
 
 The threshold is chosen on the evaluated images, official only. F1 is scikit-learn's `average="weighted"`, the mean of
-both classes' F1 weighted by their size: for a rare finding it is mostly the F1 of its absence, and high for a model that
-never finds it. Rules:
+both classes' F1 weighted by their size: for a rare finding it is mostly the F1 of its absence, and high for a model
+that never finds it. Rules:
 
 - "corner", of CT-CLIP: the probability is softmax(cosines x exp(temperature)) over the pair, the threshold that of
   `metrics/volume_retrieval.py: corner_threshold`, and a finding is called above it. F1, accuracy, precision.
-- "youden", of RadFinder: softmax of the cosines; the highest threshold with the greatest sensitivity + specificity, and a
-  finding is called from it on. F1, balanced accuracy, precision, sensitivity, specificity.
+- "youden", of RadFinder: softmax of the cosines; the highest threshold with the greatest sensitivity + specificity,
+  and a finding is called from it on. F1, balanced accuracy, precision, sensitivity, specificity.
 """
 
 from __future__ import annotations

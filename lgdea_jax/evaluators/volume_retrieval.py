@@ -76,7 +76,8 @@ class VolumeRetrieval(Evaluator):
         if self.mode == "official":
             for pool, rows in (("", paired), ("@first", np.intersect1d(first, paired))):
                 own = texts[np.searchsorted(words, data.report_of[rows])]
-                put(name + pool, metric.RECALL_KS, metric.recall_official(own, embeddings[rows]), rows)
+                put(name + pool, metric.RECALL_KS,
+                    metric.recall_official(metric.unit(own), metric.unit(embeddings[rows])), rows)
         elif len(paired):
             group = same_text([data.reports[r] for r in words])
             of_volume = group[np.searchsorted(words, data.report_of[paired])]

@@ -54,7 +54,8 @@ class ZeroShotSamples(ClassifierSamples):
     """Scores by prompts; see `ClassifierSamples`.
 
     `info`: scoring, ensemble, standardised, context, images, own_prompts (findings with a benchmark's prompts),
-    one_class_only and no_prompts (labels that are left out, and why), thresholds and thresholds_from where there are any.
+    one_class_only and no_prompts (labels that are left out, and why), thresholds and thresholds_from where there are
+    any.
     """
 
     task: ClassVar[str] = "zero_shot"

@@ -1,14 +1,12 @@
 """Labels of published evaluation protocols where they differ from a data set's own: facts, with where they were read.
 
-`protocol_prompts.SOURCES` has repositories and commits. In records these labels have the prefix "protocol:".
+`protocol_prompts.SOURCES` has repositories and commits. In records these labels are the set "protocol".
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-
-PREFIX = "protocol:"
 
 # RAD-ChestCT's abnormalities for CT-RATE's labels: RadFinder's "standard", which it calls compatible with the
 # literature (all 3,630 volumes; an abnormality counts at any location). Mosaic attenuation has none; calcification is

@@ -61,7 +61,8 @@ def cnr_signed(heatmap: np.ndarray, mask: np.ndarray) -> float:
     return float(difference / np.sqrt(spread))
 
 
-def cnr(heatmap: np.ndarray, boxes: Sequence[tuple[slice, ...]], *, mode: str = "clean") -> tuple[float, float]:
+def cnr(heatmap: np.ndarray, boxes: Sequence[tuple[slice, ...]], *, mode: str = "clean",
+        undefined: float | None = None) -> tuple[float, float]:
     """Contrast-to-noise ratio: (absolute, signed).
 
     The absolute value (the one published) rewards a map that is dark exactly where the finding is: an inverted
@@ -70,23 +71,26 @@ def cnr(heatmap: np.ndarray, boxes: Sequence[tuple[slice, ...]], *, mode: str = 
     Args:
       heatmap: float [...], NaN where undefined.
       boxes: slices of `box_slices`.
-      mode: "clean", one union mask of all boxes; "official", the public script (vios-s/ldm-phrase-grounding): the map
-        is clamped at 0; one box after another, each blanked before the next is measured (so the result depends on their
-        order); a box whose value is undefined counts 0; mean over boxes.
+      mode: "clean", one union mask of all boxes; "official", the public script: one box after another, each blanked
+        before the next is measured (so the result depends on their order), mean over boxes.
+      undefined: official only, what a box without a value counts; None leaves it out.
 
     Returns:
-      NaN without a box; in the clean mode also without a measurable one.
+      NaN without a measurable box, or, where they count, without a box.
     """
     if mode == "clean":
         value = cnr_signed(heatmap, union_mask(boxes, heatmap.shape))
         return abs(value), value
     if mode != "official":
         raise ValueError(f"mode must be clean or official, not {mode!r}")
-    left, values = np.maximum(np.asarray(heatmap, np.float64), 0.0), []  # NaN stays.
+    left, values = np.array(heatmap, np.float64), []
     for box in boxes:
-        values.append(np.nan_to_num(cnr_signed(left, union_mask([box], left.shape)), nan=0.0, posinf=np.inf,
-                                    neginf=-np.inf))
+        value = cnr_signed(left, union_mask([box], left.shape))
         left[box] = np.nan
+        if np.isnan(value) and undefined is not None:
+            value = undefined
+        if not np.isnan(value):
+            values.append(value)
     if not values:
         return float("nan"), float("nan")
     return float(np.mean(np.abs(values))), float(np.mean(values))

@@ -25,12 +25,14 @@ RECALL_KS = (1, 5, 10, 50, 100)
 _ROWS = 256  # Queries of one block.
 
 
+def unit(rows: np.ndarray) -> np.ndarray:
+    """The rows of [N, E] with norm 1, float64; a zero row stays."""
+    rows = np.asarray(rows, np.float64)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
+
+
 def cosines(queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     """Cosine similarities float64 [Q, G] of the rows of [Q, E] and [G, E]; of a zero row they are 0."""
-    def unit(rows: np.ndarray) -> np.ndarray:
-        rows = np.asarray(rows, np.float64)
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
-
     return unit(queries) @ unit(gallery).T
 
 
@@ -118,18 +120,19 @@ def average_precision_over_k(embeddings: np.ndarray, positive: np.ndarray, ks: S
 
 
 def recall_official(texts: np.ndarray, volumes: np.ndarray, ks: Sequence[int] = RECALL_KS) -> np.ndarray:
-    """Whether volume i is among the K best for text i by cosine: float64 [N, len(ks)] of 0 and 1.
+    """Whether volume i is among the K best for text i by dot product: float64 [N, len(ks)] of 0 and 1.
 
-    As the public scripts (CT-CLIP's takes dot products of normalised latents): only the same index is a hit, although
-    other reconstructions have the same report, and ties keep the order of the gallery. NaN for K above N.
+    As the public scripts, whose embeddings are normalised: only the same index is a hit, although other reconstructions
+    have the same report, and ties keep the order of the gallery. NaN for K above N.
 
     Args:
       texts, volumes: [N, E], row i of one belonging to row i of the other.
     """
+    texts, volumes = np.asarray(texts, np.float64), np.asarray(volumes, np.float64)
     out = np.full((len(texts), len(ks)), np.nan)
     for start in range(0, len(texts), _ROWS):
         rows = np.arange(start, min(start + _ROWS, len(texts)))
-        scores = cosines(texts[rows], volumes)
+        scores = texts[rows] @ volumes.T
         own = scores[np.arange(len(rows)), rows][:, None]
         earlier = np.arange(len(volumes))[None, :] < rows[:, None]
         before = (scores > own).sum(1) + ((scores == own) & earlier).sum(1)

@@ -135,7 +135,7 @@ def load_published(path: Path) -> list[Published]:
     for number, row in enumerate(rows, start=2):
         if any(not (row.get(column) or "").strip() for column in COLUMNS):
             raise UserError(f"{path}, line {number}: every row needs {', '.join(COLUMNS)}")
-        choose(f"mode in line {number} of {path.name}", row["mode"], tasks.MODES)
+        choose(f"mode in line {number} of {path.name}", row["mode"], tasks.RESULT_MODES)
         try:
             value = float(row["value"])
         except ValueError:
@@ -153,7 +153,7 @@ def page(runs: Sequence[Run], published: Sequence[Published], extras: Sequence[E
     listed += [{"id": f"extra{i}", "kind": extra.kind, "title": extra.title, "data": extra.data}
                for i, extra in enumerate(extras)]
     titles = dict.fromkeys([*(run.title for run in runs), *(extra.title for extra in extras)])
-    overview = [(mode, table) for mode in tasks.MODES if (table := _overview(runs, mode))] if len(runs) > 1 else []
+    overview = [(mode, table) for mode in tasks.RESULT_MODES if len(runs) > 1 and (table := _overview(runs, mode))]
     return render("results", title=f"Results: {', '.join(titles)}", credentialed=credentialed, overview=overview,
                   sections=listed)
 

@@ -7,7 +7,10 @@ import argparse
 from lgdea_jax import cli
 from lgdea_jax.eval.harness import selection
 from lgdea_jax.eval.harness.benchmark import Benchmark
+from lgdea_jax.eval.harness.protocol import OURS
 from lgdea_jax.evaluators import tasks
+
+MODES = ("clean", "official", "ours", "both")
 
 EPILOG = """examples:
 {examples}
@@ -30,8 +33,14 @@ def make_parser(benchmark: Benchmark, *, data_dir: str = "required", example: st
         parser.add_argument("--data_dir", required=data_dir == "required", metavar="DATA",
                             help="folder written by data_prep.build")
     parser.add_argument("--out", required=True, metavar="OUT", help="folder for results.json, samples.npz, overlays/")
-    parser.add_argument("--mode", choices=(*tasks.MODES, "both"), default="both",
-                        help="clean: what a metric's name says; official: what public scripts compute (default: both)")
+    parser.add_argument("--mode", choices=MODES, default="both",
+                        help="clean: what a metric's name says; official: what a named public script computes, where "
+                             "there is one; ours: public scripts' rules where prompts, list or score are not a "
+                             "script's (default: both, clean and the protocol's)")
+    parser.add_argument("--protocol", choices=tuple(p.name for p in (*benchmark.protocols, OURS)), default=None,
+                        help="of the second mode; official: "
+                             f"{', '.join(p.name for p in benchmark.protocols if p.mode == 'official') or 'none'} "
+                             f"(default: {benchmark.protocol.name})")
     parser.add_argument("--step", default="latest", help="latest, best or a step number (default: latest)")
     parser.add_argument("--split", default=benchmark.split,
                         help=f"train, validation or test (default: {benchmark.split})")
@@ -53,6 +62,9 @@ def make_parser(benchmark: Benchmark, *, data_dir: str = "required", example: st
                         help=f"refused here: {benchmark.no_probe}" if benchmark.no_probe else
                              "linear probes on frozen features with these shares of DATA's training subjects, for "
                              "example 0.01,0.1,1; needs the extra `probe` (default: none)")
+    if benchmark.data_sets:
+        parser.add_argument("--as_if", action="store_true",
+                            help=f"take a data set that is not from {' or '.join(benchmark.data_sets)} as if it were")
     if benchmark.guard:
         parser.add_argument("--trained_on", type=_folders, default=(), metavar="DIR,...",
                             help="current folders of the checkpoint's training data, if they have moved")

@@ -20,7 +20,8 @@ def notes(infos: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _of_mode(info: Mapping[str, Any]) -> list[str]:
-    lines = [str(info["selection"])] if info.get("selection") else []
+    lines = _protocol(info["protocol"]) if "protocol" in info else []
+    lines += [str(info["selection"])] if info.get("selection") else []
     if "zero_shot" in info:
         lines += _zero_shot(info["zero_shot"])
     if "retrieval" in info:
@@ -37,6 +38,13 @@ def _of_mode(info: Mapping[str, Any]) -> list[str]:
                          f"images ({part['train_subjects']} subjects), C = {part['penalty']} ({part['penalty_from']})"
                          + (f"; leaves out {', '.join(part['left_out'])}" if part["left_out"] else ""))
     return lines
+
+
+def _protocol(info: Mapping[str, Any]) -> list[str]:
+    where = f" of {info['repository'].removeprefix('https://github.com/')} at {info['commit'][:8]}" if info.get(
+        "repository") else ", without a public script"
+    parts = [f"{part} not the script's ({why})" for part, why in info["not_the_scripts"].items()]
+    return [f"protocol {info['name']}{where}", *(f"protocol: {line}" for line in (*parts, *info["differs"]))]
 
 
 def _zero_shot(info: Mapping[str, Any]) -> list[str]:
@@ -80,8 +88,8 @@ def _retrieval(info: Mapping[str, Any]) -> list[str]:
         if info["mode"] == "clean":
             lines.append(f"recall@K: {part['reports']} reports of {part['scans']} scans")
         else:
-            lines.append(f"recall@K: a pool of {part['pool']} volumes; @first: of the {part['pool_first']} that are the "
-                         f"first of their scan")
+            lines.append(f"recall@K: a pool of {part['pool']} volumes; @first: of the {part['pool_first']} that are "
+                         "the first of their scan")
     if "recall" in info:
         part = info["recall"]
         lines.append(f"recall@K: {part['reports']} reports, one per study ({part['distinct_reports']} counted as "
