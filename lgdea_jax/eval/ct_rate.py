@@ -10,7 +10,8 @@ literature. Labels that the data set lacks are left out of either.
   same index only; `metrics/volume_retrieval.py`):
   ct_clip: "X is present." against "X is not present."; `operating_point/*` at thresholds chosen on these volumes from
   the softmax of cosines times exp(temperature);
-  radfinder: the mean of seven pairs of prompts; `operating_point/*` at Youden's thresholds;
+  radfinder: the mean of seven pairs of prompts, on the first volume of each scan (1,564), as its configs have it;
+  `operating_point/*` at Youden's thresholds;
   green_rfm: "There is X." against "There is no X.", plain dot products.
 - clean: the checkpoint's own scoring and prompts; F1 and MCC at thresholds of the validation split, where there is one;
   no volume finds its own scan; `retrieval/map@K` is a true mean average precision; any volume whose report has the same
@@ -31,7 +32,7 @@ SIXTEEN = tuple(name for name in LABEL_SETS["ct_rate18"] if name not in ("Medica
 
 PROTOCOLS = (
     published("ct_clip", prompts=CT_CLIP, operating_point="corner"),
-    published("radfinder", prompts=RADFINDER, operating_point="youden"),
+    published("radfinder", prompts=RADFINDER, operating_point="youden", first_of_scan=True),
     published("green_rfm", prompts=GREEN_RFM, ensemble="mean"))
 BENCHMARK = Benchmark(
     "ct_rate", "Zero-shot diagnosis and retrieval of chest CT volumes on CT-RATE.",

@@ -71,6 +71,8 @@ SOURCES: Mapping[str, Source] = MappingProxyType({
         "src/radfinder/tasks/binary_zs_ctrate_task.py": "3922839f7d3ae3675191601d10863d0be44ded89",
         "src/radfinder/data/prompt_rate_labels.py": "3922839f7d3ae3675191601d10863d0be44ded89",
         "src/radfinder/data/rad_chestct.py": "3922839f7d3ae3675191601d10863d0be44ded89",
+        "configs/tasks/binary_zs/bz_ctrate_val.yaml": "3922839f7d3ae3675191601d10863d0be44ded89",
+        "configs/tasks/binary_zs/bz_radchestct_standard.yaml": "3922839f7d3ae3675191601d10863d0be44ded89",
         "configs/tasks/binary_zs/radchestct_to_ctrate18_standard.json": "3922839f7d3ae3675191601d10863d0be44ded89",
         "src/radfinder/tasks/volume_retrieval_task.py": "3922839f7d3ae3675191601d10863d0be44ded89",
         "src/radfinder/tasks/retrieval_task.py": "3922839f7d3ae3675191601d10863d0be44ded89"}),

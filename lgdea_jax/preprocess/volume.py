@@ -7,9 +7,9 @@ is patient-right. Boxes are in voxels of the original volume, where voxel i cove
 
 Sources: `ct_clip` is the preprocessing of CT-CLIP (Hamamci et al., 2024): it clips before it interpolates, and rounds
 the number of voxels down. Unlike its script, which keeps the order and direction of the file's axes, volumes are
-oriented first, and interpolated values are stored as whole HU. `fvlm_centre` has the spacing, the window and the size of
-the sliding window of fVLM (Shui et al., ICLR 2025), but cuts around the middle: fVLM crops to a mask of the organs first
-and trains at (112, 256, 352).
+oriented first, and interpolated values are stored as whole HU. `fvlm_centre` has the spacing, the window and the size
+of the sliding window of fVLM (Shui et al., ICLR 2025), but cuts around the middle: fVLM crops to a mask of the organs
+first and trains at (112, 256, 352).
 """
 
 from __future__ import annotations

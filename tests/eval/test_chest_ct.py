@@ -109,7 +109,7 @@ def test_official_layout_to_numbers(module, name, studies, run, tmp_path):
 
 def test_another_view_of_the_volumes_is_refused(run, phantom_ct_data, phantom_data, tmp_path):
     with pytest.raises(UserError, match="trained with the transform"):
-        evaluate(ct_rate, run, phantom_data, tmp_path)
+        evaluate(ct_rate, run, phantom_data, tmp_path)  # Found first: nothing of it would be comparable.
 
 
 def test_supervised_run_reads_no_prompts(supervised, phantom_ct_data, tmp_path):

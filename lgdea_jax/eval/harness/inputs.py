@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.data.dataset import SPLIT_ORDER, DatasetMetadata, load_metadata
+from lgdea_jax.data.dataset import SPLIT_ORDER, DatasetMetadata, load_index, load_metadata
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.eval.harness import selection
@@ -167,15 +167,26 @@ class Inputs:
             else:
                 part = selection.all_rows(len(source))
             chosen = dict.fromkeys(modes, part.sample(args.records, args.seed))
-            if len(source.parts) > 1:  # The list of the official mode is the whole data set, that of the clean one not.
-                kept = np.intersect1d(part.rows, source.rows(args.split))
-                for mode in modes:
-                    rows, name = (part.rows, "all splits") if mode == "official" else (kept, f"the split {args.split}")
-                    note = ", ".join(filter(None, (part.note, f"{name}: {len(rows)} records")))
+            for mode in modes:
+                rows, note = self._list(mode, part.rows)
+                if note:
+                    note = ", ".join(filter(None, (part.note, f"{note}: {len(rows)} records")))
                     chosen[mode] = dataclasses.replace(part, rows=rows, note=note).sample(args.records, args.seed)
         if not all(len(part.rows) for part in chosen.values()):
             raise UserError(f"no record of the {args.split} split is left to evaluate")
         return chosen
+
+    def _list(self, mode: str, rows: np.ndarray) -> tuple[np.ndarray, str]:
+        """Those of `rows` that a mode's list of images has, and the list in words, "" where it is all of them."""
+        if mode != "official":
+            several = len(self.source.parts) > 1  # The protocol's list is the whole data set, this mode's is not.
+            return (np.intersect1d(rows, self.source.rows(self.args.split)), f"the split {self.args.split}"
+                    ) if several else (rows, "")
+        if self.benchmark.protocol.first_of_scan:
+            studies = np.concatenate([load_index(self.data_dir, split)["study"] for split in self.source.parts])
+            first = np.sort(np.unique(studies[rows], return_index=True)[1])
+            return rows[first], "the first volume of each scan"
+        return rows, "all splits" if len(self.source.parts) > 1 else ""
 
     def encoders(self, selected: Mapping[str, Selection]) -> dict[str, Encoder]:
         """{mode: encoder of its data}; modes with the same images under the same transform share one."""

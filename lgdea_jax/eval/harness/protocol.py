@@ -34,6 +34,7 @@ class Protocol:
       labels: which set of the records' labels these are (`records.LABEL_SETS_OF_RECORDS`); "" for the reference.
       merged: {label: findings whose highest score it has}.
       all_splits: the list is the whole data set, not one split of it.
+      first_of_scan: of several reconstructions of a scan, the list has the first one.
       operating_point: a rule of `evaluators.operating_point`, "" for none.
       crop: of the images' geometry (`preprocess.centre_crop`), 0 for the checkpoint's own transform.
       sigma: of the smoothing of heatmaps, in patches.
@@ -51,6 +52,7 @@ class Protocol:
     labels: str = ""
     merged: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     all_splits: bool = False
+    first_of_scan: bool = False
     operating_point: str = ""
     crop: int = 0
     sigma: float = 0.0
