@@ -122,7 +122,8 @@ def test_an_official_list_of_5x200(run, data_of, tmp_path):
 
 @pytest.mark.parametrize("name, protocol, count", [
     ("padchest", "kad", 193), ("padchest", "carzero", 192), ("openi", "carzero", 18), ("chestxray14", "kad", 14),
-    ("chexpert", "kad", 5), ("rsna_pneumonia", "medclip", 1), ("covidx", "medclip", 3), ("chestx_det10", "carzero", 10)])
+    ("chexpert", "kad", 5), ("rsna_pneumonia", "medclip", 1), ("covidx", "medclip", 3),
+    ("chestx_det10", "carzero", 10)])
 def test_a_protocol_by_name(name, protocol, count, run, data_of, tmp_path):
     """Its label set is asked for; without one of the script's parts it is called ours."""
     module = importlib.import_module(f"lgdea_jax.eval.{name}")
