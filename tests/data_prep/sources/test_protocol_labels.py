@@ -40,7 +40,8 @@ def test_rad_chestcts_sixteen_labels(tmp_path):
 def test_openis_eighteen_labels_are_substrings():
     """CARZero's steps: the terms in lower case, joined by "|", and each name, or its synonym, searched for."""
     rows = [("Pulmonary Atelectases", "lung"), ("subcutaneous emphysema", "Pleural Thickening"),
-            ("calcified granuloma",), ("masses", "pneumonias", "opacity"), ("heart",), ("rib fracture", "lesion", "infiltrate")]
+            ("calcified granuloma",), ("masses", "pneumonias", "opacity"), ("heart",),
+            ("rib fracture", "lesion", "infiltrate"), ()]
     column = ["|".join(np.unique([term.lower() for term in terms])) for terms in rows]
     synonyms = {"Pleural_Thickening": ["pleural thickening"], "Infiltration": ["Infiltrate"],
                 "Atelectasis": ["Atelectases"]}
