@@ -37,10 +37,10 @@ def make_parser(benchmark: Benchmark, *, data_dir: str = "required", example: st
                         help="clean: what a metric's name says; official: what a named public script computes, where "
                              "there is one; ours: public scripts' rules where prompts, list or score are not a "
                              "script's (default: both, clean and the protocol's)")
-    parser.add_argument("--protocol", choices=tuple(p.name for p in (*benchmark.protocols, OURS)), default=None,
-                        help="of the second mode; official: "
-                             f"{', '.join(p.name for p in benchmark.protocols if p.mode == 'official') or 'none'} "
-                             f"(default: {benchmark.protocol.name})")
+    names = {p.name: f"{p.name}: {p.mode}" if p.source else p.name for p in (*benchmark.protocols, OURS)}
+    parser.add_argument("--protocol", choices=tuple(names), default=None, metavar="NAME",
+                        help="whose prompts, score rule and labels the second mode has: a public script's, or ours "
+                             f"(default: {benchmark.protocol.name}; {', '.join(names.values())})")
     parser.add_argument("--step", default="latest", help="latest, best or a step number (default: latest)")
     parser.add_argument("--split", default=benchmark.split,
                         help=f"train, validation or test (default: {benchmark.split})")
@@ -64,7 +64,8 @@ def make_parser(benchmark: Benchmark, *, data_dir: str = "required", example: st
                              "example 0.01,0.1,1; needs the extra `probe` (default: none)")
     if benchmark.data_sets:
         parser.add_argument("--as_if", action="store_true",
-                            help=f"take a data set that is not from {' or '.join(benchmark.data_sets)} as if it were")
+                            help="evaluate on data that are not the benchmark's, which are otherwise refused "
+                                 f"(default: only {' or '.join(benchmark.data_sets)})")
     if benchmark.guard:
         parser.add_argument("--trained_on", type=_folders, default=(), metavar="DIR,...",
                             help="current folders of the checkpoint's training data, if they have moved")
