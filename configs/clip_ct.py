@@ -10,7 +10,7 @@ text tower's weights are expected below pretrained/ and are not downloaded: pret
 (microsoft/BiomedVLP-CXR-BERT-specialized, tokeniser included), as CT-CLIP's.
 """
 
-from . import supervised_ct
+from . import common, supervised_ct
 
 
 def get_config(arg=None):
@@ -22,7 +22,7 @@ def base(arg, *, method):
     """What experiments with a text tower share."""
     config = supervised_ct.base(arg, method=method)
     config.init_parts = ("image_tower",)
-    if arg != "phantom":
+    if common.read_arg(arg, "ct_rate", "phantom")[0] != "phantom":
         config.model.text.weights = config.text.tokenizer = "pretrained/CXR-BERT"
         config.model.text.bert.variant = "base"
         config.model.text.bert.pool = "cls"

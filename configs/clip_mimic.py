@@ -8,15 +8,12 @@ DATA and the published weights below pretrained/ are those of configs/lgdea_mimi
 
 from . import common
 
-IMAGE_TOWERS = ("vit", "resnet50")
-
 
 def get_config(arg=None):
-    """Published towers on MIMIC-CXR; `arg` is "vit" (the default) or "resnet50"."""
-    arg = arg or "vit"
-    if arg not in IMAGE_TOWERS:
-        raise ValueError(f"unknown image tower {arg!r}; known: {', '.join(IMAGE_TOWERS)}")
+    """Published towers on MIMIC-CXR; `arg` is "vit" (the default) or "resnet50", and "limited" for 1% of the pairs."""
+    tower, limited = common.read_arg(arg, "vit", "resnet50")
     config = common.get_config()
+    config.data.pairs = 0.01 if limited else 1.0
     config.method = "clip"
     config.dtype = "bfloat16"
     config.data.dir = "data/mimic_cxr"
@@ -32,7 +29,7 @@ def get_config(arg=None):
     # As GLoRIA and MGCA do: the first nine blocks of the text tower stay as they are, which also saves their backward
     # pass; on both sides the blocks far from the heads learn slower, because what they know is general.
     rates = common.layer_rates("text_tower", 12, decay=0.8, frozen=9)
-    if arg == "vit":
+    if tower == "vit":
         config.model.image.vit.variant = "B/16"
         config.model.image.vit.family = "vit"
         config.model.image.vit.pool = "gap"

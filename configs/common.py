@@ -3,7 +3,7 @@
     python -m lgdea_jax.train --config=configs/NAME.py --workdir=RUN --config.KEY=VALUE
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 
 def layer_rates(tower, depth, *, decay, frozen=0):
@@ -21,6 +21,23 @@ def layer_rates(tower, depth, *, decay, frozen=0):
     return (*rules, f"^{tower}/(stem|position|cls|registers|input_norm|embeddings)={embedding}")
 
 
+def read_arg(arg, *variants):
+    """(the variant, whether pairs are limited) of a config file's argument: a variant, "limited", or both by a comma.
+
+    Args:
+      arg: what stands behind the colon, or None.
+      variants: the first is the default.
+
+    Raises:
+      ValueError: an unknown word; names the known ones.
+    """
+    words = (arg or "").split(",") if arg else []
+    named = [word for word in words if word != "limited"]
+    if len(named) > 1 or any(word not in variants for word in named):
+        raise ValueError(f"unknown argument {arg!r}; known: {', '.join([*variants, 'limited'])}")
+    return (named or [*variants, None])[0], "limited" in words
+
+
 def get_config(arg=None):
     """The base config; it names no data."""
     # docs/reference/configuration.md is made from the comments here (docs/make_reference.py): one key per line; its
@@ -36,6 +53,9 @@ def get_config(arg=None):
     config.loss_chunk = 0
     config.init_from = ""  # A run whose parameters to start from.
     config.init_parts = ()  # Modules that are taken from it, such as image_tower; () takes all.
+    # KEY=VALUE: what else changes where data.pairs is not 1; the command line wins. Few pairs are read hundreds of
+    # times, and unpaired data pay late: more steps, and more augmentation.
+    config.limited = ()
     config.compile_cache = "~/.cache/lgdea_jax/compiled"  # Folder of compiled programs; "" compiles anew each time.
 
     config.data = ConfigDict()
@@ -46,7 +66,8 @@ def get_config(arg=None):
     config.data.held_out_from = ()  # Data sets for evaluation only: all their splits are checked for leaks.
     config.data.make_from = ""  # A config of data_prep.build that makes a missing data.dir (phantoms only).
     config.data.split = "train"  # The split to train on.
-    config.data.pairs = 1.0  # Studies that stay paired: a share (<= 1) or a number (> 1); the rest becomes unpaired.
+    # Studies that stay paired: a share (<= 1) or a number (> 1); the rest becomes unpaired, disjoint by subject.
+    config.data.pairs = 1.0
     # Report texts that occur both in training and in evaluation: refuse, drop (from training) or allow. Templated
     # normal reports are equal in good faith in many hospitals.
     config.data.equal_reports = "refuse"
@@ -59,8 +80,13 @@ def get_config(arg=None):
 
     config.batch = ConfigDict()
     config.batch.pairs = 64  # Image-text pairs per batch, over all devices.
-    config.batch.images = 0  # Unpaired images per batch.
-    config.batch.reports = 0  # Unpaired reports per batch.
+    # Unpaired images and reports per batch. `auto` is a ratio of the pairs where there are such data and the method
+    # learns from them, and 0 elsewhere.
+    config.batch.images = FieldReference("auto", field_type=object)
+    config.batch.reports = FieldReference("auto", field_type=object)  # See `images`.
+    # Of auto: unpaired images are many, and each is repeated less than a pair, so that more of them fit a step.
+    config.batch.images_per_pair = 2.0
+    config.batch.reports_per_pair = 1.0  # Of auto. A report costs more phrases than it teaches.
     # Parts in which the towers process a batch, one after the other, with the gradients of the whole batch (GradCache,
     # arXiv 2101.06983): the activations of one part are held, and the forward pass is done twice.
     config.batch.micro = 1
@@ -168,23 +194,30 @@ def get_config(arg=None):
 
     # Targets of unpaired images and reports, for lgdea, mean_teacher and oracle.
     config.memory = ConfigDict()
-    config.memory.start = 0.5  # First refresh, a share of the steps: an untrained teacher's errors would be locked in.
-    config.memory.refresh = 50  # Steps from one refresh to the next: later teachers know better.
-    config.memory.ramp = 3  # Refreshes until the targets have their full weight.
-    config.memory.block = 128  # Items of one pass of the teacher, over all devices.
-    config.memory.features = "pooled"  # What the graph compares: pooled, features (of the towers) or evidence.
-    config.memory.graph = "anchors"  # anchors (linear in the items) or knn.
-    config.memory.landmarks = 256  # Anchors of each side, at most as many as items.
+    config.memory.start = 0.1  # Targets begin here, a share of the steps: an untrained teacher's errors stay.
+    config.memory.full = 0.3  # They have their full weight from here on, a share of the steps.
+    config.memory.graph_every = 100  # Steps from one rebuild of the relations to the next.
+    config.memory.landmarks = 256  # Anchors of each side of the relations, at most as many as items.
     config.memory.top = 32  # Landmarks that an item is assigned to; 0 is all.
-    config.memory.neighbours = 16  # Of knn.
     config.memory.temperature = 0.1  # Of the similarities: small links only what is very similar.
     config.memory.alpha = 0.8  # Weight of a further step along the graph.
     config.memory.order = 3  # Steps on either side.
     config.memory.own = 0.5  # Share of the teacher's own evidence in a target: relations alone rest on few pairs.
     config.memory.sharpen = 0.7  # Temperature of the targets: propagation blurs them.
-    config.memory.align = 10  # Rounds of alignment to the reports' mean evidence; 0 is none.
-    config.memory.confidence = 0.5  # Quantile of the confidences that counts as full.
+    config.memory.align = 1.0  # Power of the alignment to the reports' mean evidence; 0 is none.
+    config.memory.momentum = 0.95  # Of the running means of the evidence of images and reports.
     config.memory.truth = False  # Read the hidden reports of unpaired images, for the oracle and for diagnostics.
+
+    # The student's view of unpaired images, on top of `augment`: the teacher, which makes their targets, is not to be
+    # confused, and the student is to learn what holds in spite of it. Nothing is flipped.
+    config.strong = ConfigDict()
+    config.strong.crop = 1.0  # Smallest share of the area that is kept, within [0.6, 1].
+    config.strong.rotate = 0.0  # Largest rotation, in degrees.
+    config.strong.gamma = 0.5  # Largest relative change.
+    config.strong.contrast = 0.0  # Largest relative change.
+    config.strong.noise = 0.04  # Largest standard deviation, a share of the range of grey levels.
+    config.strong.holes = 2  # Rectangles that are filled with the image's mean.
+    config.strong.hole = 0.3  # Largest side of one, a share of the image's.
 
     # AdamW, with weight decay on kernels only.
     config.optim = ConfigDict()
@@ -283,9 +316,7 @@ def get_config(arg=None):
             "phrase": 1.0,  # Phrases against the best patches of the batch's images.
             "anchor": 0.5,  # Phrases of one finding stay together.
             "overall": 0.5,  # Pooled image against the mean phrase.
-            # Phrases that name a side or a height attend to patches there (ours, radiographs only). Off: with 0.5 the
-            # limited-pairs study shows no gain.
-            "place": 0.0},
+        },
         "text_temperature": 0.1,  # Of the assignment of phrases to prototypes.
         "patch_temperature": 0.1,  # Of the assignment of patches to prototypes.
         "sharpness": 1.0,  # Of the log-sum-exp over patches: large is the maximum, small the mean.
@@ -296,18 +327,18 @@ def get_config(arg=None):
         "overall_score": 1.0,  # Weight of the global similarity beside the evidence when scoring.
     }
     config.methods.lgdea_pairs = ConfigDict({"objective": "lgdea_pairs", **lgdea})
-    # Pseudo-targets from few pairs are mostly wrong: at full weight they cost more than they gave (see the log of the
-    # limited-pairs study). The text tower is trained on every report already: no pull of the images on it.
+    # The text tower is trained on every report already: no pull of the images on it.
     unpaired = {
-        "evid_image": 0.3,  # Evidence of unpaired images against their targets.
+        "evid_image": 1.0,  # Evidence of unpaired images against their targets.
         "evid_report": 0.0,  # Evidence of unpaired reports against their targets.
         "evid_align": 0.0,  # Evidence vectors of all images and reports of the batch, by their targets.
     }
     lgdea = {"objective": "lgdea", **lgdea, "weights": {**lgdea["weights"], **unpaired}}
     config.methods.lgdea = ConfigDict({
         **lgdea,
-        # Where the targets of unpaired items come from: relations (the graph), teacher (the averaged model's own
-        # evidence of the image) or truth (the hidden report: an upper bound, needs memory.truth).
+        # Where the targets of unpaired items come from: relations (the graph, with memory.own of the teacher's),
+        # teacher (the averaged model's own evidence of the image) or truth (the hidden report: an upper bound, needs
+        # memory.truth).
         "targets": "relations"})
     config.methods.mean_teacher = ConfigDict({**lgdea, "targets": "teacher"})
     config.methods.oracle = ConfigDict({**lgdea, "targets": "truth"})

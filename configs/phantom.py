@@ -3,15 +3,22 @@
     python -m lgdea_jax.train --config=configs/phantom.py --workdir=runs/phantom
     python -m lgdea_jax.eval.phantom --checkpoint=runs/phantom --out=runs/phantom/eval
 
-The data set is made on the spot when `data.dir` is missing.
+The data set is made on the spot when `data.dir` is missing. `configs/phantom.py:limited` keeps 1% of the pairs, in the
+setting of the limited-pairs experiment (docs/results/limited_pairs.md); so does --config.data.pairs=SHARE, for a share.
 """
 
 from . import common
 
 
 def get_config(arg=None):
-    """Tiny towers on the phantom world."""
+    """Tiny towers on the phantom world; `arg` is None, or "limited" for 1% of the pairs."""
+    _, limited = common.read_arg(arg)
     config = common.get_config()
+    config.data.pairs = 0.01 if limited else 1.0
+    # Few pairs are seen hundreds of times: more augmentation.
+    config.limited = ("total_steps=2000", "augment.crop=(0.7,1.0)", "augment.aspect=1.2", "augment.rotate=8",
+                      "augment.gamma=0.3", "augment.contrast=0.3", "augment.brightness=0.1", "augment.noise=6",
+                      "eval.every=1000", "checkpoint.every=1000")
     config.total_steps = 500
     config.data.dir = "data/phantom"
     config.data.make_from = "configs/data/phantom.py"

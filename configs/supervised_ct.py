@@ -11,8 +11,6 @@ The run's image tower is what configs/clip_ct.py starts from.
 
 from . import common
 
-WORLDS = ("ct_rate", "phantom")
-
 
 def get_config(arg=None):
     """`arg` is "ct_rate" (the default) or "phantom"."""
@@ -20,17 +18,16 @@ def get_config(arg=None):
 
 
 def base(arg, *, method):
-    """What the three experiments on chest CT share."""
-    arg = arg or "ct_rate"
-    if arg not in WORLDS:
-        raise ValueError(f"unknown world {arg!r}; known: {', '.join(WORLDS)}")
+    """What the three experiments on chest CT share; `arg` may name "limited" too, for 5% of the pairs."""
+    world, limited = common.read_arg(arg, "ct_rate", "phantom")
     config = common.get_config()
+    config.data.pairs = 0.05 if limited else 1.0
     config.method = method
     config.image.modality = "ct"
     config.model.image.name = "resnet3d"
     config.data.equal_reports = "drop"  # Templated normal reports are equal across patients.
     config.eval.metric = "classifier/auroc" if method == "supervised" else "zero_shot/auroc"
-    phantom(config) if arg == "phantom" else paper_scale(config)
+    phantom(config) if world == "phantom" else paper_scale(config)
     return config
 
 

@@ -104,7 +104,10 @@ def read_config(path: str) -> Any:
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise UserError(f"{file.name} defines no get_config(arg)")
-    return module.get_config(path.split(":", 1)[1] if ":" in path else None)
+    try:
+        return module.get_config(path.split(":", 1)[1] if ":" in path else None)
+    except ValueError as error:  # An argument that the file does not know.
+        raise UserError(f"{path}: {error}") from None
 
 
 def load_config(argv: Sequence[str]) -> tuple[Any, list[str]]:
@@ -137,10 +140,23 @@ def load_config(argv: Sequence[str]) -> tuple[Any, list[str]]:
     if not path:
         raise UserError("--config=FILE is needed, for example --config=configs/phantom.py")
     config = read_config(path)
-    for key, value in overrides:
-        set_override(config, key, value)
+    set_overrides(config, overrides)
     config.lock()
     return config, rest
+
+
+def set_overrides(config: Any, overrides: Sequence[tuple[str, str]]) -> None:
+    """Sets (key, text) of a command line; with `data.pairs` other than 1, `config.limited` (KEY=VALUE) comes first.
+
+    Raises:
+      UserError: as `set_override`.
+    """
+    limited = config.get("limited", ())
+    if limited and float(dict(overrides).get("data.pairs", config.data.pairs)) != 1:
+        for entry in limited:
+            set_override(config, *entry.split("=", 1))
+    for key, value in overrides:
+        set_override(config, key, value)
 
 
 def set_override(config: Any, key: str, text: str) -> None:
@@ -180,6 +196,8 @@ def _parse(text: str, old: Any) -> Any:
         return int(text)
     if isinstance(old, float):
         return float(text)
+    if old == "auto" and text != "auto":
+        return int(text)
     if isinstance(old, str):
         return text
     if isinstance(old, (tuple, list)):

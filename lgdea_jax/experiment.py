@@ -18,6 +18,7 @@ from lgdea_jax.methods.table import make_method
 from lgdea_jax.models import bert, layers, lgdea, resnet, resnet3d, vit
 from lgdea_jax.models.forward import ForwardOptions
 from lgdea_jax.preprocess.image_spec import ImageSpec
+from lgdea_jax.preprocess.strong_view import StrongView
 from lgdea_jax.preprocess.text_view import TextView
 from lgdea_jax.preprocess.volume import VolumeView
 from lgdea_jax.records import MODALITIES
@@ -187,13 +188,24 @@ class Experiment:
         """The view of volumes; None for 2D images."""
         return None if isinstance(self.image_spec, int) else self.image_spec
 
+    @property
+    def hidden_reports(self) -> bool:
+        """Whether unpaired images carry the reports that they really have: for the oracle and for diagnostics."""
+        return self.method.has_memory and self.config.memory.truth
+
+    @property
+    def strong_view(self) -> StrongView:
+        """The student's view of unpaired images."""
+        levels = self.volume.geometry.output if self.volume else (0.0, 255.0)
+        return StrongView(levels=tuple(levels), **self.config.strong)
+
     def forward_options(self, pad_id: int) -> ForwardOptions:
         """What the towers' forward pass needs, with the tokeniser's padding."""
         return ForwardOptions(pad_id=pad_id, mean=self.mean, std=self.std, per_image=self.per_image)
 
     def batch_schema(self, num_labels: int) -> BatchSchema:
         """What a batch holds, with the number of labels of the data sets."""
-        return BatchSchema(self.image_spec, self.text, num_labels, regions=self.method.reads_regions)
+        return BatchSchema(self.image_spec, self.text, num_labels, hidden_reports=self.hidden_reports)
 
 
 def load_method(config: Any, mesh: jax.sharding.Mesh | None = None) -> Method:
@@ -201,11 +213,8 @@ def load_method(config: Any, mesh: jax.sharding.Mesh | None = None) -> Method:
     if config.loss_chunk < 0:
         raise UserError(f"config key 'loss_chunk' is {config.loss_chunk}: at least 0")
     name = choose("method", config.method, config.methods)
-    method = make_method(name, config.methods[name].to_dict(),
-                         chunks=Chunks(config.loss_chunk, mesh) if config.loss_chunk else None)
-    if method.reads_regions and config.image.modality == "ct":
-        raise UserError(f"config.methods.{name}.weights.place is for radiographs; image.modality is ct")
-    return method
+    return make_method(name, config.methods[name].to_dict(),
+                       chunks=Chunks(config.loss_chunk, mesh) if config.loss_chunk else None)
 
 
 def load_image_spec(config: Any) -> ImageSpec:

@@ -37,6 +37,15 @@ MODALITIES = ("xray", "ct")
 LABEL_SETS_OF_RECORDS = ("reference", "silver", "weak", "protocol")
 
 
+# Views as sources state them; everything else (PA, AP, FRONTAL, unknown) counts as frontal.
+_LATERAL = frozenset({"LATERAL", "LL", "L", "LAT", "SWIMMERS", "XTABLE LATERAL", "LEFT LATERAL", "RIGHT LATERAL"})
+
+
+def is_frontal(view: str) -> bool:
+    """Whether a view (`Record.view`) is not stated to be lateral."""
+    return view.strip().upper() not in _LATERAL
+
+
 @dataclasses.dataclass(frozen=True)
 class Evidence:
     """One diagnostic statement of a report.

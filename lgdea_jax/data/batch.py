@@ -37,13 +37,13 @@ class BatchSchema:
       image_spec: of images: side in pixels, or the view of volumes.
       text: of reports; None for methods without text.
       num_labels: n, of the data sets.
-      regions: whether pairs have the regions that their phrases name; of radiographs only.
+      hidden_reports: whether unpaired images carry the phrases of the reports that they really have.
     """
 
     image_spec: ImageSpec
     text: TextView | None
     num_labels: int
-    regions: bool = False
+    hidden_reports: bool = False
 
     def batch_fields(self, stream: str) -> dict[str, Field]:
         """The arrays of a stream.
@@ -60,8 +60,8 @@ class BatchSchema:
           report_index  int32, row of the evidence memory
         Pairs:
           study         int32, equal for views of one study
-          region        float32 [P, 4], see `preprocess.text_view.phrase_regions`; where `regions` is set
-          frame         float32 [2, 3], see `Augment.image_and_frame`; where `regions` is set
+        Unpaired images, where `hidden_reports` is set, never read by the student:
+          hidden_tokens int32 [P, T], in the report's own words; hidden_weight float32 [P]
         """
         fields: dict[str, Field] = {}
         if stream != "reports":
@@ -74,8 +74,9 @@ class BatchSchema:
                        "report_index": Field((), np.int32)}
         if stream == "pairs":
             fields["study"] = Field((), np.int32)
-            if self.regions:
-                fields |= {"region": Field((self.text.phrases, 4), np.float32), "frame": Field((2, 3), np.float32)}
+        if stream == "images" and self.hidden_reports:
+            fields |= {"hidden_tokens": Field(self.text.shape, np.int32),
+                       "hidden_weight": Field((self.text.phrases,), np.float32)}
         return fields
 
     def item_fields(self, stream: str) -> dict[str, Field]:

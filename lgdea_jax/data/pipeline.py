@@ -29,7 +29,7 @@ from lgdea_jax.io import decode_image
 from lgdea_jax.preprocess.augment import Augment, VolumeAugment
 from lgdea_jax.preprocess.image import letterbox
 from lgdea_jax.preprocess.text import TextTokenizer
-from lgdea_jax.preprocess.text_view import encode_text, phrase_regions
+from lgdea_jax.preprocess.text_view import encode_text
 from lgdea_jax.runtime.processes import end_with_parent
 
 _STEPS = 2**31  # The step number is an int32.
@@ -91,8 +91,6 @@ class Items:
         for name in ("image_index", "report_index"):
             if name in items:
                 items[name][:] = self._first + indices
-        if "frame" in items:
-            items["frame"][:] = np.eye(2, 3, dtype=np.float32)
         rows = [int(self._rows[index]) for index in indices.tolist()]
         studies, labels, contents = [], [], self._contents(rows, items.get("image"))
         for slot, row in enumerate(rows):
@@ -115,7 +113,7 @@ class Items:
     def _contents(self, rows: Sequence[int], images: np.ndarray | None,
                   ) -> Iterator[tuple[int, np.ndarray, dict[str, Any]]]:
         """(hash of the study, labels of the data set, stored volume and text) of records; fills `images`."""
-        if images is not None and "tokens" not in self.fields:
+        if images is not None and not {"tokens", "hidden_tokens"} & set(self.fields):
             for image, fields in zip(images, self._records.image_fields(rows), strict=True):
                 self._fill(image, fields.image)
                 yield fields.study, fields.labels, {}
@@ -134,8 +132,9 @@ class Items:
             self._fill(image, record.image)
         if "tokens" in self.fields:
             content |= encode_text(record, self.schema.text, self._tokenizer)
-        if "region" in self.fields:
-            content["region"] = phrase_regions(record, self.schema.text)
+        if "hidden_tokens" in self.fields:
+            hidden = encode_text(record, self.schema.text, self._tokenizer)
+            content |= {"hidden_tokens": hidden["tokens"][0], "hidden_weight": hidden["weight"]}
         return records.hash64(record.study_id), record.labels, content
 
     def _fill(self, image: np.ndarray, data: bytes) -> None:

@@ -6,12 +6,12 @@ its evidence-alignment loss. Nothing here is meant to be differentiated.
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
 from lgdea_jax.arrays import as_float
+
+_RARE = 1e-4  # Shares below this are not told from none.
 
 
 def distribution_overlap(evidence: jax.Array, other: jax.Array | None = None) -> jax.Array:
@@ -57,46 +57,30 @@ def sharpen(targets: jax.Array, temperature: jax.Array | float) -> jax.Array:
     return _normalize_rows((targets / jnp.where(top > 0, top, 1.0)) ** (1.0 / temperature))
 
 
-@functools.partial(jax.jit, static_argnames="iterations")
-def align_to_prior(targets: jax.Array, prior: jax.Array, *, iterations: int = 1,
-                   weights: jax.Array | None = None) -> jax.Array:
-    """Distribution alignment to a prior by alternate scaling (Sinkhorn & Knopp, 1967).
-
-    One iteration is the step of ReMixMatch (Berthelot et al., ICLR 2020), t_k prior_k / mean_k with scaled rows, and
-    only approaches the prior; with many, the mean is the prior's, where the zeros of the targets allow it. The order of
-    a prototype's targets over the rows may change.
+def align(targets: jax.Array, mean: jax.Array, prior: jax.Array, power: float) -> jax.Array:
+    """Distribution alignment (ReMixMatch, Berthelot et al., 2020, arXiv 1911.09785): t_k (prior_k / mean_k)^power.
 
     Args:
-      targets: [N, K], rows sum to 1, or to 0 (no target; stays 0 and does not count).
-      prior: [K], >= 0, sums to 1; iterations: >= 1.
-      weights: [N], >= 0, for example confidences: the *weighted* mean becomes the prior; default 1.
+      targets: [N, K], rows sum to 1; mean: [K], what targets are like on average; prior: [K], what they should be like.
+      power: 1 moves them all the way, 0 not at all.
 
     Returns:
-      [N, K] float32; rows sum to 1, or to 0.
-
-    Raises:
-      ValueError: iterations < 1.
+      [N, K] float32, rows sum to 1. Unchanged where nothing is known of the mean or of the prior (a row of zeros).
     """
-    if iterations < 1:
-        raise ValueError(f"iterations must be >= 1, not {iterations}")
-    targets, prior = as_float(targets), as_float(prior)
-    positive = targets > 0
-    counts = jnp.any(positive, axis=1).astype(targets.dtype) * (1.0 if weights is None else as_float(weights))
-    total = jnp.sum(counts)
-    # In logarithms: where the targets' zeros do not allow the prior, the scales diverge with every step.
-    logs = jnp.where(positive, jnp.log(jnp.where(positive, targets, 1.0)), -jnp.inf)
-    wanted = jnp.where(prior > 0, jnp.log(jnp.where(prior > 0, prior, 1.0)), -jnp.inf)
+    targets, mean, prior = as_float(targets), as_float(mean), as_float(prior)
+    if power == 0:
+        return targets
+    # A prototype that neither side uses keeps its share; one that the reports never use keeps almost none.
+    ratio = ((prior + _RARE) / (mean + _RARE)) ** power
+    known = (jnp.sum(mean) > 0) & (jnp.sum(prior) > 0)
+    return jnp.where(known, _normalize_rows(targets * ratio), targets)
 
-    def rescaled(scale: jax.Array) -> jax.Array:
-        scores = logs + scale
-        top = jnp.max(scores, axis=1, keepdims=True)
-        return _normalize_rows(jnp.exp(scores - jnp.where(jnp.isfinite(top), top, 0.0)))
 
-    def step(_: jax.Array, scale: jax.Array) -> jax.Array:
-        marginal = jnp.sum(counts[:, None] * rescaled(scale), axis=0) / jnp.where(total > 0, total, 1.0)
-        return scale + jnp.where(marginal > 0, wanted - jnp.log(jnp.where(marginal > 0, marginal, 1.0)), 0.0)
-
-    return rescaled(jax.lax.fori_loop(0, iterations, step, jnp.zeros(targets.shape[1], targets.dtype)))
+def certainty(targets: jax.Array) -> jax.Array:
+    """(largest entry of a row over the median of the rows' largest, at most 1)^2: [N, K] -> [N], in [0, 1]."""
+    top = jnp.max(as_float(targets), axis=-1)
+    median = jnp.median(top)
+    return jnp.square(jnp.minimum(top / jnp.where(median > 0, median, 1.0), 1.0))
 
 
 def total_variation(p: jax.Array, q: jax.Array) -> jax.Array:

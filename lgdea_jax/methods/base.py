@@ -31,8 +31,8 @@ class Method:
       needs: parts of the model: "image", "text", "prototypes", "lesion_queries", "labels".
       loss_names: the terms that it has.
       unpaired_streams: the streams of unpaired items that its losses read, of "images" and "reports".
-      has_memory: whether its losses read an evidence memory (`aux`); it then has `targets`, `memory_image` and
-        `memory_report`.
+      has_memory: whether its losses read targets of unpaired items (`training.evidence_memory`); it then has `targets`,
+        `memory_image` and `memory_report`.
     """
 
     name: str
@@ -56,13 +56,9 @@ class Method:
         """The streams of a batch that its losses read."""
         return ("pairs", *self.unpaired_streams)
 
-    @property
-    def reads_regions(self) -> bool:
-        """Whether its losses read which regions of the image the phrases name."""
-        return "place" in self.terms
-
-    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Mapping[str, jax.Array]) -> Arrays:
-        """{name: scalar} of the terms in `terms`; `aux` is the evidence memory, {} without one."""
+    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], targets: Mapping[str, jax.Array],
+               ) -> Arrays:
+        """{name: scalar} of the terms in `terms`; `targets` are those of unpaired items, {} without any."""
         raise NotImplementedError
 
     def diagnostics(self, outputs: Mapping[str, Any], rows: Mapping[str, Any]) -> Arrays:

@@ -27,7 +27,8 @@ class Clip(Method):
 
     loss_names = ("contrastive",)
 
-    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Mapping[str, jax.Array]) -> Arrays:
+    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], targets: Mapping[str, jax.Array],
+               ) -> Arrays:
         """`contrastive`: symmetric InfoNCE over the pairs of the batch.
 
         Where the text is evidence, over the pairs whose reports have any (a stated normal study has).

@@ -30,7 +30,8 @@ class ClipEvidenceSoft(Clip):
     own_share: float
     target_temperature: float
 
-    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Mapping[str, jax.Array]) -> Arrays:
+    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], targets: Mapping[str, jax.Array],
+               ) -> Arrays:
         """`contrastive`: InfoNCE against the overlap of the reports' findings."""
         image, text = _rows.paired(outputs, rows)
         valid = _rows.has_evidence(rows)[: rows["num_pairs"]]

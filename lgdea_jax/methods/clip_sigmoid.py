@@ -22,7 +22,8 @@ class ClipSigmoid(Clip):
 
     loss_names = ("sigmoid",)
 
-    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Mapping[str, jax.Array]) -> Arrays:
+    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], targets: Mapping[str, jax.Array],
+               ) -> Arrays:
         """`sigmoid`: binary loss over all images and texts of the batch; rows of one study are positives."""
         image, text = _rows.paired(outputs, rows)
         return {"sigmoid": _rows.study_sigmoid(

@@ -1,23 +1,23 @@
 """LGDEA (arXiv 2602.07540) in full: `lgdea_pairs`, and unpaired images and reports through propagated relations.
 
     python -m lgdea_jax.train --config=configs/phantom.py --workdir=RUN --config.data.pairs=0.01
-        --config.batch.images=32 --config.batch.reports=32
 
 The pairs are the seed edges of a graph over all images and all reports; propagated along similar images and similar
-reports they give every unpaired image the evidence of the reports that it is related to, and the mirror
-(`training.evidence_memory`, `relations`). The paper's L_evid_u and L_evi-align use such relations; its formulas are not
-available to us, and these are ours:
+reports they give every unpaired image the evidence of the reports that it is related to, and the mirror. The targets
+mix it with what the averaged model finds in the image itself, and are made in the training step
+(`training.teacher`, `training.evidence_memory`, `relations`). The paper's L_evid_u and L_evi-align use such relations;
+its formulas are not available to us, and these are ours:
 
-- `evid_image`: KL(target || Qbar_I) of the unpaired images, weighted by the confidence of the target.
+- `evid_image`: KL(target || Qbar_I) of a strongly disturbed view of the unpaired images, weighted by the certainty of
+  the target.
 - `evid_report`: the mirror for the unpaired reports.
 - `evid_align`: soft contrastive loss between the evidence vectors of all images and all reports of the batch; how much
   an image and a report match is the overlap of the image's target with the report's evidence.
 
-Before the memory's first refresh all three are 0. Two presets differ in where the targets come from:
+Two presets differ in where the targets come from:
 
-- `mean_teacher` (Tarvainen & Valpola, 2017): the averaged model's own evidence of the image, without augmentation, at
-  the last refresh, sharpened and aligned to the reports' mean evidence; unpaired reports have none. The control without
-  any graph that relations must beat.
+- `mean_teacher` (Tarvainen & Valpola, 2017): the averaged model's own evidence of the image alone, sharpened and
+  aligned in the same way; unpaired reports have no targets. The control without any graph that relations must beat.
 - `oracle` (with --config.memory.truth=True): the evidence of the reports that the unpaired images really have. Not a
   method but an upper bound: what lies between it and `lgdea` is what better targets could win.
 """
@@ -32,7 +32,8 @@ import jax
 import jax.numpy as jnp
 
 from lgdea_jax.errors import choose
-from lgdea_jax.losses import contrastive, evidence, targets
+from lgdea_jax.losses import contrastive, evidence
+from lgdea_jax.losses.targets import distribution_overlap
 from lgdea_jax.methods import _rows
 from lgdea_jax.methods.base import Arrays
 from lgdea_jax.methods.lgdea_pairs import LgdeaPairs
@@ -59,32 +60,32 @@ class Lgdea(LgdeaPairs):
     def __post_init__(self) -> None:
         choose(f"config.methods.{self.name}.targets", self.targets, TARGETS)
 
-    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Mapping[str, jax.Array]) -> Arrays:
-        """The terms of `LgdeaPairs.losses` and those of this module."""
-        result = super().losses(outputs, rows, aux)
+    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], targets: Mapping[str, jax.Array]) -> Arrays:
+        """The terms of `LgdeaPairs.losses` and those of this module; the latter are 0 without targets."""
+        result = super().losses(outputs, rows, targets)
         wanted = self.terms & set(UNPAIRED)
-        if not wanted:
+        result |= dict.fromkeys(wanted, jnp.zeros([]))
+        if not wanted or not targets:
             return result
         count, mu = rows["num_pairs"], outputs["prototypes"]
         log_p = evidence.assign(outputs["text"]["pooled"], mu, self.text_temperature)
         report, has_evidence = evidence.report_evidence(log_p, rows["weight"] > 0, rows["weight"])
         log_image = self.image_evidence(outputs["image"]["patches"], mu)
-        image_target, image_weight = (aux[name][rows["image_index"]] for name in ("image_target", "image_weight"))
-        if "evid_image" in wanted:
-            result["evid_image"] = weighted_pair_loss(image_target[count:], log_image[count:], image_weight[count:])
-        if "evid_report" in wanted:
-            target, weight = (aux[name][rows["report_index"]][count:] for name in ("report_target", "report_weight"))
+        if "evid_image" in wanted and "image_target" in targets:
+            result["evid_image"] = weighted_pair_loss(
+                targets["image_target"], log_image[count:], targets["image_weight"])
+        if "evid_report" in wanted and "report_target" in targets:
             log_report = jnp.log(jnp.maximum(report[count:], 1e-8))
             result["evid_report"] = weighted_pair_loss(
-                target, log_report, jnp.where(has_evidence[count:], weight, 0.0))
-        if "evid_align" in wanted:
+                targets["report_target"], log_report, jnp.where(has_evidence[count:], targets["report_weight"], 0.0))
+        if "evid_align" in wanted and "image_target" in targets:
             # A pair's own report is its target, with full confidence; without any other target there is nothing to add.
             report = jax.lax.stop_gradient(report)
-            target = jnp.concatenate([report[:count], image_target[count:]])
-            confidence = jnp.concatenate([has_evidence[:count].astype(jnp.float32), image_weight[count:]])
+            target = jnp.concatenate([report[:count], targets["image_target"]])
+            confidence = jnp.concatenate([has_evidence[:count].astype(jnp.float32), targets["image_weight"]])
 
             def match(images: Any, reports: Any) -> jax.Array:
-                overlap = targets.distribution_overlap(images["target"], reports["report"])
+                overlap = distribution_overlap(images["target"], reports["report"])
                 overlap = overlap ** (1.0 / self.target_temperature)
                 return overlap * images["confidence"][:, None] * reports["has_evidence"][None, :]
 
@@ -94,17 +95,16 @@ class Lgdea(LgdeaPairs):
                 image_features={"target": target, "confidence": confidence},
                 text_features={"report": report, "has_evidence": has_evidence},
                 image_mask=confidence > 0, text_mask=has_evidence, chunks=self.chunks)
-            result["evid_align"] = aligned * jnp.any(image_weight[count:] > 0)
+            result["evid_align"] = aligned * jnp.any(targets["image_weight"] > 0)
         return result
 
     def memory_image(self, outputs: Mapping[str, Any]) -> Arrays:
-        """What the evidence memory keeps of images: evidence Qbar_I [B, K], pooled embedding, features of the tower."""
+        """What the evidence memory keeps of images: evidence Qbar_I [B, K], and the pooled embedding as features."""
         log_image = self.image_evidence(outputs["image"]["patches"], outputs["prototypes"])
-        return {"evidence": jnp.exp(log_image), "pooled": outputs["image"]["pooled"],
-                "features": outputs["image"]["features"]}
+        return {"evidence": jnp.exp(log_image), "features": outputs["image"]["pooled"]}
 
     def memory_report(self, outputs: Mapping[str, Any], weight: jax.Array) -> Arrays:
-        """What the evidence memory keeps of reports: evidence Qbar_R [B, K], whether there is any, the mean phrase.
+        """What the evidence memory keeps of reports: evidence Qbar_R [B, K], if `valid`; the mean phrase as features.
 
         Args:
           weight: float32 [B, P], of the phrases.
@@ -112,8 +112,7 @@ class Lgdea(LgdeaPairs):
         z = outputs["text"]["pooled"]
         report, valid = evidence.report_evidence(
             evidence.assign(z, outputs["prototypes"], self.text_temperature), weight > 0, weight)
-        mean = _rows.report_vector(z, weight)
-        return {"evidence": report, "valid": valid, "pooled": mean, "features": mean}
+        return {"evidence": report, "valid": valid, "features": _rows.report_vector(z, weight)}
 
 
 def weighted_pair_loss(target: jax.Array, log_evidence: jax.Array, weight: jax.Array) -> jax.Array:

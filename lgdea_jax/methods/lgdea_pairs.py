@@ -5,8 +5,8 @@
 From the paper: assignments (4), reconstruction L_rec (5), patch evidence (6), its pooling (7), report evidence (8) and
 the pair loss L_evid_p (9); L_rec reads unpaired reports too. Ours, where the paper's text leaves room or the formula is
 not available to us: log-sum-exp pooling over patches beside the mean over lesion queries, soft contrastive targets from
-the overlap of the reports' evidence, the anchor that keeps phrases of one finding together (without it the evidence of
-a text tower that is trained from scratch drifts), and `place`, off by default (`losses.location`).
+the overlap of the reports' evidence, and the anchor that keeps phrases of one finding together (without it the evidence
+of a text tower that is trained from scratch drifts).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lgdea_jax.losses import contrastive, evidence, location
+from lgdea_jax.losses import contrastive, evidence
 from lgdea_jax.methods import _rows
 from lgdea_jax.methods.base import Arrays, Method
 
@@ -50,10 +50,11 @@ class LgdeaPairs(Method):
     overall_score: float
 
     needs = ("image", "text", "prototypes", "lesion_queries")
-    loss_names = ("rec", "evid_pair", "evid_lesion", "align", "phrase", "anchor", "overall", "place")
+    loss_names = ("rec", "evid_pair", "evid_lesion", "align", "phrase", "anchor", "overall")
     unpaired_streams = ("reports",)
 
-    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Mapping[str, jax.Array]) -> Arrays:
+    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], targets: Mapping[str, jax.Array],
+               ) -> Arrays:
         """The terms of LGDEA that pairs (and, for `rec` and `anchor`, unpaired reports) give.
 
         - `rec`: L_rec (5) over all phrases.
@@ -64,7 +65,6 @@ class LgdeaPairs(Method):
           the same finding are positives.
         - `anchor`: phrases of one finding against all others (text only).
         - `overall`: the global image-text loss, with soft targets.
-        - `place`: phrases that name a side or a height attend to patches there; only the patches move.
         """
         terms, count, mu = self.terms, rows["num_pairs"], outputs["prototypes"]
         z, weight = outputs["text"]["pooled"], rows["weight"]
@@ -104,11 +104,6 @@ class LgdeaPairs(Method):
             image, _ = _rows.paired(outputs, rows)
             text = _rows.report_vector(z, weight)[:count]
             result["overall"] = contrast(image, text, outputs["logit_scale"])
-        if "place" in terms:
-            patches = outputs["image"]["patches"][:count]
-            scores = jnp.einsum("bpd,bld->bpl", jax.lax.stop_gradient(z[:count]), patches) / self.contrast_temperature
-            result["place"] = location.place_loss(
-                scores, location.inside_regions(rows["region"], rows["frame"], patches.shape[1]), weight[:count])
         return result
 
     def image_evidence(self, patches: jax.Array, prototypes: jax.Array) -> jax.Array:

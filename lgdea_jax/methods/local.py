@@ -40,9 +40,10 @@ class Local(Clip):
 
     loss_names = ("contrastive", "local")
 
-    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Mapping[str, jax.Array]) -> Arrays:
+    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], targets: Mapping[str, jax.Array],
+               ) -> Arrays:
         """`contrastive`: as `clip`. `local`: the same over word-region scores."""
-        result = super().losses(outputs, rows, aux) if "contrastive" in self.terms else {}
+        result = super().losses(outputs, rows, targets) if "contrastive" in self.terms else {}
         if "local" in self.terms:
             count = rows["num_pairs"]
             scores = word_region_scores(

@@ -42,7 +42,8 @@ class Supervised(Method):
     def __post_init__(self) -> None:
         choose(f"config.methods.{self.name}.uncertain", self.uncertain, UNCERTAIN)
 
-    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], aux: Mapping[str, jax.Array]) -> Arrays:
+    def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], targets: Mapping[str, jax.Array],
+               ) -> Arrays:
         """`labels`: multi-label BCE over known labels.
 
         Raises:

@@ -47,28 +47,17 @@ class Augment:
 
     def changes(self, name: str) -> bool:
         """Whether `random_map` does anything to this entry of an element."""
-        return name == "tokens" or (name in ("image", "frame") and self.enabled)
+        return name == "tokens" or (name == "image" and self.enabled)
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """`element` with its image transformed, its `frame` (if any) set, and one row of `tokens` chosen."""
+        """`element` with its image transformed, and one row of `tokens` chosen."""
         element = dict(element)
         if "image" in element and self.enabled:
-            element["image"], frame = self.image_and_frame(element["image"], rng)
-            if "frame" in element:
-                element["frame"] = frame
+            element["image"] = self.image(element["image"], rng)
         return _one_text(element, rng)
 
     def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Transforms a uint8 [S, S] image; the result has its shape and dtype."""
-        return self.image_and_frame(image, rng)[0]
-
-    def image_and_frame(self, image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Transforms a uint8 [S, S] image, and returns the map back to the image before.
-
-        Returns:
-          (the image, uint8 [S, S]; frame, float32 [2, 3]: what is at (x, y) now was at `frame @ (x, y, 1)` before, in
-          shares of the image's side from its upper left corner).
-        """
         size = image.shape[0]
         area = rng.uniform(*self.crop)
         # A side that would be longer than the image is as long as the image; the other one keeps the area.
@@ -94,9 +83,7 @@ class Augment:
             high, wide = (rng.uniform(0.1, 0.32, 2) * size).astype(int)
             top, left = rng.integers(size - high), rng.integers(size - wide)
             result[top:top + high, left:left + wide] = result.mean()
-        frame = np.array(matrix, np.float32).reshape(2, 3)
-        frame[:, 2] /= size
-        return np.clip(result + 0.5, 0, 255).astype(np.uint8), frame
+        return np.clip(result + 0.5, 0, 255).astype(np.uint8)
 
 
 def _one_text(element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:

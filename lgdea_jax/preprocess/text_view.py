@@ -10,7 +10,6 @@ import numpy as np
 from lgdea_jax import records
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.vocabulary import FINDINGS
-from lgdea_jax.preprocess import regions
 from lgdea_jax.preprocess.evidence_text import NO_FINDING, canonical_phrase, usable_evidence
 from lgdea_jax.preprocess.text import TextTokenizer
 
@@ -76,15 +75,6 @@ def phrases_of(record: records.Record, view: TextView, variant: str) -> list[tup
     write = canonical_phrase if variant == "canonical" else lambda evidence: evidence.phrase
     weights = {"present": 1.0, "uncertain": view.uncertain_weight}
     return [(write(item), FINDING_IDS.get(item.finding, -1), weights[item.certainty]) for item in items]
-
-
-def phrase_regions(record: records.Record, view: TextView) -> np.ndarray:
-    """float32 [P, 4]: the region of the image that each of `phrases_of` names (`preprocess.regions`)."""
-    found = np.tile(np.array(regions.EVERYWHERE, np.float32), (view.phrases, 1))
-    if regions.is_frontal(record.view):
-        for slot, item in enumerate(usable_evidence(record.evidence, limit=view.phrases)):
-            found[slot] = regions.region(item.laterality, item.anatomy)
-    return found
 
 
 def encode_text(record: records.Record, view: TextView, tokenizer: TextTokenizer) -> dict[str, np.ndarray]:

@@ -2,13 +2,11 @@
 
 After anchor graphs (Liu et al., ICML 2010) with landmarks by spherical k-means (Dhillon & Modha, 2001): the walk on one
 side is W = Z D^-1 Z^T, with Z [N, K] the assignments and D the column sums of Z. The propagated relations are then
-S = (1 - alpha) S0 + Z_I M Z_R^T, where M [K_I, K_R] is the factor of `anchor_graph` (ours). Time O(N K^2), memory
-O(N K).
+S = (1 - alpha) S0 + Z_I M Z_R^T, where M [K_I, K_R] is `relation_factor` (ours). Time O(N K^2), memory O(N K).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -16,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lgdea_jax.arrays import as_float, normalize
+from lgdea_jax.arrays import normalize
 from lgdea_jax.relations.rows import (
     BLOCK,
     Rows,
@@ -36,24 +34,9 @@ from lgdea_jax.relations.rows import (
     top_k_with_ties,
     with_mass,
 )
-from lgdea_jax.relations.seeds import Seeds, seeds_between
+from lgdea_jax.relations.seeds import Seeds
 
 _NO_LANDMARK = -1e30  # Score of a landmark that does not exist: its share of a softmax is 0, and finite without others.
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class AnchorGraph:
-    """S = (1 - alpha) S0 + images @ factor @ reports^T; of `anchor_graph`.
-
-    seeds: S0; images: Z_I [N_I, K_I]; reports: Z_R [N_R, K_R]; factor: M [K_I, K_R]; alpha: scalar.
-    """
-
-    seeds: Seeds
-    images: Rows
-    reports: Rows
-    factor: jax.Array
-    alpha: jax.Array
 
 
 @functools.partial(jax.jit, static_argnames=("num", "steps", "block", "shards"))
@@ -145,9 +128,9 @@ def _cosines(rows: jax.Array, centres: jax.Array) -> jax.Array:
     return jnp.where(exists, matmul("sbd,kd->sbk", rows, centres), _NO_LANDMARK)
 
 
-def anchor_graph(seeds: Seeds, images: Rows, reports: Rows, *, alpha: float, order: int, block: int = BLOCK,
-                 shards: int = 1) -> AnchorGraph:
-    """The graph through anchors, by K x K algebra (ours, after Liu et al., ICML 2010; see the module).
+def relation_factor(seeds: Seeds, images: Rows, reports: Rows, *, alpha: float, order: int, block: int = BLOCK,
+                    shards: int = 1) -> jax.Array:
+    """M of S = (1 - alpha) S0 + Z_I M Z_R^T, by K x K algebra (ours, after Liu et al., ICML 2010; see the module).
 
     Evidence distributions may serve as assignments (Z = Qbar), which is a poor choice: every target is then a linear
     function of the item's own evidence, a recalibrated mean teacher. Landmarks of instance features add information.
@@ -159,23 +142,23 @@ def anchor_graph(seeds: Seeds, images: Rows, reports: Rows, *, alpha: float, ord
       alpha: in [0, 1), weight of a further step; order: T >= 0, steps on each side; 0 leaves the seeds alone.
       block: rows at a time. shards: see `relations`.
 
+    Returns:
+      M [K_I, K_R] float32; its transpose is that of the graph with images and reports exchanged.
+
     Raises:
       ValueError: alpha or order out of range, or rows that do not divide into `shards`.
     """
     check_walk(alpha, order)
     check_shards(images.shape[0], shards)
     check_shards(reports.shape[0], shards)
-    alpha = jnp.asarray(alpha, float)
     if order == 0:
-        factor = jnp.zeros((images.shape[1], reports.shape[1]), jnp.float32)
-    else:
-        factor = _anchor_factor(seeds, images, reports, alpha, order, block, shards)
-    return AnchorGraph(seeds, images, reports, factor, alpha)
+        return jnp.zeros((images.shape[1], reports.shape[1]), jnp.float32)
+    return _factor(seeds, images, reports, jnp.asarray(alpha, float), order, block, shards)
 
 
 @functools.partial(jax.jit, static_argnames=("order", "block", "shards"))
-def _anchor_factor(seeds: Seeds, images: Rows, reports: Rows, alpha: jax.Array, order: int, block: int,
-                   shards: int) -> jax.Array:
+def _factor(seeds: Seeds, images: Rows, reports: Rows, alpha: jax.Array, order: int, block: int,
+            shards: int) -> jax.Array:
     """M [K_I, K_R] for order T >= 1, with B_X = D_X^-1 Z_X^T Z_X and C = Z_I^T S0 Z_R, the sum over the pairs:
 
     M = (1 - alpha) sum_{t=1..T} alpha^t B_I^(t-1) D_I^-1 C D_R^-1 (B_R^T)^(t-1)
@@ -216,45 +199,49 @@ def _anchor_factor(seeds: Seeds, images: Rows, reports: Rows, alpha: jax.Array, 
     return (1.0 - alpha) * total
 
 
-def anchor_targets(graph: AnchorGraph, evidence: jax.Array, block: int, shards: int) -> tuple[jax.Array, jax.Array]:
-    """(targets [N_I, E], confidence [N_I]); see `graph.image_targets`."""
-    rows, width = graph.images.shape[0], evidence.shape[1]
+@functools.partial(jax.jit, static_argnames=("block", "shards"))
+def landmark_evidence(factor: jax.Array, givers: Rows, evidence: jax.Array, *, block: int = BLOCK,
+                      shards: int = 1) -> jax.Array:
+    """M Z^T [Qbar, 1]: the evidence, with its mass, that each landmark of one side gets from the items of the other.
+
+    An item of that side without a seed of its own is then related as `related_evidence` says; nothing of the size of
+    both sides is made.
+
+    Args:
+      factor: [K_I, K_R], of `relation_factor`; transposed for what reports get from images.
+      givers: Z [N, K_R] of the other side; evidence: Qbar [N, E], rows sum to 1, or to 0 in items without evidence:
+        those relate nothing, and do not count in the mass either.
+      block: rows at a time. shards: see `relations`.
+
+    Returns:
+      float32 [K_I, E + 1].
+
+    Raises:
+      ValueError: evidence of another number of items, or rows that do not divide into `shards`.
+    """
+    rows, width = evidence.shape
+    if rows != givers.shape[0]:
+        raise ValueError(f"evidence of {rows} rows for a side of {givers.shape[0]}")
     check_shards(rows, shards)
-    check_shards(evidence.shape[0], shards)
-    givers, takers, given = (split_rows(part, shards) for part in (graph.reports, graph.images, evidence))
-    dtype = jnp.promote_types(graph.factor.dtype, as_float(evidence[:0]).dtype)
+    parts = split_rows((givers, evidence), shards)
 
     def collect(sums: jax.Array, start: Any, size: int) -> jax.Array:
-        return sums + matmul("sbk,sbe->ske", dense_rows(cut(givers, start, size)),
-                              with_mass(cut(given, start, size)))
+        z, given = cut(parts, start, size)
+        return sums + matmul("sbk,sbe->ske", dense_rows(z), with_mass(given))
 
-    zeros = jnp.zeros((shards, graph.reports.shape[1], width + 1), dtype)
-    sums = jnp.sum(fold(collect, zeros, evidence.shape[0] // shards, block), axis=0)
-    offers = matmul("kl,le->ke", graph.factor, sums)
-
-    def direct(out: tuple[jax.Array, jax.Array], start: Any, size: int) -> tuple[jax.Array, jax.Array]:
-        at = cut(graph.seeds, start, size, 0)
-        weights = (1.0 - graph.alpha) * at.weights
-        values = as_float(evidence[at.reports])
-        return (out[0].at[at.images].add(weights[:, None] * values),
-                out[1].at[at.images].add(weights * jnp.sum(values, axis=1)))
-
-    # The result is written over the seeds' part, block by block: with two arrays of this size there would be four.
-    out = (jnp.zeros((rows, width), dtype), jnp.zeros(rows, dtype))
-    out = split_rows(fold(direct, out, graph.seeds.images.shape[0], block), shards)
-
-    def spread(out: tuple[jax.Array, jax.Array], start: Any, size: int) -> tuple[jax.Array, jax.Array]:
-        seeded, confidence = cut(out, start, size)
-        got = matmul("sbk,ke->sbe", dense_rows(cut(takers, start, size)), offers)
-        confidence = confidence + got[..., -1]
-        return put(out, (divide(seeded + got[..., :-1], confidence[..., None]), confidence), start)
-
-    return join_rows(fold(spread, out, rows // shards, block))
+    zeros = jnp.zeros((shards, givers.shape[1], width + 1), factor.dtype)
+    return matmul("kl,le->ke", factor, jnp.sum(fold(collect, zeros, rows // shards, block), axis=0))
 
 
-def anchor_relations(graph: AnchorGraph, image_rows: jax.Array, report_rows: jax.Array) -> jax.Array:
-    """S[image_rows, report_rows]; see `graph.relations_between`."""
-    counts = graph.images.shape[0], graph.reports.shape[0]
-    left, right = gather_rows(graph.images, image_rows), gather_rows(graph.reports, report_rows)
-    related = matmul("ak,kl,bl->ab", left, graph.factor, right)
-    return related + (1.0 - graph.alpha) * seeds_between(graph.seeds, image_rows, report_rows, counts)
+def related_evidence(takers: Rows, offered: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Target evidence of items without a seed of their own, (S Qbar) / rowsum(S), and its confidence, rowsum(S).
+
+    Args:
+      takers: Z [B, K] of the items, by `assign_to_landmarks`; offered: [K, E + 1], of `landmark_evidence`.
+
+    Returns:
+      (targets float32 [B, E], rows sum to 1, or to 0 where nothing is related; confidence float32 [B], in [0, 1],
+      usually well below: see `relations`).
+    """
+    got = matmul("bk,ke->be", dense_rows(takers), offered)
+    return divide(got[:, :-1], got[:, -1:]), got[:, -1]

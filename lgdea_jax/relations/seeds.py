@@ -40,26 +40,3 @@ def seed_edges(images: jax.Array, reports: jax.Array, *, num_images: int, num_re
     rows = jax.ops.segment_sum(weights, images, num_images)[images]
     columns = jax.ops.segment_sum(weights, reports, num_reports)[reports]
     return Seeds(images, reports, weights / jnp.maximum(jnp.maximum(rows, columns), 1.0))
-
-
-def seeds_between(seeds: Seeds, image_rows: jax.Array, report_rows: jax.Array, counts: tuple[int, int]) -> jax.Array:
-    """S0[image_rows, report_rows] [A, B]: every seed looks up the positions of its two ends in the batch.
-
-    Args:
-      image_rows: int [A]; report_rows: int [B]; negative ones are padding, with zeros. counts: N_I and N_R.
-    """
-
-    def positions(rows: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-        size = rows.shape[0]
-        # Padding and items outside the batch share the position behind the batch. A repeated row has one position of
-        # its several, which all of them then read.
-        where = jnp.full(count + 1, size).at[jnp.where(rows >= 0, rows, count)].set(jnp.arange(size))
-        where = where.at[count].set(size)
-        return where, where[jnp.where(rows >= 0, rows, count)]
-
-    image_position, own_image = positions(image_rows, counts[0])
-    report_position, own_report = positions(report_rows, counts[1])
-    table = jnp.zeros((image_rows.shape[0] + 1, report_rows.shape[0] + 1), seeds.weights.dtype)
-    table = table.at[image_position[seeds.images], report_position[seeds.reports]].add(seeds.weights)
-    inside = (image_rows >= 0)[:, None] & (report_rows >= 0)[None, :]
-    return jnp.where(inside, table[own_image][:, own_report], 0.0)

@@ -16,7 +16,6 @@ from typing import Any
 from lgdea_jax.runtime.files import write_text_atomically
 
 METRICS = "metrics.jsonl"
-MEMORY = "memory.jsonl"
 EVALS = "evals.jsonl"
 
 
@@ -83,7 +82,7 @@ class TrainLog:
         self._board = None
         if not active:
             return
-        for name in (METRICS, EVALS, MEMORY):
+        for name in (METRICS, EVALS):
             _keep_rows(self._workdir / name, lambda row: row["step"] <= first_step)
         if tensorboard:
             from tensorboardX import SummaryWriter

@@ -26,9 +26,10 @@ BATCH_AXES = ("data", "fsdp")
 # First match wins. "rows" splits the first dimension over all devices; "largest" splits the largest dimension that the
 # fsdp axis divides; "replicate" splits nothing.
 # Scalars and the prototypes are read by every row of the batch, so that gathering them would cost more than it saves.
-# The evidence memory has a row an item, split like a batch.
+# The evidence memory has a row an item, split like a batch; its means and landmarks are read by every row.
 DEFAULT_RULES = (
-    (r"^aux/", "rows"),
+    (r"^aux/(images|reports)/", "rows"),
+    (r"^aux/", "replicate"),
     (r"(^|/)(logit_scale|logit_bias|prototypes)(/|$)", "replicate"),
     (r".*", "largest"),
 )

@@ -36,7 +36,6 @@ class Data:
       tokenizer, label_names, record_transform: of the data sets; labels without the name of their set.
       sizes: stream -> rows of a global batch; `counts`: stream with such rows -> items to draw from.
       items: stream -> its parts as random access to items, without augmentation, with their weights in the mixture.
-      truth: the reports that the unpaired images really have, as items; empty unless `config.memory.truth`.
       names: of the data sets with rows in the batch; `digest`: SHA-256 over their shards, so that a resumed run reads
         the same data.
       record_size: longer side in pixels to which the build reduced images; 0 where the data sets differ or do not say.
@@ -44,7 +43,6 @@ class Data:
 
     batches: Any
     items: Mapping[str, Sequence[tuple[pipeline.Items, float]]]
-    truth: Sequence[pipeline.Items]
     tokenizer: TextTokenizer
     label_names: tuple[str, ...]
     record_transform: str
@@ -67,7 +65,6 @@ def prepare_data(experiment: Experiment, mesh: jax.sharding.Mesh, *, show: bool)
       UserError: no data, a leak, streams that do not fit the batch, a tokeniser that cannot be read.
     """
     config, volume = experiment.config, experiment.volume
-    sizes = batch_sizes(experiment, mesh)
     plan = data_plan.make_plan(config.data, seed=config.seed, held_out=[config.eval.dir] if config.eval.dir else [])
     directories = list(dict.fromkeys(part.directory for parts in plan.parts.values() for part in parts))
     metadata = [dataset.load_metadata(directory) for directory in directories]
@@ -84,15 +81,15 @@ def prepare_data(experiment: Experiment, mesh: jax.sharding.Mesh, *, show: bool)
     label_names = tuple(dict.fromkeys(
         name for meta in metadata for name in label_columns(meta.label_names, config.data.labels)))
     counts = {stream: plan.count(stream) for stream in STREAMS}
-    unused = [stream for stream in STREAMS if counts[stream] and not sizes[stream]]
+    sizes = batch_sizes(experiment, mesh, counts)
     if show:
         log.info("data: %s", ", ".join(f"{count} {stream}" for stream, count in counts.items()))
-    if show and unused:
-        log.info("not trained on: %s", ", ".join(f"{counts[stream]} {stream} (batch.{stream}=0)" for stream in unused))
+        log.info("batch: %s", ", ".join(f"{sizes[stream]} {stream}" for stream in STREAMS if sizes[stream]))
+        if unused := not_trained_on(experiment, counts, sizes):
+            log.info("not trained on: %s", unused)
     trained_on = [meta for directory, meta in zip(directories, metadata, strict=True) if any(
         part.directory == directory for stream in STREAMS if sizes[stream] for part in plan.parts[stream])]
-    items = open_items(experiment, plan, tokenizer, label_names, show=show)
-    truth = open_truth(experiment, plan, tokenizer) if experiment.method.has_memory and config.memory.truth else []
+    items = open_items(experiment, plan, tokenizer, label_names, sizes, show=show)
     if volume:
         augment = VolumeAugment(volume, random_crop=config.volume.random_crop, shift=config.volume.shift,
                                 noise=config.volume.noise, enabled=config.augment.enabled)
@@ -101,7 +98,7 @@ def prepare_data(experiment: Experiment, mesh: jax.sharding.Mesh, *, show: bool)
     batches = pipeline.make_batches(
         items, sizes=sizes, rows_of=lambda rows: sharding.rows_of_process(rows, mesh), augment=augment,
         seed=config.seed)
-    return Data(batches=batches, items=items, truth=truth, tokenizer=tokenizer, label_names=label_names,
+    return Data(batches=batches, items=items, tokenizer=tokenizer, label_names=label_names,
                 record_transform=transforms[0], sizes=sizes,
                 counts={stream: count for stream, count in counts.items() if sizes[stream]},
                 names=tuple(meta.name for meta in trained_on), digest=shards_digest(trained_on),
@@ -114,17 +111,33 @@ def record_size(metadata: Sequence[DatasetMetadata]) -> int:
     return sizes.pop() if len(sizes) == 1 else 0
 
 
-def batch_sizes(experiment: Experiment, mesh: jax.sharding.Mesh) -> dict[str, int]:
+def batch_sizes(experiment: Experiment, mesh: jax.sharding.Mesh, counts: Mapping[str, int] | None = None,
+                ) -> dict[str, int]:
     """Rows of each stream in a global batch.
+
+    `auto` rows of unpaired items are a ratio of the pairs (`batch.images_per_pair`, `batch.reports_per_pair`) where
+    there are such items and the method learns from them, and 0 elsewhere.
+
+    Args:
+      counts: stream -> items; None before the data are read: unpaired items are then expected where the config asks for
+        them.
 
     Raises:
       UserError: negative, not divisible by the devices, without the pairs that the method needs, or of unpaired items
         that it does not read.
     """
-    method, sizes = experiment.method, {stream: experiment.config.batch[stream] for stream in STREAMS}
-    for stream, rows in sizes.items():
+    method, config = experiment.method, experiment.config
+    if counts is None:
+        counts = {stream: int(config.data.pairs != 1 or bool(config.data[f"{stream}_from"])) for stream in STREAMS}
+    sizes: dict[str, int] = {}
+    for stream in STREAMS:
+        rows = config.batch[stream]
+        if rows == "auto":
+            wanted = config.batch[f"{stream}_per_pair"] * sizes["pairs"] / mesh.size
+            rows = max(1, round(wanted)) * mesh.size if stream in method.streams and counts[stream] and wanted else 0
         if rows < 0 or rows % mesh.size:
             raise UserError(f"batch.{stream}={rows} must be a multiple of the {mesh.size} devices")
+        sizes[stream] = rows
     if method.text and not sizes["pairs"]:
         raise UserError(f"the method {method.name} needs pairs: batch.pairs must be positive")
     for stream in STREAMS:
@@ -135,40 +148,38 @@ def batch_sizes(experiment: Experiment, mesh: jax.sharding.Mesh) -> dict[str, in
     return sizes
 
 
-def open_items(experiment: Experiment, plan: data_plan.Plan, tokenizer: TextTokenizer, label_names: Sequence[str], *,
-               show: bool) -> dict[str, list[tuple[pipeline.Items, float]]]:
-    """The parts of each stream that the batch uses, with their weights in the mixture; read at once if cached."""
+def not_trained_on(experiment: Experiment, counts: Mapping[str, int], sizes: Mapping[str, int]) -> str:
+    """The streams that have items and no rows in the batch, each with its reason; "" without any."""
+    reasons = {stream: f"batch.{stream}=0" if stream in experiment.method.streams else
+               f"the method {experiment.method.name} does not learn from unpaired {stream}" for stream in STREAMS}
+    return ", ".join(f"{counts[stream]} {stream} ({reasons[stream]})" for stream in STREAMS
+                     if counts[stream] and not sizes[stream])
+
+
+def open_items(experiment: Experiment, plan: data_plan.Plan, tokenizer: TextTokenizer, label_names: Sequence[str],
+               sizes: Mapping[str, int], *, show: bool) -> dict[str, list[tuple[pipeline.Items, float]]]:
+    """The parts of each stream that the batch uses, with their weights in the mixture; read at once if cached.
+
+    Raises:
+      UserError: hidden reports are wanted, and an unpaired image has none.
+    """
     config, schema = experiment.config, experiment.batch_schema(len(label_names))
-    used = [stream for stream in STREAMS if config.batch[stream]]
+    used = [stream for stream in STREAMS if sizes[stream]]
     progress = Progress(sum(plan.count(stream) for stream in used), "reading item", active=show and config.data.cache)
     items: dict[str, list] = {stream: [] for stream in STREAMS}
     for stream in used:
         # Rows of the evidence memory: pairs first on both sides.
-        first = plan.count("pairs") if stream != "pairs" and config.batch.pairs else 0
+        first = plan.count("pairs") if stream != "pairs" and sizes["pairs"] else 0
         for part, weight in weighted_parts(plan.parts[stream], config.data[f"{stream}_from"]):
+            if stream == "images" and schema.hidden_reports and not dataset.load_index(
+                    part.directory, part.split)["has_report"][part.rows].all():
+                raise UserError(f"memory.truth: unpaired images of {part.directory} have no report to compare with")
             items[stream].append((pipeline.Items(
                 part.directory, part.split, part.rows, stream=stream, schema=schema, tokenizer=tokenizer,
                 label_names=label_names, labels=config.data.labels, cache=config.data.cache, first=first,
                 progress=progress.advance), weight))
             first += len(part.rows)
     progress.end()
-    return items
-
-
-def open_truth(experiment: Experiment, plan: data_plan.Plan, tokenizer: TextTokenizer) -> list[pipeline.Items]:
-    """The hidden reports of the unpaired images: what an upper bound learns from, and diagnostics compare with.
-
-    Raises:
-      UserError: an unpaired image has no report.
-    """
-    config, items = experiment.config, []
-    for part in plan.parts["images"] if config.batch.images else ():
-        index = dataset.load_index(part.directory, part.split)
-        if not index["has_report"][part.rows].all():
-            raise UserError(f"memory.truth: unpaired images of {part.directory} have no report to compare with")
-        items.append(pipeline.Items(
-            part.directory, part.split, part.rows, stream="reports", schema=experiment.batch_schema(0),
-            tokenizer=tokenizer, label_names=(), cache=config.data.cache))
     return items
 
 

@@ -20,10 +20,12 @@ from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.runtime import sharding
 from lgdea_jax.runtime.log import PEAK_TFLOPS
 from lgdea_jax.training.data import batch_sizes
-from lgdea_jax.training.state import compile_step, make_parts
+from lgdea_jax.training.state import compile_step, make_memory, make_parts
 
-# Known from the data only; assumed here: the vocabulary of BERT, and the number of labels of CheXpert.
+# Known from the data only, and assumed here: the vocabulary of BERT, and the number of labels of CheXpert.
 ASSUMED_VOCABULARY, ASSUMED_LABELS = 30_522, 14
+# Items of MIMIC-CXR's size at 5% of the pairs, for the rows of the evidence memory.
+ASSUMED_ITEMS = {"pairs": 18_850, "images": 358_150, "reports": 208_150}
 MFU = 0.4
 GIB = 2.0**30
 # Of the device that the time is given for where the one at hand has no known peak.
@@ -60,9 +62,8 @@ def dry_run(experiment: Experiment, mesh: Mesh) -> list[str]:
     tokenizer = TextTokenizer.load(config.text.tokenizer) if known else None
     sizes = {"vocab_size": tokenizer.vocab_size if tokenizer else ASSUMED_VOCABULARY, "num_labels": ASSUMED_LABELS}
     graphdef, shapes = experiment.model.abstract(**sizes)
-    # As if every stream held one block: the memory is small beside the rest.
-    memory_rows = (config.memory.block,) * 2 if experiment.method.has_memory else None
-    parts = make_parts(experiment, mesh, graphdef, shapes, sizes, memory_rows=memory_rows)
+    memory = make_memory(experiment, rows, ASSUMED_ITEMS, mesh)
+    parts = make_parts(experiment, mesh, graphdef, shapes, sizes, memory=memory)
     batch = abstract_batch(experiment.batch_schema(ASSUMED_LABELS), rows, mesh)
     compiled = compile_step(experiment, parts, batch, mesh, pad_id=tokenizer.pad_id if tokenizer else 0)
     total = sum(rows.values())
@@ -71,6 +72,10 @@ def dry_run(experiment: Experiment, mesh: Mesh) -> list[str]:
              f"{total} rows a step ({', '.join(f'{n} {s}' for s, n in rows.items() if n)})"]
     if experiment.text and not tokenizer:
         lines.append(f"  vocabulary assumed: {ASSUMED_VOCABULARY:,} tokens")
+    if memory and memory.has_rows:
+        held = memory.row_bytes() * (memory.rows("images") + memory.rows("reports")) / mesh.size
+        lines.append(f"  evidence memory of a device: {held / GIB:.2f} GiB for {memory.images:,} images and "
+                     f"{memory.reports:,} reports (assumed), {memory.row_bytes():,} bytes an item")
     return [*lines, *costs(compiled, config, rows=total)]
 
 

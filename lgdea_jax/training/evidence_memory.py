@@ -1,305 +1,248 @@
-"""Evidence memory: the teacher's evidence of every training item at the last refresh, and the targets made of it.
+"""Evidence memory: what was found in every image and report at its last visit, and the targets that are made of it.
 
 LGDEA (arXiv 2602.07540) learns from unpaired images and reports through relations that are propagated from the pairs.
-The paper's formulas for the targets are not available to us; these are ours. Every `refresh` steps the teacher (the
-averaged parameters, or the trained ones without an average) goes over all items without augmentation, and the targets
-of the unpaired are made anew:
+The paper's formulas for the targets are not available to us; these are ours. In each step the teacher (the averaged
+parameters, or the trained ones without an average) reads the unpaired images of the batch (`training.teacher`), and
 
-    relations  (S Qbar_R) / rowsum(S) for an image, its mirror for a report, over the graph of `relations`
-    teacher    the teacher's own evidence of the image: a mean teacher, the control without any graph
-    truth      the evidence of the report that the unpaired image really has: an upper bound, for studies only
+- the evidence and features of the batch's items are written to their rows of the memory, with the step of the visit;
+- the target of an unpaired image is made: its evidence by the teacher, mixed with what it inherits over the relations
+  (`memory.own`), sharpened, and aligned: times the running mean of the reports' evidence, over the running mean of the
+  images' (a teacher that was trained on few pairs overrates what it knows best);
+- it is weighted by its certainty: the largest entry over its median in the batch, at most 1, squared.
 
-then sharpened, and aligned to the mean evidence of the reports (a teacher that was trained on few pairs overrates what
-it knows best). The arrays are rows of `state["aux"]`, split over the devices like a batch, saved with every checkpoint,
-and read by row in the step: its cost does not depend on the size of the data set.
+Relations are made anew from the memory every `memory.graph_every` steps (`rebuild`); between two rebuilds a target
+needs the landmarks and one small array. No pass over the data set is made, and a step costs the same at any size of it.
+The memory's arrays are `state["aux"]`: rows split over the devices like a batch, saved with every checkpoint.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
-import functools
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lgdea_jax.errors import UserError
 from lgdea_jax.experiment import Experiment
 from lgdea_jax.losses import targets
-from lgdea_jax.methods.base import Method
-from lgdea_jax.models.forward import ForwardOptions, forward
-from lgdea_jax.relations.graph import image_targets, relation_graph, report_targets
+from lgdea_jax.relations.anchors import (
+    assign_to_landmarks,
+    landmark_evidence,
+    landmarks,
+    related_evidence,
+    relation_factor,
+)
+from lgdea_jax.relations.rows import Rows
 from lgdea_jax.relations.seeds import seed_edges
-from lgdea_jax.runtime import sharding
 
-Arrays = dict[str, jax.Array]
-
-
-def blank(images: int, reports: int, prototypes: int) -> Arrays:
-    """The memory before its first refresh: no target has any weight.
-
-    Args:
-      images, reports: rows of each side, padding included; prototypes: K.
-
-    Returns:
-      image_target, report_target float32 [N, K], rows sum to 1 once they are filled; image_weight, report_weight
-      float32 [N] in [0, 1], the confidence in each target times the ramp.
-    """
-    return {"image_target": jnp.zeros([images, prototypes]), "image_weight": jnp.zeros([images]),
-            "report_target": jnp.zeros([reports, prototypes]), "report_weight": jnp.zeros([reports])}
-
-
-class Table:
-    """Items of several streams one after the other, read by the block; rows past the end repeat the last one.
-
-    Args:
-      items: random access to dicts of arrays; they must have the names of `names` in common.
-      names: what is read of an item.
-      block: rows of a block, over all processes.
-      threads: that read.
-    """
-
-    def __init__(self, items: Sequence[Any], names: Sequence[str], *, block: int, threads: int) -> None:
-        self._items, self._names, self._threads = [part for part in items if len(part)], tuple(names), threads
-        self._ends = np.cumsum([len(part) for part in self._items])
-        self.count = int(self._ends[-1]) if len(self._ends) else 0
-        self.block, self.blocks = block, -(-self.count // block)
-
-    @property
-    def rows(self) -> int:
-        """Rows with the padding."""
-        return self.blocks * self.block
-
-    def read(self, start: int, stop: int) -> dict[str, np.ndarray]:
-        """Rows `start` to `stop` as stacked arrays."""
-        def one(row: int) -> dict[str, np.ndarray]:
-            row = min(row, self.count - 1)
-            part = int(np.searchsorted(self._ends, row, side="right"))
-            item = self._items[part][row - (int(self._ends[part - 1]) if part else 0)]
-            return {name: item[name] for name in self._names}
-
-        with concurrent.futures.ThreadPoolExecutor(max(1, self._threads)) as pool:
-            items = list(pool.map(one, range(start, stop)))
-        return {name: np.stack([item[name] for item in items]) for name in self._names}
+Arrays = dict[str, Any]
+SIDES = ("images", "reports")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TargetOptions:
-    """How targets are made of the teacher's evidence; `config.memory` has the reasons.
+class MemoryOptions:
+    """How targets are made; `config.memory` has the reasons.
 
     Attributes:
       source: where the targets come from, one of `methods.lgdea.TARGETS`.
-      features: what the graph compares: "pooled", "features" or "evidence".
-      graph: "anchors" or "knn"; landmarks, top, neighbours, temperature, alpha, order: of it, see `relations`.
-      own: share of the teacher's own evidence in a target that comes over relations.
-      sharpen: temperature of the targets; align: rounds of alignment to the prior, 0 for none.
-      confidence: quantile of the confidences that counts as full.
+      start, full: steps at which targets begin to have weight, and have their full weight.
+      graph_every: steps from one rebuild of the relations to the next; the first is at `start`.
+      landmarks, top, temperature, alpha, order: of the relations, see `relations.anchors`; top 0 is all.
+      own: share of the teacher's own evidence in a target that has relations.
+      sharpen: temperature of the targets; align: power of the alignment, 0 for none; momentum: of the running means.
+      seed: of the landmarks.
     """
 
     source: str
-    features: str
-    graph: str
+    start: int
+    full: int
+    graph_every: int
     landmarks: int
     top: int
-    neighbours: int
     temperature: float
     alpha: float
     order: int
     own: float
     sharpen: float
-    align: int
-    confidence: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MemoryOptions:
-    """When and how the memory is refreshed.
-
-    Attributes:
-      first: step of the first refresh; refresh: steps from one to the next.
-      ramp: refreshes until the targets have their full weight.
-      block: items of one pass of the teacher, over all devices; threads: that read them.
-      seed: of the landmarks.
-      targets: how targets are made.
-    """
-
-    first: int
-    refresh: int
-    ramp: int
-    block: int
-    threads: int
+    align: float
+    momentum: float
     seed: int
-    targets: TargetOptions
 
     @classmethod
     def of(cls, experiment: Experiment) -> MemoryOptions:
         """Those of an experiment whose method has a memory."""
-        config, method = experiment.config, experiment.method
+        config = experiment.config
         part = config.memory.to_dict()
-        names = {field.name for field in dataclasses.fields(TargetOptions)} - {"source"}
-        return cls(first=max(1, round(part["start"] * config.total_steps)), refresh=part["refresh"], ramp=part["ramp"],
-                   block=part["block"], threads=config.data.threads, seed=config.seed,
-                   targets=TargetOptions(source=method.targets, **{name: part[name] for name in names}))
+        names = {field.name for field in dataclasses.fields(cls)} - {"source", "start", "full", "seed"}
+        start, full = (max(1, round(part[name] * config.total_steps)) for name in ("start", "full"))
+        return cls(source=experiment.method.targets, start=start, full=full, seed=config.seed,
+                   **{name: part[name] for name in names})
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvidenceMemory:
-    """Refreshes the memory of a run.
+    """The memory of a run: its arrays, and functions of them. Nothing here is differentiated.
 
-    Args:
+    Attributes:
       options: see `MemoryOptions`.
-      items: stream -> random access to its items (`data.pipeline.Items`), in the order of the memory's rows.
-      truth: the reports that the unpaired images really have, in their order; () where they are not read.
-      method: with `has_memory`.
-      graphdef: static part of the model; forward_options: of its towers.
-      mesh: where the arrays live.
-
-    Raises:
-      UserError: sizes that do not go together, or no hidden reports where they are the targets.
+      num_pairs: P; the pairs are the first rows of both sides, row i with row i.
+      images, reports: rows of each side that exist.
+      prototypes, width: K of evidence, D of features.
+      shards: devices that share the rows.
     """
 
-    def __init__(
-        self, options: MemoryOptions, *, items: Mapping[str, Sequence[Any]], truth: Sequence[Any], method: Method,
-        graphdef: Any, forward_options: ForwardOptions, mesh: Mesh,
-    ) -> None:
-        self._options, self._mesh = options, mesh
-        if options.block % mesh.size:
-            raise UserError(f"memory.block={options.block} must be a multiple of the {mesh.size} devices")
-
-        def table(parts: Sequence[Any], *names: str) -> Table:
-            return Table(parts, names, block=options.block, threads=options.threads)
-
-        self._images = table([*items["pairs"], *items["images"]], "image")
-        self._reports = table([*items["pairs"], *items["reports"]], "tokens", "weight")
-        self._truth = table([*items["pairs"], *truth], "tokens", "weight") if truth else None
-        self.num_pairs = sum(len(part) for part in items["pairs"])
-        self._unpaired = max(self._images.count, self._reports.count) > self.num_pairs
-        if options.targets.source == "truth" and self._unpaired and self._truth is None:
-            raise UserError("the method needs the hidden reports of the unpaired images: --config.memory.truth=True")
-
-        def image_pass(params: Any, batch: Mapping[str, jax.Array]) -> Arrays:
-            outputs = forward(nnx.merge(graphdef, params), {"image": batch["image"]}, options=forward_options)
-            return method.memory_image(outputs)
-
-        def report_pass(params: Any, batch: Mapping[str, jax.Array]) -> Arrays:
-            # The first variant: the report's own words.
-            outputs = forward(nnx.merge(graphdef, params), {"tokens": batch["tokens"][:, 0]}, options=forward_options)
-            return method.memory_report(outputs, batch["weight"])
-
-        rows = NamedSharding(mesh, PartitionSpec(sharding.BATCH_AXES))
-        self._image_pass = jax.jit(image_pass, out_shardings=rows)
-        self._report_pass = jax.jit(report_pass, out_shardings=rows)
-        self._join = jax.jit(lambda parts: jax.tree.map(lambda *x: jnp.concatenate(x), *parts), out_shardings=rows)
-        make = functools.partial(make_targets, options=options.targets, num_pairs=self.num_pairs, shards=mesh.size)
-        self._make = jax.jit(make, out_shardings=(rows, NamedSharding(mesh, PartitionSpec())))
+    options: MemoryOptions
+    num_pairs: int
+    images: int
+    reports: int
+    prototypes: int
+    width: int
+    shards: int = 1
 
     @property
-    def rows(self) -> tuple[int, int]:
-        """Rows of images and of reports, padding included."""
-        return self._images.rows, self._reports.rows
+    def has_rows(self) -> bool:
+        """Whether items have rows: relations need them, other targets only the running means."""
+        return self.options.source == "relations"
+
+    def rows(self, side: str) -> int:
+        """Rows of a side, padded to the devices."""
+        return -(-getattr(self, side) // self.shards) * self.shards
+
+    def row_bytes(self) -> int:
+        """Bytes of one item; 0 without rows."""
+        return 4 * (self.prototypes + self.width + 1) if self.has_rows else 0
+
+    def blank(self) -> Arrays:
+        """The memory before the first step.
+
+        Returns:
+          `means`: for images and reports the running mean of their evidence (`sum` [K] over `mass` []).
+          With rows, for images and reports: `evidence` [N, K], `features` [N, D], `visited` int32 [N], the step of the
+          last visit, 0 before it; and `graph`: for each side `landmarks` [L, D] and `offered` [L, K + 1].
+        """
+        arrays: Arrays = {"means": {side: {"sum": jnp.zeros(self.prototypes), "mass": jnp.zeros([])} for side in SIDES}}
+        if self.has_rows:
+            arrays["graph"] = {}
+            for side in SIDES:
+                count = self.rows(side)
+                arrays[side] = {"evidence": jnp.zeros([count, self.prototypes]),
+                                "features": jnp.zeros([count, self.width]), "visited": jnp.zeros([count], jnp.int32)}
+                num = min(self.options.landmarks, count)
+                arrays["graph"][side] = {"landmarks": jnp.zeros([num, self.width]),
+                                         "offered": jnp.zeros([num, self.prototypes + 1])}
+        return arrays
+
+    def ramp(self, step: jax.Array) -> jax.Array:
+        """Weight of all targets in the step that follows `step` steps: 0 before `start`, 1 from `full` on."""
+        first, last = self.options.start, max(self.options.full, self.options.start + 1)
+        return jnp.clip((step - first + 1) / (last - first), 0.0, 1.0)
+
+    def image_targets(self, aux: Arrays, evidence: jax.Array, features: jax.Array, step: jax.Array,
+                      ) -> tuple[Arrays, jax.Array, jax.Array, dict[str, jax.Array]]:
+        """Targets of the batch's unpaired images.
+
+        Args:
+          aux: the memory's arrays.
+          evidence: Qbar_I [B, K] by the teacher; features: [B, D]; step: steps so far.
+
+        Returns:
+          (aux with the images' running mean moved on, targets [B, K], weights [B] in [0, 1], scalars to log).
+        """
+        mixed, confidence = self._mix(aux, "images", evidence, features)
+        mixed = targets.sharpen(mixed, self.options.sharpen)
+        aux = self.count(aux, "images", mixed, jnp.ones(len(mixed)))
+        target = targets.align(mixed, self._mean(aux, "images"), self._mean(aux, "reports"), self.options.align)
+        weight = targets.certainty(target) * self.ramp(step)
+        log = {"memory/target_entropy": jnp.mean(-jnp.sum(jax.scipy.special.xlogy(target, target), axis=-1)),
+               "memory/target_to_teacher": jnp.mean(targets.total_variation(target, evidence)),
+               "memory/certainty": jnp.mean(targets.certainty(target)), "memory/ramp": self.ramp(step)}
+        if self.has_rows:
+            log["memory/confidence"] = jnp.mean(confidence)
+        return aux, target, weight, log
+
+    def report_targets(self, aux: Arrays, index: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Targets [B, K] and weights [B] of unpaired reports, by the features of their last visit; 0 before it.
+
+        Args:
+          index: int32 [B], rows of the memory.
+        """
+        held = {name: array[index] for name, array in aux["reports"].items()}
+        target, confidence = self._related(aux, "reports", held["features"])
+        target = targets.sharpen(target, self.options.sharpen)
+        weight = targets.certainty(target) * ((held["visited"] > 0) & (confidence > 0))
+        return target, weight * self.ramp(step)
+
+    def count(self, aux: Arrays, side: str, evidence: jax.Array, weight: jax.Array) -> Arrays:
+        """`aux` with a side's running mean moved on by evidence [B, K] with weights [B]; stays where all weigh 0."""
+        moved, keep = aux["means"][side], self.options.momentum
+        total = jnp.sum(weight)
+        share = jnp.where(total > 0, 1.0 - keep, 0.0)
+        mean = weight @ evidence / jnp.where(total > 0, total, 1.0)
+        new = {"sum": (1.0 - share) * moved["sum"] + share * mean, "mass": (1.0 - share) * moved["mass"] + share}
+        return {**aux, "means": {**aux["means"], side: new}}
+
+    def visit(self, aux: Arrays, side: str, index: jax.Array, evidence: jax.Array, features: jax.Array,
+              step: jax.Array) -> Arrays:
+        """`aux` with the rows of a side that a batch has read.
+
+        Args:
+          index: int32 [B], rows of the memory; of equal ones the last counts.
+          evidence: [B, K]; features: [B, D]; step: of this visit, from 1 on.
+        """
+        if not self.has_rows:
+            return aux
+        # A scatter with equal indices has no defined order on an accelerator: all but the last are sent out of range.
+        later = jnp.triu(index[:, None] == index[None, :], k=1).any(axis=1)
+        index = jnp.where(later, self.rows(side), index)
+        new = {"evidence": evidence, "features": features, "visited": jnp.full(index.shape, step, jnp.int32)}
+        held = {name: array.at[index].set(new[name], mode="drop") for name, array in aux[side].items()}
+        return {**aux, side: held}
 
     def due(self, step: int) -> bool:
-        """Whether the memory is refreshed before step `step + 1`."""
-        first, every = self._options.first, self._options.refresh
-        return self._unpaired and step >= first and (step - first) % every == 0
+        """Whether relations are made anew before step `step + 1`."""
+        first, every = self.options.start, self.options.graph_every
+        return self.has_rows and step >= first and (step - first) % every == 0
 
-    def ramp(self, step: int) -> float:
-        """Weight of the targets that are made after `step` steps: 1 / ramp at the first refresh, then up to 1."""
-        refreshes = (step - self._options.first) // self._options.refresh + 1
-        return min(1.0, refreshes / max(1, self._options.ramp))
+    def rebuild(self, aux: Arrays) -> Arrays:
+        """`aux` with relations made anew from the rows that were visited: a function of the rows and the seed alone."""
+        options, keys = self.options, jax.random.split(jax.random.key(self.options.seed))
+        seen = {side: aux[side]["visited"] > 0 for side in SIDES}
+        # A report without evidence says nothing about an image, and an image that relates to it inherits nothing.
+        seen["reports"] &= jnp.sum(aux["reports"]["evidence"], axis=-1) > 0
+        centres, assigned = {}, {}
+        for side, key in zip(SIDES, keys, strict=True):
+            features = aux[side]["features"]
+            centres[side] = landmarks(key, features, len(aux["graph"][side]["landmarks"]), mask=seen[side],
+                                      shards=self.shards)
+            assigned[side] = self._assign(features, centres[side], mask=seen[side], shards=self.shards)
+        pairs = jnp.arange(self.num_pairs)
+        seeds = seed_edges(pairs, pairs, num_images=len(seen["images"]), num_reports=len(seen["reports"]),
+                           weights=seen["images"][:self.num_pairs] & seen["reports"][:self.num_pairs])
+        factor = relation_factor(seeds, assigned["images"], assigned["reports"], alpha=options.alpha,
+                                 order=options.order, shards=self.shards)
+        offered = {}
+        for side, other, to_side in (("images", "reports", factor), ("reports", "images", factor.T)):
+            given = jnp.where(seen[other][:, None], aux[other]["evidence"], 0.0)
+            offered[side] = landmark_evidence(to_side, assigned[other], given, shards=self.shards)
+        return {**aux, "graph": {side: {"landmarks": centres[side], "offered": offered[side]} for side in SIDES}}
 
-    def refresh(self, state: Mapping[str, Any], step: int) -> tuple[Arrays, dict[str, jax.Array]]:
-        """(the memory made anew, what to log about it); a function of the state and the data alone."""
-        params = state["ema"] or state["params"]  # The teacher.
-        images = self._pass(self._image_pass, params, self._images)
-        reports = self._pass(self._report_pass, params, self._reports)
-        truth = self._pass(self._report_pass, params, self._truth) if self._truth else None
-        counts = {"images": np.int32(self._images.count), "reports": np.int32(self._reports.count)}
-        return self._make(images=images, reports=reports, truth=truth, counts=counts,
-                          ramp=jnp.float32(self.ramp(step)), key=jax.random.key(self._options.seed))
+    def _assign(self, features: jax.Array, centres: jax.Array, **options: Any) -> Rows:
+        top = min(self.options.top, len(centres)) or None
+        return assign_to_landmarks(features, centres, temperature=self.options.temperature, top=top, **options)
 
-    def _pass(self, function: Any, params: Any, table: Table) -> Arrays:
-        rows = sharding.rows_of_process(table.block, self._mesh)
-        parts = []
-        for number in range(table.blocks):
-            start = number * table.block
-            batch = table.read(start + rows.start, start + rows.stop)
-            parts.append(function(params, sharding.put_batch(batch, self._mesh)))
-        return self._join(parts)
+    def _related(self, aux: Arrays, side: str, features: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(evidence [B, K] that items with these features inherit, confidence [B]); zeros before the first rebuild."""
+        graph = aux["graph"][side]
+        return related_evidence(self._assign(features, graph["landmarks"]), graph["offered"])
 
+    def _mix(self, aux: Arrays, side: str, evidence: jax.Array, features: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if not self.has_rows or self.options.own == 1.0:
+            return evidence, jnp.zeros(len(evidence))
+        related, confidence = self._related(aux, side, features)
+        mixed = self.options.own * evidence + (1.0 - self.options.own) * related
+        return jnp.where(confidence[:, None] > 0, mixed, evidence), confidence
 
-def make_targets(
-    *, images: Arrays, reports: Arrays, truth: Arrays | None, counts: Mapping[str, jax.Array], ramp: jax.Array,
-    key: jax.Array, options: TargetOptions, num_pairs: int, shards: int,
-) -> tuple[Arrays, dict[str, jax.Array]]:
-    """The memory's arrays from a pass of the teacher. Ours; see this module.
-
-    Args:
-      images: evidence [N_I, K] (Qbar_I), pooled and features [N_I, D]; reports: evidence [N_R, K] (Qbar_R), valid
-        bool [N_R], pooled and features [N_R, D]. Pairs come first on both sides, row i with row i; padding comes last.
-      truth: like `reports`, for the reports that the images really have, or None.
-      counts: images, reports that exist. ramp: weight of all targets, in [0, 1]. key: of the landmarks.
-      options: see `TargetOptions`. num_pairs: P. shards: devices that hold the rows.
-
-    Returns:
-      (memory as `blank`, scalars to log).
-    """
-    image_exists = jnp.arange(images["evidence"].shape[0]) < counts["images"]
-    has_evidence = (jnp.arange(reports["evidence"].shape[0]) < counts["reports"]) & reports["valid"]
-    own_evidence = jnp.where(image_exists[:, None], images["evidence"], 0.0)
-    report_evidence = jnp.where(has_evidence[:, None], reports["evidence"], 0.0)
-    prior = jnp.sum(report_evidence, axis=0) / jnp.maximum(jnp.sum(has_evidence), 1)
-    log: dict[str, jax.Array] = {}
-    report_target, report_weight = report_evidence, jnp.zeros(has_evidence.shape)
-    if options.source == "relations":
-        seeds = seed_edges(
-            jnp.arange(num_pairs), jnp.arange(num_pairs), num_images=len(image_exists), num_reports=len(has_evidence),
-            weights=has_evidence[:num_pairs])
-        chosen = [side[options.features] for side in (images, reports)]
-        links = relation_graph(
-            options.graph, seeds, *chosen, alpha=options.alpha, order=options.order, key=key,
-            num_landmarks=options.landmarks, top=options.top or None, neighbours=options.neighbours,
-            temperature=options.temperature, image_mask=image_exists, report_mask=has_evidence, shards=shards)
-        target, confidence = image_targets(links, report_evidence, shards=shards)
-        mirror, report_confidence = report_targets(links, own_evidence, shards=shards)
-        mixed = (1 - options.own) * target + options.own * own_evidence
-        target = jnp.where(confidence[:, None] > 0, mixed, own_evidence)
-        report_target = jnp.where(has_evidence[:, None], mirror, 0.0)
-        report_weight = _weights(report_confidence, has_evidence, num_pairs, options.confidence)
-    elif options.source == "teacher":
-        target, confidence = own_evidence, image_exists.astype(jnp.float32)
-    else:
-        known = image_exists & truth["valid"]
-        target, confidence = jnp.where(known[:, None], truth["evidence"], 0.0), known.astype(jnp.float32)
-    if options.source != "truth":
-        target = targets.sharpen(target, options.sharpen)
-        if options.align:
-            target = targets.align_to_prior(target, prior, iterations=options.align)
-    weight = _weights(confidence, image_exists, num_pairs, options.confidence)
-    unpaired = image_exists & (jnp.arange(len(image_exists)) >= num_pairs)
-
-    def mean(values: jax.Array, where: jax.Array = unpaired) -> jax.Array:
-        return jnp.sum(jnp.where(where, values, 0.0)) / jnp.maximum(jnp.sum(where), 1)
-
-    log |= {"memory/target_entropy": mean(-jnp.sum(jax.scipy.special.xlogy(target, target), axis=-1)),
-            "memory/confidence": mean(confidence), "memory/confident": mean((weight > 0.5).astype(jnp.float32)),
-            "memory/target_to_teacher": mean(targets.total_variation(target, own_evidence)), "memory/ramp": ramp}
-    if truth is not None:
-        known = unpaired & truth["valid"]
-        log |= {"memory/target_to_truth": mean(targets.total_variation(target, truth["evidence"]), known),
-                "memory/teacher_to_truth": mean(targets.total_variation(own_evidence, truth["evidence"]), known)}
-    memory = {"image_target": target, "image_weight": ramp * weight,
-              "report_target": report_target, "report_weight": ramp * report_weight}
-    return memory, log
-
-
-def _weights(confidence: jax.Array, exists: jax.Array, num_pairs: int, quantile: float) -> jax.Array:
-    """Confidences of the unpaired scaled so that their `quantile` is 1, and cut there; 0 for pairs and padding."""
-    unpaired = exists & (jnp.arange(len(exists)) >= num_pairs)
-    full = jnp.nanquantile(jnp.where(unpaired, confidence, jnp.nan), quantile)
-    full = jnp.where(full > 0, full, 1.0)
-    return jnp.where(unpaired, jnp.clip(confidence / full, 0.0, 1.0), 0.0)
+    def _mean(self, aux: Arrays, side: str) -> jax.Array:
+        """A side's running mean [K]; zeros before anything was counted."""
+        moved = aux["means"][side]
+        return moved["sum"] / jnp.where(moved["mass"] > 0, moved["mass"], 1.0)

@@ -15,12 +15,12 @@ from lgdea_jax import cli
 from lgdea_jax.experiment import Experiment
 from lgdea_jax.runtime.checkpoint import Checkpoints
 from lgdea_jax.runtime.guards import StopSignals, Watchdog, check_collapse, mean_metrics
-from lgdea_jax.runtime.log import MEMORY, Clock, TrainLog, utilisation
+from lgdea_jax.runtime.log import Clock, TrainLog, utilisation
 from lgdea_jax.runtime.progress import Progress
 from lgdea_jax.training.data import Data, device_batches
 from lgdea_jax.training.evaluation import Evaluation
 from lgdea_jax.training.start import start_state
-from lgdea_jax.training.state import compile_step, make_spec, prepare_parts
+from lgdea_jax.training.state import compile_rebuild, compile_step, make_spec, prepare_parts
 
 log = logging.getLogger("lgdea_jax")
 
@@ -57,6 +57,7 @@ def run(experiment: Experiment, workdir: Path, mesh: jax.sharding.Mesh, data: Da
             batches = stack.enter_context(contextlib.closing(device_batches(experiment, mesh, data, start)))
             first = next(batches)
             step_function = compile_step(experiment, parts, first, mesh, pad_id=data.tokenizer.pad_id)
+            rebuild = compile_rebuild(parts)
         metrics_log = MetricsLog(config, journal, clock, checkpoints, rows=sum(data.sizes.values()), start=start,
                                  flops=step_flops(step_function))
         following = itertools.chain([first], batches)
@@ -65,10 +66,8 @@ def run(experiment: Experiment, workdir: Path, mesh: jax.sharding.Mesh, data: Da
             watchdog.restart()
             with clock.data_wait():
                 batch = next(following)
-            if parts.memory and parts.memory.due(step - 1):
-                with clock.pause("refresh"):
-                    state["aux"], extra = jax.block_until_ready(parts.memory.refresh(state, step - 1))
-                journal.write(step, jax.device_get(extra), file=MEMORY)
+            if rebuild and parts.memory.due(step - 1):
+                state["aux"] = rebuild(state["aux"])
             state, metrics = step_function(state, batch)
             metrics_log.add(step, metrics)
             stopped = stop.agreed(now=step % STOP_CHECK_STEPS == 0)

@@ -21,12 +21,12 @@ from lgdea_jax.runtime import sharding
 from lgdea_jax.training import optim
 from lgdea_jax.training import step as train_step
 from lgdea_jax.training.data import Data
-from lgdea_jax.training.evidence_memory import EvidenceMemory, MemoryOptions, blank
+from lgdea_jax.training.evidence_memory import EvidenceMemory, MemoryOptions
 from lgdea_jax.training.optim import Optimizer
 
 # Parts of the config that must stay when a run goes on: another value would make it another run.
 FIXED_ON_RESUME = ("method", "methods", "seed", "total_steps", "dtype", "data", "batch", "image", "text", "augment",
-                   "memory", "model", "optim")
+                   "memory", "strong", "model", "optim")
 # These do not change what batch n holds (whether the data are the same is known from their digest).
 FREE_ON_RESUME = ("data.cache", "data.workers", "data.threads", "data.dir", "data.pairs_from", "data.images_from",
                   "data.reports_from", "data.held_out_from", "data.make_from", "text.tokenizer",
@@ -42,7 +42,7 @@ class Parts:
       optimizer: of its parameters.
       initial: makes the state at step 0, distributed as `target` says.
       target: the state as `jax.ShapeDtypeStruct`s with their shardings.
-      memory: refreshes `state["aux"]`; None for methods without an evidence memory.
+      memory: makes the targets of unpaired items and is `state["aux"]`; None where nothing reads such targets.
     """
 
     graphdef: Any
@@ -60,37 +60,53 @@ def prepare_parts(experiment: Experiment, data: Data, mesh: Mesh) -> Parts:
     """
     sizes = {"vocab_size": data.tokenizer.vocab_size, "num_labels": len(data.label_names)}
     graphdef, shapes = experiment.model.abstract(**sizes)
-    memory = None
-    if experiment.method.has_memory:
-        memory = EvidenceMemory(
-            MemoryOptions.of(experiment), items={stream: [part for part, _ in parts] for stream, parts in
-                                                 data.items.items()},
-            truth=data.truth, method=experiment.method, graphdef=graphdef,
-            forward_options=experiment.forward_options(data.tokenizer.pad_id), mesh=mesh)
-    parts = make_parts(experiment, mesh, graphdef, shapes, sizes, memory_rows=memory.rows if memory else None)
-    return dataclasses.replace(parts, memory=memory)
+    memory = make_memory(experiment, data.sizes, data.counts, mesh)
+    return make_parts(experiment, mesh, graphdef, shapes, sizes, memory=memory)
+
+
+def make_memory(experiment: Experiment, sizes: Mapping[str, int], counts: Mapping[str, int],
+                mesh: Mesh) -> EvidenceMemory | None:
+    """The evidence memory, where a loss reads targets of unpaired items that the batch has.
+
+    Args:
+      sizes: stream -> rows of a batch; counts: stream -> items.
+
+    Raises:
+      UserError: the method's targets are hidden reports, which are not read.
+    """
+    method = experiment.method
+    if not method.has_memory or not any(sizes[stream] and term in method.terms for stream, term in (
+            ("images", "evid_image"), ("images", "evid_align"), ("reports", "evid_report"))):
+        return None
+    options = MemoryOptions.of(experiment)
+    if options.source == "truth" and not experiment.hidden_reports:
+        raise UserError("the method needs the hidden reports of the unpaired images: --config.memory.truth=True")
+    pairs = counts.get("pairs", 0)
+    return EvidenceMemory(
+        options=options, num_pairs=pairs, images=pairs + counts.get("images", 0),
+        reports=pairs + counts.get("reports", 0), prototypes=experiment.model.prototypes,
+        width=experiment.model.width, shards=mesh.size)
 
 
 def make_parts(experiment: Experiment, mesh: Mesh, graphdef: Any, shapes: Any, sizes: Mapping[str, int], *,
-               memory_rows: tuple[int, int] | None) -> Parts:
-    """The parts of a model without the memory that refreshes its targets.
+               memory: EvidenceMemory | None) -> Parts:
+    """The parts of a model.
 
     Args:
       graphdef, shapes: from `Model.abstract`; sizes: what that was called with.
-      memory_rows: rows of images and of reports in the evidence memory; None without one.
+      memory: of `make_memory`.
     """
     optimizer = optim.build(shapes, experiment.optim)
 
     def initial() -> Any:
         params = experiment.model.initial_params(seed=experiment.config.seed, **sizes)
-        aux = blank(*memory_rows, experiment.model.prototypes) if memory_rows else None
-        return train_step.new_state(params, optimizer, aux=aux)
+        return train_step.new_state(params, optimizer, aux=memory.blank() if memory else None)
 
     state = jax.eval_shape(initial)
     shardings = sharding.tree_shardings(state, mesh)
     target = jax.tree.map(
         lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, shardings)
-    return Parts(graphdef, optimizer, jax.jit(initial, out_shardings=shardings), target)
+    return Parts(graphdef, optimizer, jax.jit(initial, out_shardings=shardings), target, memory)
 
 
 def compile_step(experiment: Experiment, parts: Parts, batch: Any, mesh: Mesh, *, pad_id: int) -> Any:
@@ -104,12 +120,21 @@ def compile_step(experiment: Experiment, parts: Parts, batch: Any, mesh: Mesh, *
     check_micro(experiment, batch, mesh)
     options = train_step.StepOptions(
         forward=experiment.forward_options(pad_id), seed=experiment.config.seed, dropout=experiment.model.drops,
-        micro=experiment.config.batch.micro)
+        view=experiment.strong_view, micro=experiment.config.batch.micro)
     step = functools.partial(train_step.train_step, graphdef=parts.graphdef, method=experiment.method,
-                             optimizer=parts.optimizer, options=options)
+                             optimizer=parts.optimizer, options=options, memory=parts.memory)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, parts.target)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())))
     return jitted.lower(parts.target, batch).compile()
+
+
+def compile_rebuild(parts: Parts) -> Any:
+    """`EvidenceMemory.rebuild` compiled for the state: aux -> aux, donated; None without relations."""
+    if not parts.memory or not parts.memory.has_rows:
+        return None
+    target = parts.target["aux"]
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, target)
+    return jax.jit(parts.memory.rebuild, donate_argnums=0, out_shardings=shardings).lower(target).compile()
 
 
 def check_micro(experiment: Experiment, batch: Any, mesh: Mesh) -> None:

@@ -17,12 +17,10 @@ from lgdea_jax.data.batch import BatchSchema
 from lgdea_jax.data.pipeline import Items, iterate, make_batches, prefetch_to_device
 from lgdea_jax.errors import UserError
 from lgdea_jax.io import decode_image
-from lgdea_jax.preprocess import regions as places
 from lgdea_jax.preprocess.augment import Augment
-from lgdea_jax.preprocess.evidence_text import usable_evidence
 from lgdea_jax.preprocess.image import letterbox
 from lgdea_jax.preprocess.text import TextTokenizer
-from lgdea_jax.preprocess.text_view import FINDING_IDS, TextView, encode_text, phrase_regions
+from lgdea_jax.preprocess.text_view import FINDING_IDS, TextView, encode_text
 from lgdea_jax.training.data import weighted_parts
 
 SIZE = 32
@@ -36,12 +34,12 @@ def tokenizer(phantom_data):
 
 @pytest.fixture(scope="module")
 def make_items(phantom_data, tokenizer):
-    def make(rows, *, image=True, text=True, cache=True, view=VIEW, labels=None, regions=False):
+    def make(rows, *, image=True, text=True, cache=True, view=VIEW, labels=None, hidden=False):
         rows = np.asarray(rows)
         names = labels or dataset.load_metadata(phantom_data).label_names
         stream = "reports" if not image else "pairs" if text else "images"
         return Items(str(phantom_data), "train", rows, stream=stream, tokenizer=tokenizer, label_names=names,
-                     schema=BatchSchema(SIZE, view, len(names), regions), cache=cache)
+                     schema=BatchSchema(SIZE, view, len(names), hidden), cache=cache)
 
     return make
 
@@ -99,7 +97,7 @@ def test_batches_are_what_the_schema_says(make_items, augment, kind, enabled, ca
     """Of one part, and of a mixture of two; items before augmentation too."""
     augment = dataclasses.replace(augment, enabled=enabled)
     view = dataclasses.replace(VIEW, kind=kind)
-    options = {"pairs": {"regions": True}, "images": {"text": False}, "reports": {"image": False}}
+    options = {"pairs": {}, "images": {"hidden": True}, "reports": {"image": False}}
     parts = {stream: [(make_items(range(start, start + 8), cache=cache, view=view, **some), 1.0) for start in (0, 8)]
              for stream, some in options.items()}
     for items in (parts, {stream: some[:1] for stream, some in parts.items()}):
@@ -111,45 +109,6 @@ def test_batches_are_what_the_schema_says(make_items, augment, kind, enabled, ca
                             for name, field in some[0][0].schema.batch_fields(stream).items()}
             item = {name: (array.shape, array.dtype) for name, array in some[0][0][2].items()}
             assert item == {name: (field.shape, field.dtype) for name, field in some[0][0].fields.items()}
-
-
-@pytest.mark.parametrize("cache", [True, False])
-def test_regions_and_frames_follow_their_rows(make_items, augment, phantom_data, cache):
-    sizes = {"pairs": 6, "images": 0, "reports": 0}
-
-    def batches(augment):
-        return make_batches({"pairs": [(make_items(range(12), cache=cache, regions=True), 1.0)]},
-                            sizes=sizes, rows_of=lambda rows: slice(0, rows), augment=augment, seed=0)
-
-    plain = make_batches({"pairs": [(make_items(range(12), cache=cache), 1.0)]}, sizes=sizes,
-                         rows_of=lambda rows: slice(0, rows), augment=augment, seed=0)
-    found, source = batches(augment), record_source.open_records(str(phantom_data), "train")
-    sides = 0
-    for step in range(2):
-        batch = found[step]["pairs"]
-        assert_equal({"pairs": {k: v for k, v in batch.items() if k not in ("region", "frame")}}, plain[step])
-        assert batch["region"].shape == (6, 3, 4) and batch["frame"].shape == (6, 2, 3)
-        assert batch["region"].dtype == batch["frame"].dtype == np.float32
-        for row, index in enumerate(batch["image_index"]):
-            items = usable_evidence(source[int(index)].evidence, limit=3)
-            for slot in range(3):
-                side = items[slot].laterality if slot < len(items) else ""
-                x0, _, x1, _ = batch["region"][row, slot]
-                assert (x0 > 0, x1 < 1) == (side == "left", side == "right")
-                sides += side in ("left", "right")
-    assert sides > 3
-    assert len(np.unique(batch["frame"], axis=0)) == 6  # Each image has a draw of its own.
-    still = batches(dataclasses.replace(augment, enabled=False))[0]["pairs"]["frame"]
-    np.testing.assert_array_equal(still, np.tile(np.eye(2, 3), (6, 1, 1)))
-
-
-def test_a_lateral_view_has_no_places(phantom_data):
-    source = record_source.open_records(str(phantom_data), "train")
-    record = next(record for record in (source[row] for row in range(40))
-                  if any(item.laterality == "left" for item in usable_evidence(record.evidence, limit=3)))
-    assert (phrase_regions(record, VIEW)[:, 0] == 0.5).any()
-    lateral = dataclasses.replace(record, view="LATERAL")
-    assert (phrase_regions(lateral, VIEW) == np.float32(places.EVERYWHERE)).all()
 
 
 def test_batch_n_is_the_same_however_it_is_read(make_items, augment):

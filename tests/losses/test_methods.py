@@ -20,7 +20,7 @@ def unit(x):
 
 
 def batch(seed=0, *, text="phrases"):
-    """(raw arrays to differentiate by, function of them that makes the outputs, rows, aux) of a small random batch."""
+    """(raw arrays to differentiate by, function of them that makes the outputs, rows, targets) of a small batch."""
     rng = np.random.default_rng(seed)
     images, reports = PAIRS + IMAGES, PAIRS + REPORTS
     lead = (reports, PHRASES) if text == "phrases" else (reports,)
@@ -44,15 +44,12 @@ def batch(seed=0, *, text="phrases"):
     rows = {"num_pairs": PAIRS, "weight": jnp.asarray(weight),
             "finding": jnp.asarray(np.where(weight > 0, rng.integers(0, 3, weight.shape), -1)),
             "normal": jnp.zeros(reports, bool), "study": jnp.asarray([0, 0, 1, 2]),
-            "region": jnp.asarray(rng.uniform([-1, -1, 0.4, 0.4], [0.4, 0.4, 1.5, 1.5], (PAIRS, PHRASES, 4))),
-            "frame": jnp.asarray(np.eye(2, 3) + rng.uniform(-0.1, 0.1, (PAIRS, 2, 3))),
-            "labels": jnp.asarray(rng.integers(-1, 2, (images, LABELS)).astype(np.int8)),
-            "image_index": jnp.asarray([*range(PAIRS), 6, 5, 7]), "report_index": jnp.asarray([*range(PAIRS), 7, 4, 5])}
-    aux = {}
-    for side in ("image", "report"):
-        aux[f"{side}_target"] = jnp.asarray(rng.dirichlet(np.ones(PROTOTYPES), 8))
-        aux[f"{side}_weight"] = jnp.asarray(np.r_[np.zeros(PAIRS), rng.uniform(0.2, 1, 4)])
-    return raw, outputs, rows, aux
+            "labels": jnp.asarray(rng.integers(-1, 2, (images, LABELS)).astype(np.int8))}
+    targets = {}
+    for side, count in (("image", IMAGES), ("report", REPORTS)):
+        targets[f"{side}_target"] = jnp.asarray(rng.dirichlet(np.ones(PROTOTYPES), count))
+        targets[f"{side}_weight"] = jnp.asarray(rng.uniform(0.2, 1, count))
+    return raw, outputs, rows, targets
 
 
 PRESETS = {name: options.to_dict() for name, options in cli.read_config("configs/common.py").methods.items()}
@@ -74,12 +71,12 @@ def method_of(name, *terms, **options):
 def test_gradient_of_every_term(name, term):
     free = {"stop_report": False} if "stop_report" in PRESETS[name] else {}
     method = method_of(name, term, **free)
-    raw, outputs, rows, aux = batch(text="phrases" if method.text == "phrases" else "report")
+    raw, outputs, rows, targets = batch(text="phrases" if method.text == "phrases" else "report")
 
     def loss(*arrays):
-        return method.losses(outputs(*arrays), rows, aux)[term]
+        return method.losses(outputs(*arrays), rows, targets)[term]
 
-    if term in ("evid_align", "align", "place"):  # Their text side is a target, which the derivative must not follow.
+    if term in ("evid_align", "align"):  # Their text side is a target, which the derivative must not follow.
         fixed = [np.asarray(value) for value in raw.values()]
 
         def images_only(pooled, patches, lesions):
@@ -92,13 +89,13 @@ def test_gradient_of_every_term(name, term):
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_only_terms_with_a_weight_are_computed(name):
-    raw, outputs, rows, aux = batch(text="phrases" if PRESETS[name]["text"] == "phrases" else "report")
+    raw, outputs, rows, targets = batch(text="phrases" if PRESETS[name]["text"] == "phrases" else "report")
     out = made(raw, outputs)
     names = OBJECTIVES[PRESETS[name]["objective"]].loss_names
     for term in names:
         method = make_method(name, {**PRESETS[name], "weights": {**dict.fromkeys(names, 0.0), term: 0.5}})
-        assert set(method.losses(out, rows, aux)) == {term}
-    assert set(method_of(name, *names).losses(out, rows, aux)) == set(names)
+        assert set(method.losses(out, rows, targets)) == {term}
+    assert set(method_of(name, *names).losses(out, rows, targets)) == set(names)
 
 
 def test_presets_are_the_methods_that_they_are():
@@ -149,22 +146,22 @@ def infonce(scores, study, valid):
 @pytest.mark.parametrize(("name", "valid"), [("clip", [0, 1, 2, 3]), ("clip_evidence", [0, 1, 3])])
 def test_contrastive_is_infonce_over_studies(name, valid):
     """Report 2 has no evidence: as evidence text it is empty, as a report it is not."""
-    raw, outputs, rows, aux = batch(text="report")
+    raw, outputs, rows, targets = batch(text="report")
     image, text = (np.asarray(unit(raw[side]))[:PAIRS] for side in ("pooled", "text"))
     expected = infonce(np.exp(0.7) * image @ text.T, np.array([0, 0, 1, 2]), valid)
-    found = method_of(name).losses(made(raw, outputs), rows, aux)["contrastive"]
+    found = method_of(name).losses(made(raw, outputs), rows, targets)["contrastive"]
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_reports_get_no_gradient_from_the_pair_losses_unless_asked():
-    raw, outputs, rows, aux = batch()
+    raw, outputs, rows, targets = batch()
 
     def of_text(stop, term):
         method = method_of("lgdea", term, stop_report=stop)
 
         def loss(text):
             arrays = {**{k: jnp.asarray(v) for k, v in raw.items()}, "text": text}
-            return method.losses(outputs(**arrays), rows, aux)[term]
+            return method.losses(outputs(**arrays), rows, targets)[term]
 
         return np.abs(np.asarray(jax.grad(loss)(jnp.asarray(raw["text"])))).max()
 
@@ -184,40 +181,42 @@ def test_weighted_pair_loss_is_a_mean_of_weighted_divergences():
     assert np.all(np.asarray(moved) == 0)
 
 
-def memory_terms(out, rows, aux):
+def memory_terms(out, rows, targets):
     """{term: value} of the unpaired terms, each at weight 1."""
-    return {name: float(value) for name, value in method_of("lgdea", *lgdea.UNPAIRED).losses(out, rows, aux).items()}
+    method = method_of("lgdea", *lgdea.UNPAIRED)
+    return {name: float(value) for name, value in method.losses(out, rows, targets).items()}
 
 
-def test_unpaired_terms_are_zero_before_the_first_refresh_and_read_their_own_rows():
-    raw, outputs, rows, aux = batch()
+def test_unpaired_terms_are_zero_without_targets_or_weights():
+    raw, outputs, rows, targets = batch()
     out = made(raw, outputs)
-    blank = {name: jnp.zeros_like(value) for name, value in aux.items()}
-    assert memory_terms(out, rows, blank) == dict.fromkeys(lgdea.UNPAIRED, 0.0)
-    before = memory_terms(out, rows, aux)
+    blank = {name: jnp.zeros_like(value) for name, value in targets.items()}
+    for none in ({}, blank):
+        assert memory_terms(out, rows, none) == dict.fromkeys(lgdea.UNPAIRED, 0.0)
+    before = memory_terms(out, rows, targets)
     assert all(value > 0 for value in before.values())
-    # Row 4 of the images and row 6 of the reports are not in this batch.
-    elsewhere = {"image_target": 4, "report_target": 6, "image_weight": 4, "report_weight": 6}
-    assert memory_terms(out, rows, {name: aux[name].at[row].set(0.1) for name, row in elsewhere.items()}) == before
-    inside = {**aux, "image_weight": aux["image_weight"].at[5].set(0.0)}
-    assert memory_terms(out, rows, inside)["evid_image"] < before["evid_image"]
+    less = {**targets, "image_weight": targets["image_weight"].at[1].set(0.0)}
+    assert memory_terms(out, rows, less)["evid_image"] < before["evid_image"]
+    alone = {name: value for name, value in targets.items() if name.startswith("image")}
+    assert memory_terms(out, rows, alone) == {**before, "evid_report": 0.0}
 
 
-def test_unpaired_terms_are_those_of_each_items_own_row():
-    """Item by item in NumPy: image 4 + i has the target of row image_index[4 + i], not one of the pairs' rows."""
-    raw, outputs, rows, aux = batch()
+def test_unpaired_terms_are_those_of_each_item():
+    """Item by item in NumPy: the targets are of the unpaired rows, which come after the pairs."""
+    raw, outputs, rows, targets = batch()
     options = PRESETS["lgdea"]
     patches, phrases = (np.asarray(unit(raw[name])) for name in ("patches", "text"))
     image, report = [], []
-    for patch, row in zip(patches[PAIRS:], (6, 5, 7), strict=True):
+    for number, patch in enumerate(patches[PAIRS:]):
         pooled = logsumexp(patch @ raw["prototypes"].T / options["patch_temperature"], axis=0)
         q = np.exp(log_softmax(pooled, 0))
-        image.append(aux["image_weight"][row] * rel_entr(np.asarray(aux["image_target"][row]), q).sum())
-    for phrase, weight, row in zip(phrases[PAIRS:], np.asarray(rows["weight"])[PAIRS:], (7, 4, 5), strict=True):
+        image.append(targets["image_weight"][number] * rel_entr(np.asarray(targets["image_target"][number]), q).sum())
+    for number, (phrase, weight) in enumerate(zip(phrases[PAIRS:], np.asarray(rows["weight"])[PAIRS:], strict=True)):
         p = softmax(phrase @ raw["prototypes"].T / options["text_temperature"], axis=1)
         q = np.maximum((weight[:, None] * p).sum(0) / weight.sum(), 1e-8)
-        report.append(aux["report_weight"][row] * rel_entr(np.asarray(aux["report_target"][row]), q).sum())
-    found = memory_terms(made(raw, outputs), rows, aux)
+        report.append(targets["report_weight"][number] * rel_entr(
+            np.asarray(targets["report_target"][number]), q).sum())
+    found = memory_terms(made(raw, outputs), rows, targets)
     assert found["evid_image"] == pytest.approx(np.mean(image), rel=1e-4)
     assert found["evid_report"] == pytest.approx(np.mean(report), rel=1e-4)
 

@@ -34,22 +34,6 @@ def test_a_bright_left_stays_left_and_a_bright_top_stays_on_top(seed, size):
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.floats(0.3, 0.7), st.floats(0.3, 0.7))
-def test_the_frame_says_where_places_come_from(seed, x, y):
-    size, augment = 96, make(**{**STRONG, "erase": 0.0, "noise": 0.0})
-    place = (np.mgrid[:size, :size] + 0.5) / size
-    spot = 255 * np.exp(-((place[1] - x) ** 2 + (place[0] - y) ** 2) / (2 * 0.03**2))
-    image = spot.astype(np.uint8)
-    out, frame = augment.image_and_frame(image, np.random.default_rng(seed))
-    np.testing.assert_array_equal(out, augment.image(image, np.random.default_rng(seed)))
-    row, column = np.unravel_index(np.argmax(out), out.shape)
-    if out.max() > 0 and 0 < row < size - 1 and 0 < column < size - 1:  # Not cropped away.
-        top = out == out.max()  # Intensities may saturate: the middle of the highest.
-        now = [place[1][top].mean(), place[0][top].mean(), 1.0]
-        np.testing.assert_allclose(frame @ now, [x, y], atol=0.03)
-
-
-@settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.6, 1.0), st.floats(1.0, 3.0))
 def test_crops_keep_exactly_their_share_of_the_area(seed, share, aspect):
     # Coordinates as grey levels: the range of each that is left gives the sides of the crop.

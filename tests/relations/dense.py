@@ -27,31 +27,3 @@ def targets(s, evidence):
     """(S Q / its row sums, row sums), with zeros where there is nothing."""
     related, mass = s @ evidence, s @ evidence.sum(1)
     return np.divide(related, mass[:, None], out=np.zeros_like(related), where=mass[:, None] > 0), mass
-
-
-def nearest(features, k):
-    """(indices [N, k], cosines [N, k]) of the other rows, nearest first."""
-    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    cosines = unit @ unit.T
-    np.fill_diagonal(cosines, -np.inf)
-    order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
-    return order, np.take_along_axis(cosines, order, 1)
-
-
-def neighbour_walk(indices, cosines, temperature, self_share, scaling):
-    """W over nearest neighbours."""
-    count = len(indices)
-    y = self_share * np.eye(count)
-    for n in range(count):
-        there = np.isfinite(cosines[n])
-        shares = np.exp(cosines[n][there] / temperature)
-        for other, share in zip(indices[n][there], shares / shares.sum(), strict=True):
-            y[n, other] += (1 - self_share) * share
-    y = (y + y.T) / 2
-    if scaling == "row":
-        return y / y.sum(1, keepdims=True)
-    s = 1 / np.sqrt(y.sum(1))
-    if scaling == "balanced":
-        for _ in range(5000):
-            s = np.sqrt(s / (y @ s))
-    return s[:, None] * y * s[None, :]

@@ -17,8 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lgdea_jax.relations.anchors import anchor_graph
-from lgdea_jax.relations.graph import image_targets, relation_graph, relations_between, report_targets
+from lgdea_jax.relations.anchors import (
+    assign_to_landmarks,
+    landmark_evidence,
+    landmarks,
+    related_evidence,
+    relation_factor,
+)
 from lgdea_jax.relations.seeds import seed_edges
 from lgdea_jax.runtime import sharding
 
@@ -34,29 +39,31 @@ def inputs():
     return images, reports, evidence[0], evidence[1], seed_edges(*pairs, num_images=N, num_reports=N)
 
 
-def answers(arrays, shards, top, kind):
-    """Everything that is asked of a graph made from features."""
+def answers(arrays, shards, top):
+    """Both directions of a graph made from features."""
     images, reports, evidence_i, evidence_r, seeds = arrays
-    graph = relation_graph(kind, seeds, images, reports, key=jax.random.key(0), alpha=0.6, order=3,
-                                     num_landmarks=K, steps=2, top=top, neighbours=TOP, shards=shards)
-    rows = jnp.arange(16) * 3 - 1
-    return {"image_targets": image_targets(graph, evidence_r, block=16, shards=shards),
-            "report_targets": report_targets(graph, evidence_i, block=16, shards=shards),
-            "between": relations_between(graph, rows, rows + 1)}
+    sides = []
+    for key, features in zip(jax.random.split(jax.random.key(0)), (images, reports), strict=True):
+        centres = landmarks(key, features, K, steps=2, shards=shards)
+        sides.append(assign_to_landmarks(features, centres, temperature=0.1, top=top, shards=shards))
+    factor = relation_factor(seeds, *sides, alpha=0.6, order=3, shards=shards)
+    return {"images": related_evidence(sides[0], landmark_evidence(factor, sides[1], evidence_r, block=16,
+                                                                   shards=shards)),
+            "reports": related_evidence(sides[1], landmark_evidence(factor.T, sides[0], evidence_i, block=16,
+                                                                    shards=shards))}
 
 
 def anchor_targets(seeds, z_i, z_r, evidence_r, shards):
     """Targets from assignments, with rows in several blocks a device."""
-    graph = anchor_graph(seeds, z_i, z_r, alpha=0.6, order=3, block=16, shards=shards)
-    return image_targets(graph, evidence_r, block=16, shards=shards)
+    factor = relation_factor(seeds, z_i, z_r, alpha=0.6, order=3, block=16, shards=shards)
+    return related_evidence(z_i, landmark_evidence(factor, z_r, evidence_r, block=16, shards=shards))
 
 
 def main(argv):
     """Parses the arguments above."""
     arrays = inputs()
-    variants = {"anchors": (None, "anchors"), "sparse": (TOP, "anchors"), "knn": (None, "knn")}
-    expected = {name: jax.jit(answers, static_argnums=(1, 2, 3))(arrays, 1, *variant)
-                for name, variant in variants.items()}
+    variants = {"arrays": None, "sparse": TOP}
+    expected = {name: jax.jit(answers, static_argnums=(1, 2))(arrays, 1, top) for name, top in variants.items()}
     table = {"gathered": {}, "elements": N * K}
     for name in argv[0].split(","):
         data, fsdp = map(int, name.split("x"))
@@ -65,8 +72,8 @@ def main(argv):
         placed = (*(jax.device_put(array, by_rows) for array in arrays[:4]),
                   jax.device_put(arrays[4], NamedSharding(mesh, PartitionSpec())))
         table[name] = {}
-        for variant, options in variants.items():
-            got = jax.jit(answers, static_argnums=(1, 2, 3))(placed, mesh.size, *options)
+        for variant, top in variants.items():
+            got = jax.jit(answers, static_argnums=(1, 2))(placed, mesh.size, top)
             differences = jax.tree.map(lambda a, b: float(np.max(np.abs(np.asarray(a) - np.asarray(b)))), got,
                                        expected[variant])
             table[name][variant] = max(jax.tree.leaves(differences))

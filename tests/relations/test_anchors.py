@@ -1,4 +1,4 @@
-"""Propagation through anchors against the dense oracle: orders, empty anchors, padding, blocks, the mirror, batches."""
+"""Propagation through anchors against the dense oracle: orders, empty anchors, padding, blocks, the mirror."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lgdea_jax.relations.anchors import anchor_graph
-from lgdea_jax.relations.graph import image_targets, relations_between, report_targets
+from lgdea_jax.relations.anchors import landmark_evidence, related_evidence, relation_factor
 from lgdea_jax.relations.rows import SparseRows, dense_rows
 from lgdea_jax.relations.seeds import seed_edges
 from tests.relations import dense
@@ -39,10 +38,10 @@ def world(seed, *, empty=0, sharpness=1.0, one_to_one=True):
     return z_i, z_r, seeds, q_i, q_r
 
 
-def anchor_relations(z_i, z_r, seeds, alpha, order):
-    """The dense S through anchors."""
-    return dense.relations(dense.anchor_walk(z_i), dense.seed_matrix(seeds, len(z_i), len(z_r)), dense.anchor_walk(z_r),
-                           alpha, order)
+def propagated(z_i, z_r, seeds, alpha, order):
+    """The dense S - (1 - alpha) S0 through anchors: what items have without a seed of their own."""
+    s0 = dense.seed_matrix(seeds, len(z_i), len(z_r))
+    return dense.relations(dense.anchor_walk(z_i), s0, dense.anchor_walk(z_r), alpha, order) - (1 - alpha) * s0
 
 
 def f32(*arrays):
@@ -59,19 +58,29 @@ def sparse(z, top):
     return SparseRows(jnp.asarray(indices, jnp.int32), *f32(weights), width=z.shape[1]), full
 
 
-def check_everything(graph, s, q_i, q_r, *, tolerance=TOLERANCE, **blocks):
-    """What the graph answers is what S says."""
+def image_targets(z_i, z_r, seeds, q_r, *, alpha, order, **blocks):
+    """(targets, confidence) of all images, each as if it had no seed of its own."""
+    factor = relation_factor(seeds, z_i, z_r, alpha=alpha, order=order, **blocks)
+    return related_evidence(z_i, landmark_evidence(factor, z_r, q_r, **blocks))
+
+
+def report_targets(z_i, z_r, seeds, q_i, *, alpha, order, **blocks):
+    """The mirror."""
+    factor = relation_factor(seeds, z_i, z_r, alpha=alpha, order=order, **blocks)
+    return related_evidence(z_r, landmark_evidence(factor.T, z_i, q_i, **blocks))
+
+
+def check_everything(z_i, z_r, seeds, s, q_i, q_r, *, tolerance=TOLERANCE, **options):
+    """Both directions are what S says."""
     for (target, confidence), expected in (
-            (image_targets(graph, *f32(q_r), **blocks), dense.targets(s, q_r)),
-            (report_targets(graph, *f32(q_i), **blocks), dense.targets(s.T, q_i))):
+            (image_targets(z_i, z_r, seeds, *f32(q_r), **options), dense.targets(s, q_r)),
+            (report_targets(z_i, z_r, seeds, *f32(q_i), **options), dense.targets(s.T, q_i))):
         np.testing.assert_allclose(confidence, expected[1], **tolerance)
         # A share of hardly anything is as uncertain as the little it is a share of.
         np.testing.assert_allclose(target * expected[1][:, None], expected[0] * expected[1][:, None], **tolerance)
         sure = expected[1] > 1e-3
         np.testing.assert_allclose(target[sure], expected[0][sure], **tolerance)
         np.testing.assert_allclose(np.sum(target[sure], axis=1), 1, atol=1e-5)
-    got = relations_between(graph, jnp.arange(s.shape[0]), jnp.arange(s.shape[1]))
-    np.testing.assert_allclose(got, s, **tolerance)
 
 
 @settings(max_examples=40, deadline=None)
@@ -81,18 +90,17 @@ def check_everything(graph, s, q_i, q_r, *, tolerance=TOLERANCE, **blocks):
 @example(seed=1, order=4, alpha=0.9, empty=3, sharpness=0.05, one_to_one=False)
 def test_factored_form_equals_the_dense_oracle(seed, order, alpha, empty, sharpness, one_to_one):
     z_i, z_r, seeds, q_i, q_r = world(seed, empty=empty, sharpness=sharpness, one_to_one=one_to_one)
-    s = anchor_relations(z_i, z_r, seeds, alpha, order)
-    graph = anchor_graph(seeds, *f32(z_i, z_r), alpha=alpha, order=order, block=16)
-    check_everything(graph, s, q_i, q_r, block=16)
+    s = propagated(z_i, z_r, seeds, alpha, order)
+    check_everything(*f32(z_i, z_r), seeds, s, q_i, q_r, alpha=alpha, order=order, block=16)
 
 
 @pytest.mark.parametrize("order", [1, 3])
 def test_double_precision_agrees_to_rounding(order):
     with jax.enable_x64(True):
         z_i, z_r, seeds, _, q_r = world(3, empty=1)
-        s = anchor_relations(z_i, z_r, seeds, 0.7, order)
-        graph = anchor_graph(seeds, jnp.asarray(z_i), jnp.asarray(z_r), alpha=0.7, order=order)
-        target, confidence = image_targets(graph, jnp.asarray(q_r))
+        s = propagated(z_i, z_r, seeds, 0.7, order)
+        target, confidence = image_targets(*map(jnp.asarray, (z_i, z_r)), seeds, jnp.asarray(q_r), alpha=0.7,
+                                           order=order)
         expected = dense.targets(s, q_r)
         np.testing.assert_allclose(target, expected[0], atol=1e-13)
         np.testing.assert_allclose(confidence, expected[1], atol=1e-14)
@@ -103,9 +111,8 @@ def test_double_precision_agrees_to_rounding(order):
 def test_sparse_assignments_are_the_same_matrix(seed, order):
     z_i, z_r, seeds, q_i, q_r = world(seed, sharpness=0.5)
     (sparse_i, z_i), (sparse_r, z_r) = sparse(z_i, 3), sparse(z_r, 2)
-    s = anchor_relations(z_i, z_r, seeds, 0.6, order)
-    graph = anchor_graph(seeds, sparse_i, sparse_r, alpha=0.6, order=order, block=16)
-    check_everything(graph, s, q_i, q_r, block=16)
+    s = propagated(z_i, z_r, seeds, 0.6, order)
+    check_everything(sparse_i, sparse_r, seeds, s, q_i, q_r, alpha=0.6, order=order, block=16)
 
 
 def test_repeated_indices_of_sparse_rows_add_up():
@@ -118,20 +125,16 @@ def test_repeated_indices_of_sparse_rows_add_up():
 def test_confidence_is_bounded(seed, order, alpha):
     z_i, z_r, seeds, _, q_r = world(seed, one_to_one=False)
     q_r[:2] = q_r[2]  # With evidence everywhere the confidence is the row sum of S.
-    graph = anchor_graph(seeds, *f32(z_i, z_r), alpha=alpha, order=order)
-    confidence = np.asarray(image_targets(graph, *f32(q_r))[1])
-    unpaired = np.setdiff1d(np.arange(N_I), np.asarray(seeds.images)[np.asarray(seeds.weights) > 0])
-    assert np.all(confidence <= 1 - alpha ** (order + 1) + 1e-5) and np.all(confidence >= 0)
-    assert np.all(confidence[unpaired] <= alpha - alpha ** (order + 1) + 1e-5)
-    assert order == 0 or confidence[unpaired].max() > 0.01
+    confidence = np.asarray(image_targets(*f32(z_i, z_r), seeds, *f32(q_r), alpha=alpha, order=order)[1])
+    assert np.all(confidence <= alpha - alpha ** (order + 1) + 1e-5) and np.all(confidence >= 0)
+    assert order == 0 or confidence.max() > 0.01
 
 
 def test_rows_that_do_not_exist_change_nothing():
     z_i, z_r, seeds, _, q_r = world(5)
-    z_i, q_r = f32(z_i, q_r)
-    plain = anchor_graph(seeds, z_i, *f32(z_r), alpha=0.5, order=3)
-    padded = anchor_graph(seeds, jnp.pad(z_i, ((0, 3), (0, 0))), *f32(z_r), alpha=0.5, order=3)
-    expected, actual = image_targets(plain, q_r), image_targets(padded, q_r)
+    z_i, z_r, q_r = f32(z_i, z_r, q_r)
+    expected = image_targets(z_i, z_r, seeds, q_r, alpha=0.5, order=3)
+    actual = image_targets(jnp.pad(z_i, ((0, 3), (0, 0))), z_r, seeds, q_r, alpha=0.5, order=3)
     for one, other in zip(expected, actual, strict=True):
         np.testing.assert_allclose(other[:N_I], one, atol=1e-6)
         assert not np.any(other[N_I:])
@@ -140,20 +143,7 @@ def test_rows_that_do_not_exist_change_nothing():
 def test_no_seeds_relate_nothing():
     z_i, z_r, _, _, q_r = world(6)
     seeds = seed_edges(jnp.zeros(0, int), jnp.zeros(0, int), num_images=N_I, num_reports=N_R)
-    graph = anchor_graph(seeds, *f32(z_i, z_r), alpha=0.5, order=2)
-    assert not any(np.any(array) for array in image_targets(graph, *f32(q_r)))
-    assert not np.any(relations_between(graph, jnp.arange(N_I), jnp.arange(N_R)))
-
-
-def test_batches_with_padding_and_repeated_rows():
-    z_i, z_r, seeds, _, _ = world(7)
-    graph = anchor_graph(seeds, *f32(z_i, z_r), alpha=0.5, order=2)
-    s = anchor_relations(z_i, z_r, seeds, 0.5, 2)
-    images = np.array([*np.asarray(seeds.images[:3]), -1, int(seeds.images[0]), 0])
-    reports = np.array([-1, *np.asarray(seeds.reports[:2]), int(seeds.reports[0]), 1, -1, 2])
-    expected = np.where((images >= 0)[:, None] & (reports >= 0), s[images][:, reports], 0)
-    np.testing.assert_allclose(relations_between(graph, jnp.asarray(images), jnp.asarray(reports)), expected,
-                               **TOLERANCE)
+    assert not any(np.any(array) for array in image_targets(*f32(z_i, z_r), seeds, *f32(q_r), alpha=0.5, order=2))
 
 
 @settings(max_examples=30, deadline=None)
@@ -177,11 +167,11 @@ def test_what_is_refused():
     z_i, z_r, q_r = f32(z_i, z_r, q_r)
     for alpha, order in ((1.0, 1), (-0.1, 1), (0.5, -1)):
         with pytest.raises(ValueError, match="alpha must be in"):
-            anchor_graph(seeds, z_i, z_r, alpha=alpha, order=order)
+            relation_factor(seeds, z_i, z_r, alpha=alpha, order=order)
     with pytest.raises(ValueError, match="41 rows do not divide into 2 shards"):
-        anchor_graph(seeds, z_i, z_r, alpha=0.5, order=1, shards=2)
-    graph = anchor_graph(seeds, z_i, z_r, alpha=0.5, order=1)
+        relation_factor(seeds, z_i, z_r, alpha=0.5, order=1, shards=2)
+    factor = relation_factor(seeds, z_i, z_r, alpha=0.5, order=1)
     with pytest.raises(ValueError, match="evidence of 41 rows for a side of 35"):
-        image_targets(graph, z_i)
-    with pytest.raises(ValueError, match="35 rows for a side of 41"):
-        report_targets(graph, q_r)
+        landmark_evidence(factor, z_r, z_i)
+    with pytest.raises(ValueError, match="evidence of 35 rows for a side of 41"):
+        landmark_evidence(factor.T, z_i, q_r)

@@ -17,7 +17,7 @@ from lgdea_jax.arrays import flatten
 from lgdea_jax.experiment import Experiment, load_method
 from lgdea_jax.runtime import sharding
 from lgdea_jax.training.data import device_batches, prepare_data
-from lgdea_jax.training.state import compile_step, prepare_parts
+from lgdea_jax.training.state import compile_rebuild, compile_step, prepare_parts
 
 STEPS = 4
 BETA1, CLIP_NORM = 0.9, 1.0
@@ -32,17 +32,18 @@ def losses(config):
     state, batches = parts.initial(), device_batches(experiment, mesh, data, 0)
     first = next(batches)
     step = compile_step(experiment, parts, first, mesh, pad_id=data.tokenizer.pad_id)
-    out = []
+    rebuild, out = compile_rebuild(parts), []
     for number in range(STEPS):
-        if parts.memory and parts.memory.due(number):
-            state["aux"], _ = parts.memory.refresh(state, number)
+        if rebuild and parts.memory.due(number):
+            state["aux"] = rebuild(state["aux"])
         state, metrics = step(state, first if number == 0 else next(batches))
         out.append(float(metrics["loss"]))
         if number == 0:
             gradients = first_gradients(state["opt"], float(metrics["grad_norm"]))
     batches.close()
-    for leaf in jax.tree.leaves(state["aux"]):
-        assert len(leaf.sharding.device_set) == mesh.size and (mesh.size == 1 or not leaf.sharding.is_fully_replicated)
+    for path, leaf in flatten(state["aux"]).items():
+        assert len(leaf.sharding.device_set) == mesh.size
+        assert mesh.size == 1 or leaf.sharding.is_fully_replicated == path.startswith(("graph/", "means/")), path
     split = any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state["params"]))
     assert split == (config.mesh.fsdp > 1), "fsdp must split parameters, and nothing else may"
     return {"losses": out, "gradients": gradients}
@@ -73,8 +74,8 @@ def main(argv):
                 config.batch[stream] = 8
             config.mesh.data, config.mesh.fsdp = map(int, mesh.split("x"))
             config.optim.warmup_steps, config.optim.rate = 0, 1e-3
-            config.memory.start, config.memory.refresh, config.memory.truth = 0.3, 1, True  # At steps 2 and 3.
-            config.memory.block, config.memory.landmarks = 16, 4
+            # Steps 2, 3 and 4 have targets, of relations that are made before each of them.
+            config.memory.start, config.memory.graph_every, config.memory.truth = 0.15, 1, True
             config.optim.beta1, config.optim.clip_norm = BETA1, CLIP_NORM
             for flag in flags:
                 cli.set_override(config, *flag.split("=", 1))

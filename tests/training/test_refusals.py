@@ -62,7 +62,12 @@ CLIP = ("method=clip", "total_steps=2", "checkpoint.every=1", "eval.split=none")
     (("augment.crop=0.3,1.0",), "augment.crop"),
     (("init_from=nowhere",), "no checkpoints in nowhere"),
     (("text.tokenizer=nowhere",), "no tokeniser at nowhere"),
-    (("image.modality=ct", "volume.geometry=phantom_ct"), "weights.place is for radiographs"),
+    (("image.modality=ct", "volume.geometry=phantom_ct"), "volumes need resnet3d"),
+    (("batch.images=many",), "config key 'batch.images': 'many' is not of type str"),
+    (("batch.images=4",), "batch.images is 4 but there are no images"),
+    (("method=oracle", "data.pairs=0.5"), "needs the hidden reports of the unpaired images: --config.memory.truth"),
+    (("strong.crop=0.3", "data.pairs=0.5"), "strong.crop=0.3: a share of the area"),
+    (("strong.hole=1", "data.pairs=0.5"), "strong.hole=1.0: a number"),
 ])
 def test_mistakes_in_the_config(phantom_data, tmp_path, flags, message):
     with pytest.raises(UserError) as error:

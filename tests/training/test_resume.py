@@ -8,7 +8,7 @@ import pytest
 from tests.training import runs
 
 UNPAIRED = ("data.pairs=0.5", "batch.images=4", "batch.reports=4", "optim.ema=0.9", "eval.every=2",
-            "model.text.bert.dropout_rate=0.1", "memory.start=0.3", "memory.refresh=2", "memory.block=32")
+            "model.text.bert.dropout_rate=0.1", "methods.lgdea.weights.evid_report=0.2")
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +30,11 @@ def test_killed_and_resumed_is_bit_for_bit_the_same(straight, phantom_data, comp
     assert runs.rows(tmp_path) == runs.rows(straight)
     assert runs.rows(tmp_path, "evals.jsonl") == runs.rows(straight, "evals.jsonl")
     assert len(runs.rows(straight, "evals.jsonl")) == 3
-    # The evidence memory was refreshed before steps 3 and 5; the resumed run made the latter again.
-    assert runs.rows(tmp_path, "memory.jsonl") == runs.rows(straight, "memory.jsonl")
-    assert [row["step"] for row in runs.rows(straight, "memory.jsonl")] == [3, 5]
-    assert runs.state(straight, 6)["aux/image_weight"].max() > 0
+    # Relations were made from the memory before steps 3 and 5; the resumed run made neither again, and used them.
+    assert [row["memory/confidence"] > 0 for row in runs.rows(straight)] == [False, False, True, True, True, True]
+    assert all(row["loss/evid_image"] > 0 and row["loss/evid_report"] > 0 for row in runs.rows(straight)[3:])
+    visited = runs.state(straight, 6)["aux/images/visited"]
+    assert set(range(7)) >= set(visited.tolist()) > {0, 6}
     runs.assert_same_state(straight, tmp_path, 6)
     # Batch n is the same whoever reads it: those of the second process begin with number 4, and go on past the end.
     whole = runs.batches(straight)

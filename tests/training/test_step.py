@@ -1,4 +1,4 @@
-"""Three steps of `lgdea` against plain optax and NumPy; the memory's rows item by item; when targets are refreshed."""
+"""Three steps of `lgdea` against plain optax and NumPy; what the teacher reads; the memory's rows item by item."""
 
 import dataclasses
 import functools
@@ -11,13 +11,12 @@ import pytest
 from flax import nnx
 
 from lgdea_jax import cli
-from lgdea_jax.arrays import flatten
+from lgdea_jax.arrays import flatten, path_string
 from lgdea_jax.experiment import Experiment
-from lgdea_jax.models.forward import gather_streams
+from lgdea_jax.models.forward import forward, gather_streams
 from lgdea_jax.runtime import sharding
-from lgdea_jax.training import optim
+from lgdea_jax.training import optim, teacher
 from lgdea_jax.training.data import prepare_data
-from lgdea_jax.training.evidence_memory import EvidenceMemory, MemoryOptions
 from lgdea_jax.training.state import prepare_parts
 from lgdea_jax.training.step import StepOptions, train_step
 
@@ -34,11 +33,27 @@ def run(phantom_data):
     config.optim.rate, config.optim.warmup_steps, config.optim.schedule = RATE, 0, "constant"
     config.optim.weight_decay, config.optim.beta1, config.optim.beta2 = DECAY, BETA1, BETA2
     config.optim.clip_norm, config.optim.ema = CLIP, EMA
-    config.memory.block = 16
+    config.memory.start, config.memory.full, config.memory.truth = 0.01, 0.2, True
     mesh = sharding.make_mesh(**config.mesh)
     experiment = Experiment.of(config, mesh)
     data = prepare_data(experiment, mesh, show=False)
     return experiment, data, prepare_parts(experiment, data, mesh), mesh
+
+
+def some_memory(memory):
+    """A memory whose items were all visited, with relations."""
+    aux, rng = memory.blank(), np.random.default_rng(0)
+    for side in ("images", "reports"):
+        rows = memory.rows(side)
+        aux = memory.visit(aux, side, jnp.arange(rows), jnp.asarray(rng.dirichlet(np.ones(memory.prototypes), rows),
+                           jnp.float32), jnp.asarray(rng.normal(size=(rows, memory.width)), jnp.float32), 1)
+        aux = memory.count(aux, side, aux[side]["evidence"], jnp.ones(rows))
+    return jax.jit(memory.rebuild)(aux)
+
+
+def in_order(flat, tree):
+    """The values of {path: value} in the order of the tree's leaves."""
+    return [jnp.asarray(flat[path_string(path)], jnp.float32) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
 
 
 def own_rows(batch):
@@ -47,32 +62,33 @@ def own_rows(batch):
     both = {name: np.concatenate([pairs[name], images[name]]) for name in ("image", "image_index")}
     both |= {name: np.concatenate([pairs[name], reports[name]])
              for name in ("tokens", "weight", "finding", "normal", "report_index")}
-    return {**both, **{name: pairs[name] for name in ("study", "region", "frame")}}
+    return {**both, **{name: pairs[name] for name in ("study",)}}
 
 
 def test_three_steps_are_those_of_plain_optax(run):
     experiment, data, parts, _ = run
     config, method = experiment.config, experiment.method
-    state = parts.initial()
-    rng = np.random.default_rng(0)
-    state["aux"] = {name: jnp.asarray(rng.dirichlet(np.ones(array.shape[1]), array.shape[0]) if array.ndim == 2
-                                      else rng.uniform(0.2, 1, array.shape), jnp.float32)
-                    for name, array in state["aux"].items()}
-    options = StepOptions(forward=experiment.forward_options(data.tokenizer.pad_id), seed=0, dropout=False)
+    state, memory = parts.initial(), parts.memory
+    state["aux"] = some_memory(memory)
+    view = experiment.strong_view
+    options = StepOptions(forward=experiment.forward_options(data.tokenizer.pad_id), seed=0, dropout=False, view=view)
     step = jax.jit(functools.partial(train_step, graphdef=parts.graphdef, method=method, optimizer=parts.optimizer,
-                                     options=options))
+                                     options=options, memory=memory))
+    pad = data.tokenizer.pad_id
 
-    aux, pad = state["aux"], data.tokenizer.pad_id
+    def towers(params, images, tokens):
+        model = nnx.merge(parts.graphdef, params)
+        image = (images.astype(np.float32) / 255 - config.image.mean) / config.image.std
+        count, phrases, length = tokens.shape
+        flat = tokens.reshape(-1, length)
+        return {**model.shared(), "image": model.encode_image(jnp.asarray(image)[..., None], train=True),
+                "text": {name: value.reshape(count, phrases, *value.shape[1:])
+                         for name, value in model.encode_text(flat, flat != pad, train=True).items()}}
 
-    def loss(params, rows):
-        rows, model = {**rows, "num_pairs": 4}, nnx.merge(parts.graphdef, params)
-        image = (rows["image"].astype(np.float32) / 255 - config.image.mean) / config.image.std
-        count, phrases, length = rows["tokens"].shape
-        flat = rows["tokens"].reshape(-1, length)
-        outputs = {**model.shared(), "image": model.encode_image(jnp.asarray(image)[..., None], train=True),
-                   "text": {name: value.reshape(count, phrases, *value.shape[1:])
-                            for name, value in model.encode_text(flat, flat != pad, train=True).items()}}
-        terms = method.losses(outputs, rows, aux)
+    def loss(params, rows, targets):
+        rows = {**rows, "num_pairs": 4}
+        outputs = towers(params, rows["image"], rows["tokens"])
+        terms = method.losses(outputs, rows, targets)
         return sum(config.methods.lgdea.weights[name] * term for name, term in terms.items()), terms
 
     kernels = jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", state["params"])
@@ -83,7 +99,17 @@ def test_three_steps_are_those_of_plain_optax(run):
     gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
     for number in range(STEPS):
         batch = data.batches[number]
-        (total, terms), gradients = gradient(params, own_rows(batch))
+        # The teacher has the averaged parameters and the images of the pipeline; the student a view of its own.
+        average = jax.tree.unflatten(jax.tree.structure(params), in_order(ema, params))
+        seen = method.memory_image(towers(average, batch["images"]["image"], batch["images"]["hidden_tokens"]))
+        _, target, weight, _ = memory.image_targets(state["aux"], seen["evidence"], seen["features"], jnp.int32(number))
+        mirror, report_weight = memory.report_targets(
+            state["aux"], batch["reports"]["report_index"], jnp.int32(number))
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), 1), number)
+        rows = own_rows(batch)
+        rows["image"] = np.concatenate([batch["pairs"]["image"], view(key, batch["images"]["image"])])
+        (total, terms), gradients = gradient(params, rows, {
+            "image_target": target, "image_weight": weight, "report_target": mirror, "report_weight": report_weight})
         updates, opt = plain.update(gradients, opt, params)
         params = optax.apply_updates(params, updates)
         rate = min(EMA, (1 + number) / (10 + number))
@@ -92,7 +118,7 @@ def test_three_steps_are_those_of_plain_optax(run):
 
         state, metrics = step(state, batch)
         assert set(terms) == {name for name, weight in config.methods.lgdea.weights.items() if weight}
-        assert {"rec", "evid_image", "evid_report", "evid_align", "place"} <= set(terms)
+        assert {"rec", "evid_image", "evid_report", "evid_align"} <= set(terms)
         for name, term in terms.items():
             assert float(metrics[f"loss/{name}"]) == pytest.approx(float(term), rel=1e-4), name
         assert float(metrics["loss"]) == pytest.approx(float(total), rel=1e-4)
@@ -113,6 +139,7 @@ def test_images_and_reports_of_one_row_are_joined_in_order(run):
     """`gather_streams` under jit, where the streams arrive in alphabetical order."""
     _, data, _, _ = run
     batch = data.batches[0]
+    batch["images"] = {k: v for k, v in batch["images"].items() if not k.startswith("hidden")}
     found = jax.jit(lambda batch: {k: v for k, v in gather_streams(batch).items() if k != "num_pairs"})(batch)
     expected = own_rows(batch)
     assert gather_streams(batch)["num_pairs"] == 4
@@ -121,87 +148,59 @@ def test_images_and_reports_of_one_row_are_joined_in_order(run):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-def test_every_item_reads_its_own_row_of_the_memory(run):
-    """Rows of the memory are those of the tables that the teacher's pass reads; unpaired items come after the pairs."""
-    _, data, parts, _ = run
-    memory, [(pairs, _)] = parts.memory, data.items["pairs"]
-    assert memory.num_pairs == len(pairs) > 4
-    for table, name, index, stream in ((memory._images, "image", "image_index", "images"),
-                                       (memory._reports, "tokens", "report_index", "reports")):
-        [(items, _)] = data.items[stream]
-        assert table.count == len(pairs) + len(items)
-        for part, first in ((pairs, 0), (items, len(pairs))):
-            for number in range(len(part)):
-                item = part[number]
-                assert item[index] == first + number
-                np.testing.assert_array_equal(table.read(first + number, first + number + 1)[name][0], item[name])
-        for step in range(4):
-            batch = data.batches[step]
-            assert (batch["pairs"][index] < len(pairs)).all()
-            assert (batch[stream][index] >= len(pairs)).all() and (batch[stream][index] < table.count).all()
-        np.testing.assert_array_equal(data.batches[0]["pairs"]["image_index"], data.batches[0]["pairs"]["report_index"])
+def test_every_item_writes_its_own_row_of_the_memory(run):
+    """The first step's rows: unpaired images by the teacher, pairs' images and all reports by the student."""
+    experiment, data, parts, _ = run
+    memory, method = parts.memory, experiment.method
+    assert memory.num_pairs == len(data.items["pairs"][0][0]) > 4
+    options = StepOptions(forward=experiment.forward_options(data.tokenizer.pad_id), seed=0, dropout=False,
+                          view=experiment.strong_view)
+    state = parts.initial()
+    # Teacher and student differ, so that a row says which of them wrote it.
+    state["ema"] = jax.tree.map(lambda value: 1.5 * value, state["params"])
+    batch = data.batches[0]
+    new, _ = jax.jit(functools.partial(train_step, graphdef=parts.graphdef, method=method, optimizer=parts.optimizer,
+                                       options=options, memory=memory))(state, batch)
+    outputs = {who: forward(nnx.merge(parts.graphdef, state[who]), gather_streams({
+        name: {k: v for k, v in arrays.items() if not k.startswith("hidden")} for name, arrays in batch.items()}),
+        options=options.forward) for who in ("params", "ema")}
+    image = {who: method.memory_image(some) for who, some in outputs.items()}
+    report = method.memory_report(outputs["params"], gather_streams(batch)["weight"])
+    by_student = {int(row): (image["params"], slot) for slot, row in enumerate(batch["pairs"]["image_index"])}
+    by_teacher = {int(row): (image["ema"], 4 + slot) for slot, row in enumerate(batch["images"]["image_index"])}
+    expected = {"images": {**by_student, **by_teacher},
+                "reports": {int(row): (report, slot) for slot, row in enumerate(np.concatenate(
+                    [batch["pairs"]["report_index"], batch["reports"]["report_index"]]))}}
+    assert min(batch["images"]["image_index"]) >= memory.num_pairs <= min(batch["reports"]["report_index"])
+    for side, rows in expected.items():
+        held = jax.device_get(new["aux"][side])
+        assert np.flatnonzero(held["visited"]).tolist() == sorted(rows) and set(held["visited"]) == {0, 1}
+        for row, (found, slot) in rows.items():
+            for name in ("evidence", "features"):
+                np.testing.assert_allclose(held[name][row], found[name][slot], atol=2e-5, err_msg=f"{side} {row}")
+    # The reports' running mean is that of the unpaired ones.
+    valid = np.asarray(report["valid"])[4:]
+    np.testing.assert_allclose(new["aux"]["means"]["reports"]["sum"],
+                               0.05 * np.asarray(report["evidence"])[4:][valid].mean(0), atol=1e-5)
 
 
-class Model:
-    """As much of a method as the memory needs; the teacher's evidence is a function of the parameters."""
-
-    def memory_image(self, outputs):
-        return {name: outputs["logit_scale"] * jnp.ones((4, 3)) / 3 for name in ("evidence", "pooled", "features")}
-
-    def memory_report(self, outputs, weight):
-        return self.memory_image(outputs) | {"valid": weight.sum(axis=1) > 0}
-
-
-class Shared(nnx.Module):
-    """A model without towers."""
-
-    def __init__(self):
-        self.scale, self.image_tower, self.text_tower = nnx.Param(jnp.ones(())), None, None
-
-    def shared(self):
-        return {"logit_scale": self.scale[...]}
-
-
-class Rows:
-    """Three items with one phrase each."""
-
-    def __len__(self):
-        return 3
-
-    def __getitem__(self, index):
-        return {"image": np.zeros((2, 2), np.uint8), "tokens": np.zeros((1, 1, 2), np.int32),
-                "weight": np.ones(1, np.float32)}
-
-
-def made_memory(run, **options):
-    """A memory of three pairs, three unpaired images and no unpaired reports, whose targets are the teacher's."""
-    experiment, _, _, mesh = run
-    chosen = MemoryOptions.of(experiment)
-    targets = dataclasses.replace(chosen.targets, source="teacher", sharpen=1.0, align=0)
-    sizes = {"first": 4, "refresh": 3, "ramp": 4, "block": 4}
-    chosen = dataclasses.replace(chosen, targets=targets, **{**sizes, **options})
-    graphdef, _ = nnx.split(Shared())
-    return EvidenceMemory(
-        chosen, items={"pairs": [Rows()], "images": [Rows()], "reports": []}, truth=(), method=Model(),
-        graphdef=graphdef, forward_options=experiment.forward_options(0), mesh=mesh)
-
-
-def test_when_the_memory_is_refreshed_and_how_much_it_weighs(run):
-    memory = made_memory(run)
-    assert [step for step in range(14) if memory.due(step)] == [4, 7, 10, 13]
-    assert [memory.ramp(step) for step in (4, 7, 10, 13, 16)] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    assert made_memory(run, ramp=0).ramp(4) == 1.0
-
-
-def test_the_teacher_has_the_averaged_parameters(run):
-    memory = made_memory(run)
-    student, teacher = {"scale": jnp.float32(0.5)}, {"scale": jnp.float32(2.0)}
-    found, log = memory.refresh({"params": student, "ema": teacher}, 7)
-    np.testing.assert_allclose(found["image_target"][3:6], 1 / 3, rtol=1e-5)  # Sharpened: rows sum to one.
-    assert float(log["memory/ramp"]) == 0.5 and float(log["memory/target_to_teacher"]) == pytest.approx(0.5)
-    _, alone = memory.refresh({"params": student, "ema": {}}, 7)
-    assert float(alone["memory/target_to_teacher"]) == pytest.approx(0.25)
-    np.testing.assert_allclose(found["image_weight"], [0, 0, 0, 0.5, 0.5, 0.5, 0, 0])
+def test_an_oracle_is_taught_the_hidden_reports(run):
+    experiment, data, parts, _ = run
+    memory = dataclasses.replace(parts.memory, options=dataclasses.replace(parts.memory.options, source="truth"))
+    state, batch = parts.initial(), data.batches[0]
+    state["step"] += 6
+    lesson = teacher.teach({**state, "aux": memory.blank()}, batch, graphdef=parts.graphdef, method=experiment.method,
+                           memory=memory, view=experiment.strong_view,
+                           options=experiment.forward_options(data.tokenizer.pad_id), seed=0, micro=1)
+    outputs = forward(nnx.merge(parts.graphdef, state["ema"]), {"tokens": batch["images"]["hidden_tokens"]},
+                      options=experiment.forward_options(data.tokenizer.pad_id))
+    truth = experiment.method.memory_report(outputs, batch["images"]["hidden_weight"])
+    np.testing.assert_allclose(lesson.targets["image_target"], truth["evidence"], atol=1e-6)
+    np.testing.assert_array_equal(lesson.targets["image_weight"], np.asarray(truth["valid"], np.float32))
+    assert float(lesson.log["memory/target_to_truth"]) == 0 and float(lesson.log["memory/teacher_to_truth"]) > 0.05
+    assert not any(name.startswith("hidden") for name in lesson.batch["images"])
+    seen = np.asarray(lesson.batch["images"]["image"])
+    assert seen.shape == batch["images"]["image"].shape and np.abs(seen - batch["images"]["image"]).max() > 5
 
 
 def test_the_average_starts_at_the_parameters_and_only_with_a_decay(run):

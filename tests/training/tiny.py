@@ -26,8 +26,7 @@ def get_config(arg=None):
     for name, value in small.items():
         config.model.image.vit.sizes[name] = value
         config.model.text.bert.sizes[name] = value
-    for method in ("lgdea", "lgdea_pairs", "mean_teacher", "oracle"):
-        config.methods[method].weights.place = 0.5  # Off by default; here every term is trained.
+    config.memory.start, config.memory.full, config.memory.graph_every, config.memory.landmarks = 0.3, 0.6, 2, 4
     config.optim.rate = 1e-2
     config.optim.warmup_steps = 2
     config.eval.records = 8

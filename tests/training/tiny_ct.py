@@ -10,8 +10,6 @@ def get_config(arg=None):
     """The tiny experiment with the method `arg` (lgdea_pairs by default)."""
     config = cli.read_config(f"tests/training/tiny.py:{arg or 'lgdea_pairs'}")
     config.image.modality = "ct"
-    if "place" in config.methods[config.method].weights:
-        config.methods[config.method].weights.place = 0.0  # For radiographs only.
     config.volume.geometry, config.volume.shape = "phantom_ct", (16, 32, 32)
     config.model.image.name = "resnet3d"
     tower = config.model.image.resnet3d

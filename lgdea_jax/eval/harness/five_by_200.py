@@ -39,8 +39,7 @@ from lgdea_jax.evaluators.class_retrieval import CANDIDATES
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.findings.protocol_prompts import GLORIA, MEDCLIP
 from lgdea_jax.findings.vocabulary import NO_FINDING, find_label
-from lgdea_jax.preprocess.regions import is_frontal
-from lgdea_jax.records import MISSING, POSITIVE, Record
+from lgdea_jax.records import MISSING, POSITIVE, Record, is_frontal
 
 CLASSES = LABEL_SETS["chexpert5"]
 PATHOLOGIES = tuple(name for name in LABEL_SETS["chexpert14"] if name != NO_FINDING)

@@ -21,11 +21,10 @@ from lgdea_jax.evaluators.data import EvalData, ProgressCallback
 from lgdea_jax.evaluators.encoder import Encoder
 from lgdea_jax.findings.label_sets import LABEL_PREFIX
 from lgdea_jax.inference.loading import load_predictor
-from lgdea_jax.preprocess import regions
 from lgdea_jax.preprocess.centre_crop import RESIZED
 from lgdea_jax.preprocess.image import MODEL_TRANSFORM
 from lgdea_jax.preprocess.image_spec import ImageSpec, transform_name
-from lgdea_jax.records import Record
+from lgdea_jax.records import Record, is_frontal
 
 # How a script selects records for each mode: (records, metadata, progress) -> {mode: selection}; a mode may be missing.
 Select = Callable[[Sequence[Record], DatasetMetadata, ProgressCallback], Mapping[str, Selection]]
@@ -161,7 +160,7 @@ class Inputs:
             frontal = args.views == "frontal"
             if frontal or benchmark.keep is not None:
                 part = selection.matching(
-                    source, lambda record: (not frontal or regions.is_frontal(record.view))
+                    source, lambda record: (not frontal or is_frontal(record.view))
                     and (benchmark.keep is None or benchmark.keep(record)),
                     ", ".join(filter(None, ("frontal images" if frontal else "", benchmark.keep_note))), self.progress)
             else:
@@ -214,7 +213,7 @@ class Inputs:
             return None
         source = open_records(self.data_dir, "validation")
         # `keep` selects labels that are good enough for an evaluation; for a threshold, any will do.
-        rows = (selection.matching(source, lambda record: regions.is_frontal(record.view), "", self.progress)
+        rows = (selection.matching(source, lambda record: is_frontal(record.view), "", self.progress)
                 if args.views == "frontal" else selection.all_rows(len(source)))
         data = benchmark.scored_labels(self.read(source, rows.sample(args.records, args.seed).rows))
         scorer = zero_shot(benchmark, data, "clean", prompting=tasks.prompt_settings(self.model))
