@@ -71,8 +71,10 @@ def get_config(arg=None):
     # Report texts that occur both in training and in evaluation: refuse, drop (from training) or allow. Templated
     # normal reports are equal in good faith in many hospitals.
     config.data.equal_reports = "refuse"
+    # Near-duplicate images, likewise. WORKDIR/near_duplicates.csv lists the pairs.
+    config.data.near_duplicates = "refuse"
     # Labels to learn from, where a data set has several sets of them: reference, silver (the extractor's) or weak
-    # (keywords); "" takes the plain ones, which are the reference. Evaluation always uses the plain ones.
+    # (keywords); "" takes the plain ones, which are the reference. Evaluation goes by the reference where there is one.
     config.data.labels = ""
     config.data.cache = False  # Keep decoded, tokenised items in memory: for data sets of up to some GB.
     config.data.workers = 0  # Processes that read ahead; 0 reads in threads of this process.

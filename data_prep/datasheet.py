@@ -14,8 +14,10 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
+from data_prep.study import SPLITS
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import DatasetMetadata, load_metadata
 from lgdea_jax.errors import UserError
@@ -69,7 +71,7 @@ def sheet(metadata: DatasetMetadata, rejected: Counter[str]) -> str:
         *(f"| {name} | " + " | ".join(f"{metadata.counts[split].get(name, 0):,}" for split in splits) + " |"
           for name in _COUNTS), "",
         "TODO: ages, sexes, devices; who is missing from the data.", "",
-        "## Preparation", "", "```bash", metadata.command, "```", "",
+        "## Preparation", "", "```bash", metadata.command, "```", "", *_splits(metadata),
         f"- Evidence by `{metadata.extractor or 'none'}`. Every item quotes its report.",
         "- Converted images: " + (", ".join(f"{count:,} x {name}" for name, count in sorted(metadata.converted.items()))
                                   or "none") + ".",
@@ -80,6 +82,22 @@ def sheet(metadata: DatasetMetadata, rejected: Counter[str]) -> str:
         "- Research use only. A subject lies in one split only; near-duplicate images across splits are looked for "
         "when a training starts.",
         "", "TODO: how good the labels and the evidence are, and who judged them (`python -m data_prep.audit`).", ""])
+
+
+def _splits(metadata: DatasetMetadata) -> list[str]:
+    """How the splits were made, as far as the configuration says it; [] where it does not."""
+    group = metadata.config.get(metadata.config.get("source", ""), {})
+    if "split" in group:  # A table's: shares by subject, or () for its own column.
+        if not group["split"]:
+            return ["- Splits: as the table states."]
+        drawn = _shares(dict(zip(SPLITS, map(float, group["split"]), strict=True)))
+        return [f"- Splits: drawn by subject, {drawn}, seed {metadata.seed}."]
+    drawn = _shares({name: group[name] for name in SPLITS if isinstance(group.get(name), float)})
+    return [f"- Splits: {drawn} drawn where the release has no such split, seed {metadata.seed}."] if drawn else []
+
+
+def _shares(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{100 * share:g}% {name}" for name, share in shares.items() if share)
 
 
 if __name__ == "__main__":

@@ -169,8 +169,7 @@ Defaults are those of `configs/common.py`, from which every experiment starts.
 """
 DATA_HEAD = """## Keys of data_prep.build
 
-The files in `configs/data/` have these keys; `volume` and `derived_labels` are for CT. Defaults are those of
-`configs/data/table_ct.py`.
+The files in `configs/data/` have these keys; `volume` is for CT. Defaults are those of `configs/data/table_ct.py`.
 """
 LLM_HEAD = """## Language models
 

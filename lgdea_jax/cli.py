@@ -178,9 +178,12 @@ def set_override(config: Any, key: str, text: str) -> None:
     if isinstance(old, ConfigDict):
         raise UserError(f"config key {key!r} is a group: set one of {', '.join(f'{key}.{k}' for k in old)}")
     try:
-        node[parts[-1]] = _parse(text, old)
+        # A key of any type is a number or `auto`.
+        node[parts[-1]] = (text if text == "auto" else int(text)) if node.get_type(parts[-1]) is object else _parse(
+            text, old)
     except (ValueError, SyntaxError, TypeError):
-        raise UserError(f"config key {key!r}: {text!r} is not of type {type(old).__name__}") from None
+        kind = "a number or auto" if node.get_type(parts[-1]) is object else f"of type {type(old).__name__}"
+        raise UserError(f"config key {key!r}: {text!r} is not {kind}") from None
 
 
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
@@ -196,8 +199,6 @@ def _parse(text: str, old: Any) -> Any:
         return int(text)
     if isinstance(old, float):
         return float(text)
-    if old == "auto" and text != "auto":
-        return int(text)
     if isinstance(old, str):
         return text
     if isinstance(old, (tuple, list)):

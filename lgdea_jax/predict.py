@@ -46,6 +46,8 @@ def main(argv: list[str]) -> int:
     args = _parser().parse_intermixed_args(argv)
     if args.batch_size < 1:
         raise UserError("--batch_size must be at least 1")
+    if any("\udc80" <= letter <= "\udcff" for prompt in args.prompt or () for letter in prompt):
+        raise UserError("--prompt: not UTF-8 text")
     if not args.image:
         raise UserError("an IMAGE is needed: a file, a folder or a pattern (see --help)")
     calibrated = calibration.read(Path(args.calibration)) if args.calibration else None

@@ -20,6 +20,7 @@ import jax
 from data_prep import build
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import METADATA_FILE
+from lgdea_jax.data.leakage import PAIRS_FILE
 from lgdea_jax.errors import UserError
 from lgdea_jax.experiment import Experiment
 from lgdea_jax.runtime import host_memory, sharding
@@ -88,7 +89,8 @@ def train(config: Any, workdir: str | Path) -> int:
         raise UserError(f"--workdir={workdir}: {error.strerror}") from None
     batch_sizes(experiment, mesh)  # Refuses what does not fit before a data set is made.
     make_missing(config.data)
-    data = prepare_data(experiment, mesh, show=jax.process_index() == 0)
+    first = jax.process_index() == 0
+    data = prepare_data(experiment, mesh, show=first, pairs_file=workdir / PAIRS_FILE if first else None)
     with contextlib.closing(Checkpoints(workdir, keep=config.checkpoint.keep)) as checkpoints:
         return loop.run(experiment, workdir, mesh, data, checkpoints)
 

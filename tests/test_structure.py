@@ -104,7 +104,7 @@ def test_configs_import_nothing_of_ours():
 
 def test_building_data_sets_needs_no_jax():
     code = ("import sys; import data_prep.build, data_prep.score, data_prep.audit, data_prep.datasheet; "
-            "print(sorted({'jax', 'flax', 'optax', 'torch'} & set(sys.modules)))")
+            "import data_prep.scan; print(sorted({'jax', 'flax', 'optax', 'torch'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True,
                           check=True)
     assert done.stdout.strip() == "[]"

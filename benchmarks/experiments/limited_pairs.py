@@ -6,9 +6,10 @@
     python -m benchmarks.experiments.limited_pairs --out=runs/try --split=validation \\
         --cells=lgdea@0.01,oracle@0.01 --seeds=4 --first_seed=8 --set=memory.own=0.3
 
-Every run trains with `configs/phantom.py`. At a share of pairs all arms have the same steps, pairs per batch and
-augmentation, and are evaluated on a split that is not trained on. Choices are made on the validation world; the tables
-are of the test world. Small shares and early seeds run first: an interrupted experiment is a small complete one.
+Every run trains with `configs/phantom.py`, and with its `limited` settings below 100%. At a share of pairs all arms
+have the same steps, pairs per batch and augmentation, and are evaluated on a split that is not trained on. Choices are
+made on the validation world with seeds that the tables do not use; the tables are of the test world. Small shares and
+early seeds run first: an interrupted experiment is a small complete one.
 
 A finished run is never repeated. Its row is in OUT/runs.jsonl: metrics, their values under 400 resamples of the
 subjects (which make every comparison paired, see `lgdea_jax/metrics/hierarchical.py`), and seconds. Rows of
@@ -16,7 +17,7 @@ benchmarks/experiments/limited_pairs.jsonl (committed) count as finished unless 
 command continues. OUT/table.md, OUT/index.html (one file, nothing loaded from elsewhere) and OUT/*.png are made from
 the rows.
 
-With all pairs nothing is unpaired: lgdea, mean_teacher and oracle would be lgdea_pairs, and are left out there.
+With all pairs nothing is unpaired: the arms that differ from lgdea_pairs by unpaired items only are left out there.
 """
 
 from __future__ import annotations
@@ -237,7 +238,7 @@ def report(runs: Sequence[Run], finished: dict[Run, dict], contrasts: Sequence[C
     groups: dict[tuple[str, float], list[Run]] = {}
     for run in runs:
         groups.setdefault((run.method, run.pairs), []).append(run)
-    cells = [Cell(method, pairs, steps=mine[0].steps, streams=mine[0].streams(), config=mine[0].config_hash(),
+    cells = [Cell(method, pairs, steps=mine[0].steps, config=mine[0].config_hash(),
                   expected=len(mine), rows=tuple(finished[run] for run in mine if run in finished))
              for (method, pairs), mine in groups.items()]
     notes = [f"Evaluated on the {runs[0].split} split of the phantom world."]

@@ -15,11 +15,9 @@ from lgdea_jax.metrics.hierarchical import mean_interval
 
 # Colour (Okabe and Ito's, distinguishable with colour blindness), marker and line of each method: baselines are dashed.
 STYLES: Mapping[str, tuple[str, str, str]] = {
-    "clip": ("#8c8c8c", "o", "--"), "clip_evidence": ("#E69F00", "s", "--"),
-    "clip_evidence_soft": ("#56B4E9", "^", "--"), "local": ("#CC79A7", "v", "--"),
-    "lgdea_pairs": ("#0072B2", "P", "-"), "lgdea_pairs_place": ("#7A4EAB", "p", "-"),
-    "mean_teacher": ("#009E73", "D", "-."), "lgdea": ("#D55E00", "*", "-"),
-    "lgdea_place": ("#8B0000", "h", "-"), "oracle": ("#000000", "X", ":"),
+    "clip": ("#8c8c8c", "o", "--"), "clip_evidence_soft": ("#56B4E9", "^", "--"),
+    "lgdea_pairs_alone": ("#CC79A7", "v", "-"), "lgdea_pairs": ("#0072B2", "P", "-"),
+    "mean_teacher": ("#009E73", "D", "-."), "lgdea": ("#D55E00", "*", "-"), "oracle": ("#000000", "X", ":"),
 }
 
 

@@ -16,7 +16,7 @@ READING = (
     "resampled, the same for every run; the mean over seeds has t-distributed deviations; the interaction of seeds and "
     "subjects counts once. Two methods at one share of pairs are compared seed by seed. p is two-sided and adjusted "
     "over the three primary metrics (Holm).",
-    "With all pairs nothing is unpaired: lgdea, mean_teacher and oracle would be lgdea_pairs there, and are left out.",
+    "With all pairs nothing is unpaired: arms that differ from lgdea_pairs by unpaired items only are left out there.",
     "The oracle is an upper bound and not a method: its targets come from the hidden reports of the unpaired images.",
 )
 

@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.experiments.arms import FORMER_RESNET_KEYS, LATER_KEYS
 from benchmarks.experiments.results import read_results, runs_of
 from benchmarks.experiments.runs import Job, Journal, exits_on_sigterm, only_one, run_jobs, usable_cores
 from benchmarks.experiments.tables import p_text
@@ -59,7 +58,11 @@ MARGIN = 0.03  # Silver and reference are equivalent if the interval of their di
 SEEDS: Mapping[str, int] = {"scratch": 10, "scratch_long": 5, "reference": 10, "silver": 10, "weak": 5}
 # Chosen on the validation world, with one seed (zero-shot AUROC of scratch and silver: 0.564 and 0.701).
 STEPS = {"supervised": 600, "clip": 300}
-NOT_IN_KEY = ("alarm", "compile_cache", "dry_run", "log", "data.dir", "data.make_from", "init_from", "checkpoint")
+NOT_IN_KEY = ("alarm", "compile_cache", "dry_run", "log", "data.dir", "data.make_from", "init_from", "checkpoint",
+              # Of unpaired items, which this experiment has none of.
+              "memory", "strong", "limited", "batch.images", "batch.reports", "batch.images_per_pair",
+              "batch.reports_per_pair",
+              "data.near_duplicates")  # Of which phantoms have none.
 GUESS_SECONDS = 120.0  # Of an arm and a seed on one core.
 
 
@@ -107,9 +110,6 @@ def resolved(path: str, settings: Sequence[str]) -> dict[str, Any]:
         cli.set_override(config, key, value)
     kept = json.loads(config.to_json_best_effort())
     kept["methods"] = {config.method: kept["methods"][config.method]}
-    for key in LATER_KEYS:
-        kept["methods"][config.method].pop(key, None)
-    kept["model"]["image"]["resnet"] |= FORMER_RESNET_KEYS
     for name in NOT_IN_KEY:
         *parents, last = name.split(".")
         node = kept

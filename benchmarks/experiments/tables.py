@@ -95,11 +95,11 @@ def settings(cells: Sequence[Cell]) -> Block:
     rows = []
     for cell in cells:
         seconds = [sum(row["seconds"].values()) for row in cell.rows if not row["resumed"]]
-        rows.append((share_name(cell.pairs), f"`{cell.method}`", str(cell.steps), ", ".join(cell.streams) or "-",
+        rows.append((share_name(cell.pairs), f"`{cell.method}`", str(cell.steps),
                      f"{np.median(seconds):.0f}" if seconds else "-", f"`{cell.config}`"))
     return Block("Settings", ("Seconds are the median of a run, training and evaluation, on one core. The hash is of "
                               "all of the config but the seed.",),
-                 ("pairs", "method", "steps", "unpaired streams", "seconds", "config"), tuple(rows))
+                 ("pairs", "method", "steps", "seconds", "config"), tuple(rows))
 
 
 def _number(value: float, *, digits: int = 3, sign: bool = False) -> str:

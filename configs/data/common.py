@@ -21,6 +21,9 @@ def dataset(name, group, *, extractor="rules"):
     config.image_encoding = "png"  # png, jpeg or raw.
     config.extractor = extractor  # rules, none, or a language model: openai, genai, gemini.
     config.llm = llm.get_config()
+    # Further sets of labels, made from the reports: silver (the extractor's) and weak (keywords). For the findings that
+    # the data are labelled for; without any, for the 14 of CheXpert, or in CT the 18 of CT-RATE.
+    config.derived_labels = ()
     config.tokenizer = ConfigDict({"vocab_size": 16000})
     config.shard_studies = 1000
     config.workers = 0  # 0: all cores. Does not change the result.
@@ -36,7 +39,5 @@ def volumes(name, group, *, geometry, extractor="rules"):
     """
     config = dataset(name, group, extractor=extractor)
     config.volume = ConfigDict({"geometry": geometry})
-    # Further sets of labels, made from the reports: silver (the extractor's) and weak (keywords).
-    config.derived_labels = ()
     config.shard_studies = 50  # Studies per shard: a volume takes tens of megabytes.
     return config

@@ -10,10 +10,13 @@ def get_config(arg=None):
     """`arg` is not used."""
     del arg
     return dataset("mimic_cxr", {
-        "path": "",  # The folder with mimic-cxr-2.0.0-split.csv.gz and the other tables.
-        "images": "auto",  # The folder with p10/, p11/, ...; auto: files/ in `path`; none: reports only.
+        # The folder with mimic-cxr-2.0.0-split.csv.gz and the other tables, or the one that PhysioNet's download made.
+        "path": "",
+        # The folder with p10/, p11/, ...; auto: files/ in `path`, or in MIMIC-CXR beside it; none: reports only.
+        "images": "auto",
         "image_format": "auto",  # jpg, dicom, or auto: what there is.
-        "reports": "auto",  # The folder with p10/p10000032/s50414267.txt; none: images only.
+        # The folder with p10/p10000032/s50414267.txt; auto: in `path`, or in MIMIC-CXR beside it; none: images only.
+        "reports": "auto",
         "report_sections": ("findings", "impression", "last_paragraph"),  # last_paragraph where there is neither.
         "labels": "chexpert",  # chexpert, negbio or none.
         "patients": "",  # MIMIC-IV's patients.csv.gz, for sex and age.

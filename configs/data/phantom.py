@@ -30,6 +30,7 @@ def get_config(arg=None):
     config.image_encoding = "png"  # png, jpeg or raw.
     config.extractor = "rules"  # rules, none, or a language model: openai, genai, gemini.
     config.llm = llm.get_config()
+    config.derived_labels = ()  # silver and weak: further sets of labels, made from the reports.
     config.tokenizer = ConfigDict({"vocab_size": 4000})
     config.shard_studies = 500
     config.workers = 0  # 0: all cores. Does not change the result.

@@ -17,6 +17,9 @@ def get_config(arg=None):
     config.table = ConfigDict({
         "path": "",  # studies.csv, or the folder with it.
         "boxes": "boxes.csv",  # Relative to the table; this default may be absent.
+        # Shares of the subjects for train, validation, test, such as 0.8,0.1,0.1; for a table without a column split.
+        "split": (),
+        "seed": 0,  # Of the drawn split.
         # Columns with the names of the following keys take precedence over them.
         "source": "own data",  # Name of the data set's origin.
         "licence": "unstated",  # Recorded with the data set.
@@ -28,6 +31,7 @@ def get_config(arg=None):
     config.image_encoding = "png"  # png, jpeg or raw.
     config.extractor = "rules"  # rules, none, or a language model: openai, genai, gemini.
     config.llm = llm.get_config()
+    config.derived_labels = ()  # silver and weak: further sets of labels, made from the reports.
     config.tokenizer = ConfigDict({"vocab_size": 8000})  # Of the tokeniser that is trained on the reports.
     config.shard_studies = 1000  # Studies per shard.
     config.workers = 0  # 0: all cores. Does not change the result.

@@ -14,6 +14,5 @@ def get_config(arg=None):
     config.name = "table_ct"
     config.table.modality = "CT"
     config.volume = ConfigDict({"geometry": "ct_clip"})  # ct_clip, fvlm_centre, phantom_ct or native.
-    config.derived_labels = ()  # silver and weak: further sets of labels, made from the reports.
     config.shard_studies = 50
     return config

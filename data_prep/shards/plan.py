@@ -13,6 +13,7 @@ from data_prep.extract.llm.jobs import Job
 from data_prep.extract.llm.stage import RECORDED, make_job
 from data_prep.sources.registry import open_sources
 from lgdea_jax.errors import UserError, choose
+from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.findings.vocabulary import BY_NAME
 from lgdea_jax.io import ENCODINGS
 from lgdea_jax.preprocess.image import RECORD_TRANSFORM
@@ -104,18 +105,19 @@ def make_plan(config: Any, out: Path | None) -> Plan:
     label_names = {tuple(source.label_names) for source in sources.values()}
     if len(label_names) != 1:
         raise ValueError("the source's splits have different label_names")
-    names, derived = label_names.pop(), tuple(config.get("derived_labels", ()))
+    volume, derived = config.volume.geometry if "volume" in config else "", tuple(config.get("derived_labels", ()))
     for kind in derived:
         choose("config.derived_labels", kind, DERIVED)
     if "silver" in derived and not extractor:
         raise UserError("config.derived_labels: silver labels come from the evidence, and config.extractor is none")
-    names += tuple(f"{kind}:{name}" for kind in derived for name in names if name in BY_NAME)
+    names = label_names.pop()
+    findings = [name for name in names if name in BY_NAME] or LABEL_SETS["ct_rate18" if volume else "chexpert14"]
+    names += tuple(f"{kind}:{name}" for kind in derived for name in findings)
     tasks = []
     for split, source in sources.items():
         starts = range(0, len(source), config.shard_studies)
         tasks += [ShardTask(split, i, len(starts), start, min(start + config.shard_studies, len(source)))
                    for i, start in enumerate(starts)]
-    volume = config.volume.geometry if "volume" in config else ""
     if volume:
         find_geometry(volume)
     spec = ShardSpec(out, config.name, names, config.image_size, config.image_encoding, config.extractor, job, volume,

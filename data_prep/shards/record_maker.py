@@ -87,7 +87,7 @@ class RecordMaker:
         images = []
         for ref in study.images:
             try:
-                images.append((ref, *self._image(ref, converted)))
+                images.append((ref, *self.image(ref, converted)))
             except UnreadableImage as error:
                 number = ref.row if ref.row >= 0 else row
                 rejections.append(Rejection(study.study_id, ref.image_id, number, error.reason))
@@ -110,7 +110,19 @@ class RecordMaker:
             raise NoEvidence(error.reason) from None
         return tuple(extraction.evidence), bool(extraction.normal)
 
-    def _image(self, ref: ImageRef, converted: Counter[str]) -> tuple[Any, ...]:
+    def image(self, ref: ImageRef, converted: Counter[str]) -> tuple[Any, ...]:
+        """Reads one image or volume.
+
+        Args:
+          ref: of a study; converted: counts what had to be converted.
+
+        Returns:
+          (uint64 [4] `difference_hash`, original shape, what is stored (uint8 [h, w], or int16 [z, y, x] in HU), an
+          ImageInfo or VolumeInfo, boxes).
+
+        Raises:
+          UnreadableImage: it cannot be used; the reason goes to rejected.csv.
+        """
         if self._spec.volume:
             return self._volume(ref, converted)
         if ref.pixels is not None:
@@ -122,13 +134,15 @@ class RecordMaker:
         if any(ref.size) and pixels.shape[:2] != ref.size:
             raise UnreadableImage(f"the image is {pixels.shape[0]} x {pixels.shape[1]} pixels, its boxes are for "
                                   f"{ref.size[0]} x {ref.size[1]}")
+        if ref.boxes and "turned" in info.conversions:
+            raise UnreadableImage("boxes on an image that its header turns: whether they are turned is unknown")
         boxes = tuple(self._clip(box, pixels.shape) for box in ref.boxes)
         image, conversions = grey8(pixels, self._spec.image_size)
         converted.update([*info.conversions, *conversions])
         return difference_hash(image), pixels.shape[:2], image, info, boxes
 
     def _volume(self, ref: ImageRef, converted: Counter[str]) -> tuple[Any, ...]:
-        """As `_image`, for a volume; what is compared for duplicates is its projection from the front."""
+        """As `image`, for a volume; what is compared for duplicates is its projection from the front."""
         if ref.pixels is not None:
             volume, info = ref.pixels, VolumeInfo("", ref.header.spacing, np.eye(4))
             if volume.dtype != np.int16 or volume.ndim != 3 or not volume.size:

@@ -7,6 +7,8 @@ MIMIC holds the tables of MIMIC-CXR-JPG, `mimic-cxr-2.0.0-{split,metadata,chexpe
 - the images: `files/p10/p10000032/s50414267/*.jpg` (MIMIC-CXR-JPG) or the same with `.dcm` (MIMIC-CXR), and
 - the reports: `p10/p10000032/s50414267.txt` (mimic-cxr-reports.zip, unpacked; looked for in mimic-cxr-reports/files,
   reports/files, reports and files).
+MIMIC may also be the folder that PhysioNet's own download made (`physionet.org`). Images and reports are looked for in
+the release of MIMIC-CXR beside that of MIMIC-CXR-JPG too (`shared/mimic_files.py`).
 
 Splits are the official ones. Labels are the CheXpert labeler's (or NegBio's) from the report: the same for all images
 of a study. Frontal and lateral images are all read; the view is ViewPosition of the metadata (PA, AP, LATERAL, LL, ...
@@ -20,7 +22,6 @@ unpaired images.
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ LABELERS = ("chexpert", "negbio", "none")
 SECTIONS = ("findings", "impression", "indication", "history", "comparison", "technique", "examination",
             mimic_report.LAST_PARAGRAPH)
 REPORT_FOLDERS = ("mimic-cxr-reports/files", "reports/files", "reports", "files")
+ZIP = "mimic-cxr-reports.zip"
 IMAGES = 377_110
 _NEEDED, _OPTIONAL = ("dicom_id", "subject_id", "study_id", "ViewPosition"), ("StudyDate",)
 
@@ -68,10 +70,12 @@ def open_splits(config: Any) -> dict[str, Studies]:
         `report_sections` (of SECTIONS), `verify` (see `physionet.verify`).
 
     Raises:
-      UserError: a table, column or folder is missing, a checksum differs, or a subject lies in two splits.
+      UserError: a table, column or folder is missing, no report is found and `reports` is not "none", a checksum
+        differs, or a subject lies in two splits.
     """
     config = config.mimic_cxr
     folder = open_folder(config, "mimic_cxr", "mimic-cxr-2.0.0-split.csv.gz")
+    folder = mimic_files.find_release(folder, "mimic-cxr-2.0.0-split.csv.gz")
     for name in config.report_sections:
         choose("report section", name, SECTIONS)
     paths = {name: need_table(folder, f"mimic-cxr-2.0.0-{name}.csv.gz") for name in ("split", "metadata")}
@@ -131,7 +135,8 @@ def _read_metadata(path: Path, splits: dict[str, str], views: str) -> tuple[Pack
 
 def _images(folder: Path, config: Any, table: Packed) -> tuple[Path, str] | None:
     """(folder that holds p10/, suffix), None without images."""
-    images = image_folder(folder, config.images, ("files",))
+    beside = [str(release / "files") for release in mimic_files.neighbours(folder)]
+    images = image_folder(folder, config.images, ("files", *beside))
     if images is None:
         return None
     if (images / "files").is_dir():  # The root of a release was given.
@@ -144,13 +149,18 @@ def _reports(folder: Path, choice: str, studies: Sequence[str]) -> Path | None:
     """The folder that holds p10/p10000032/s50414267.txt, None without reports."""
     if choice == "none":
         return None
-    for name in REPORT_FOLDERS if choice == "auto" else (choice, f"{choice}/files"):
-        if any((folder / name / f"{study}.txt").is_file() for study in studies):
-            return folder / name
+    releases = [folder, *mimic_files.neighbours(folder)] if choice == "auto" else [folder / choice]
+    places = [release / name for release in releases for name in REPORT_FOLDERS]
     if choice != "auto":
-        raise UserError(f"no reports (p10/p10000032/s50414267.txt and the like) in {folder / choice}")
-    logging.getLogger(__name__).warning("no reports in %s (%s): images alone", folder, ", ".join(REPORT_FOLDERS))
-    return None
+        places.insert(0, folder / choice)
+    for place in places:
+        if any((place / f"{study}.txt").is_file() for study in studies):
+            return place
+    packed = next((release / ZIP for release in releases if (release / ZIP).is_file()), None)
+    raise UserError(
+        f"no reports (p10/p10000032/s50414267.txt and the like) in {', '.join(map(str, releases))}: "
+        + (f"unpack {packed}, or " if packed else "")
+        + "give their folder as config.mimic_cxr.reports=..., or config.mimic_cxr.reports=none for images alone")
 
 
 class _Labels:

@@ -7,7 +7,11 @@ empty), `view`, `image` (path relative to the table; empty: a report alone), `re
 empty), `label:NAME` (1, 0, -1 for uncertain, empty for missing), `sex`, `age`, `modality`, `language`, `source`,
 `licence`, `terms` (the strictest of a study's rows and of the config counts). `boxes.csv` has `study_id, image_id,
 finding, phrase, x, y, w, h` in pixels of the original image.
-Text is UTF-8.
+
+Cells are separated by commas, semicolons or tabs; with the latter two a comma may be the decimal sign. Text is UTF-8,
+lines end as on Windows or Unix, and `sub\\a.png` is `sub/a.png`. A label under another spelling of a finding
+(`label:Effusion`) is that finding's. Without a column `split`, `--config.table.split=0.8,0.1,0.1` draws it: a subject
+goes to train, validation or test by a hash of its id and `config.table.seed`, whatever else is in the table.
 
 With `configs/data/table_ct.py` images are volumes: NIfTI files, folders with a DICOM series, .npz files. Their boxes
 have `z` and `d` too, all in voxels of the canonical frame (x to the patient's left, y to the back, z to the head).
@@ -19,22 +23,27 @@ Row numbers are a spreadsheet's: the header is row 1.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
-import os
+import logging
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from data_prep.extract.llm.data_use import strictest
+from data_prep.sources.shared.official import share
 from data_prep.sources.shared.table_boxes import Boxes, read_boxes
 from data_prep.sources.shared.table_rows import (
+    OPTIONAL,
+    REQUIRED,
     Columns,
     cell_fault,
+    find_delimiter,
     hash64,
-    parse_age,
-    parse_label,
+    image_path,
     parse_sex,
     parse_terms,
     read_columns,
@@ -58,10 +67,12 @@ def open_splits(config: Any) -> dict[str, TableSource]:
     Args:
       config: its `table` has `path` (the CSV file, or a folder with studies.csv), `boxes` (relative to the table; the
         default boxes.csv may be absent), and what the columns of the same name replace: `source`, `licence`, `terms`,
-        `language`, `modality`.
+        `language`, `modality`; `split` (shares of the subjects for train, validation and test, () where the table has
+        a column) and its `seed`.
 
     Raises:
-      UserError: no such file, a missing or misspelt column, or a fault of the whole table, with its row number.
+      UserError: no such file, a missing or misspelt column, shares that are none, or a fault of the whole table, with
+        its row number.
     """
     config = config.table
     if not config.path:
@@ -73,18 +84,49 @@ def open_splits(config: Any) -> dict[str, TableSource]:
         raise UserError(f"no table at {path}{nearest(path.name, _names(path.parent))}")
     defaults = {key: str(config[key]) for key in ("source", "licence", "terms", "language", "modality")}
     parse_terms(defaults["terms"], "config.table.terms")
-    table = _read_table(path, defaults)
+    table = _read_table(path, defaults, Draw.of(config.split, config.seed))
     boxes_path = path.parent / config.boxes
     if not boxes_path.is_file():
         if config.boxes != BOXES_FILE:
             raise UserError(f"no boxes at {boxes_path}")
-        return {split: TableSource(table, table.studies[split], None) for split in SPLITS}
+        return {split: TableSource(table, split, None) for split in SPLITS}
     boxes = read_boxes(boxes_path, table.single_image, table.keys)
-    return {split: TableSource(table, table.studies[split], boxes) for split in SPLITS}
+    return {split: TableSource(table, split, boxes) for split in SPLITS}
 
 
 def _names(folder: Path) -> list[str]:
     return [file.name for file in folder.iterdir()] if folder.is_dir() else []
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """Splits by subject: the shares of train, validation and test, and the seed."""
+
+    shares: tuple[float, ...]
+    seed: int
+
+    @classmethod
+    def of(cls, shares: Sequence[Any], seed: int) -> Draw | None:
+        """None for ().
+
+        Raises:
+          UserError: not three shares that add up to 1, with some for training.
+        """
+        if not len(shares):
+            return None
+        try:
+            values = tuple(float(value) for value in shares)
+        except ValueError:
+            values = ()
+        if len(values) != 3 or min(values) < 0 or abs(sum(values) - 1) > 1e-6 or not values[0]:
+            raise UserError(f"config.table.split={','.join(map(str, shares))}: three shares are needed, for train, "
+                            "validation and test, that add up to 1, such as 0.8,0.1,0.1")
+        return cls(values, seed)
+
+    def split(self, subject: str) -> str:
+        """That of a subject."""
+        drawn, (_, validation, test) = share(subject, self.seed), self.shares
+        return "test" if drawn < test else "validation" if drawn < test + validation else "train"
 
 
 class _Table:
@@ -116,31 +158,39 @@ class _Table:
         if self._file is None:
             self._file = open(self.path, "rb")  # noqa: SIM115 (kept open for the next rows)
         self._file.seek(int(self.offsets[position]))
-        return next(csv.reader(line.decode("utf-8", "surrogateescape") for line in self._file))
+        lines = (line.decode("utf-8", "surrogateescape") for line in self._file)
+        return next(csv.reader(lines, delimiter=self.columns.delimiter))
 
 
-def _read_table(path: Path, defaults: dict[str, str]) -> _Table:
+def _read_table(path: Path, defaults: dict[str, str], draw: Draw | None) -> _Table:
     """One pass over the file: checks every row and notes where it is."""
     digest = hashlib.sha256()
+    delimiter = find_delimiter(path, (*REQUIRED, *OPTIONAL))
     with open(path, "rb") as file:
-        rows = table_rows(file, path.name, digest.update)
+        rows = table_rows(file, path.name, digest.update, delimiter)
         header = next(rows, None)
         if header is None:
             raise UserError(f"{path.name} is empty: it needs a header and at least one study")
-        columns = read_columns(header[2], path.name)
-        checker = _Checker(columns, path.name, defaults)
+        columns = read_columns(header[2], path.name, delimiter=delimiter, drawn=draw is not None)
+        checker = _Checker(columns, path.name, defaults, draw)
         for number, offset, cells in rows:
             checker.add(number, offset, cells)
     table = _Table(path, columns, defaults, digest.hexdigest())
     checker.finish(table)
+    if draw:
+        wanted = [split for split, part in zip(SPLITS, draw.shares, strict=True) if part]
+        if empty := [split for split in wanted if not len(table.studies[split])]:
+            logging.getLogger(__name__).warning(
+                "%s: no subject was drawn for %s: there are few; another config.table.seed draws others", path.name,
+                " and ".join(empty))
     return table
 
 
 class _Checker:
     """Collects a few numbers per row and finds what is wrong with the table as a whole."""
 
-    def __init__(self, columns: Columns, name: str, defaults: dict[str, str]) -> None:
-        self._columns, self._name, self._defaults = columns, name, defaults
+    def __init__(self, columns: Columns, name: str, defaults: dict[str, str], draw: Draw | None) -> None:
+        self._columns, self._name, self._defaults, self._draw = columns, name, defaults, draw
         self._offset, self._number, self._split = array("q"), array("l"), array("b")
         self._study, self._subject, self._key, self._report = array("Q"), array("Q"), array("Q"), array("Q")
         self._good, self._has_image, self._labels = array("b"), array("b"), array("b")
@@ -150,6 +200,8 @@ class _Checker:
         get, where = self._columns.get, f"{self._name} row {number}"
         good = not cell_fault(self._columns, cells)
         split = get(cells, "split") if len(cells) == len(self._columns.names) else SPLITS[0]
+        if good and self._draw:
+            split = self._draw.split(get(cells, "subject_id"))
         if good and split not in SPLITS:
             raise UserError(f"{where}: split {split!r} is none of {', '.join(SPLITS)}{nearest(split, SPLITS)}")
         self._offset.append(offset)
@@ -171,9 +223,9 @@ class _Checker:
         report = get(cells, "report")
         self._report.append(hash64(report) if report else 0)
         self._has_image.append(bool(get(cells, "image")))
-        for name, position in self._columns.labels.items():
-            self._labels.append(parse_label(cells[position], f"{where}: label:{name}"))
-        parse_age(get(cells, "age"), where)
+        for name in self._columns.labels:
+            self._labels.append(self._columns.label(cells, name, where))
+        self._columns.age(get(cells, "age"), where)
         parse_sex(get(cells, "sex"), where)
         parse_terms(get(cells, "terms") or self._defaults["terms"], f"{where}: terms")
 
@@ -229,8 +281,8 @@ def image_id(columns: Columns, cells: list[str]) -> str:
 class TableSource:
     """The studies of one split. Picklable; the file is opened again in each process."""
 
-    def __init__(self, table: _Table, ranges: np.ndarray, boxes: Boxes | None) -> None:
-        self._table, self._ranges, self._boxes = table, ranges, boxes
+    def __init__(self, table: _Table, split: str, boxes: Boxes | None) -> None:
+        self._table, self._split, self._ranges, self._boxes = table, split, table.studies[split], boxes
         self.label_names = tuple(table.columns.labels)
         self.fingerprint = table.digest + (boxes.digest if boxes else "")
 
@@ -253,16 +305,20 @@ class TableSource:
                 rejections.append(Rejection(shown, name, number, fault))
                 continue
             study_id = get(cells, "study_id")
-            good.append(cells)
             if get(cells, "report"):
                 reports.append(get(cells, "report"))
-            if get(cells, "image"):
+            try:
+                path = image_path(table.path.parent, get(cells, "image")) if get(cells, "image") else ""
+            except ValueError as error:
+                rejections.append(Rejection(study_id, name, number, str(error)))
+                continue
+            good.append(cells)
+            if path:
                 boxes = self._boxes.of(hash64(study_id, name)) if self._boxes else ()
-                path = os.path.join(table.path.parent, get(cells, "image"))
                 images.append(ImageRef(name, get(cells, "view"), path, boxes=boxes, row=number))
         first = int(table.numbers[start])
         if not good:
-            return Study(rejections[0].study_id, "", SPLITS[0], row=first, rows=stop - start,
+            return Study(rejections[0].study_id, "", self._split, row=first, rows=stop - start,
                          rejections=tuple(rejections))
         return self._study(study_id, good, images, reports, first, tuple(rejections))
 
@@ -274,12 +330,12 @@ class TableSource:
             return next((columns.get(cells, name) for cells in rows if columns.get(cells, name)), "")
 
         labels = {}
-        for name, position in columns.labels.items():
-            values = [parse_label(cells[position], "label") for cells in rows]
+        for name in columns.labels:
+            values = [columns.label(cells, name, "") for cells in rows]
             labels[name] = next((value for value in values if value != MISSING), MISSING)
         return Study(
-            study_id, first("subject_id"), first("split"), tuple(images), reports[0] if reports else "", labels,
-            sex=parse_sex(first("sex"), ""), age=parse_age(first("age"), ""), row=number,
+            study_id, first("subject_id"), self._split, tuple(images), reports[0] if reports else "", labels,
+            sex=parse_sex(first("sex"), ""), age=columns.age(first("age"), ""), row=number,
             rows=len(rows) + len(rejections), rejections=rejections,
             **{**{key: first(key) or default for key, default in defaults.items()},
                "terms": strictest([defaults["terms"], *(columns.get(cells, "terms") for cells in rows)])})

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +18,14 @@ from lgdea_jax.io import decode_image, decode_volume
 from lgdea_jax.io.encoded_volume import FORMAT as VOLUME_FORMAT
 from lgdea_jax.preprocess.image import resize
 from lgdea_jax.records import Record
+from lgdea_jax.runtime.files import write_atomically
 
+_LOG = logging.getLogger("lgdea_jax")
+POLICIES = ("refuse", "drop", "allow")
+PAIRS_FILE = "near_duplicates.csv"
+# Of that file: first the record that is trained on, then the one that is evaluated on; rows count from 0.
+PAIR_COLUMNS = ("data_set", "split", "row", "study_id", "image_id",
+                "other_data_set", "other_split", "other_row", "other_study_id", "other_image_id")
 # Of the 256 bits of the difference hash. Copies that were encoded again or rescaled differ in 0 to 7 bits (99% of them,
 # radiographs of 512 px). Two different radiographs differ in 31 or more, but two smooth 64 px phantoms may differ in 8:
 # in large sets some different ones come nearer. So the hash finds candidates, and the pixels decide.
@@ -28,6 +39,7 @@ _THUMBNAIL = 32
 SAME_HU = 5.0
 _VOXELS = 20_000  # Of each volume, evenly spread, that are compared.
 _BLOCK = 2**22  # Candidates that are compared at a time.
+_KEPT = 20_000  # Thumbnails, or parts of volumes, that are kept at a time.
 
 
 def near_duplicates(one: np.ndarray, other: np.ndarray, *, max_bits: int = NEAR_BITS) -> np.ndarray:
@@ -82,47 +94,76 @@ def same_volume(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _picture(record: Record) -> np.ndarray:
-    """uint8 [h, w], or int16 [n], some voxels of a volume: few enough to be kept for thousands of candidates."""
+    """float32 [n], the thumbnail of an image, or int16 [n], some voxels of a volume: few enough to be kept."""
     if record.image_format == VOLUME_FORMAT:
         volume = decode_volume(record.image)
         return volume.ravel()[::max(1, volume.size // _VOXELS)]
-    return decode_image(record.image, record.image_format)
+    return _thumbnail(decode_image(record.image, record.image_format)).astype(np.float32)
 
 
-def _confirmed(candidates: np.ndarray, one: Any, other: Any, *, enough: int = 1000) -> list[tuple[int, int]]:
-    """Candidates (rows of the record sources `one` and `other`) that are one picture; stops at `enough`."""
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    """`same_picture` or `same_volume` of two values of `_picture`."""
+    if one.dtype == np.int16:
+        return same_volume(one, other)
+    return float(one @ other) >= SAME_CORRELATION
+
+
+def _confirmed(candidates: np.ndarray, one: Any, other: Any) -> list[tuple[int, int]]:
+    """Candidates (rows of the record sources `one` and `other`) that are one picture."""
     found: list[tuple[int, int]] = []
     kept: dict[tuple[int, int], np.ndarray | None] = {}
 
     def picture(side: int, row: int) -> np.ndarray | None:
-        if (side, row) in kept:
-            return kept[side, row]
-        record = (one, other)[side][row]
-        try:
-            image = _picture(record)
-        except ValueError:  # Not to be read: neither trained nor evaluated on.
-            image = None
-        if record.image_format == VOLUME_FORMAT:
-            kept[side, row] = image
-        return image
+        if (side, row) not in kept:
+            if len(kept) == _KEPT:
+                kept.clear()
+            try:
+                kept[side, row] = _picture((one, other)[side][row])
+            except ValueError:  # Not to be read: neither trained nor evaluated on.
+                kept[side, row] = None
+        return kept[side, row]
 
     for row, twin in candidates.tolist():
         images = picture(0, row), picture(1, twin)
-        if images[0] is None or images[1] is None:
-            continue
-        if (same_picture if images[0].ndim == 2 else same_volume)(*images):
+        if images[0] is not None and images[1] is not None and _alike(*images):
             found.append((row, twin))
-            if len(found) == enough:
-                break
     return found
 
 
+@dataclasses.dataclass(frozen=True)
+class _Twins:
+    """Near-duplicates in one split of a data set that is trained on and one that is evaluated on: pairs of rows."""
+
+    directory: str
+    split: str
+    other: str
+    other_split: str
+    pairs: Sequence[tuple[int, int]]
+
+    @property
+    def where(self) -> str:
+        return _where(self.directory, self.split, self.other, self.other_split)
+
+    def lines(self) -> Iterator[tuple[Any, ...]]:
+        """The lines of the CSV file, in the order of PAIR_COLUMNS."""
+        sides = source.open_records(self.directory, self.split), source.open_records(self.other, self.other_split)
+        for row, twin in self.pairs:
+            one, other = sides[0][row], sides[1][twin]
+            yield (self.directory, self.split, row, one.study_id, one.image_id,
+                   self.other, self.other_split, twin, other.study_id, other.image_id)
+
+
+def _where(directory: str, split: str, other: str, other_split: str) -> str:
+    return f"{directory} ({split}) and {other} ({other_split})"
+
+
 def allowed_rows(
-    indexes: Mapping[str, Mapping[str, np.ndarray]], *, split: str, held_out: Sequence[str], equal_reports: str
+    indexes: Mapping[str, Mapping[str, np.ndarray]], *, split: str, held_out: Sequence[str], equal_reports: str,
+    duplicates: str = "refuse", pairs_file: Path | None = None
 ) -> dict[str, np.ndarray]:
     """Checks training rows against every other split of the same data sets and all splits of those held out.
 
-    Subjects and near-duplicate images in common are refused.
+    Subjects in common are refused.
 
     Args:
       indexes: training data set -> index of its split `split` (`dataset.load_index`).
@@ -130,6 +171,9 @@ def allowed_rows(
       held_out: data sets that are evaluated on only.
       equal_reports: what happens to reports in common: "refuse" stops, "drop" leaves the training rows out, "allow"
         keeps them (templated normal reports are equal in good faith in many hospitals).
+      duplicates: the same for near-duplicate images.
+      pairs_file: where the pairs of near-duplicates are listed, whatever happens to them (PAIR_COLUMNS); None for
+        nowhere. Without pairs it is removed.
 
     Returns:
       For each data set, bool [N]: rows that may be trained on.
@@ -137,38 +181,65 @@ def allowed_rows(
     Raises:
       UserError: a leak.
     """
-    choose("data.equal_reports", equal_reports, ("refuse", "drop", "allow"))
+    choose("data.equal_reports", equal_reports, POLICIES)
+    choose("data.near_duplicates", duplicates, POLICIES)
     evaluated = []
     for directory in dict.fromkeys([*indexes, *held_out]):
         evaluated += [(directory, name, dataset.load_index(directory, name))
                       for name in dataset.load_metadata(directory).splits
                       if name != split or directory not in indexes]
-    allowed = {}
     for directory, index in indexes.items():
-        keep = np.ones(len(index["subject"]), bool)
         for other, name, evaluation in evaluated:
-            where = f"{directory} ({split}) and {other} ({name})"
-            _refuse_subjects(index, evaluation, where, hint="" if other == directory else
-                             "; give the ids a prefix if equal ids are other people")
-            candidates = near_duplicates(index["image_hash"], evaluation["image_hash"])
-            if len(candidates):
-                twins = _confirmed(candidates, source.open_records(directory, split),
-                                   source.open_records(other, name))
-                if twins:
-                    raise UserError(f"split leak: {len(twins)} near-duplicate images in both {where}, the first in "
-                                    f"rows {twins[0][0]} and {twins[0][1]}")
+            _refuse_subjects(index, evaluation, _where(directory, split, other, name), hint="" if other == directory
+                             else "; give the ids a prefix if equal ids are other people")
+    allowed = {directory: np.ones(len(index["subject"]), bool) for directory, index in indexes.items()}
+    for twins in _near_duplicates(indexes, split, evaluated, duplicates, pairs_file):
+        allowed[twins.directory][[row for row, _ in twins.pairs]] = False
+    for directory, index in indexes.items():
+        same = np.zeros(len(index["subject"]), bool)
+        for other, name, evaluation in evaluated:
             equal = np.isin(index["report_hash"], evaluation["report_hash"]) & (index["report_hash"] != 0)
             if equal.any() and equal_reports == "refuse":
-                raise UserError(f"split leak: {int(equal.sum())} equal reports in both {where} "
-                                "(--config.data.equal_reports=drop leaves them out of training)")
-            if equal_reports == "drop":
-                keep &= ~equal
-        if not keep.all():
-            logging.getLogger("lgdea_jax").info(
-                "%d rows of %s left out of training: their reports equal one that is evaluated on",
-                (~keep).sum(), directory)
-        allowed[directory] = keep
+                raise UserError(f"split leak: {int(equal.sum())} equal reports in both "
+                                f"{_where(directory, split, other, name)} (--config.data.equal_reports=drop leaves "
+                                "them out of training)")
+            same |= equal
+        if equal_reports == "drop" and same.any():
+            _LOG.info("%d rows of %s left out of training: their reports equal one that is evaluated on", same.sum(),
+                      directory)
+            allowed[directory] &= ~same
     return allowed
+
+
+def _near_duplicates(indexes: Mapping[str, Mapping[str, np.ndarray]], split: str,
+                     evaluated: Sequence[tuple[str, str, Mapping[str, np.ndarray]]], policy: str,
+                     pairs_file: Path | None) -> list[_Twins]:
+    """The near-duplicates to leave out of training; lists all of them in `pairs_file`. See `allowed_rows`."""
+    found = []
+    for directory, index in indexes.items():
+        for other, name, evaluation in evaluated:
+            candidates = near_duplicates(index["image_hash"], evaluation["image_hash"])
+            pairs = _confirmed(candidates, source.open_records(directory, split),
+                               source.open_records(other, name)) if len(candidates) else []
+            if pairs:
+                found.append(_Twins(directory, split, other, name, pairs))
+    if pairs_file is not None:
+        pairs_file.unlink(missing_ok=True)
+    if not found:
+        return []
+    listed = ""
+    if pairs_file is not None:
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerows([PAIR_COLUMNS, *(line for twins in found for line in twins.lines())])
+        write_atomically(pairs_file, lambda file: file.write(text.getvalue().encode("utf-8", "backslashreplace")))
+        listed = f"; the pairs are listed in {pairs_file}"
+    what = ", ".join(f"{len(twins.pairs)} near-duplicate images in both {twins.where}" for twins in found) + listed
+    if policy == "refuse":
+        raise UserError(f"split leak: {what} (--config.data.near_duplicates=drop leaves them out of training)")
+    _LOG.warning("%s: %s", what, "left out of training" if policy == "drop" else
+                 "kept in training, so that the evaluation is too optimistic")
+    return found if policy == "drop" else []
 
 
 def _refuse_subjects(index: Mapping[str, np.ndarray], evaluation: Mapping[str, np.ndarray], where: str, *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,14 +130,15 @@ def split_pairs(
             np.flatnonzero(~chosen[position] & ~images[position]))
 
 
-def make_plan(data: Any, *, seed: int, held_out: Sequence[str] = ()) -> Plan:
+def make_plan(data: Any, *, seed: int, held_out: Sequence[str] = (), pairs_file: Path | None = None) -> Plan:
     """Decides which rows feed which stream.
 
     Args:
       data: `config.data`: `dir`, or `pairs_from`, `images_from`, `reports_from`; `pairs`; `split`; `equal_reports`;
-        `held_out_from`.
+        `near_duplicates`; `held_out_from`.
       seed: of the split into pairs and unpaired items.
       held_out: more data sets that are evaluated on.
+      pairs_file: where near-duplicates are listed (`leakage.allowed_rows`).
 
     Raises:
       UserError: no data set, or a leak between what is trained on and what is evaluated on.
@@ -150,7 +152,8 @@ def make_plan(data: Any, *, seed: int, held_out: Sequence[str] = ()) -> Plan:
                         "--config=configs/data/NAME.py --out=DATA")
     indexes = {directory: dataset.load_index(directory, data.split) for directory in directories}
     allowed = leakage.allowed_rows(
-        indexes, split=data.split, held_out=[*data.held_out_from, *held_out], equal_reports=data.equal_reports)
+        indexes, split=data.split, held_out=[*data.held_out_from, *held_out], equal_reports=data.equal_reports,
+        duplicates=data.near_duplicates, pairs_file=pairs_file)
     parts: dict[str, list[Part]] = {stream: [] for stream in STREAMS}
 
     def add(stream: str, directory: str, rows: np.ndarray) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.evaluators.volumes import VolumeGeometry, Volumes
-from lgdea_jax.findings.label_sets import label_columns
+from lgdea_jax.findings.label_sets import label_columns, own_label_set
 from lgdea_jax.io import decode_image
 from lgdea_jax.io.encoded_volume import volume_shape
 from lgdea_jax.preprocess import centre_crop
@@ -51,6 +51,7 @@ class EvalData:
       sexes: [N] "M", "F" or ""; ages: float [N] in years, NaN where unknown; views: [N] as in the source.
       transform: how the images were brought to the model's square; see TRANSFORMS. Of volumes, the view's name.
       scans: [N] keys of the examinations: reconstructions of one scan share it.
+      label_set: which of the data set's sets of labels these are, one of `records.LABEL_SETS_OF_RECORDS`.
     """
 
     images: np.ndarray | Volumes
@@ -74,6 +75,14 @@ class EvalData:
     transform: str = MODEL_TRANSFORM
     spacings: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 3), np.float32))
     scans: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, "U1"))
+    label_set: str = "reference"
+
+    @property
+    def label_note(self) -> str:
+        """What to know of labels that are no reference; "" of those that are."""
+        origin = {"silver": "silver, which the extractor found in the reports",
+                  "weak": "weak, from keywords in the reports"}.get(self.label_set)
+        return f"labels: {origin}: the numbers say how far the model agrees with them" if origin else ""
 
     @property
     def lacks(self) -> dict[str, str]:
@@ -90,20 +99,20 @@ class EvalData:
                      progress: ProgressCallback = no_progress) -> EvalData:
         """Decodes the images of `records` and collects their reports; volumes are decoded when they are indexed.
 
-        Labels are the data set's own, unless `labels` says otherwise; sets that were derived from reports are left out.
-
         Args:
           records: of one split.
           metadata: `data.dataset.DatasetMetadata`, or anything with `label_names`.
           frame: side of the model's square, or its view of volumes.
           transform: the model's transform.
-          labels: a set of `records.LABEL_SETS_OF_RECORDS`; "" for the reference.
+          labels: which set of labels; "" takes the data set's own, and those derived from its reports only where it has
+            no other (`label_note` says so then).
           progress: called with ("reading", done, total).
 
         Raises:
           UserError: unknown transform, or labels that do not fit `label_names`.
         """
-        columns = label_columns(metadata.label_names, labels)
+        label_set = labels or own_label_set(metadata.label_names)
+        columns = label_columns(metadata.label_names, label_set)
         label_names, positions = tuple(columns), np.array(list(columns.values()), np.int64)
         flat = isinstance(frame, int)
         prepare, _ = TRANSFORMS[choose("transform", transform, TRANSFORMS)]
@@ -157,7 +166,7 @@ class EvalData:
             sexes=np.array([r[7] for r in rows], "U1"), ages=np.array([r[8] for r in rows], np.float64),
             views=np.array([r[9] for r in rows], "U32"), transform=transform if flat else frame.name,
             spacings=np.array([r[10] for r in rows], np.float32).reshape(-1, 3),
-            scans=np.array([subject_key(r[1]) for r in rows], "U16"))
+            scans=np.array([subject_key(r[1]) for r in rows], "U16"), label_set=label_set)
 
     def geometry(self, image: int) -> Letterbox | CentreCrop | VolumeGeometry:
         """Maps between the original pixels (voxels) of image row `image` and the model's input."""

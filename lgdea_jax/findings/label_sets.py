@@ -132,6 +132,17 @@ def _raise_to_parents(found: dict[str, int]) -> None:
                 pending.append(parent)
 
 
+def own_label_set(label_names: Sequence[str]) -> str:
+    """The set of labels that an evaluation goes by unless told otherwise: the first one that the data set has.
+
+    Returns:
+      One of `records.LABEL_SETS_OF_RECORDS`, in their order; "reference" where there is no label at all.
+    """
+    kinds = {prefix if prefix in LABEL_SETS_OF_RECORDS else LABEL_SETS_OF_RECORDS[0]
+             for prefix in (name.partition(":")[0] for name in label_names)}
+    return next((kind for kind in LABEL_SETS_OF_RECORDS if kind in kinds), LABEL_SETS_OF_RECORDS[0])
+
+
 def label_columns(label_names: Sequence[str], labels: str = "") -> dict[str, int]:
     """The columns of `Record.labels` that belong to one set of labels.
 

@@ -20,6 +20,8 @@ import numpy as np
 from lgdea_jax.errors import UserError
 from lgdea_jax.inference import input_checks
 from lgdea_jax.io import ImageInfo, UnreadableImage, read_image_file
+from lgdea_jax.io.dicom_file import is_dicom
+from lgdea_jax.io.opening import open_regular
 from lgdea_jax.preprocess import image_statistics
 from lgdea_jax.preprocess.image import fit_shape, letterbox, resize, to_grey8
 
@@ -117,8 +119,9 @@ class Reader:
 def find_images(arguments: Sequence[str]) -> tuple[list[str], int]:
     """Files from files, folders (searched to the bottom) and patterns, in order, each once.
 
-    In folders, files count by their suffix (SUFFIXES), and files without a suffix if they are DICOM. A file that is
-    named is taken whatever it is called; one that is missing is rejected later like any broken one.
+    In folders, files count by their suffix (SUFFIXES), links without a target too, and files without a suffix if they
+    are DICOM; a DICOMDIR does not. A file that is named is taken whatever it is called; one that is missing is rejected
+    later like any broken one.
 
     Returns:
       (paths, number of other files in the folders).
@@ -130,7 +133,7 @@ def find_images(arguments: Sequence[str]) -> tuple[list[str], int]:
     others = 0
     for argument in arguments:
         if os.path.isdir(argument):
-            inside = sorted(str(path) for path in Path(argument).rglob("*") if path.is_file())
+            inside = sorted(str(path) for path in Path(argument).rglob("*") if not path.is_dir())
             images = [path for path in inside if is_image_name(path)]
             others += len(inside) - len(images)
             if not images:
@@ -149,16 +152,16 @@ def find_images(arguments: Sequence[str]) -> tuple[list[str], int]:
 def is_image_name(path: str) -> bool:
     """Whether a file in a folder counts as an image: by its suffix, or without one by its first bytes."""
     name = os.path.basename(path).lower()
-    if name.startswith("."):
+    if name.startswith(".") or name == "dicomdir":  # The directory of a disc.
         return False
     if name.endswith(SUFFIXES):
         return True
     if "." in name.strip("0123456789."):  # UIDs as names ("1.2.840.113619") have dots but no suffix.
         return False
     try:
-        with open(path, "rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
+        with open_regular(path) as (file, _):
+            return is_dicom(file.read(256))
+    except UnreadableImage:
         return False
 
 

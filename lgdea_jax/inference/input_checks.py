@@ -16,6 +16,15 @@ from lgdea_jax.preprocess.volume import VolumeView, resampled_shape
 # DICOM modalities of radiographs; "" where the file states none.
 RADIOGRAPHS = ("", "CR", "DX", "DR", "RG", "PX", "RF", "SC", "OT")
 SMALLEST = 32  # Pixels of the shorter side: fewer show nothing to diagnose.
+# Conversions that a user should know of.
+_SAID = {
+    "turned": "turned to the orientation that its header states",
+    "markers clipped": "pixels far from all others (burnt-in markers?) do not count for its brightness",
+    "inverse": "inverted, as its header states (presentation LUT shape INVERSE)",
+    "alpha ignored": "transparent everywhere: its alpha is ignored",
+    "rescale ignored": "a rescale slope or intercept that makes no sense is ignored",
+    "window ignored": "a window or lookup table that makes no sense is ignored",
+}
 _COLOUR = 12.0  # Mean difference of the channels, in grey levels, from which an image counts as a colour photograph.
 # Millimetres (z, y, x) that a chest CT covers at least, and along any axis at most, with some room.
 _LEAST, _MOST = (180.0, 180.0, 230.0), 700.0
@@ -31,12 +40,13 @@ def image_warnings(array: np.ndarray, info: ImageInfo | None) -> list[str]:
     if min(array.shape[:2]) < SMALLEST:
         found.append(f"only {array.shape[1]} x {array.shape[0]} pixels")
     if array.ndim == 3:
-        colours = array[..., :3].astype(np.int16)
-        if float(np.ptp(colours, axis=2).mean()) > _COLOUR:
+        colours = array[..., :3]
+        levels = 257 if array.dtype == np.uint16 else 1
+        if float((colours.max(axis=2) - colours.min(axis=2)).mean()) / levels > _COLOUR:
             found.append("a colour picture: radiographs are grey")
     if info is not None and info.modality.upper() not in RADIOGRAPHS:
         found.append(f"DICOM modality {info.modality}: the model was trained on radiographs")
-    return found
+    return found + [_SAID[name] for name in (info.conversions if info is not None else ()) if name in _SAID]
 
 
 def volume_warnings(voxels: np.ndarray, spacing: Sequence[float], view: VolumeView) -> list[str]:

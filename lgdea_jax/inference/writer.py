@@ -25,6 +25,7 @@ from lgdea_jax.inference.images import Picture, Rejected
 from lgdea_jax.inference.model import EncodedPrompts, Model
 from lgdea_jax.inference.overlay import Overlay, draw
 from lgdea_jax.inference.volumes import Scan, slice_overlay, window_of
+from lgdea_jax.io.opening import printable
 from lgdea_jax.io.raw_volume import NO_HEADER, VolumeHeader
 from lgdea_jax.preprocess.image_spec import input_dtype
 from lgdea_jax.runtime.files import write_text_atomically
@@ -65,8 +66,8 @@ def run(model: Model, paths: Sequence[str], writer: Writer, *, threads: int = 0,
     progress = Progress(len(paths), "volume" if model.volumes else "image", active=True)
     try:
         # Reading begins here, so that the first batches are there when the model has been compiled.
-        with closing(model.read_ahead(((path, path) for path in paths), threads=threads, keep=writer.heatmaps,
-                                      header=header)) as batches:
+        sources = ((path, printable(path)) for path in paths)
+        with closing(model.read_ahead(sources, threads=threads, keep=writer.heatmaps, header=header)) as batches:
             # Compiles, once; the clock does not count it.
             model.predictor.images(np.zeros((1, *model.predictor.image_shape), input_dtype(model.predictor.frame)))
             mark = time.perf_counter()

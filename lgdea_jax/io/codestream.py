@@ -1,16 +1,42 @@
-"""The header of a compressed image, read before it is decoded: JPEG, JPEG-LS and JPEG 2000 codestreams.
+"""Compressed images: the header, read before they are decoded, and decoding of JPEG that makes nothing up.
 
-Decoders believe these numbers: one damaged byte can make them allocate gigabytes or work for minutes. Looking first
-costs microseconds.
+Decoders believe the numbers in the header of a JPEG, JPEG-LS or JPEG 2000 codestream: one damaged byte can make them
+allocate gigabytes or work for minutes. Looking first costs microseconds.
+
+Decoders go on where a stream was cut or has a hole: they fill up the rest, or shift it, and say so at most in a
+warning. Streams of 8 bits are decoded by libjpeg-turbo with warnings as errors. For others, what is decoded must not
+change when other bytes are put before the end marker: a decoder reads them only if it lacks data.
+
+A hole that by chance leaves a valid stream cannot be told (a few in a hundred of them; more in the last scans of
+progressive files, which hold the least of the image).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import io as _io
+import re
 import struct
+
+import numpy as np
+
+from lgdea_jax.errors import require
+from lgdea_jax.io.image_info import UnreadableImage
 
 # JPEG 2000 allows 65,535 tiles, and writers of radiographs make one or a few; a decoder visits every one of them.
 MAX_TILES = 4096
+# Every scan of a progressive JPEG goes over all pixels again. Writers make about ten.
+MAX_SCANS = 200
+# JPEG process by the marker of its frame header (ITU T.81, table B.1; T.87 for JPEG-LS).
+_PROCESSES = {**dict.fromkeys((0xC0, 0xC1, 0xC9), "dct"), **dict.fromkeys((0xC2, 0xCA), "progressive"),
+              **dict.fromkeys((0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF), "lossless"), 0xF7: "jpeg-ls"}
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # In the data of a scan: neither stuffing, nor restart, nor fill.
+
+_DAMAGED = "the JPEG data are truncated or damaged"
+_END = b"\xff\xd9"
+# No byte of it is 255, which begins a marker.
+_FILLING = bytes((37 * position + 11) % 249 + 1 for position in range(400))
+_COLOURS = {1: "GRAY", 3: "RGB", 4: "CMYK"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,16 +44,20 @@ class Codestream:
     """The header of a codestream.
 
     Attributes:
+      kind: "dct", "progressive", "lossless" (or hierarchical), "jpeg-ls" or "jpeg2000".
       rows, columns: of the image; samples: per pixel; bits: of a sample; tiles: 1 where it is not tiled.
-      complete: False where a JPEG does not end with its end marker: decoders fill up what is missing without an error.
-        (JPEG 2000 can be cut by design.)
+      start: where the data of the first scan begin, in bytes.
+      complete: False where it is certain that a piece is missing: a JPEG 2000 image without some of its tiles, a
+        progressive JPEG without its last scans. The data within a tile or a scan are not looked at.
     """
 
+    kind: str
     rows: int
     columns: int
     samples: int
     bits: int
     tiles: int = 1
+    start: int = 0
     complete: bool = True
 
 
@@ -43,22 +73,149 @@ def read_codestream(data: bytes) -> Codestream | None:
 
 
 def _read_jpeg(data: bytes) -> Codestream | None:
-    offset = 2
+    offset, header = 2, None
     while data[offset] == 0xFF:
         marker = data[offset + 1]
         if marker == 0xFF:  # Fill bytes may stand before any marker.
             offset += 1
             continue
-        # SOF0 to SOF15 without DHT, JPG and DAC, which share their range; SOF55 is JPEG-LS.
-        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:
+        if marker in _PROCESSES and header is None:
             bits, rows, columns, samples = struct.unpack_from(">BHHB", data, offset + 4)
-            return Codestream(rows, columns, samples, bits, complete=b"\xff\xd9" in data[-64:])  # Padding may follow.
+            header = Codestream(_PROCESSES[marker], rows, columns, samples, bits)
+        if marker == 0xDA:
+            if header is None:
+                return None
+            whole = header.kind != "progressive" or _has_all_scans(data, offset, header.samples)
+            return dataclasses.replace(header, start=offset, complete=whole)
         offset += 2 + struct.unpack_from(">H", data, offset + 2)[0]
     return None
+
+
+def _has_all_scans(data: bytes, offset: int, samples: int) -> bool:
+    """Whether the scans of a progressive JPEG give every coefficient to its last bit (ITU T.81, G.1.1.1.1).
+
+    Args:
+      offset: of the first scan's marker. Raises IndexError or struct.error where the file ends early.
+    """
+    missing: dict[int, set[int]] = {}
+    scans = 0
+    while data[offset + 1] != 0xD9:
+        length = struct.unpack_from(">H", data, offset + 2)[0]
+        if data[offset + 1] == 0xDA:
+            scans += 1
+            components = data[offset + 4]
+            first, last, precision = data[offset + 5 + 2 * components:offset + 8 + 2 * components]
+            for part in range(components):
+                left = missing.setdefault(data[offset + 5 + 2 * part], set(range(64)))
+                if precision & 15 == 0:
+                    left.difference_update(range(first, last + 1))
+        found = _MARKER.search(data, offset + 2 + length)
+        if found is None or scans > MAX_SCANS:
+            break
+        offset = found.start()
+    return scans <= MAX_SCANS and len(missing) == samples and not any(missing.values())
 
 
 def _read_jpeg2000(data: bytes, start: int) -> Codestream:
     right, bottom, left, top, tile_width, tile_height, tile_left, tile_top, samples, bits = struct.unpack_from(
         ">8IHB", data, start + 8)
     tiles = -(-(right - tile_left) // tile_width) * -(-(bottom - tile_top) // tile_height)
-    return Codestream(bottom - top, right - left, samples, (bits & 0x7F) + 1, tiles)
+    return Codestream("jpeg2000", bottom - top, right - left, samples, (bits & 0x7F) + 1, tiles, start,
+                      tiles <= MAX_TILES and _has_all_tiles(data, start + 2, tiles))
+
+
+def _has_all_tiles(data: bytes, offset: int, tiles: int) -> bool:
+    """Whether a JPEG 2000 codestream has each part of each tile (ITU T.800, A.4.2).
+
+    Decoders notice a tile that ends early, but leave one that is not there black.
+
+    Args:
+      offset: of the main header's first segment.
+    """
+    while data[offset:offset + 2] not in (b"\xff\x90", b""):
+        offset += 2 + struct.unpack_from(">H", data, offset + 2)[0]
+    found: dict[int, int] = {}
+    parts: dict[int, int] = {}
+    while data[offset:offset + 2] == b"\xff\x90":
+        tile, length, _, stated = struct.unpack_from(">HIBB", data, offset + 4)
+        found[tile] = found.get(tile, 0) + 1
+        parts[tile] = stated or parts.get(tile, 0)  # Not every part of a tile states how many there are.
+        offset = offset + length if length >= 14 else len(data)  # 0: the last one, up to the end.
+    return len(found) == tiles and all(found[tile] == count for tile, count in parts.items() if count)
+
+
+def decode_jpeg(data: bytes, header: Codestream) -> np.ndarray:
+    """Decodes a JPEG or JPEG-LS stream; one that lacks only its end marker is whole.
+
+    Args:
+      data: the stream, from its start marker on; header: of `read_codestream`, not of JPEG 2000.
+
+    Returns:
+      uint8 or uint16 [rows, columns]; uint8 [rows, columns, 3], RGB.
+
+    Raises:
+      UnreadableImage: cut, damaged, or colours of more than 8 bits. UserError: the extra `dicom` is not installed, for
+        what is not plain JPEG of 8 bits.
+    """
+    if not header.complete:
+        raise UnreadableImage(_DAMAGED)
+    data = _sequential(data, header) if header.kind == "dct" else data
+    try:
+        if header.bits == 8 and header.kind in ("dct", "progressive"):
+            array = _decode_plain(data, header)
+        else:
+            array = _decode_other(data, header)
+    except (ValueError, RuntimeError, OSError, SyntaxError):  # The decoders do not document what they raise.
+        raise UnreadableImage(_DAMAGED) from None
+    if array.shape[:2] != (header.rows, header.columns) or not array.size:
+        raise UnreadableImage(_DAMAGED)
+    return array
+
+
+def _sequential(data: bytes, header: Codestream) -> bytes:
+    """The stream with the numbers in its scan headers that only progressive ones have any use for; some have others."""
+    out, offset = bytearray(data), header.start
+    while offset >= 0:
+        numbers = offset + 5 + 2 * data[offset + 4]
+        out[numbers:numbers + 3] = b"\0\x3f\0"
+        offset = data.find(b"\xff\xda", offset + 2, len(data) - 8)
+    return bytes(out)
+
+
+def _decode_plain(data: bytes, header: Codestream) -> np.ndarray:
+    if header.samples not in _COLOURS:
+        raise UnreadableImage(f"a JPEG with {header.samples} samples per pixel")
+    import simplejpeg
+
+    colours = _COLOURS[header.samples]
+    try:
+        array = simplejpeg.decode_jpeg(data, colours)
+    except ValueError as error:
+        if "premature end of jpeg file" not in str(error).lower():
+            raise
+        data += _END
+        array = simplejpeg.decode_jpeg(data, colours)
+    if header.samples == 4:  # Its data are whole. Adobe's CMYK is inverted, which Pillow knows.
+        from PIL import Image
+
+        with Image.open(_io.BytesIO(data), formats=["JPEG"]) as image:
+            return np.array(image.convert("RGB"))
+    return array[..., 0] if header.samples == 1 else array
+
+
+def _decode_other(data: bytes, header: Codestream) -> np.ndarray:
+    libjpeg = require("libjpeg", "dicom", "reading JPEG-LS, lossless JPEG and JPEG of more than 8 bits")
+    end = data.rfind(_END, header.start)
+    scans, rest = (data, _END) if end < 0 else (data[:end], data[end:])
+    restarts = re.findall(rb"\xff([\xd0-\xd7])", scans[header.start:])
+    one = scans.count(b"\xff\xda", header.start) == 1
+    if one and any(mark[0] & 7 != count % 8 for count, mark in enumerate(restarts)):
+        raise UnreadableImage(_DAMAGED)  # The decoder would go on at the next restart, some rows too high.
+    array = np.asarray(libjpeg.decode(scans + rest))
+    if not np.array_equal(array, np.asarray(libjpeg.decode(scans + _FILLING + rest))):
+        raise UnreadableImage(_DAMAGED)
+    if array.ndim == 3 and array.dtype != np.uint8:
+        raise UnreadableImage("a colour JPEG of more than 8 bits")
+    if array.dtype not in (np.uint8, np.uint16):
+        raise UnreadableImage(_DAMAGED)
+    return array

@@ -1,35 +1,45 @@
 """Reading a DICOM radiograph: one grey frame, larger is brighter, whatever the file's encoding.
 
 The order is the standard's (PS3.3 C.11, PS3.4 N.2): stored values -> modality LUT or rescale -> VOI LUT or window ->
-inversion of MONOCHROME1. Unused bits (old files keep overlays there) are cleared first, and padding is taken out of the
-way last. What is missing or makes no sense in a header is replaced only where one replacement is possible, and counted
-among the conversions; everything else is refused.
+inversion of MONOCHROME1, or of a presentation LUT shape INVERSE. Unused bits (old files keep overlays there) are
+cleared first, and padding is taken out of the way last. What is missing or makes no sense in a header is replaced only
+where one replacement is possible, and counted among the conversions; everything else is refused.
 
-Parsers and decoders of other people meet damaged bytes here, and raise whatever they like: `read_dicom` turns all of it
-into `UnreadableImage`.
+PatientOrientation is believed: an image is turned and flipped until its columns run to the feet, and the rows of a
+frontal one to the patient's left. The rows of a lateral image keep their direction. Without the attribute, or with one
+that is not of an upright projection, an image stays as it is stored.
 """
 
 from __future__ import annotations
 
-import io as _io
+import contextlib
 import math
 import re
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from lgdea_jax.errors import UserError, require
-from lgdea_jax.io.codestream import MAX_TILES, read_codestream
-from lgdea_jax.io.image_info import MAX_PIXELS, ImageInfo, UnreadableImage
+from lgdea_jax.io.dicom_file import DAMAGED, numbers, object_kind, read_dataset
+from lgdea_jax.io.dicom_pixels import (
+    fill_missing,
+    look_up,
+    lut_entries,
+    padding_mask,
+    photometric,
+    pixel_array,
+    rescale,
+)
+from lgdea_jax.io.image_info import ImageInfo, UnreadableImage, damage_as
+from lgdea_jax.io.outliers import clip_markers
 
 # Objects that hold a picture of something else than a radiograph: screen shots, scanned forms, dose sheets.
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-_DAMAGED = "the DICOM file is truncated, damaged or has no usable pixels"
-# Attributes without which pixels can still mean one thing only.
-_DEFAULTS = (("SamplesPerPixel", 1), ("PixelRepresentation", 0), ("PhotometricInterpretation", "MONOCHROME2"))
 _YEARS = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0, "": 1.0}
+_AXES = {"L": "x", "R": "x", "A": "y", "P": "y", "H": "z", "F": "z"}
+_BAND = 1 << 20  # Pixels that are computed at once, in float64: large images take no more memory than they need.
+
+Values = Callable[[np.ndarray], np.ndarray]
 
 
 def read_dicom(data: bytes) -> tuple[np.ndarray, ImageInfo]:
@@ -39,212 +49,138 @@ def read_dicom(data: bytes) -> tuple[np.ndarray, ImageInfo]:
       data: the file's bytes.
 
     Returns:
-      (array, info): float32 [rows, columns], larger is brighter; uint8 [rows, columns, 3] for a radiograph that is
-      stored in colours.
+      (array, info): float32 [rows, columns], larger is brighter; uint8 or uint16 [rows, columns, 3] for a radiograph
+      that is stored in colours.
 
     Raises:
       UnreadableImage: damaged, without pixels, several frames, a colour secondary capture, or compressed in a way that
         no installed decoder reads.
       UserError: the `dicom` extra is not installed.
     """
-    pydicom = require("pydicom", "dicom", "reading DICOM")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Odd values in headers are common and harmless.
-            dataset = pydicom.dcmread(_io.BytesIO(data), force=data[128:132] != b"DICM")
-            conversions = _complete(dataset)
-            _check(dataset)
-            _check_codestream(dataset)
-            array, mode, done = _picture(dataset)
-            info = _info(dataset, mode, (*conversions, *done))
-    except (UnreadableImage, UserError):
-        raise
-    except MemoryError:
-        raise UnreadableImage("the DICOM image has more pixels than can be trusted") from None
-    except Exception as error:
-        if "missing dependencies" in str(error):
-            raise UnreadableImage("no decoder for this compressed DICOM: pip install 'lgdea-jax[dicom]'") from None
-        raise UnreadableImage(f"{_DAMAGED} ({type(error).__name__})") from None
-    if array.shape[:2] != (int(dataset.Rows), int(dataset.Columns)) or not np.isfinite(array).all():
-        raise UnreadableImage("the DICOM image is not finite or not of the size that it states")
-    return array, info
+    dataset = read_dataset(data)
+    with damage_as(DAMAGED), np.errstate(all="ignore"):  # What overflows is not finite, and refused.
+        conversions = _check(dataset)
+        array, mode, done = _picture(dataset)
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise UnreadableImage("the DICOM image has pixels that are not finite")
+        transposed, array, turned = _upright(dataset, array)
+        return array, _info(dataset, mode, (*conversions, *done, *turned), transposed)
 
 
-def _complete(dataset: Any) -> list[str]:
-    """Fills in missing attributes that have one possible value; what was done, for counting."""
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-    done = []
-    if not dataset.file_meta.get("TransferSyntaxUID"):
-        implicit, little = dataset.original_encoding
-        dataset.file_meta.TransferSyntaxUID = (
-            ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian)
-        done.append("missing tag")
-    if dataset.get("BitsAllocated") is None:
-        raise UnreadableImage("a DICOM file without BitsAllocated")
-    for name, value in (*_DEFAULTS, ("BitsStored", dataset.BitsAllocated)):
-        if dataset.get(name) in (None, ""):
-            setattr(dataset, name, value)
-            done.append("missing tag")
-    if dataset.get("HighBit") is None:
-        dataset.HighBit = int(dataset.BitsStored) - 1
-        done.append("missing tag")
-    return done[:1]  # An image counts once, however much was missing.
-
-
-def _check(dataset: Any) -> None:
-    """Raises UnreadableImage for what is not one radiograph, before any pixel is decoded."""
+def _check(dataset: Any) -> list[str]:
+    """What was filled in; raises UnreadableImage for what is not one radiograph, before any pixel is decoded."""
     if "PixelData" not in dataset and "FloatPixelData" not in dataset and "DoubleFloatPixelData" not in dataset:
-        raise UnreadableImage("a DICOM file without pixels")
-    rows, columns = dataset.get("Rows"), dataset.get("Columns")
-    if not rows or not columns:
-        raise UnreadableImage("a DICOM file without the image's size")
-    if int(rows) * int(columns) > MAX_PIXELS:
-        raise UnreadableImage("the DICOM image has more pixels than can be trusted")
-    if int(dataset.get("NumberOfFrames") or 1) != 1:
+        kind = object_kind(dataset)
+        raise UnreadableImage(f"{kind} (DICOM), not an image" if kind else "a DICOM file without pixels")
+    conversions = fill_missing(dataset)
+    if int(dataset.NumberOfFrames) != 1:
         raise UnreadableImage("a multi-frame DICOM where one image is expected")
-    if not 1 <= int(dataset.BitsStored) <= int(dataset.BitsAllocated):
-        raise UnreadableImage("a DICOM file that stores more bits than it allocates")
-    colour = int(dataset.SamplesPerPixel) != 1 or _photometric(dataset) == "PALETTE COLOR"
+    colour = int(dataset.SamplesPerPixel) != 1 or photometric(dataset) == "PALETTE COLOR"
     if colour and str(dataset.get("SOPClassUID", "")).startswith(_SECONDARY_CAPTURE):
         raise UnreadableImage("a colour secondary capture, not a radiograph")
-    if not colour and _photometric(dataset) not in ("MONOCHROME1", "MONOCHROME2"):
+    if not colour and photometric(dataset) not in ("MONOCHROME1", "MONOCHROME2"):
         raise UnreadableImage("a DICOM file whose photometric interpretation is unknown")
-
-
-def _check_codestream(dataset: Any) -> None:
-    """Raises UnreadableImage where compressed pixels are not the image that the attributes describe."""
-    from pydicom.encaps import get_frame
-
-    if _plain(dataset):
-        return
-    header = read_codestream(get_frame(dataset.PixelData, 0, number_of_frames=1))
-    if header is None:
-        raise UnreadableImage(f"{_DAMAGED} (no codestream)")
-    if not header.complete:
-        raise UnreadableImage(f"{_DAMAGED} (the codestream ends early)")
-    stated = (int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel))
-    if (header.rows, header.columns, header.samples) != stated or header.tiles > MAX_TILES:
-        raise UnreadableImage("a DICOM file whose compressed pixels are not the image that it describes")
-
-
-def _plain(dataset: Any) -> bool:
-    """Whether stored values come as they are, unused bits included: uncompressed, or run-length encoded."""
-    from pydicom.uid import RLELossless
-
-    syntax = dataset.file_meta.TransferSyntaxUID
-    return not syntax.is_encapsulated or syntax == RLELossless
-
-
-def _photometric(dataset: Any) -> str:
-    return str(dataset.PhotometricInterpretation).strip().upper()
+    return conversions
 
 
 def _picture(dataset: Any) -> tuple[np.ndarray, str, tuple[str, ...]]:
     """(array, mode, conversions) of a checked file."""
-    plain = _plain(dataset)
-    dataset.pixel_array_options(correct_unused_bits=not plain)  # `_used_bits` does: pydicom overlooks HighBit.
-    photometric, pixels = _photometric(dataset), dataset.pixel_array
-    colour = int(dataset.SamplesPerPixel) == 3
-    if pixels.ndim != (3 if colour else 2):
-        raise UnreadableImage("a multi-frame DICOM where one image is expected")
-    if colour or photometric == "PALETTE COLOR":
-        return _colours(dataset, pixels, photometric)
-    pixels = _used_bits(dataset, pixels) if plain else pixels
-    padding = _padding(dataset, pixels)
-    values, done = _modality(dataset, pixels)
-    inside = values if padding is None else values[~padding]
-    windowed, how = _voi(dataset, values, inside)
+    stored = pixel_array(dataset)
+    dataset.pop("PixelData", None)  # Large images are in memory often enough.
+    if stored.ndim == 3 or photometric(dataset) == "PALETTE COLOR":
+        return _colours(dataset, stored)
+    padding = padding_mask(dataset, stored)
+    inside = None if padding is None else ~padding
+    _, done = rescale(dataset, stored[:1])
+
+    def modality(pixels: np.ndarray) -> np.ndarray:
+        return rescale(dataset, pixels)[0]
+
+    shown, how = _voi(dataset, modality, stored, inside)
     done += how
-    array = windowed.astype(np.float32)
-    kept = array if padding is None else array[~padding]
-    if photometric == "MONOCHROME1":  # Small values are bright: turn them round.
-        array = kept.max() + kept.min() - array
-        done.append("monochrome1")
+    array = np.empty(stored.shape, np.float32)
+    for band in _bands(stored):
+        array[band] = shown(modality(stored[band]))
+    if "window" not in how and "voi lut" not in how:
+        array, clipped = clip_markers(array, inside)
+        done += ["markers clipped"] if clipped else []
+    inverse = str(dataset.get("PresentationLUTShape") or "").strip().upper() == "INVERSE"
+    one = photometric(dataset) == "MONOCHROME1"  # INVERSE is how newer files say the same once more.
+    where = True if inside is None else inside
+    low, high = array.min(where=where, initial=np.inf), array.max(where=where, initial=-np.inf)
+    if one or inverse:  # Small values are bright: turn them round.
+        np.subtract(high + low, array, out=array)
+        done.append("monochrome1" if one else "inverse")
     if padding is not None:
-        array[padding] = kept.min()  # Turning round keeps minimum and maximum: padding is black in either case.
+        array[padding] = low  # Turning round keeps minimum and maximum: padding is black in either case.
         done.append("padding")
     return array, "grey8" if int(dataset.BitsStored) <= 8 else "grey16", tuple(done)
 
 
-def _colours(dataset: Any, pixels: np.ndarray, photometric: str) -> tuple[np.ndarray, str, tuple[str, ...]]:
-    from pydicom.pixels import apply_color_lut, convert_color_space
+def _colours(dataset: Any, pixels: np.ndarray) -> tuple[np.ndarray, str, tuple[str, ...]]:
+    if photometric(dataset) == "PALETTE COLOR":
+        from pydicom.pixels import apply_color_lut
 
-    palette = photometric == "PALETTE COLOR"
-    if palette:
         pixels = apply_color_lut(pixels, dataset)
-    elif photometric.startswith("YBR") and photometric not in ("YBR_RCT", "YBR_ICT"):  # Decoders undo those two.
-        pixels = convert_color_space(pixels, photometric, "RGB")
-    bits = 8 * pixels.dtype.itemsize if palette else int(dataset.BitsStored)
-    if bits > 8:
-        pixels = pixels >> (bits - 8)
-    return pixels[..., :3].astype(np.uint8), "rgb", ("palette",) if palette else ()
+        pixels = pixels >> 8 if pixels.dtype.itemsize > 1 else pixels
+        return pixels[..., :3].astype(np.uint8), "rgb", ("palette",)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype.kind != "u":
+        raise UnreadableImage("a DICOM file in colours of an unknown kind")
+    return pixels.astype(np.uint8 if int(dataset.BitsStored) <= 8 else np.uint16), "rgb", ()
 
 
-def _used_bits(dataset: Any, pixels: np.ndarray) -> np.ndarray:
-    """Stored values without what lies in the unused bits."""
-    allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
-    if pixels.dtype.kind not in "iu" or stored == allocated:
-        return pixels
-    unsigned = pixels.astype(pixels.dtype.newbyteorder("=")).view(f"u{pixels.dtype.itemsize}")
-    shift = min(max(int(dataset.HighBit) + 1 - stored, 0), allocated - stored)
-    values = (unsigned >> shift) & unsigned.dtype.type((1 << stored) - 1)
-    if pixels.dtype.kind == "u":
-        return values
-    sign = 1 << (stored - 1)
-    return (values.astype(np.int64) ^ sign) - sign
+def _bands(stored: np.ndarray) -> Iterator[slice]:
+    rows = max(1, _BAND // stored.shape[1])
+    return (slice(first, first + rows) for first in range(0, len(stored), rows))
 
 
-def _padding(dataset: Any, pixels: np.ndarray) -> np.ndarray | None:
-    """bool [rows, columns], True where there is no image but padding; None without any."""
-    value = dataset.get("PixelPaddingValue")
-    if value is None or value == "":
-        return None
-    limit = dataset.get("PixelPaddingRangeLimit")
-    ends = [int(value), int(value if limit in (None, "") else limit)]
-    if pixels.dtype.kind == "i":  # Writers that gave the value as unsigned meant its two's complement.
-        wrap = 1 << int(dataset.BitsAllocated)
-        ends = [end - wrap if end >= wrap // 2 else end for end in ends]
-    padding = (pixels >= min(ends)) & (pixels <= max(ends))
-    return padding if padding.any() and not padding.all() else None
+def _ends(values: Values, stored: np.ndarray, inside: np.ndarray | None) -> tuple[float, float]:
+    """The least and the greatest of `values(stored)` where the image is."""
+    ends = []
+    for band in _bands(stored):
+        part = values(stored[band])
+        part = part if inside is None else part[inside[band]]
+        ends += [float(part.min()), float(part.max())] if part.size else []
+    return min(ends), max(ends)
 
 
-def _modality(dataset: Any, pixels: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """(values, conversions) after the modality LUT or the rescale, whichever there is."""
-    if dataset.get("ModalityLUTSequence"):
-        return _lookup(dataset.ModalityLUTSequence[0], pixels), ["modality lut"]
-    slope, intercept = _number(dataset.get("RescaleSlope")), _number(dataset.get("RescaleIntercept"))
-    if not slope or not math.isfinite(slope) or not math.isfinite(intercept):
-        return pixels, []  # A slope of 0 would blank the image.
-    return pixels.astype(np.float64) * slope + intercept, []
-
-
-def _voi(dataset: Any, values: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """(values, conversions) after the VOI LUT, or the first window that leaves contrast.
+def _voi(dataset: Any, modality: Values, stored: np.ndarray,
+         inside: np.ndarray | None) -> tuple[Values, list[str]]:
+    """(function of values, conversions): the VOI LUT, or the first window that leaves contrast.
 
     A window that lies beside all values of the image (`inside`, without padding) would blank it: such are passed over.
     """
-    tried = False
+    tried, short = False, []
+    low, high = _ends(modality, stored, inside)
     for item in dataset.get("VOILUTSequence") or ():
         if item.get("LUTDescriptor") and item.get("LUTData"):
             tried = True
-            if _has_contrast(_lookup(item, inside), inside):
-                return _lookup(item, values), ["voi lut"]
-    windows = list(zip(_numbers(dataset.get("WindowCenter")), _numbers(dataset.get("WindowWidth"))))
+            entries, table = lut_entries(item)
+            if len(table) < entries:  # Another table or a window is to be trusted more.
+                short.append(item)
+            elif _shows(item, modality, stored, inside):
+                return lambda values, item=item: look_up(item, values), ["voi lut"]
+    windows = list(zip(numbers(dataset.get("WindowCenter")), numbers(dataset.get("WindowWidth"))))
     function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
     top = float((1 << int(dataset.BitsStored)) - 1)
     for centre, width in windows:
         tried = True
         if not math.isfinite(centre) or not math.isfinite(width) or width < (1 if function == "LINEAR" else 1e-9):
             continue
-        windowed = _window(inside, centre, width, function)
-        if windowed is not None and _has_contrast(windowed, inside):
-            return _window(values, centre, width, function) * top, ["window"]
-    return values, ["window ignored"] if tried else []
+        ends = _window(np.array([low, high]), centre, width, function)
+        if ends is not None and (ends[1] > ends[0] or low == high):
+            return lambda values, c=centre, w=width: _window(values, c, w, function) * top, ["window"]
+    for item in short:
+        with contextlib.suppress(UnreadableImage):
+            if _shows(item, modality, stored, inside):
+                return lambda values, item=item: look_up(item, values), ["voi lut"]
+    return lambda values: values, ["window ignored"] if tried else []
 
 
-def _has_contrast(windowed: np.ndarray, inside: np.ndarray) -> bool:
-    return bool(inside.max() == inside.min() or windowed.max() > windowed.min())
+def _shows(item: Any, modality: Values, stored: np.ndarray, inside: np.ndarray | None) -> bool:
+    """Whether a LUT leaves contrast."""
+    low, high = _ends(lambda pixels: look_up(item, modality(pixels)), stored, inside)
+    return low < high or stored.min() == stored.max()
 
 
 def _window(values: np.ndarray, centre: float, width: float, function: str) -> np.ndarray | None:
@@ -259,45 +195,31 @@ def _window(values: np.ndarray, centre: float, width: float, function: str) -> n
     return None
 
 
-def _lookup(item: Any, values: np.ndarray) -> np.ndarray:
-    """Values through a LUT (PS3.3 C.11.1.1): those before its first and after its last entry take these entries'."""
-    entries, first, bits = (int(number) for number in item.LUTDescriptor)
-    entries = entries or 1 << 16
-    if values.dtype.kind != "u" and first >= 1 << 15:
-        first -= 1 << 16  # Written as unsigned, meant as signed.
-    data = item.LUTData
-    if isinstance(data, bytes):
-        table = np.frombuffer(data, np.uint8 if len(data) < 2 * entries else "<u2")
-    else:
-        table = np.asarray(data, np.int64)
-    if not 1 <= bits <= 16 or len(table) < entries:
-        raise UnreadableImage("a DICOM file whose lookup table is shorter than it states")
-    indices = np.clip(np.rint(values.astype(np.float64)) - first, 0, entries - 1).astype(np.int64)
-    return table[:entries][indices].astype(np.float64)
+def _upright(dataset: Any, array: np.ndarray) -> tuple[bool, np.ndarray, tuple[str, ...]]:
+    """(whether rows and columns were exchanged, the image in the orientation that is promised, conversions)."""
+    directions = _value(dataset, "PatientOrientation")
+    directions = [str(part).strip().upper() for part in directions] if not isinstance(directions, str) and \
+        directions is not None else []
+    if len(directions) != 2 or not all(directions) or set("".join(directions)) - set(_AXES):
+        return False, array, ()
+    row, column = (direction[0] for direction in directions)  # The main direction of an oblique one comes first.
+    if (_AXES[row] == "z") == (_AXES[column] == "z"):
+        return False, array, ()  # Not upright: a slice, or nonsense.
+    transposed = _AXES[row] == "z"
+    if transposed:
+        array, row, column = array.swapaxes(0, 1), column, row
+    array = array[::-1] if column == "H" else array
+    array = array[:, ::-1] if row == "R" else array
+    turned = transposed or column == "H" or row == "R"
+    return transposed, np.ascontiguousarray(array), ("turned",) if turned else ()
 
 
-def _number(value: Any) -> float:
-    """A header's number, NaN where it is none."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return math.nan
-
-
-def _numbers(value: Any) -> list[float]:
-    """The numbers of an attribute that may have none, one or several."""
-    if value is None or value == "":
-        return []
-    many = isinstance(value, Sequence) and not isinstance(value, str | bytes)
-    return [_number(part) for part in (value if many else [value])]
-
-
-def _info(dataset: Any, mode: str, conversions: tuple[str, ...]) -> ImageInfo:
+def _info(dataset: Any, mode: str, conversions: tuple[str, ...], transposed: bool) -> ImageInfo:
     spacing = (0.0, 0.0)
     for name in ("PixelSpacing", "ImagerPixelSpacing"):
-        found = _numbers(_value(dataset, name))
-        if len(found) == 2 and all(math.isfinite(number) and number > 0 for number in found):
-            spacing = (found[0], found[1])
+        found = numbers(_value(dataset, name))
+        if len(found) == 2 and all(math.isfinite(mm) and mm > 0 for mm in found):
+            spacing = (found[1], found[0]) if transposed else (found[0], found[1])
             break
     sex = _text(dataset, "PatientSex").upper()
     return ImageInfo("dicom", mode, spacing, conversions, _text(dataset, "ViewPosition").upper(),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator
+
+from lgdea_jax.errors import UserError
 
 # More pixels than any radiograph has: a damaged or hostile header could ask for any amount of memory otherwise.
-MAX_PIXELS = 1 << 27
+MAX_PIXELS = 1 << 26
+MAX_PIXEL_BYTES = 1 << 28  # As it is stored; colours, alpha and depth count.
 
 
 class UnreadableImage(Exception):
@@ -15,6 +20,20 @@ class UnreadableImage(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+@contextlib.contextmanager
+def damage_as(reason: str, *, named: bool = True) -> Iterator[None]:
+    """Turns whatever is raised inside into `UnreadableImage(reason)`, with the kind of the error if it is `named`.
+
+    Parsers and decoders of other people meet damaged bytes, and raise whatever they like.
+    """
+    try:
+        yield
+    except (UnreadableImage, UserError):
+        raise
+    except Exception as error:
+        raise UnreadableImage(f"{reason} ({type(error).__name__})" if named else reason) from None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -133,6 +133,13 @@ def panel_urls(path: Path, boxes: Sequence[Sequence[int]], *, longest: int = 480
     return out
 
 
+def picture_url(pixels: np.ndarray) -> str:
+    """uint8 [h, w] grey levels as a data: URL (JPEG)."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
 def png_url(path: Path) -> str:
     """A PNG file, unchanged, as a data: URL: plots keep their lines sharp."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

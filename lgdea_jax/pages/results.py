@@ -195,7 +195,8 @@ def evaluation(run: Run, published: Sequence[Published]) -> dict[str, Any]:
              + (f", method {content['method']}" if content.get("method") else ""), *leakage]
     if content.get("rejected"):
         facts.append(f"{len(content['rejected'])} records left out: their images could not be read")
-    remarks = [*content.get("lacks", ()), *notes({mode: result.get("info", {}) for mode, result in run.modes.items()})]
+    remarks = [*filter(None, [content.get("label_note")]), *content.get("lacks", ()),
+               *notes({mode: result.get("info", {}) for mode, result in run.modes.items()})]
     if content.get("report_sections"):
         remarks.append(f"reports: {', '.join(content['report_sections'])}")
     return {"warning": warning, "facts": facts, "remarks": remarks, "command": content["command"],

@@ -1,7 +1,8 @@
 """2D image transforms with their geometry: "grey8@1" (what records store) and "letterbox@1" (the model's input).
 
-No transform here mirrors an image: image-left is patient-right throughout. Boxes are (x, y, w, h) in pixels, x to the
-right and y down, where pixel i covers the interval [i, i + 1): scaling a box is multiplying by the ratio of the sizes.
+No transform here mirrors an image: image-left is patient-right throughout (`io` has turned what a header states to be
+turned). Boxes are (x, y, w, h) in pixels, x to the right and y down, where pixel i covers the interval [i, i + 1):
+scaling a box is multiplying by the ratio of the sizes.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ MODEL_TRANSFORM = "letterbox@1"
 def to_grey8(array: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     """Any decoded image as 8-bit grey, and what was converted (for counting).
 
-    uint8 [h, w] is returned as it is. Deeper images (uint16, float) are scaled linearly from their minimum and maximum
-    to 0..255. Colours become ITU-R 601 luma; transparent parts are laid on black.
+    uint8 [h, w] is returned as it is. Colours become ITU-R 601 luma; transparent parts are laid on black. Deeper images
+    (uint16, float) are scaled linearly from their minimum and maximum to 0..255.
 
     Args:
-      array: uint8, uint16 or float [h, w]; uint8 [h, w, 3] or [h, w, 4].
+      array: uint8, uint16 or float [h, w]; uint8 or uint16 [h, w, 3] or [h, w, 4].
 
     Returns:
       (uint8 [h, w], conversions out of "16 bit", "float", "colour", "alpha").
@@ -35,18 +36,31 @@ def to_grey8(array: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         raise ValueError(f"not an image: {array.dtype} {list(array.shape)}")
     done: list[str] = []
     if array.ndim == 3:
-        values = array.astype(np.float32)
-        if array.shape[2] == 4:
-            done.append("alpha")
-            values = values[..., :3] * (values[..., 3:] / 255.0)
-        done.append("colour")
-        array = np.clip(np.rint(values @ np.array([0.299, 0.587, 0.114], np.float32)), 0, 255).astype(np.uint8)
+        done += ["alpha", "colour"] if array.shape[2] == 4 else ["colour"]
+        array = _luma(array)
     if array.dtype != np.uint8:
         done.append("float" if np.issubdtype(array.dtype, np.floating) else "16 bit")
         low, high = float(array.min()), float(array.max())
         scale = 255.0 / (high - low) if high > low else 0.0
-        array = np.rint((array.astype(np.float32) - np.float32(low)) * np.float32(scale)).astype(np.uint8)
+        values = array.astype(np.float32)
+        values -= np.float32(low)  # In place: radiographs have up to 60 million pixels.
+        values *= np.float32(scale)
+        array = np.rint(values, out=values).astype(np.uint8)
     return array, tuple(done)
+
+
+def _luma(array: np.ndarray) -> np.ndarray:
+    """uint8 or uint16 [h, w] of colours, by bands of rows: in float32 an image takes several times its memory."""
+    deep = array.dtype == np.uint16
+    top, grey = (65535.0, np.uint16) if deep else (255.0, np.uint8)
+    out, rows = np.empty(array.shape[:2], grey), max(1, (1 << 20) // array.shape[1])
+    for first in range(0, len(array), rows):
+        values = array[first:first + rows].astype(np.float32)
+        if array.shape[2] == 4:
+            values = values[..., :3] * (values[..., 3:] / top)
+        luma = values @ np.array([0.299, 0.587, 0.114], np.float32)
+        out[first:first + rows] = np.clip(np.rint(luma), 0, top).astype(grey)
+    return out
 
 
 def fit_shape(shape: tuple[int, int], size: int, *, enlarge: bool) -> tuple[int, int]:

@@ -53,19 +53,22 @@ class Data:
     record_size: int = 0
 
 
-def prepare_data(experiment: Experiment, mesh: jax.sharding.Mesh, *, show: bool) -> Data:
+def prepare_data(experiment: Experiment, mesh: jax.sharding.Mesh, *, show: bool,
+                 pairs_file: Path | None = None) -> Data:
     """Plans the streams and opens them.
 
     Args:
       experiment: what is trained.
       mesh: decides which rows this process feeds.
       show: whether this process logs it.
+      pairs_file: where this process lists near-duplicates across splits; None for nowhere.
 
     Raises:
       UserError: no data, a leak, streams that do not fit the batch, a tokeniser that cannot be read.
     """
     config, volume = experiment.config, experiment.volume
-    plan = data_plan.make_plan(config.data, seed=config.seed, held_out=[config.eval.dir] if config.eval.dir else [])
+    plan = data_plan.make_plan(config.data, seed=config.seed, held_out=[config.eval.dir] if config.eval.dir else [],
+                               pairs_file=pairs_file)
     directories = list(dict.fromkeys(part.directory for parts in plan.parts.values() for part in parts))
     metadata = [dataset.load_metadata(directory) for directory in directories]
     transforms = sorted({meta.transform for meta in metadata})

@@ -115,6 +115,8 @@ class Evaluation:
         count = min(part.records or len(records), len(records))
         chosen = np.sort(np.random.default_rng(0).permutation(len(records))[:count])
         examples = EvalData.from_records([records[int(row)] for row in chosen], metadata, self._experiment.image_spec)
+        if examples.label_note:
+            log.info("evaluating on the split %s: %s", part.split, examples.label_note)
         if examples.lacks:
             log.info("evaluating on the split %s: %s", part.split, "; ".join(examples.lacks.values()))
         return examples

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from benchmarks.speed import checkpoint, contrastive, input_pipeline, metrics, predict, step_cost, steps, volumes
+from benchmarks.speed import checkpoint, contrastive, input_pipeline, metrics, online_teacher, predict, steps, volumes
 from lgdea_jax import cli
 from tests.shrink import shrink
 
@@ -49,17 +49,17 @@ def small_config(monkeypatch, phantom_data):
 
 
 @pytest.mark.slow
-def test_cost_of_a_full_step(tmp_path, capsys, small_config):
-    out = tmp_path / "step_cost.json"
-    assert step_cost.main([f"--out={out}", f"--data={small_config}", "--repeats=6", "--steps=1"]) == cli.OK
+def test_cost_of_the_online_teacher(tmp_path, capsys, small_config):
+    out = tmp_path / "online_teacher.json"
+    assert online_teacher.main([f"--out={out}", f"--data={small_config}", "--repeats=6", "--steps=1", "--images=2000",
+                                "--reports=1000", "--large=20000", "--paper", "--pairs=2"]) == cli.OK
     found = json.loads(out.read_text())
-    assert set(found["ratio"]) == {"full", "full_100_fold", "full_with_refresh"}
-    # The refresh is spread over the steps between two of them.
-    seconds = found["all_seconds"]
-    least = min((full + found["refresh_seconds"] / found["refresh_every"]) / plain
-                for full, plain in zip(seconds["full"], seconds["plain"], strict=True))
-    assert found["ratio"]["full_with_refresh"]["worst"] == pytest.approx(least)
-    assert "plain step" in capsys.readouterr().out
+    assert set(found["ratio"]) == {"teacher", "size"}
+    assert set(found["seconds"]) == {"teacher", "without", "small", "large"}
+    for ratio in found["ratio"].values():
+        assert 0 < ratio["worst"] <= ratio["low"] <= ratio["median"] <= ratio["high"] < math.inf
+    assert found["rebuild_share"] == found["rebuild_seconds"] / (500 * found["paper_step_seconds"]) > 0
+    assert "with 20,000 items" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -97,7 +97,7 @@ def test_batches_are_what_the_schema_says(make_items, augment, kind, enabled, ca
     """Of one part, and of a mixture of two; items before augmentation too."""
     augment = dataclasses.replace(augment, enabled=enabled)
     view = dataclasses.replace(VIEW, kind=kind)
-    options = {"pairs": {}, "images": {"hidden": True}, "reports": {"image": False}}
+    options = {"pairs": {}, "images": {"text": False, "hidden": True}, "reports": {"image": False}}
     parts = {stream: [(make_items(range(start, start + 8), cache=cache, view=view, **some), 1.0) for start in (0, 8)]
              for stream, some in options.items()}
     for items in (parts, {stream: some[:1] for stream, some in parts.items()}):

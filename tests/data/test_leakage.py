@@ -1,5 +1,6 @@
 """Near-duplicates against brute force, the pixels' last word, and every kind of leak refused."""
 
+import csv
 import io
 from types import SimpleNamespace
 
@@ -112,17 +113,17 @@ class World:
         class Record:
             image_format = "raw"
 
-            def __init__(self, image):
-                self.image = image
+            def __init__(self, image, row):
+                self.image, self.study_id, self.image_id = image, f"{directory}-{split}-{row}", f"view {row}"
 
-        self.images[directory, split] = [Record(image) for image in images]
+        self.images[directory, split] = [Record(image, row) for row, image in enumerate(images)]
         self.indexes[directory, split] = {
             "subject": np.array(subjects, np.uint64), "report_hash": np.array(reports, np.uint64),
             "image_hash": np.stack([difference_hash(image) for image in images])}
 
-    def check(self, *, held_out=(), equal_reports="refuse"):
+    def check(self, *, held_out=(), equal_reports="refuse", **how):
         return allowed_rows({"A": self.indexes["A", "train"]}, split="train", held_out=held_out,
-                            equal_reports=equal_reports)["A"]
+                            equal_reports=equal_reports, **how)["A"]
 
 
 @pytest.fixture
@@ -154,8 +155,54 @@ def test_data_sets_held_out_count_with_all_splits(world, images):
 
 def test_near_duplicate_images_are_refused(world, images):
     world.add("A", "test", [images[8], next(copies(images[2]))], [5, 6], [15, 16])
-    with pytest.raises(UserError, match=r"1 near-duplicate images in both .*, the first in rows 2 and 1"):
+    with pytest.raises(UserError, match=r"1 near-duplicate images in both A \(train\) and A \(test\) \(--config\.data\."
+                                        r"near_duplicates=drop leaves them out of training\)$"):
         world.check()
+
+
+def test_near_duplicates_by_policy_and_their_pairs_in_a_file(world, images, tmp_path, caplog):
+    file = tmp_path / "pairs.csv"
+    near = list(copies(images[2]))
+    world.add("A", "test", [images[8], near[0], near[2]], [5, 6, 9], [15, 16, 19])
+    world.add("B", "train", [next(copies(images[0])), images[7]], [7, 8], [17, 18])
+
+    def listed():
+        with open(file, newline="", encoding="utf-8") as lines:
+            return [(r["study_id"], r["image_id"], int(r["row"]), r["other_data_set"], r["other_split"],
+                     r["other_study_id"], int(r["other_row"])) for r in csv.DictReader(lines)]
+
+    pairs = [("A-train-2", "view 2", 2, "A", "test", "A-test-1", 1),
+             ("A-train-2", "view 2", 2, "A", "test", "A-test-2", 2),
+             ("A-train-0", "view 0", 0, "B", "train", "B-train-0", 0)]
+    for policy, kept in (("refuse", None), ("drop", [False, True, False, True]), ("allow", [True] * 4)):
+        file.unlink(missing_ok=True)
+        caplog.clear()
+        if kept is None:
+            with pytest.raises(UserError, match=r"split leak: 2 near-duplicate images in both A \(train\) and A \(test"
+                                                r"\), 1 near-.* A \(train\) and B \(train\); .*listed in .*pairs\.csv"):
+                world.check(held_out=["B"], duplicates=policy, pairs_file=file)
+        else:
+            assert world.check(held_out=["B"], duplicates=policy, pairs_file=file).tolist() == kept
+            assert ("left out of training" in caplog.text) == (policy == "drop") and "pairs.csv" in caplog.text
+        assert listed() == pairs
+    # What is dropped, is dropped beside equal reports.
+    world.indexes["A", "test"]["report_hash"][0] = 12
+    kept = world.check(held_out=["B"], duplicates="drop", equal_reports="drop", pairs_file=file)
+    assert kept.tolist() == [False, False, False, True]
+    world.add("A", "test", images[4:6], [5, 6], [15, 0])
+    assert world.check(pairs_file=file).all() and not file.exists()  # Nothing to list any more.
+    with pytest.raises(UserError, match="did you mean 'allow'"):
+        world.check(duplicates="alow")
+
+
+def test_pictures_are_decoded_once_unless_there_are_too_many(world, images, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(leakage, "decode_image", lambda image, image_format: (decoded.append(1), image)[1])
+    copy = next(copies(images[2]))
+    world.add("A", "test", [copy, copy, copy], [5, 6, 9], [15, 16, 19])
+    assert world.check(duplicates="drop").tolist() == [True, True, False, True] and len(decoded) == 4
+    monkeypatch.setattr(leakage, "_KEPT", 2)
+    assert world.check(duplicates="drop").tolist() == [True, True, False, True] and len(decoded) > 8
 
 
 def test_a_hash_alone_convicts_nobody(world, images):

@@ -178,7 +178,8 @@ def test_world_config_holds_one_split():
 
 
 def test_thresholds_come_from_the_validation_split(phantom_data, model):
-    args = SimpleNamespace(checkpoint="RUN", step="latest", split="test", mode="both", views="all", records=0, seed=0)
+    args = SimpleNamespace(checkpoint="RUN", step="latest", split="test", mode="both", views="all", labels="",
+                           records=0, seed=0)
     bench = dataclasses.replace(records.BENCHMARK, public=True)
     opened = inputs.Inputs.open(args, bench, phantom_data, no_progress)
     metadata, rows = load_metadata(phantom_data), open_records(phantom_data, "validation")

@@ -1,6 +1,8 @@
 """Files, folders and patterns; pictures with their warnings; reading ahead that keeps order and stops."""
 
+import os
 import re
+import sys
 import threading
 
 import numpy as np
@@ -45,6 +47,28 @@ def test_files_folders_and_patterns(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no image in the folder"):
         find_images([str(tmp_path / "empty")])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes and links")
+def test_odd_entries_of_a_folder(tmp_path):
+    image = save(tmp_path / "a.png", radiograph())
+    os.symlink("nowhere", tmp_path / "dead.png")  # A DataLad folder whose content was not fetched.
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe.png")
+    dicom.write_dicom(tmp_path / "DICOMDIR", radiograph().astype(np.uint16))
+    whole = dicom.write_dicom(tmp_path / "b", radiograph().astype(np.uint16)).read_bytes()
+    (tmp_path / "bare").write_bytes(whole[132:])  # Without its preamble.
+    found, others = find_images([str(tmp_path)])
+    expected = [image, *(str(tmp_path / name) for name in ("b", "bare", "dead.png", "pipe.png"))]
+    assert found == expected and others == 2
+
+
+def test_conversions_that_a_user_should_know_of_are_said(tmp_path):
+    path = tmp_path / "a.dcm"
+    dicom.write_dicom(path, radiograph().astype(np.uint16), PatientOrientation=["R", "F"],
+                      PresentationLUTShape="INVERSE", WindowCenter="-900", WindowWidth="10")
+    warnings = " ".join(Reader(32).read(str(path), "a").warnings)
+    assert "turned to the orientation" in warnings and "inverted" in warnings and "window" in warnings
 
 
 def test_a_broken_file_is_rejected_with_its_reason(tmp_path):

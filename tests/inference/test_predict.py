@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import sys
 import weakref
 
 import numpy as np
@@ -23,6 +25,7 @@ from lgdea_jax.inference.images import ReadAhead, Reader
 from lgdea_jax.inference.model import Model, explain, finding_of, load
 from lgdea_jax.preprocess import image_statistics
 from lgdea_jax.runtime.checkpoint import Checkpoints
+from tests.fixtures import bad_images
 from tests.inference.test_predictor import make
 
 
@@ -172,10 +175,36 @@ def test_the_command(run, pictures, phantom_data, tmp_path, capsys):
     assert not (out / "embeddings.npy").exists() and "Nodule" in rows(out / "scores.csv")[0]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes, links and names that are not UTF-8")
+def test_sixty_bad_files_of_two_hundred(run, tmp_path, capfd):
+    folder, out = tmp_path / "images", tmp_path / "out"
+    folder.mkdir()
+    bad = bad_images.write(folder) | {"gone.jpg": "missing"}
+    del bad["folder.png"]  # As an argument it is searched.
+    rng = np.random.default_rng(0)
+    for number in range(138):
+        Image.fromarray(rng.integers(0, 256, (24, 20), dtype=np.uint8)).save(folder / f"good_{number}.png")
+    for name in (b"latin\xe9.png", b"latin\xea.png"):
+        with open(os.path.join(os.fsencode(folder), name), "wb") as file:
+            file.write((folder / "good_0.png").read_bytes())
+    (folder / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
+    named = [str(folder / name) for name in bad if not os.path.lexists(folder / name)]
+    flags = [f"--checkpoint={run}", str(folder), *named, "--prompt=Nodule", f"--out={out}"]
+    assert predict.main(flags) == cli.PARTIAL
+    printed = capfd.readouterr()
+    assert "140 images" in printed.out and "60 rejected" in printed.out
+    assert "Traceback" not in printed.err and "Warning" not in printed.err
+    reasons = {row["image"]: row["reason"] for row in rows(out / "rejected.csv")}
+    for name, words in bad.items():
+        assert words in reasons[str(folder / name)], name
+    names = {row["image"].rpartition("/")[2] for row in rows(out / "scores.csv")}
+    assert {"latin\\xe9.png", "latin\\xea.png"} <= names and len(names) == 140
+
+
 @pytest.mark.parametrize("flags,message", [
     ([], "an IMAGE is needed"), (["--prompts=x", "a.png"], "did you mean '--prompt'"),
     (["a.png", "--batch_size=0"], "at least 1"), (["a.png", "--calibration=none.json"], "cannot read none.json"),
-    (["a.png", "--prompt= "], "a prompt is needed")])
+    (["a.png", "--prompt= "], "a prompt is needed"), (["a.png", "--prompt=pneumo\udce9"], "not UTF-8 text")])
 def test_wrong_use(run, tmp_path, flags, message):
     with pytest.raises(UserError, match=message):
         predict.main([f"--checkpoint={run}", f"--out={tmp_path / 'out'}", *flags])

@@ -174,8 +174,22 @@ def test_voi_luts(tmp_path):
     array, info = read(tmp_path, RAMP, VOILUTSequence=lut(4, 60000, 8, [7, 8, 9, 10]), WindowCenter="1000",
                        WindowWidth="500")
     assert info.conversions == ("window",)
+
+
+def test_luts_that_are_shorter_than_they_state(tmp_path):
+    short = lut(0, 0, 16, np.arange(4096)[::-1])  # 0 stands for 65,536.
+    array, info = read(tmp_path, RAMP, VOILUTSequence=short, WindowCenter="1000", WindowWidth="500")
+    np.testing.assert_allclose(array, linear(RAMP, 1000, 500), atol=1e-3)
+    assert info.conversions == ("window",)
+    # Without a window it serves if it has all entries that are needed.
+    array, info = read(tmp_path, RAMP, VOILUTSequence=short)
+    np.testing.assert_array_equal(array, 4095 - RAMP.astype(int))
+    assert info.conversions == ("voi lut",)
+    array, info = read(tmp_path, RAMP, VOILUTSequence=lut(100, 0, 8, [1, 2, 3]))
+    np.testing.assert_array_equal(array, RAMP)
+    assert info.conversions == ("window ignored",)
     with pytest.raises(UnreadableImage, match="lookup table is shorter"):
-        read(tmp_path, RAMP, VOILUTSequence=lut(100, 0, 8, [1, 2, 3]))
+        read(tmp_path, RAMP, ModalityLUTSequence=lut(100, 0, 8, [1, 2, 3]))
 
 
 def test_modality_luts(tmp_path):

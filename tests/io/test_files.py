@@ -62,7 +62,7 @@ def test_what_cannot_be_read(tmp_path):
     path = save(tmp_path / "a.png", np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8))
     data = path.read_bytes()
     cases = {"missing": None, "is empty": b"", "truncated": data[:len(data) // 2], "truncated or": data[:20],
-             "not a PNG": b"hello", "volume": b"\x1f\x8b" + b"0" * 400}
+             "not a PNG": b"hello", "a gzip archive": b"\x1f\x8b" + b"0" * 400}
     for reason, content in cases.items():
         file = tmp_path / "case"
         file.unlink(missing_ok=True)

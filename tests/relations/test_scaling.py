@@ -8,7 +8,7 @@ import jax.extend.core
 import jax.numpy as jnp
 import pytest
 
-from tests.training.memory_oracle import make_memory
+from tests.relations.memory_oracle import make_memory
 
 
 def largest_array(function, *arguments):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lgdea_jax.training import evidence_memory
-from tests.training.memory_oracle import Oracle, make_memory
+from tests.relations.memory_oracle import Oracle, make_memory
 
 PAIRS, IMAGES, REPORTS, K, D = 3, 9, 8, 5, 4
 

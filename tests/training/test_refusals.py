@@ -63,7 +63,7 @@ CLIP = ("method=clip", "total_steps=2", "checkpoint.every=1", "eval.split=none")
     (("init_from=nowhere",), "no checkpoints in nowhere"),
     (("text.tokenizer=nowhere",), "no tokeniser at nowhere"),
     (("image.modality=ct", "volume.geometry=phantom_ct"), "volumes need resnet3d"),
-    (("batch.images=many",), "config key 'batch.images': 'many' is not of type str"),
+    (("batch.images=many",), "config key 'batch.images': 'many' is not a number or auto"),
     (("batch.images=4",), "batch.images is 4 but there are no images"),
     (("method=oracle", "data.pairs=0.5"), "needs the hidden reports of the unpaired images: --config.memory.truth"),
     (("strong.crop=0.3", "data.pairs=0.5"), "strong.crop=0.3: a share of the area"),
@@ -142,6 +142,10 @@ def test_leaks_between_splits(phantom_data, tmp_path, column, message):
     with pytest.raises(UserError) as error:
         runs.here(tmp_path / "run", folder, "data.equal_reports=refuse")
     assert str(error.value).startswith(f"split leak: {message}") and "(test)" in str(error.value)
+    listed = tmp_path / "run/near_duplicates.csv"
+    assert listed.is_file() == (column == "image_hash")
+    if column == "image_hash":
+        assert str(listed) in str(error.value) and len(listed.read_text().splitlines()) == 2
 
 
 def test_an_evaluation_set_of_ones_own_is_checked_too(phantom_data, tmp_path):

@@ -1,14 +1,18 @@
 """Where MIMIC-CXR keeps its files, for the data sets that stand on it: MIMIC-CXR, MIMIC-CXR-JPG and MS-CXR.
 
 `files/p10/p10000032/s50414267/DICOM_ID.jpg` (MIMIC-CXR-JPG) or `.dcm` (MIMIC-CXR), and the report beside the study's
-folder: `files/p10/p10000032/s50414267.txt` (mimic-cxr-reports.zip).
+folder: `files/p10/p10000032/s50414267.txt` (mimic-cxr-reports.zip). The two releases lie side by side where PhysioNet's
+commands put them: `physionet.org/files/mimic-cxr-jpg/2.1.0` and `physionet.org/files/mimic-cxr/2.1.0` (wget), or
+`mimic-cxr-jpg-2.1.0.physionet.org` and `mimic-cxr-2.1.0.physionet.org` (the cloud buckets).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from data_prep.sources.shared.tables import find_table
 from lgdea_jax.errors import UserError, choose
 
 SUFFIXES = {"jpg": ".jpg", "dicom": ".dcm"}
@@ -30,6 +34,21 @@ def study_id(number: str) -> str:
 def study_path(subject: str, study: str) -> str:
     """Of a study's folder below files/; with ".txt" that of its report. The arguments are as in the tables: digits."""
     return f"p{subject[:2]}/p{subject}/s{study}"
+
+
+def find_release(folder: Path, name: str) -> Path:
+    """The newest release of MIMIC-CXR-JPG in `folder` that holds the table `name`; `folder` where there is none."""
+    patterns = ("2.*", "mimic-cxr-jpg/2.*", "files/mimic-cxr-jpg/2.*", "physionet.org/files/mimic-cxr-jpg/2.*",
+                "mimic-cxr-jpg-2.*.physionet.org")
+    releases = [folder, *(found for pattern in patterns for found in sorted(folder.glob(pattern), reverse=True))]
+    return next((release for release in releases if find_table(release, name)), folder)
+
+
+def neighbours(release: Path) -> list[Path]:
+    """The releases of MIMIC-CXR (DICOM and reports) beside one of MIMIC-CXR-JPG, newest first."""
+    release = Path(os.path.abspath(release))
+    return [*sorted(release.parent.parent.glob("mimic-cxr/2.*"), reverse=True),
+            *sorted(release.parent.glob("mimic-cxr-2.*.physionet.org"), reverse=True)]
 
 
 def image_suffix(folder: Path, stems: Iterable[str], choice: str) -> str:

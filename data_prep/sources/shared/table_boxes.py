@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.sources.shared.table_rows import hash64, table_rows
+from data_prep.sources.shared.table_rows import find_delimiter, hash64, point, table_rows
 from lgdea_jax.errors import UserError
+from lgdea_jax.findings.vocabulary import find_label
 from lgdea_jax.records import Box
 
 COLUMNS = ("study_id", "image_id", "finding", "phrase", "x", "y", "w", "h")
@@ -49,8 +50,9 @@ def read_boxes(path: Path, single_image: Mapping[int, int], keys: np.ndarray) ->
     digest = hashlib.sha256()
     found, names, numbers = array("Q"), array("l"), array("d")
     texts: dict[str, int] = {}
+    delimiter = find_delimiter(path, COLUMNS)
     with open(path, "rb") as file:
-        rows = table_rows(file, path.name, digest.update)
+        rows = table_rows(file, path.name, digest.update, delimiter)
         _, _, header = next(rows, (0, 0, []))
         header = [name.strip() for name in header]
         missing = [name for name in COLUMNS if name not in header]
@@ -72,8 +74,9 @@ def read_boxes(path: Path, single_image: Mapping[int, int], keys: np.ndarray) ->
             if not finding:
                 raise UserError(f"{where} has no finding")
             found.append(key)
+            finding = find_label(finding) or finding
             names.extend((texts.setdefault(finding, len(texts)), texts.setdefault(phrase, len(texts))))
-            numbers.extend(_numbers(position, where))
+            numbers.extend(_numbers([point(cell, delimiter) for cell in position], where))
     return Boxes(np.array(found, np.uint64), np.array(names, np.int32).reshape(-1, 2),
                  np.array(numbers, np.float64).reshape(-1, 6), list(texts), digest.hexdigest())
 

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import dataclasses
 import difflib
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterator
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PureWindowsPath
 from typing import BinaryIO
 
 from data_prep.study import SEXES
-from lgdea_jax.errors import UserError
+from lgdea_jax.errors import UserError, nearest
+from lgdea_jax.findings.vocabulary import LABELLED, find_label
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, TERMS, UNCERTAIN
 
 REQUIRED = ("study_id", "subject_id", "split")
 OPTIONAL = ("image_id", "view", "image", "report", "sex", "age", "modality", "language", "source", "licence", "terms")
 LABEL = "label:"
+DELIMITERS = (",", ";", "\t")
+# How files begin that are called CSV and are something else, and what they are.
+_NOT_CSV = ((codecs.BOM_UTF16_LE, "UTF-16 text"), (codecs.BOM_UTF16_BE, "UTF-16 text"),
+            (b"PK\x03\x04", "a spreadsheet or another zip archive"), (b"\xd0\xcf\x11\xe0", "a spreadsheet"),
+            (b"\x1f\x8b", "compressed with gzip"))
 
 
 def hash64(*parts: str) -> int:
@@ -32,21 +42,80 @@ class Columns:
 
     Attributes:
       names: all of them, in order.
-      positions: known column -> position; labels: label name -> position.
+      positions: known column -> position; labels: label name, where it can be one of the vocabulary -> position.
+      delimiter: between cells.
     """
 
     names: tuple[str, ...]
     positions: dict[str, int]
     labels: dict[str, int]
+    delimiter: str = ","
 
     def get(self, cells: list[str], name: str) -> str:
         """The stripped cell of the column `name`, "" where the table has no such column."""
         position = self.positions.get(name)
         return cells[position].strip() if position is not None else ""
 
+    def label(self, cells: list[str], name: str, where: str) -> int:
+        """The value of a label; `where` names the row in errors. See `parse_label`."""
+        return parse_label(point(cells[self.labels[name]], self.delimiter), f"{where}: label:{name}")
 
-def read_columns(header: list[str], table: str) -> Columns:
+    def age(self, cell: str, where: str) -> float:
+        """Years, NaN for an empty cell. See `parse_age`."""
+        return parse_age(point(cell, self.delimiter), where)
+
+
+def find_delimiter(path: Path, known: Sequence[str]) -> str:
+    """What separates the cells of a CSV file: that of DELIMITERS by which its header has the most columns of `known`.
+
+    Raises:
+      UserError: the file is something else, or its lines end in CR alone.
+    """
+    with open(path, "rb") as file:
+        line = file.readline(1 << 20)
+    for start, what in _NOT_CSV:
+        if line.startswith(start):
+            raise UserError(f"{path.name} is {what}: save it as CSV in UTF-8")
+    if b"\r" in line.rstrip(b"\r\n"):
+        raise UserError(f"{path.name} has lines that end in CR alone: save it with the line ends of Windows or Unix")
+    text = line.decode("utf-8-sig", "surrogateescape")
+
+    def found(delimiter: str) -> int:
+        try:
+            return len({cell.strip() for cell in next(csv.reader([text], delimiter=delimiter), [])} & set(known))
+        except csv.Error:
+            return 0
+
+    return max(DELIMITERS, key=found)
+
+
+def point(cell: str, delimiter: str) -> str:
+    """A cell with a number, with a decimal point: where commas do not separate cells, one may be the decimal sign."""
+    return cell if delimiter == "," else cell.replace(",", ".")
+
+
+def image_path(folder: Path, cell: str) -> str:
+    r"""The path of an image that a table in `folder` names; `sub\a.png`, as Windows writes it, is `sub/a.png`.
+
+    Raises:
+      ValueError: a path on a drive or a server of Windows, which is none here.
+    """
+    path = os.path.join(folder, cell)
+    if "\\" in cell or re.match("[A-Za-z]:/", cell):
+        if PureWindowsPath(cell).drive or cell.startswith("\\"):
+            raise ValueError("a path on a Windows drive: make it relative to the table")
+        if not os.path.lexists(path):  # A backslash can be part of a name here.
+            return os.path.join(folder, PureWindowsPath(cell).as_posix())
+    return path
+
+
+def read_columns(header: list[str], table: str, *, delimiter: str = ",", drawn: bool = False) -> Columns:
     """Checks a header line; columns that are not ours are named in the log once and ignored.
+
+    Args:
+      header: its cells; table: its name, for errors.
+      delimiter: between cells.
+      drawn: whether splits are drawn, so that the table states none.
 
     Raises:
       UserError: a required column is missing, one occurs twice, or one looks like a misspelling of ours.
@@ -55,7 +124,9 @@ def read_columns(header: list[str], table: str) -> Columns:
     twice = sorted({name for name in names if names.count(name) > 1 and name})
     if twice:
         raise UserError(f"{table} has the column {twice[0]!r} more than once")
-    missing = [name for name in REQUIRED if name not in names]
+    if drawn and "split" in names:
+        raise UserError(f"{table} has a column 'split', and config.table.split would draw others: leave one out")
+    missing = [name for name in REQUIRED if name not in names and not (drawn and name == "split")]
     others = [name for name in names if name not in (*REQUIRED, *OPTIONAL) and not name.startswith(LABEL)]
     absent = [name for name in (*REQUIRED, *OPTIONAL) if name not in names]
     for name in others:
@@ -66,23 +137,46 @@ def read_columns(header: list[str], table: str) -> Columns:
         if close:
             raise UserError(f"{table} has a column {name!r}: did you mean {close[0]!r}?")
     if missing:
-        raise UserError(f"{table} has no column {missing[0]!r} (it has: {', '.join(names)})")
+        hint = "; --config.table.split=0.8,0.1,0.1 draws one by subject" if missing == ["split"] else ""
+        raise UserError(f"{table} has no column {missing[0]!r} (it has: {', '.join(names)}){hint}")
     if "image" not in names and "report" not in names:
         raise UserError(f"{table} has neither a column 'image' nor a column 'report'")
-    labels = {name[len(LABEL):].strip(): position for position, name in enumerate(names) if name.startswith(LABEL)}
-    if "" in labels:
-        raise UserError(f"{table} has a column '{LABEL}' without a name after the colon")
     if others:
         logging.getLogger(__name__).warning("%s: columns that are not used: %s", table, ", ".join(others))
-    return Columns(names, {name: names.index(name) for name in (*REQUIRED, *OPTIONAL) if name in names}, labels)
+    return Columns(names, {name: names.index(name) for name in (*REQUIRED, *OPTIONAL) if name in names},
+                   _labels(names, table), delimiter)
 
 
-def table_rows(file: BinaryIO, table: str, seen: Callable[[bytes], object]) -> Iterator[tuple[int, int, list[str]]]:
+def _labels(names: Sequence[str], table: str) -> dict[str, int]:
+    """Label name -> position of its column; another spelling of a finding becomes its name in the vocabulary."""
+    labels: dict[str, int] = {}
+    for position, column in enumerate(names):
+        if not column.startswith(LABEL):
+            continue
+        given = column.removeprefix(LABEL).strip()
+        if not given:
+            raise UserError(f"{table} has a column '{LABEL}' without a name after the colon")
+        name = find_label(given) or given
+        if name in labels:
+            raise UserError(f"{table} has the columns {names[labels[name]]!r} and {column!r}, which are both {name!r}")
+        labels[name] = position
+        if name not in LABELLED:
+            logging.getLogger(__name__).warning(
+                "%s: label:%s is no finding of the vocabulary%s: kept under this name, and no prompt is known for it",
+                table, given, nearest(given, LABELLED))
+        elif name != given:
+            logging.getLogger(__name__).info("%s: label:%s is read as %s", table, given, name)
+    return labels
+
+
+def table_rows(file: BinaryIO, table: str, seen: Callable[[bytes], object],
+               delimiter: str = ",") -> Iterator[tuple[int, int, list[str]]]:
     """The rows of an open CSV file, one at a time.
 
     Args:
       file: opened in binary mode at its start.
       table: its name, for errors.
+      delimiter: between cells.
       seen: called with every line's bytes.
 
     Yields:
@@ -97,10 +191,12 @@ def table_rows(file: BinaryIO, table: str, seen: Callable[[bytes], object]) -> I
         nonlocal offset
         for line in file:
             seen(line)
+            # Spreadsheets write a byte order mark, also before a quote.
+            text = line.removeprefix(codecs.BOM_UTF8) if offset == 0 else line
             offset += len(line)
-            yield line.decode("utf-8", "surrogateescape")
+            yield text.decode("utf-8", "surrogateescape")
 
-    reader, number, start = csv.reader(lines(), strict=True), 0, 0
+    reader, number, start = csv.reader(lines(), strict=True, delimiter=delimiter), 0, 0
     while True:
         try:
             cells = next(reader)
@@ -109,8 +205,6 @@ def table_rows(file: BinaryIO, table: str, seen: Callable[[bytes], object]) -> I
         except csv.Error as error:
             raise UserError(f"{table} is not readable as CSV after row {number} (a quote that is not closed?): {error}"
                             ) from None
-        if number == 0 and cells:
-            cells[0] = cells[0].removeprefix("﻿")  # Spreadsheets write a byte order mark.
         if any(cells) or cells:
             number += 1
             yield number, start, cells

@@ -9,6 +9,7 @@ from lgdea_jax.eval.harness import selection
 from lgdea_jax.eval.harness.benchmark import Benchmark
 from lgdea_jax.eval.harness.protocol import OURS
 from lgdea_jax.evaluators import tasks
+from lgdea_jax.records import LABEL_SETS_OF_RECORDS
 
 MODES = ("clean", "official", "ours", "both")
 
@@ -58,6 +59,10 @@ def make_parser(benchmark: Benchmark, *, data_dir: str = "required", example: st
                              "under open terms, otherwise 0)")
     parser.add_argument("--views", choices=selection.VIEWS, default=benchmark.views,
                         help=f"frontal leaves lateral images out (default: {benchmark.views})")
+    parser.add_argument("--labels", choices=[name for name in LABEL_SETS_OF_RECORDS if name != "protocol"], default="",
+                        help="which labels of DATA to go by: the reference, or those derived from its reports "
+                             "(default: the protocol's or the reference; where DATA has none, silver, and the results "
+                             "say so)")
     parser.add_argument("--probe", type=_shares, default=(), metavar="SHARES",
                         help=f"refused here: {benchmark.no_probe}" if benchmark.no_probe else
                              "linear probes on frozen features with these shares of DATA's training subjects, for "

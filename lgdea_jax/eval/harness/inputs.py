@@ -19,7 +19,7 @@ from lgdea_jax.eval.harness.selection import Selection
 from lgdea_jax.evaluators import classified, probe, tasks
 from lgdea_jax.evaluators.data import EvalData, ProgressCallback
 from lgdea_jax.evaluators.encoder import Encoder
-from lgdea_jax.findings.label_sets import LABEL_PREFIX
+from lgdea_jax.findings.label_sets import LABEL_PREFIX, label_columns
 from lgdea_jax.inference.loading import load_predictor
 from lgdea_jax.preprocess.centre_crop import RESIZED
 from lgdea_jax.preprocess.image import MODEL_TRANSFORM
@@ -114,10 +114,10 @@ class Inputs:
                                      labels=labels, progress=self.progress)
 
     def labels(self, mode: str) -> str:
-        """The set of labels that is scored in a mode: the protocol's, if the data have it, or "" for the reference."""
-        wanted = self.benchmark.protocol.labels if mode == "official" else ""
+        """The labels that are scored in a mode: those of --labels, the protocol's if the data have them, "" for own."""
+        wanted = self.benchmark.protocol.labels if mode == "official" and not self.args.labels else ""
         have = any(name.startswith(LABEL_PREFIX.format(wanted)) for name in self.metadata.label_names)
-        return wanted if wanted and have else ""
+        return wanted if wanted and have else self.args.labels
 
     def differences(self, data: EvalData) -> tuple[str, ...]:
         """How this run differs from the protocol of the official mode, beside what the protocol itself names.
@@ -130,7 +130,9 @@ class Inputs:
             return ()
         if not is_its_own(self.benchmark, self.metadata):
             out.append(f"the data set is {self.metadata.name}, not the benchmark's")
-        if protocol.labels and not self.labels("official"):
+        if data.label_set not in ("reference", "protocol"):
+            out.append(f"labels: {data.label_set}")
+        elif protocol.labels and not self.labels("official"):
             out.append("the data set has no labels of this protocol: its own are scored; build it again")
         if self.args.records:
             out.append(f"a sample of {self.args.records} records")
@@ -215,7 +217,8 @@ class Inputs:
         # `keep` selects labels that are good enough for an evaluation; for a threshold, any will do.
         rows = (selection.matching(source, lambda record: is_frontal(record.view), "", self.progress)
                 if args.views == "frontal" else selection.all_rows(len(source)))
-        data = benchmark.scored_labels(self.read(source, rows.sample(args.records, args.seed).rows))
+        data = benchmark.scored_labels(self.read(source, rows.sample(args.records, args.seed).rows,
+                                                   labels=args.labels))
         scorer = zero_shot(benchmark, data, "clean", prompting=tasks.prompt_settings(self.model))
         return classified.thresholds(scorer.run(Encoder(self.model, data, progress=self.progress)))
 
@@ -232,15 +235,15 @@ class Inputs:
             raise UserError(f"--probe needs labels to train on that are not evaluated: {self.data_dir} has the splits "
                             f"{', '.join(metadata.splits)}")
         features: dict[str, probe.Features] = {}
-        # Labels of a protocol have no columns among the reference labels that a probe is fitted to.
+        # Labels of a protocol have no columns among the labels that a probe is fitted to.
         encoders = {mode: encoder for mode, encoder in encoders.items()
                     if mode == "clean" or not benchmark.protocol.findings}
         if not encoders:
             raise UserError(f"--probe needs the benchmark's own labels: --mode=clean, or not --protocol="
                             f"{benchmark.protocol.name}")
-        names = next(iter(encoders.values())).data.label_names
-        columns = np.array([metadata.label_names.index(choose("label of the data set", name, metadata.label_names))
-                            for name in names], np.int64)
+        data = next(iter(encoders.values())).data
+        own = label_columns(metadata.label_names, data.label_set)
+        columns = np.array([own[choose("label of the data set", name, own)] for name in data.label_names], np.int64)
         for split in ("train", "validation"):
             if split in metadata.splits and split != args.split:
                 found = probe.read_features(self.model, open_records(self.data_dir, split), self.model.frame, columns,

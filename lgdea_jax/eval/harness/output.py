@@ -103,7 +103,7 @@ def table(head: dict[str, Any], results: Sequence[ModeResult]) -> str:
         lines.append(f"95% intervals: {head['bootstrap']} resamples of subjects, seed {head['seed']}")
     if head.get("report_sections"):
         lines.append(f"  reports: {', '.join(head['report_sections'])}")
-    lines += [f"  {line}" for line in head.get("lacks", ())]
+    lines += [f"  {line}" for line in (head.get("label_note"), *head.get("lacks", ())) if line]
     lines += [f"  {line}" for line in notes({result.mode: result.info for result in results})]
     overall = [name for name in dict.fromkeys(name for result in results for name in result.intervals)
                if name.count("/") == 1 or name.startswith("retrieval/")]

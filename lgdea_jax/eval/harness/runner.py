@@ -160,6 +160,7 @@ def _head(inputs: Inputs, argv: Sequence[str], first: Encoder, records: int, cho
         "checkpoint": str(args.checkpoint), "method": config.get("method", ""), "step": int(spec["step"]),
         "transform": inputs.model.transform, "seed": args.seed, "bootstrap": args.bootstrap,
         "subjects": len(np.unique(data.subjects)), "images": len(data.images),
+        "labels": data.label_set, "label_note": data.label_note,
         "lacks": [why for task, why in data.lacks.items() if task in chosen], "views": args.views,
         "report_sections": _report_sections(metadata), "terms": sorted({item.terms for item in metadata.sources})}
 

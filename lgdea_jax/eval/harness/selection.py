@@ -45,7 +45,8 @@ class Selection:
         of_report = np.zeros((len(data.reports), len(self.label_names)), np.int8)
         with_report = np.flatnonzero(data.report_of >= 0)[::-1]
         of_report[data.report_of[with_report]] = labels[with_report]
-        return dataclasses.replace(data, label_names=self.label_names, labels=labels, report_labels=of_report)
+        return dataclasses.replace(data, label_names=self.label_names, labels=labels, report_labels=of_report,
+                                   label_set="reference")
 
 
 def all_rows(count: int) -> Selection:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-COMMANDS = ("agreement", "audit", "beam", "build", "datasheet", "score")
+COMMANDS = ("agreement", "audit", "beam", "build", "datasheet", "scan", "score")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -14,5 +14,5 @@ def test_help_has_two_examples_and_names_the_keys(name, capsys):
     with contextlib.suppress(SystemExit):
         importlib.import_module(f"data_prep.{name}").main(["--help"])
     shown = capsys.readouterr().out
-    assert len(re.findall(rf"^    python -m data_prep\.{name} --", shown, re.M)) >= 2
+    assert len(re.findall(rf"^    python -m data_prep\.{name} (?:FOLDER )?--", shown, re.M)) >= 2
     assert "docs/reference/configuration.md" in shown

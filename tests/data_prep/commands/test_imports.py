@@ -10,6 +10,7 @@ from tests.data_prep.shards.run import ROOT, environment
 LOADED = """
 import sys
 import data_prep.build, data_prep.score, data_prep.audit, data_prep.agreement, data_prep.beam, data_prep.datasheet
+import data_prep.scan
 print(sorted({"jax", "flax", "tensorflow", "tensorflow_datasets", "apache_beam", "pydantic", "openai", "google.genai"}
              & set(sys.modules)))
 """

@@ -108,6 +108,55 @@ def test_views_and_halves(tmp_path):
     assert images.report == "" and images.images and images.labels == {} and images.label_source == ""
 
 
+LAYOUTS = {"wget": ("physionet.org/files/mimic-cxr-jpg/2.1.0", "physionet.org/files/mimic-cxr/2.1.0"),
+           "bucket": ("mimic-cxr-jpg-2.1.0.physionet.org", "mimic-cxr-2.1.0.physionet.org")}
+
+
+def downloaded(root, layout, *, dicom=False):
+    """The release as a download leaves it: tables and JPEGs in one project, reports (and DICOMs) in the other."""
+    written = releases.written("mimic_cxr", root / "all", images="dicom" if dicom else "jpg")
+    jpg, texts = (root / place for place in LAYOUTS[layout])
+    jpg.parent.mkdir(parents=True, exist_ok=True)
+    texts.mkdir(parents=True)
+    (written / "mimic-cxr-reports" / "files").rename(texts / "files")
+    if dicom:
+        shutil.copytree(written / "files", texts / "files", dirs_exist_ok=True)
+        shutil.rmtree(written / "files")
+    written.rename(jpg)
+    return jpg, texts
+
+
+def first(folder, split="train", **changes):
+    return open_sources(releases.config("mimic_cxr", folder, verify="none", **changes))[split][0]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dicom", [False, True])
+def test_the_layout_of_a_download(tmp_path, layout, dicom):
+    expected = first(releases.written("mimic_cxr", tmp_path / "flat"))
+    jpg, texts = downloaded(tmp_path, layout, dicom=dicom)
+    parts = [jpg, tmp_path, *(list(jpg.parents)[:3] if layout == "wget" else ())]
+    for folder in parts:
+        study = first(folder)
+        assert study.report == expected.report != ""
+        assert study.images[0].path.startswith(str((texts if dicom else jpg) / "files"))
+        assert study.images[0].path.endswith(".dcm" if dicom else ".jpg")
+
+
+def test_no_report_is_an_error_that_names_the_key(tmp_path):
+    texts = downloaded(tmp_path, "wget")[1]
+    (texts / "files").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"config\.mimic_cxr\.reports=\.\.\., or config\.mimic_cxr\.reports=none for"):
+        first(tmp_path)
+    (texts / "mimic-cxr-reports.zip").write_bytes(b"")
+    with pytest.raises(UserError, match=r"unpack .*mimic-cxr/2\.1\.0/mimic-cxr-reports\.zip"):
+        first(tmp_path)
+    assert first(tmp_path, reports=str(tmp_path / "elsewhere")).report
+    assert first(tmp_path, reports="none").report == ""
+    with pytest.raises(UserError, match="no reports"):
+        first(tmp_path, reports=str(tmp_path / "nowhere"))
+
+
 def test_faults_of_the_whole_release(tmp_path, caplog):
     folder = releases.written("mimic_cxr", tmp_path / "m")
     table = folder / "mimic-cxr-2.0.0-split.csv.gz"
