@@ -281,7 +281,7 @@ def test_small_records_are_named():
         name="x", config={"source": "ms_cxr"}, label_names=()), None, None, None)
     original = np.array([[1, 3000, 2500], [1, 400, 600]])
     for stored, count in (([[1, 512, 427], [1, 400, 600]], 1), (original.tolist(), 0)):
-        data = SimpleNamespace(stored_shapes=np.array(stored), original_shapes=original)
+        data = SimpleNamespace(stored_shapes=np.array(stored), original_shapes=original, label_set="reference")
         assert sum("stored with a shorter side" in line for line in inputs.differences(data)) == count
 
 

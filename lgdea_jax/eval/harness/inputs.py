@@ -210,15 +210,15 @@ class Inputs:
           chosen: the tasks that are run.
         """
         args, benchmark = self.args, self.benchmark
-        if ("zero_shot" not in chosen or args.mode == "official" or not benchmark.public or benchmark.exclusive
+        if ("zero_shot" not in chosen or args.mode in ("official", "ours") or not benchmark.public or benchmark.exclusive
                 or args.split == "validation" or "validation" not in self.metadata.splits):
             return None
         source = open_records(self.data_dir, "validation")
         # `keep` selects labels that are good enough for an evaluation; for a threshold, any will do.
         rows = (selection.matching(source, lambda record: is_frontal(record.view), "", self.progress)
                 if args.views == "frontal" else selection.all_rows(len(source)))
-        data = benchmark.scored_labels(self.read(source, rows.sample(args.records, args.seed).rows,
-                                                   labels=args.labels))
+        data = self.read(source, rows.sample(args.records, args.seed).rows, labels=args.labels)
+        data = benchmark.scored_labels(data)
         scorer = zero_shot(benchmark, data, "clean", prompting=tasks.prompt_settings(self.model))
         return classified.thresholds(scorer.run(Encoder(self.model, data, progress=self.progress)))
 
