@@ -99,7 +99,8 @@ def _extractions(name: str, replies: str, texts: Sequence[str], languages: Seque
                  ) -> tuple[str, list[Extraction | None]]:
     """(recorded name, the extraction of each text: None in a language that is not read, or without a usable reply)."""
     recorded, extract = agreement.open_reader(name, replies)
-    return recorded, [extract(text) if reads(name, language) else None for text, language in zip(texts, languages)]
+    return recorded, [extract(text) if reads(name, language, text) else None
+                      for text, language in zip(texts, languages)]
 
 
 def _print(result: Mapping[str, Any]) -> None:

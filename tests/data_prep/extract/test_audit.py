@@ -121,8 +121,10 @@ def test_the_rules_refuse_other_languages(tmp_path):
     path = tables.write(tmp_path, rows)
     assert build(["--config=configs/data/table.py", f"--config.table.path={path}", "--config.workers=1",
                   f"--out={tmp_path / 'data'}"]) == 3
-    assert (tmp_path / "data" / "rejected.csv").read_text().splitlines()[1:] == [
-        f"s{i},,{i + 2},a report in '{languages[i]}': the extractor rules@2 reads en only" for i in (1, 3)]
+    rejected = (tmp_path / "data" / "rejected.csv").read_text()
+    assert [line.split(";")[0] for line in rejected.splitlines()[1:]] == [
+        f"s{i},,{i + 2},\"a report in '{languages[i]}': the extractor rules@3 reads en only" for i in (1, 3)]
+    assert "--config.extractor=openai, and for a table --config.table.language=de" in rejected
     kept = list(open_records(tmp_path / "data", "train"))
     assert [record.study_id for record in kept] == ["s0", "s2", "s4", "s9"]
     assert all(record.evidence for record in kept if record.has_report)
