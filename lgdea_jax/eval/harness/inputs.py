@@ -210,8 +210,8 @@ class Inputs:
           chosen: the tasks that are run.
         """
         args, benchmark = self.args, self.benchmark
-        if ("zero_shot" not in chosen or args.mode in ("official", "ours") or not benchmark.public or benchmark.exclusive
-                or args.split == "validation" or "validation" not in self.metadata.splits):
+        if ("zero_shot" not in chosen or args.mode in ("official", "ours") or not benchmark.public
+                or benchmark.exclusive or args.split == "validation" or "validation" not in self.metadata.splits):
             return None
         source = open_records(self.data_dir, "validation")
         # `keep` selects labels that are good enough for an evaluation; for a threshold, any will do.
