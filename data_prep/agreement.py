@@ -1,7 +1,7 @@
 """Measures the agreement of two extractors on the reports of a data set or of a table. Nothing is asked of a model.
 
     python -m data_prep.agreement --data_dir=DATA --second=rules --out=agreement.json
-    python -m data_prep.agreement --reports=R.csv --first=openai:MODEL/evidence@1 --first_replies=R.replies.sqlite
+    python -m data_prep.agreement --reports=R.csv --first=openai:MODEL/evidence@2 --first_replies=R.replies.sqlite
 
 The first extractor is by default the one of the data set: its recorded evidence is compared. Others extract again, are
 language models whose replies an earlier run stored, or are tables that people saved from the page of `data_prep.audit`

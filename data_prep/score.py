@@ -240,13 +240,13 @@ def main(argv: list[str]) -> int:
     rejected: list[dict] = []
     inputs = from_source(config, args, rejected) if config else from_tables(args, rejected)
     names = inputs.names
-    scores, cost = None, None
+    scores, cost, extraction = None, None, {}
     if asks:
         answers = llm.ask(args, inputs.texts, inputs.terms)
         if answers is None:
             print("dry run: nothing was sent")
             return cli.OK
-        name, speed, cost = answers.name, answers.speed, answers.cost
+        name, speed, cost, extraction = answers.name, answers.speed, answers.cost, answers.extraction
         rejected += [{"file": inputs.origins[i][0], "row": inputs.origins[i][1], "reason": reason}
                      for i, reason in answers.reasons.items()]
         usable = [i for i in range(len(inputs.uids)) if i not in answers.reasons]
@@ -277,7 +277,7 @@ def main(argv: list[str]) -> int:
         "negated_word_specificity": _negated_words(inputs.texts, inputs.truth, levels, names),
         "attributes": _attributes(inputs, extractions, args) if inputs.attributes else {},
         "assertions": _assertions(args.assertions, extractor.assertion, args, rejected) if args.assertions else {},
-        "reports_per_second": round(speed, 1), "cost": cost,
+        "reports_per_second": round(speed, 1), "cost": cost, "extraction": extraction,
         "agreement": agreement.compare(args, inputs.texts, levels, names), "uncertain": args.uncertain,
         "fold": args.fold, "split": args.split, "where": args.where, "ignored_columns": list(inputs.ignored),
         "without_report": inputs.without_report, "without_reference": inputs.without_reference, "rejected": rejected,

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.extract.evidence_table import EvidenceTable
+from data_prep.extract.llm import quality
 from data_prep.shards import tables
 from data_prep.shards.plan import COUNTS, ShardSpec, ShardTask
 from data_prep.shards.shard_writer import ShardResult, read_side_file
@@ -98,7 +99,7 @@ def finish(folder: Path, tasks: Sequence[ShardTask], spec: ShardSpec, config: An
         converted=converted, config=fingerprint["config"],
         input=fingerprint["input"], command=command,
         seed=int(config[config.source].get("seed", 0)), volume=spec.volume,
-        corrections=corrections)
+        extraction=quality.record(spec.job) if spec.job else {}, corrections=corrections)
     write_metadata(folder, metadata)
     text = metadata.to_json().encode("utf-8")
     _write_sums(folder, metadata, text, written)

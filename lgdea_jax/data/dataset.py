@@ -71,6 +71,8 @@ class DatasetMetadata:
       converted: conversion -> number of images ("16 bit", "alpha", ...).
       config, command, seed: how it was built; `input` is split -> [number of studies, fingerprint of the files].
       volume: geometry of the volumes (a name of `preprocess.volume.GEOMETRIES`), "" for 2D images.
+      extraction: how a language model was asked for the evidence and what its replies are like
+        (`data_prep.extract.llm.quality`), empty for other extractors.
       corrections: what became of the lines of a table of corrected evidence (`data_prep.shards.finish`); empty without.
     """
 
@@ -93,6 +95,7 @@ class DatasetMetadata:
     command: str
     seed: int
     volume: str = ""
+    extraction: dict[str, Any] = dataclasses.field(default_factory=dict)
     corrections: dict[str, int] = dataclasses.field(default_factory=dict)
 
     @property

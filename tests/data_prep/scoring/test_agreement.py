@@ -73,7 +73,7 @@ def test_score_compares_a_model_with_the_rules_and_with_another_model(tmp_path, 
         assert row["kappa"]["value"] == pytest.approx((35 / 40 - 0.5) / 0.5) and row["kappa"]["low"] < 0.75
         assert "agreement with rules@3 Pneumothorax: kappa 0.750, both 20" in capsys.readouterr().out
         calls = sum(server.calls.values())
-        again = run(tmp_path, "--extractor=rules", "--second=openai:m/evidence@1",
+        again = run(tmp_path, "--extractor=rules", "--second=openai:m/evidence@2",
                     f"--second_replies={tmp_path / 'c.sqlite'}")["agreement"]
         assert sum(server.calls.values()) == calls == 40
     row = again["findings"]["Pneumothorax"]
