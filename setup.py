@@ -41,6 +41,7 @@ EXTRAS = {
     "gemini": ["google-generativeai>=0.8.6,<0.9"],
     "genai": ["google-genai>=3.4,<4"],
     "openai": ["openai>=1.40,<4"],
+    "local": ["xllamacpp>=2026.10"],
     "beam": ["apache-beam>=2.70,<3"],
     "dicom": ["pydicom>=3.0,<4", "pylibjpeg>=2.0,<3", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg"],
     "ct": ["nibabel>=5.2,<6", "blosc2>=3,<4"],
@@ -52,7 +53,7 @@ EXTRAS = {
     "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.7,<10"],
 }
 EXTRAS["test"] = [
-    *EXTRAS["data"], *EXTRAS["dicom"], *EXTRAS["ct"], *EXTRAS["gemini"], *EXTRAS["genai"], *EXTRAS["openai"],
+    *EXTRAS["data"], *EXTRAS["dicom"], *EXTRAS["ct"], *EXTRAS["gemini"], *EXTRAS["genai"], *EXTRAS["openai"], *EXTRAS["local"],
     *EXTRAS["beam"], *EXTRAS["docs"], *EXTRAS["probe"], "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100",
     "ruff>=0.8", "matplotlib>=3.8", "torch==2.13.0", "SimpleITK>=2.4", "nbclient>=0.10", "nbformat>=5.10",
     "ipykernel>=6.29", "setuptools>=77", "import-linter>=2.3", "vulture>=2.14",

@@ -19,7 +19,7 @@ def dataset(name, group, *, extractor="rules"):
     config[name] = ConfigDict(group)
     config.image_size = 512  # The longer side; smaller images are not enlarged.
     config.image_encoding = "png"  # png, jpeg or raw.
-    config.extractor = extractor  # rules, none, or a language model: openai, genai, gemini.
+    config.extractor = extractor  # rules, none, or a language model: local, openai, genai, gemini.
     config.llm = llm.get_config()
     config.evidence = ""  # A corrected evidence.csv, which goes before the extractor's.
     # Further sets of labels, made from the reports: silver (the extractor's) and weak (keywords). For the findings that

@@ -10,13 +10,13 @@ def get_config(arg=None):
     """`arg` is not used."""
     del arg
     config = ConfigDict()
-    config.model = ""  # As the endpoint calls it.
+    config.model = ""  # As the endpoint calls it; local: a GGUF file.
     config.base_url = ""  # http://localhost:8000/v1 for vLLM; "" is the vendor's own. Local ones are never proxied.
     config.temperature = 0.0  # 0 gives the same reply each time, as far as the server can; -1: not sent.
     config.max_tokens = 0  # Of a reply, reasoning included; 0: 4096 for evidence, 1024 for labels.
-    config.timeout = 120.0  # Seconds for one request.
+    config.timeout = 120.0  # Seconds for one request; local: no limit.
     config.structured = "json_schema"  # How the server is asked for the form: json_schema, json_object or none.
-    config.concurrency = 8  # Requests at a time.
+    config.concurrency = 8  # Requests at a time; local: at most 4.
     config.requests_per_minute = 0.0  # 0: no limit.
     config.tokens_per_minute = 0.0  # 0: no limit.
     config.attempts = 6  # Of a request that fails for the moment (429, 5xx, timeout, lost connection).
@@ -27,5 +27,8 @@ def get_config(arg=None):
     config.cache = ""  # File of the replies; "": OUT.replies.sqlite beside the data set.
     config.batch = False  # The Gemini API's batches: half the price, an answer within a day (genai only).
     config.batch_poll = 30.0  # Seconds between looks at them.
+    config.threads = 0  # local: CPU threads; 0: all cores.
+    config.gpu_layers = -1  # local: layers on the GPU (of a build of xllamacpp for it); -1: all that fit.
+    config.context = 8192  # local: tokens of prompt, report and reply together. Memory grows with it.
     config.attest_data_use = ""  # Who permits sending credentialed reports to a remote endpoint; stored with the data.
     return config

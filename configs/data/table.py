@@ -29,7 +29,7 @@ def get_config(arg=None):
     })
     config.image_size = 256  # The longer side; smaller images are not enlarged.
     config.image_encoding = "png"  # png, jpeg or raw.
-    config.extractor = "rules"  # rules, none, or a language model: openai, genai, gemini.
+    config.extractor = "rules"  # rules, none, or a language model: local, openai, genai, gemini.
     config.llm = llm.get_config()
     config.evidence = ""  # A corrected evidence.csv, which goes before the extractor's.
     config.derived_labels = ()  # silver and weak: further sets of labels, made from the reports.

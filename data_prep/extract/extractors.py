@@ -34,7 +34,7 @@ EXTRACTORS: Mapping[str, Extractor] = MappingProxyType(
 LANGUAGES: Mapping[str, tuple[str, ...]] = MappingProxyType({"rules": ("en",)})
 
 # Language models need settings and a cache: see `llm.jobs`, `llm.stage`.
-LLM_EXTRACTORS = ("gemini", "genai", "openai")
+LLM_EXTRACTORS = ("gemini", "genai", "local", "openai")
 NAMES = (*EXTRACTORS, *LLM_EXTRACTORS)
 
 

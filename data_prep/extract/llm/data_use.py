@@ -64,6 +64,9 @@ class Route:
     this_host: bool = False
 
 
+IN_PROCESS = Route((), local=True, this_host=True)  # Of a model that is asked without any connection.
+
+
 def find_route(url: str) -> Route:
     """Looks up the host of a URL; "" is the vendor's own endpoint. A name that cannot be resolved is not local."""
     if not url:

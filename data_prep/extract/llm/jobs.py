@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from data_prep.extract.llm import pricing
@@ -60,12 +61,17 @@ class Job:
     @property
     def name(self) -> str:
         """As recorded with the data: "openai:MODEL/evidence@2"."""
-        return f"{self.backend}:{self.settings.model}/{self.task.name}"
+        return f"{self.backend}:{self.model}/{self.task.name}"
+
+    @property
+    def model(self) -> str:
+        """As it is on record: of a local file, its name without the folder."""
+        return Path(self.settings.model).name if self.backend == "local" else self.settings.model
 
     @functools.cached_property
     def scope(self) -> bytes:
         """Of this job's replies in the cache."""
-        return scope_of(self.task, self.settings.model)
+        return scope_of(self.task, self.model)
 
     @functools.cached_property
     def endpoint(self) -> Endpoint:

@@ -16,7 +16,7 @@ class Settings:
     """How to ask, how fast, and for how much.
 
     Attributes:
-      model: as the endpoint calls it; base_url: "" for the vendor's own.
+      model: as the endpoint calls it, for local the file; base_url: "" for the vendor's own.
       temperature, timeout (seconds), structured: see `client.Endpoint`; a temperature below 0 is not sent.
       max_tokens: that a reply may have, 0 for what the task needs; a cut one is asked for again with twice as many.
       concurrency: requests at a time; requests_per_minute, tokens_per_minute: limits, 0 for none.
@@ -26,6 +26,8 @@ class Settings:
       prices: the user's price table, "" for the package's.
       cache: file of the replies, "" for one beside the output.
       batch: ask in batches at a lower price (genai only); batch_poll: seconds between looks at them.
+      threads: of a local model, 0 for all cores; gpu_layers: layers of it on the GPU, -1 for all that fit; context:
+        tokens of prompt, report and reply together that it has room for.
       attest_data_use: who permits sending credentialed reports to a remote endpoint.
     """
 
@@ -46,6 +48,9 @@ class Settings:
     cache: str = ""
     batch: bool = False
     batch_poll: float = 30.0
+    threads: int = 0
+    gpu_layers: int = -1
+    context: int = 8192
     attest_data_use: str = ""
 
     @classmethod
@@ -73,12 +78,16 @@ class Settings:
         for key, low, high in (("concurrency", 1, 1000), ("attempts", 1, 100), ("asks", 1, 5), ("max_runs", 1, 1000),
                                ("timeout", 0.1, 86400), ("max_tokens", 0, 1_000_000),
                                ("requests_per_minute", 0, 1e9), ("tokens_per_minute", 0, 1e12), ("max_cost", 0, 1e9),
-                               ("temperature", -1, 2), ("batch_poll", 0.01, 3600)):
+                               ("temperature", -1, 2), ("batch_poll", 0.01, 3600), ("threads", 0, 1024),
+                               ("gpu_layers", -1, 10_000), ("context", 256, 10_000_000)):
             if not low <= getattr(self, key) <= high:
                 raise UserError(f"llm.{key} must be {low} to {high:g}, not {getattr(self, key)}")
 
     def endpoint(self, backend: str) -> Endpoint:
         """Where and how to ask."""
         choose("extractor", backend, BACKENDS)
+        if backend == "local" and self.base_url:
+            raise UserError("llm.base_url is for servers: the extractor local reads the file llm.model")
         return Endpoint(backend, self.model, self.base_url, self.timeout, self.concurrency, self.structured,
-                        self.temperature if self.temperature >= 0 else None, data_use.find_route(self.base_url))
+                        self.temperature if self.temperature >= 0 else None, self.threads, self.gpu_layers,
+                        self.context)

@@ -50,7 +50,8 @@ class Survey:
     def lines(self, job: Job) -> list[str]:
         """The estimate in words."""
         endpoint = job.endpoint
-        where = endpoint.base_url or f"{endpoint.backend}'s own endpoint"
+        own = "this process" if endpoint.backend == "local" else f"{endpoint.backend}'s own endpoint"
+        where = endpoint.base_url or own
         kind = ("corrected by what the server counted before" if self.measured
                 else f"offline estimate, error about {ESTIMATE_ERROR:.0%}")
         lines = [

@@ -1,4 +1,4 @@
-"""Evidence corrected by hand: build -> table -> corrections on the page, in a browser -> build -> only those changes."""
+"""Evidence corrected by hand: build -> table -> corrections on the page, in a browser -> build -> no other changes."""
 
 import csv
 import dataclasses

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from data_prep.extract.llm.data_use import Route, find_route
+from data_prep.extract.llm.data_use import IN_PROCESS, Route, find_route
 from lgdea_jax.errors import UserError, choose, require
 
 # Transient kinds are tried again; the others concern the request or the whole run. NOT_SERVED, a redirection or an
@@ -84,6 +84,7 @@ class Endpoint:
       timeout: seconds for one request; concurrency: requests at a time.
       structured: "json_schema", "json_object" or "none": how the server is asked for the form of the reply.
       temperature: 0 for answers that repeat; None is not sent.
+      threads, gpu_layers, context: of a model in this process, see `settings.Settings`.
       route: where the host was found when the terms were checked. At a local one proxies are ignored.
     """
 
@@ -94,11 +95,14 @@ class Endpoint:
     concurrency: int = 8
     structured: str = "json_schema"
     temperature: float | None = 0.0
+    threads: int = 0
+    gpu_layers: int = -1
+    context: int = 8192
     route: Route = dataclasses.field(default=None)  # type: ignore[assignment]  # Looked up where it is not given.
 
     def __post_init__(self) -> None:
         if self.route is None:
-            object.__setattr__(self, "route", find_route(self.base_url))
+            object.__setattr__(self, "route", IN_PROCESS if self.backend == "local" else find_route(self.base_url))
 
     @property
     def local(self) -> bool:
@@ -136,6 +140,7 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType({
                       ("GEMINI_API_KEY", "GOOGLE_API_KEY")),
     "genai": Backend("data_prep.extract.llm.clients.genai", "google.genai", "genai",
                      ("GEMINI_API_KEY", "GOOGLE_API_KEY")),
+    "local": Backend("data_prep.extract.llm.clients.local", "xllamacpp", "local", ()),
     "openai": Backend("data_prep.extract.llm.clients.openai", "openai", "openai", ("OPENAI_API_KEY",)),
 })
 STRUCTURED = ("json_schema", "json_object", "none")

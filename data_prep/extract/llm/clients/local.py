@@ -1,0 +1,131 @@
+"""Client of a language model in this process: a GGUF file, read by llama.cpp (package `xllamacpp`). No server to start.
+
+    python -m data_prep.build --config=configs/data/table.py --config.table.path=studies.csv --out=DATA \\
+        --config.extractor=local --config.llm.model=FILE.gguf
+
+llama.cpp keeps an endpoint of its own beside the calls that are used here. It is bound to a socket file in a folder
+that only this user may enter, behind a key that nobody has: nothing listens on a network, nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import secrets
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import xllamacpp
+
+from data_prep.extract.llm.clients import client
+from data_prep.extract.llm.clients.client import ClientError, Endpoint, Reply, Request
+from lgdea_jax.errors import UserError
+
+MOST_SLOTS = 4  # Requests at a time: each takes the memory of its own context.
+
+
+class LocalClient:
+    """See `client.Client`. There is no timeout: a reply ends with its tokens. The prompt is read once for all reports.
+
+    Raises:
+      UserError: the file is missing, is not a model, or does not fit into memory.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        slots = min(endpoint.concurrency, MOST_SLOTS)
+        self._folder = tempfile.TemporaryDirectory(prefix="lgdea-")
+        options = xllamacpp.CommonParams()
+        options.model.path = str(_model_file(endpoint.model))
+        options.n_ctx, options.n_parallel = slots * endpoint.context, slots
+        options.n_gpu_layers = endpoint.gpu_layers
+        for cores in (options.cpuparams, options.cpuparams_batch):
+            cores.n_threads = endpoint.threads or -1
+        options.cache_ram_mib = 0  # Of old prompts: ours is always the same.
+        options.verbosity = -1  # Its log would show reports.
+        options.offline = True
+        options.hostnames, options.api_keys = [f"{self._folder.name}/llama.sock"], [secrets.token_hex()]
+        options.ui = options.endpoint_slots = options.endpoint_props = False
+        try:
+            self._server = xllamacpp.Server(options)
+        except (RuntimeError, MemoryError):
+            self._folder.cleanup()
+            raise UserError(f"llama.cpp cannot load {endpoint.model}: the file is damaged, of a newer kind, or too "
+                            "large for the memory (see llm.context, llm.concurrency)") from None
+        self._threads = ThreadPoolExecutor(slots, thread_name_prefix="llama")
+        self._closed = threading.Event()
+
+    async def ask(self, request: Request) -> Reply:
+        """One chat completion."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._send, request)
+
+    def _send(self, request: Request) -> Reply:
+        options: dict[str, Any] = {
+            "messages": [{"role": "system", "content": request.prompt}, {"role": "user", "content": request.report}],
+            "max_tokens": request.max_tokens, "stream": True, "stream_options": {"include_usage": True}}
+        if self._endpoint.temperature is not None:
+            options["temperature"] = self._endpoint.temperature
+        if self._endpoint.structured == "json_schema":
+            options["response_format"] = {"type": "json_schema", "json_schema": {
+                "name": "reply", "schema": dict(request.schema), "strict": True}}
+        elif self._endpoint.structured == "json_object":
+            options["response_format"] = {"type": "json_object"}
+        parts: list[dict[str, Any]] = []
+
+        def take(part: dict[str, Any]) -> bool:
+            """Keeps a part of the reply; True ends it."""
+            parts.append(part)
+            return self._closed.is_set()
+
+        try:
+            answer = self._server.handle_chat_completions(options, take)
+        except (ValueError, RuntimeError):
+            raise ClientError(client.REFUSED) from None
+        return _reply([answer, *parts] if isinstance(answer, dict) else parts)
+
+    async def close(self) -> None:
+        """Ends what is under way and frees the model."""
+        self._closed.set()
+        await asyncio.to_thread(functools.partial(self._threads.shutdown, wait=True, cancel_futures=True))
+        self._server = None
+        gc.collect()
+        self._folder.cleanup()
+
+
+def _reply(parts: list[dict[str, Any]]) -> Reply:
+    text, ended, usage = [], None, {}
+    for part in parts:
+        error = part.get("error")
+        if error:
+            raise ClientError(client.TOO_LONG if error.get("type") == "exceed_context_size_error" else client.REFUSED,
+                              client.count(error.get("code")))
+        usage = part.get("usage") or usage
+        for choice in part.get("choices", ()):
+            text.append(choice["delta"].get("content") or "")
+            ended = choice["finish_reason"] or ended
+    if ended is None:
+        raise ClientError(client.CONNECTION)  # It was ended from outside.
+    return Reply("".join(text), client.count(usage.get("prompt_tokens")), client.count(usage.get("completion_tokens")),
+                 cut=ended == "length")
+
+
+def _model_file(name: str) -> Path:
+    path = Path(name)
+    try:
+        with open(path, "rb") as file:
+            known = file.read(4) == b"GGUF"
+    except OSError as error:
+        raise UserError(f"llm.model={name}: {error.strerror}; the extractor local reads a file, like FILE.gguf"
+                        ) from None
+    if not known:
+        raise UserError(f"llm.model={name} is not a GGUF file, which the extractor local reads")
+    return path
+
+
+def open_client(endpoint: Endpoint, key: str) -> LocalClient:
+    """A client for the endpoint; it needs no key."""
+    return LocalClient(endpoint)
