@@ -258,7 +258,8 @@ def test_a_config_file_with_a_key_that_nobody_reads(phantom_data, tmp_path):
 
 @pytest.mark.parametrize("method, counts, expected", [
     ("lgdea", (40, 51, 32), (8, 16, 8)), ("lgdea", (40, 0, 32), (8, 0, 8)), ("lgdea", (40, 0, 0), (8, 0, 0)),
-    ("lgdea_pairs", (40, 51, 32), (8, 0, 8)), ("clip", (40, 51, 32), (8, 0, 0)), ("supervised", (40, 51, 32), (8, 16, 0))])
+    ("lgdea_pairs", (40, 51, 32), (8, 0, 8)), ("clip", (40, 51, 32), (8, 0, 0)),
+    ("supervised", (40, 51, 32), (8, 16, 0))])
 def test_unpaired_rows_by_default(method, counts, expected):
     """As many as the method can use where there are such items, and the rest is named with its reason."""
     experiment = Experiment.of(cli.read_config(f"tests/training/tiny.py:{method}"))
