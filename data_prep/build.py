@@ -7,8 +7,8 @@ Worker processes make one shard each at a time. The same command continues a bui
 stay, incomplete ones are made again. `--dry_run` reads and counts everything and writes nothing. Exit status 3: some
 rows were rejected, see DATA/rejected.csv.
 
-With `--config.extractor=openai` (any OpenAI-compatible endpoint), `genai` or `gemini`, a language model extracts the
-evidence (keys `config.llm`; API keys come from the environment). `--dry_run` then sends nothing and estimates the cost,
+With `--config.extractor=openai` (any OpenAI-compatible endpoint), `genai` or `gemini`, or with `local` and a GGUF file
+in `--config.llm.model`, a language model extracts the evidence (keys `config.llm`; API keys come from the environment). `--dry_run` then sends nothing and estimates the cost,
 and `--max_cost` limits it. A remote endpoint gets data under credentialed terms only with `--attest_data_use="..."`.
 
 The folder also has the evidence as a table, DATA/evidence.csv. `--config.evidence=FILE` takes such a table back,

@@ -72,7 +72,7 @@ def sheet(metadata: DatasetMetadata, rejected: Counter[str]) -> str:
           for name in _COUNTS), "",
         "TODO: ages, sexes, devices; who is missing from the data.", "",
         "## Preparation", "", "```bash", metadata.command, "```", "", *_splits(metadata),
-        f"- Evidence by `{metadata.extractor or 'none'}`. Every item quotes its report.",
+        f"- Evidence by `{metadata.extractor or 'none'}`. Every item quotes its report.", *_corrections(metadata),
         "- Converted images: " + (", ".join(f"{count:,} x {name}" for name, count in sorted(metadata.converted.items()))
                                   or "none") + ".",
         "- Rejected rows: "
@@ -82,6 +82,13 @@ def sheet(metadata: DatasetMetadata, rejected: Counter[str]) -> str:
         "- Research use only. A subject lies in one split only; near-duplicate images across splits are looked for "
         "when a training starts.",
         "", "TODO: how good the labels and the evidence are, and who judged them (`python -m data_prep.audit`).", ""])
+
+
+def _corrections(metadata: DatasetMetadata) -> list[str]:
+    """What people corrected; [] where nobody did."""
+    counts = metadata.corrections
+    return [f"- A table of evidence was given: {counts['used']:,} of its {counts['lines']:,} lines are used; they correct "
+            f"{counts['corrected']:,} studies."] if counts else []
 
 
 def _splits(metadata: DatasetMetadata) -> list[str]:

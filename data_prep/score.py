@@ -5,7 +5,7 @@
 
 `R.csv` has `uid` and text columns. `REF.csv` has `uid` and one column per finding with 1, 0, -1 (uncertain: left out)
 or empty (missing: left out). With `--config` both come from a source of `data_prep.build` instead; `--config.KEY=VALUE`
-changes a key of that file. `--extractor=openai` (or genai, gemini) asks a language model: `--llm.model`,
+changes a key of that file. `--extractor=openai` (or local, genai, gemini) asks a language model: `--llm.model`,
 `--llm.base_url`, `--max_cost`, `--dry_run`, ...; API keys come from the environment. With `--task=labels
 --label_set=ct_rate18` it labels instead of extracting, with `--probability` in percent. Without probabilities an AUC is
 computed over five levels (absent, not mentioned, possible, likely, present).
