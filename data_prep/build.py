@@ -8,8 +8,9 @@ stay, incomplete ones are made again. `--dry_run` reads and counts everything an
 rows were rejected, see DATA/rejected.csv.
 
 With `--config.extractor=openai` (any OpenAI-compatible endpoint), `genai` or `gemini`, or with `local` and a GGUF file
-in `--config.llm.model`, a language model extracts the evidence (keys `config.llm`; API keys come from the environment). `--dry_run` then sends nothing and estimates the cost,
-and `--max_cost` limits it. A remote endpoint gets data under credentialed terms only with `--attest_data_use="..."`.
+in `--config.llm.model`, a language model extracts the evidence (keys `config.llm`; API keys come from the environment).
+`--dry_run` then sends nothing and estimates the cost, and `--max_cost` limits it. A remote endpoint gets data under
+credentialed terms only with `--attest_data_use="..."`.
 
 The folder also has the evidence as a table, DATA/evidence.csv. `--config.evidence=FILE` takes such a table back,
 corrected by hand or on the page of `data_prep.audit`. It goes before the extractor; every quote is checked.

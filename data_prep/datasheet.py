@@ -87,8 +87,8 @@ def sheet(metadata: DatasetMetadata, rejected: Counter[str]) -> str:
 def _corrections(metadata: DatasetMetadata) -> list[str]:
     """What people corrected; [] where nobody did."""
     counts = metadata.corrections
-    return [f"- A table of evidence was given: {counts['used']:,} of its {counts['lines']:,} lines are used; they correct "
-            f"{counts['corrected']:,} studies."] if counts else []
+    return [f"- A table of evidence was given: {counts['used']:,} of its {counts['lines']:,} lines are used; they "
+            f"correct {counts['corrected']:,} studies."] if counts else []
 
 
 def _splits(metadata: DatasetMetadata) -> list[str]:

@@ -174,8 +174,8 @@ The files in `configs/data/` have these keys; `volume` is for CT. Defaults are t
 """
 LLM_HEAD = """## Language models
 
-Keys for the extractors `local`, `openai`, `genai` and `gemini`. API keys come from the environment: `OPENAI_API_KEY` (openai),
-`GEMINI_API_KEY` (genai, gemini).
+Keys for the extractors `local`, `openai`, `genai` and `gemini`. API keys come from the environment: `OPENAI_API_KEY`
+(openai), `GEMINI_API_KEY` (genai, gemini).
 """
 
 
