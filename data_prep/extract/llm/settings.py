@@ -88,6 +88,7 @@ class Settings:
         choose("extractor", backend, BACKENDS)
         if backend == "local" and self.base_url:
             raise UserError("llm.base_url is for servers: the extractor local reads the file llm.model")
+        route = data_use.IN_PROCESS if backend == "local" else data_use.find_route(self.base_url)
         return Endpoint(backend, self.model, self.base_url, self.timeout, self.concurrency, self.structured,
                         self.temperature if self.temperature >= 0 else None, self.threads, self.gpu_layers,
-                        self.context)
+                        self.context, route)

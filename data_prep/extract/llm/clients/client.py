@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from data_prep.extract.llm.data_use import IN_PROCESS, Route, find_route
+from data_prep.extract.llm.data_use import Route, find_route
 from lgdea_jax.errors import UserError, choose, require
 
 # Transient kinds are tried again; the others concern the request or the whole run. NOT_SERVED, a redirection or an
@@ -102,7 +102,7 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         if self.route is None:
-            object.__setattr__(self, "route", IN_PROCESS if self.backend == "local" else find_route(self.base_url))
+            object.__setattr__(self, "route", find_route(self.base_url))
 
     @property
     def local(self) -> bool:

@@ -20,6 +20,7 @@ from data_prep.build import main as build
 from data_prep.extract.llm.cache import FAILED, INVALID, VALID
 from data_prep.extract.llm.clients import client as clients
 from data_prep.extract.llm.clients.client import ClientError, Endpoint, Request, open_client
+from data_prep.extract.llm.data_use import IN_PROCESS
 from data_prep.extract.llm.settings import Settings
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import load_metadata
@@ -83,7 +84,7 @@ def weights(tmp_path):
 
 def ask(path, closed=False, **options):
     async def run():
-        client = open_client(Endpoint("local", str(path), **options))
+        client = open_client(Endpoint("local", str(path), route=IN_PROCESS, **options))
         if closed:
             client._closed.set()
         try:
