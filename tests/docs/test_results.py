@@ -23,7 +23,7 @@ def limited(tmp_path_factory):
 
 
 def test_limited_pairs(limited):
-    # All of them, in this order: none is left out because it does not please. A table is on the page as soon as it has rows.
+    # All of them, in this order: none is left out because it does not please. A table is there as soon as it has rows.
     tables = ("Means over seeds", "Differences", "Share of the gap to the oracle")
     assert "Means over seeds" in limited
     for title in tables:
