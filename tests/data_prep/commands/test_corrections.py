@@ -3,10 +3,11 @@
 import csv
 import dataclasses
 import json
+from collections import Counter
 
 import pytest
 
-from data_prep import agreement, audit, build
+from data_prep import agreement, audit, build, datasheet
 from data_prep.extract.evidence_table import COLUMNS
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import load_metadata
@@ -253,6 +254,8 @@ def test_a_table_alone_is_enough_and_spreadsheets_are_forgiven(made, tmp_path, c
         Evidence("Pleural Effusion", "", "", "", "present", "", report[start:end], start, end),)
     assert (new["s4"].evidence, new["s4"].normal, new["s5"].normal) == ((), False, True)
     assert "1 x no line of evidence, and no extractor" in capsys.readouterr().out
+    assert "4 of its 4 lines are used; they correct 4 studies" in datasheet.sheet(
+        load_metadata(tmp_path / "data"), Counter())
     verified = {row["study"]: row["verified"] for row in rows(tmp_path / "data/evidence.csv")}
     assert verified == {"s1": "", "s3": "", "s4": "", "s5": "yes"}
 
