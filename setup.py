@@ -55,8 +55,8 @@ EXTRAS = {
 EXTRAS["test"] = [
     *EXTRAS["data"], *EXTRAS["dicom"], *EXTRAS["ct"], *EXTRAS["gemini"], *EXTRAS["genai"], *EXTRAS["openai"],
     *EXTRAS["local"], *EXTRAS["beam"], *EXTRAS["docs"], *EXTRAS["probe"], "pytest>=8", "pytest-xdist>=3.5",
-    "hypothesis>=6.100", "ruff>=0.8", "matplotlib>=3.8", "torch==2.13.0", "SimpleITK>=2.4", "nbclient>=0.10", "nbformat>=5.10",
-    "ipykernel>=6.29", "setuptools>=77", "import-linter>=2.3", "vulture>=2.14",
+    "hypothesis>=6.100", "ruff>=0.8", "matplotlib>=3.8", "torch==2.13.0", "SimpleITK>=2.4", "nbclient>=0.10",
+    "nbformat>=5.10", "ipykernel>=6.29", "setuptools>=77", "import-linter>=2.3", "vulture>=2.14",
 ]
 
 PACKAGES = [
