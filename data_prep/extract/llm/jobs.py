@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,8 @@ class Replies:
         self.job = job
         self.name = job.name
         self._cache = Cache(job.cache)
+        # A connection of sqlite3 is in a cycle of references: left to the collector, its files would stay for a while.
+        weakref.finalize(self, self._cache.close)
 
     def answer(self, report: str) -> Answer:
         """The answer about a report (stripped of outer white space, as it was asked).
