@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from lgdea_jax.evaluators import progression, sentences
 from lgdea_jax.evaluators.data import EvalData
+from lgdea_jax.findings import prompts
 from lgdea_jax.metrics import bootstrap
 
 CHANGES = progression.CHANGES
@@ -88,6 +89,10 @@ def test_the_classifier_never_sees_the_subject_it_judges(pairs):
 def test_the_rise_of_the_score_orders_worsening_above_improving(pairs):
     samples = progression.Progression(pairs).run(Model())
     rise, truth = samples.arrays["rise"], samples.arrays["truth"]
+    positive, negative = (Model().texts(texts, texts)["embedding"].mean(0) for texts in (
+        prompts.positive_prompts("Edema"), prompts.negative_prompts("Edema")))
+    current, previous = (pairs.images[side:46:2, 0].astype(np.float64) / 255 for side in (0, 1))
+    assert np.allclose(rise, (current - previous) @ (positive - negative), atol=1e-5)
     moved = truth != 1
     ranks, positive = rankdata(rise[moved]), truth[moved] == 2
     n, m = positive.sum(), (~positive).sum()
