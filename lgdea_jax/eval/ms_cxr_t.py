@@ -4,8 +4,8 @@
 
 Read: DATA built with configs/data/ms_cxr_t.py. Needs the extra `probe`.
 - progression: `progression/auroc` is of the rise of a finding's zero-shot score (prompts of `findings/prompts.py`)
-  from the previous image to the current one, worsening against improving, without training. `progression/accuracy` is the macro accuracy of a classifier of
-  three classes on both images' features, cross-validated over subjects.
+  from the previous image to the current one, worsening against improving, without training. `progression/accuracy` is
+  the macro accuracy of a classifier of three classes on both images' features, cross-validated over subjects.
 - sentences: paraphrases against contradictions by the cosine of two sentences, AUROC and cross-validated accuracy, over
   all and in the subsets RadGraph and swaps.
 Both modes are alike: BioViL-T's tower takes two images and its evaluation is not public, so that there is no official

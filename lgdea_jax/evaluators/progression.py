@@ -118,7 +118,7 @@ class Progression(Evaluator):
             truth = positive[rows].argmax(1)
             score = _score(encoder, finding)
             predicted = cross_validated(both[rows], truth, data.subjects[pairs[rows, 0]], self.seed)
-            parts.append((np.full(len(rows), f), truth, predicted, score[pairs[rows, 1]] - score[pairs[rows, 0]],
+            parts.append((np.full(len(rows), f), truth, predicted, score[pairs[rows, 0]] - score[pairs[rows, 1]],
                           pairs[rows, 0]))
         names = ("finding", "truth", "predicted", "rise", "image")
         arrays = {name: np.concatenate([part[i] for part in parts]) if parts else np.zeros(0, np.int64)
