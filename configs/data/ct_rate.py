@@ -1,4 +1,4 @@
-"""CT-RATE: chest CT with reports and 18 labels (see data_prep/sources/ct_rate.py).
+"""CT-RATE: chest CT with reports and 18 labels (see data_prep/sources/ct/ct_rate.py).
 
     python -m data_prep.build --config=configs/data/ct_rate.py --config.ct_rate.path=CT_RATE --out=DATA
 """

@@ -1,4 +1,4 @@
-"""MS-CXR, phrases with boxes on images of MIMIC-CXR (see data_prep/sources/ms_cxr.py).
+"""MS-CXR, phrases with boxes on images of MIMIC-CXR (see data_prep/sources/mimic/ms_cxr.py).
 
     python -m data_prep.build --config=configs/data/ms_cxr.py --config.ms_cxr.path=MS_CXR \\
         --config.ms_cxr.images=MIMIC --out=DATA

@@ -1,4 +1,4 @@
-"""RAD-ChestCT: chest CT with labels, without reports (see data_prep/sources/rad_chestct.py).
+"""RAD-ChestCT: chest CT with labels, without reports (see data_prep/sources/ct/rad_chestct.py).
 
     python -m data_prep.build --config=configs/data/rad_chestct.py --config.rad_chestct.path=RAD --out=DATA
 """

@@ -13,9 +13,14 @@ SOURCES = {
     "table": "data_prep.sources.table",
     "openi": "data_prep.sources.openi",
     "mimic_cxr": "data_prep.sources.mimic_cxr",
-    "ms_cxr": "data_prep.sources.ms_cxr",
+    "ms_cxr": "data_prep.sources.mimic.ms_cxr",
+    "ms_cxr_t": "data_prep.sources.mimic.ms_cxr_t",
+    "cxr_lt": "data_prep.sources.mimic.cxr_lt",
+    "chest_imagenome": "data_prep.sources.mimic.chest_imagenome",
+    "rexgradient": "data_prep.sources.rexgradient",
     "chexpert": "data_prep.sources.chexpert",
     "padchest": "data_prep.sources.padchest",
+    "padchest_gr": "data_prep.sources.padchest_gr",
     "chestxray14": "data_prep.sources.chestxray14",
     "chestx_det10": "data_prep.sources.chestx_det10",
     "rsna_pneumonia": "data_prep.sources.rsna_pneumonia",
@@ -23,8 +28,9 @@ SOURCES = {
     "covidx": "data_prep.sources.covidx",
     "vindr_cxr": "data_prep.sources.vindr_cxr",
     "phantom_ct": "data_prep.synthetic.ct.source",
-    "ct_rate": "data_prep.sources.ct_rate",
-    "rad_chestct": "data_prep.sources.rad_chestct",
+    "ct_rate": "data_prep.sources.ct.ct_rate",
+    "rad_chestct": "data_prep.sources.ct.rad_chestct",
+    "inspect": "data_prep.sources.ct.inspect",
 }
 
 

@@ -14,18 +14,22 @@ from lgdea_jax.evaluators.encoder import Encoder, Model
 from lgdea_jax.evaluators.grounding import Grounding, GroundingSamples
 from lgdea_jax.evaluators.operating_point import OperatingPointSamples
 from lgdea_jax.evaluators.probe import ProbeSamples
+from lgdea_jax.evaluators.progression import Progression, ProgressionSamples
 from lgdea_jax.evaluators.retrieval import Retrieval, RetrievalSamples
 from lgdea_jax.evaluators.samples import Evaluator, Samples
+from lgdea_jax.evaluators.sentences import SentenceSamples, SentenceSimilarity
 from lgdea_jax.evaluators.zero_shot import ZeroShot, ZeroShotSamples
 from lgdea_jax.findings.prompts import BARE
 
-TASKS = ("zero_shot", "retrieval", "grounding")
+TASKS = ("zero_shot", "retrieval", "grounding")  # On any data set.
+PAIR_TASKS = ("progression", "sentences")  # On data sets of pairs of images or sentences.
 MODES = ("clean", "official")
 # What results call them: "ours" is the second one where it is not a public script's (`eval.harness.protocol`).
 RESULT_MODES = ("clean", "official", "ours")
 SAMPLES: Mapping[str, type[Samples]] = {"zero_shot": ZeroShotSamples, "retrieval": RetrievalSamples,
                                         "grounding": GroundingSamples, "probe": ProbeSamples,
-                                        "operating_point": OperatingPointSamples}
+                                        "operating_point": OperatingPointSamples,
+                                        "progression": ProgressionSamples, "sentences": SentenceSamples}
 
 
 def evaluator(task: str, data: EvalData, *, mode: str = "clean", seed: int = 0, scoring: str = "pair",
@@ -43,6 +47,16 @@ def evaluator(task: str, data: EvalData, *, mode: str = "clean", seed: int = 0, 
     if task == "retrieval":
         return Retrieval(data, mode=mode, seed=seed)
     return Grounding(data, mode=mode)
+
+
+def known(own: Sequence[str]) -> tuple[str, ...]:
+    """The tasks of a benchmark whose `own` these are: those on any data set too."""
+    return tuple(dict.fromkeys((*TASKS, *own)))
+
+
+def pair_evaluator(task: str, data: EvalData, *, seed: int = 0) -> Evaluator:
+    """The evaluator of one of PAIR_TASKS, the same in both modes."""
+    return {"progression": Progression, "sentences": SentenceSimilarity}[task](data, seed)
 
 
 def prompt_settings(model: Model) -> dict[str, str]:

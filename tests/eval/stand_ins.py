@@ -29,6 +29,9 @@ BENCHMARKS = {
     "chestx_det10": ("chestx_det10", 30, ()),
     "openi": ("openi", 60, ()),
     "vindr_cxr": ("vindr_cxr", 30, ()),
+    "padchest_gr": ("padchest_gr", 36, ()),
+    "cxr_lt": ("cxr_lt", 40, ()),
+    "ms_cxr_t": ("ms_cxr_t", 60, ()),
 }
 
 

@@ -29,6 +29,9 @@ METRICS = {
     "chestx_det10": ("zero_shot/auroc", "grounding/pointing"),
     "openi": ("zero_shot/auroc", "retrieval/recall@1/image_to_text"),
     "vindr_cxr": ("zero_shot/auroc", "grounding/pointing"),
+    "padchest_gr": ("grounding/cnr", "grounding/pointing", "zero_shot/auroc"),
+    "cxr_lt": ("zero_shot/average_precision", "zero_shot/auroc/Tortuous Aorta"),
+    "ms_cxr_t": ("progression/auroc", "progression/accuracy/Edema", "sentences/auroc/swaps", "sentences/accuracy"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Where MIMIC-CXR keeps its files, for the data sets that stand on it: MIMIC-CXR, MIMIC-CXR-JPG and MS-CXR.
+"""Where MIMIC-CXR keeps its files, for the data sets that stand on it: MIMIC-CXR itself and those of `sources/mimic`.
 
 `files/p10/p10000032/s50414267/DICOM_ID.jpg` (MIMIC-CXR-JPG) or `.dcm` (MIMIC-CXR), and the report beside the study's
 folder: `files/p10/p10000032/s50414267.txt` (mimic-cxr-reports.zip). The two releases lie side by side where PhysioNet's
@@ -9,13 +9,16 @@ commands put them: `physionet.org/files/mimic-cxr-jpg/2.1.0` and `physionet.org/
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from data_prep.sources.shared.official import image_folder
 from data_prep.sources.shared.tables import find_table
 from lgdea_jax.errors import UserError, choose
 
 SUFFIXES = {"jpg": ".jpg", "dicom": ".dcm"}
+_PATH = re.compile(r"(?:.*/)?(p\d{2}/(p\d+)/(s\d+)/([^/]+?))(?:\.jpg|\.dcm)?")
 _TRIED = 200  # Images to look for before saying that there are none: a partial download lacks some.
 
 LICENCE, TERMS = "PhysioNet Credentialed Health Data License 1.5.0", "credentialed"
@@ -34,6 +37,27 @@ def study_id(number: str) -> str:
 def study_path(subject: str, study: str) -> str:
     """Of a study's folder below files/; with ".txt" that of its report. The arguments are as in the tables: digits."""
     return f"p{subject[:2]}/p{subject}/s{study}"
+
+
+def parse_path(path: str) -> tuple[str, str, str, str] | None:
+    """(path below files/ without suffix, subject id, study id, image id) of an image's path; None for anything else."""
+    match = _PATH.fullmatch(path)
+    return (match[1], match[2], match[3], match[4]) if match else None
+
+
+def images_below(folder: Path, choice: str, name: str) -> Path:
+    """The folder that holds p10/, p11/, ... of a data set that annotates MIMIC-CXR's images and has none of its own.
+
+    Args:
+      folder: of the annotations; choice: `images` of its config; name: of the config's group.
+
+    Raises:
+      UserError: there is none.
+    """
+    images = image_folder(folder, choice, ("files",))
+    if images is None:
+        raise UserError(f"annotations without images are of no use here: give the folder as config.{name}.images=...")
+    return images / "files" if (images / "files").is_dir() else images
 
 
 def find_release(folder: Path, name: str) -> Path:

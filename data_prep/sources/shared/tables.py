@@ -66,14 +66,15 @@ def need_table(folder: Path, *names: str) -> Path:
 
 
 def read_table(path: Path, needed: Sequence[str], optional: Sequence[str] = (), *, delimiter: str = ",",
-               header: Sequence[str] = ()) -> Iterator[Row]:
+               header: Sequence[str] = (), quoted: bool | None = None) -> Iterator[Row]:
     """The rows of a table.
 
     Args:
       path: the file; gzipped if its name ends in .gz.
       needed, optional: columns to give; names are compared without outer white space (SIIM-ACR has " EncodedPixels").
-      delimiter: between cells; quotes are understood with "," only.
+      delimiter: between cells.
       header: the columns' names where the file has no header line.
+      quoted: whether cells may be in quotes; by default with "," only.
 
     Raises:
       UserError: not readable as such a table, or a needed column is missing or there twice.
@@ -81,7 +82,7 @@ def read_table(path: Path, needed: Sequence[str], optional: Sequence[str] = (), 
     number = 0
     opener: Any = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
+        quoting = csv.QUOTE_MINIMAL if (delimiter == "," if quoted is None else quoted) else csv.QUOTE_NONE
         reader = csv.reader(file, delimiter=delimiter, quoting=quoting)
         try:
             names = [name.strip() for name in (header or next(reader, []))]

@@ -138,6 +138,8 @@ def zero_shot(benchmark: Benchmark, data: EvalData, mode: str, *, prompting: Map
 def evaluator(benchmark: Benchmark, task: str, data: EvalData, mode: str, *, seed: int, prompting: Mapping[str, str],
               thresholds: Any = None, thresholds_from: str = "", candidates: str = "auto") -> Evaluator:
     """The evaluator of a task in a mode."""
+    if task in tasks.PAIR_TASKS:
+        return tasks.pair_evaluator(task, data, seed=seed)
     if task == "zero_shot":
         return zero_shot(benchmark, data, mode, prompting=prompting, thresholds=thresholds,
                          thresholds_from=thresholds_from)

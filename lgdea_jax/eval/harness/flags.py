@@ -51,7 +51,8 @@ def make_parser(benchmark: Benchmark, *, data_dir: str = "required", example: st
     parser.add_argument("--records", type=_count, default=0, metavar="N",
                         help="evaluate a seeded sample of N records; 0: all (default: 0)")
     parser.add_argument("--tasks", default=",".join(benchmark.tasks),
-                        help=f"comma-separated, of {', '.join(tasks.TASKS)} (default: {','.join(benchmark.tasks)})")
+                        help=f"comma-separated, of {', '.join(tasks.known(benchmark.tasks))} (default: "
+                             f"{','.join(benchmark.tasks)})")
     parser.add_argument("--overlays", type=_count, default=12, metavar="N",
                         help="heatmap pictures to draw, a seeded sample (default: 12)")
     parser.add_argument("--examples", type=_count, default=None, metavar="N",

@@ -32,6 +32,14 @@ def _of_mode(info: Mapping[str, Any]) -> list[str]:
         lines.append(f"grounding: {part['boxes']} boxes of {part['images']} images, transform {part['transform']}, "
                      f"grid {' x '.join(map(str, part['grid']))}{smooth}, pointing by chance "
                      f"{part['pointing_by_chance']:.3f}")
+    if "progression" in info:
+        part = info["progression"]
+        lines.append(f"progression: {part['pairs']} pairs of images; accuracy by logistic regression on "
+                     f"{part['width']} features of a pair in {part['folds']} folds of subjects, mean over the classes")
+    if "sentences" in info:
+        part = info["sentences"]
+        lines.append(f"sentences: {part['pairs']} pairs by cosine; accuracy at the best threshold of the other "
+                     f"{part['folds'] - 1} folds")
     for name, part in info.items():
         if name.startswith("probe@"):
             lines.append(f"{name}: logistic regression on {part['width']} frozen features of {part['train_images']} "

@@ -123,7 +123,8 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
 
 def _chosen_tasks(args: argparse.Namespace, benchmark: Benchmark) -> list[str]:
     """The tasks of --tasks; what is wrong with the flags is found here, before anything is read."""
-    chosen = [choose("task", name.strip(), tasks.TASKS) for name in args.tasks.split(",") if name.strip()]
+    known = tasks.known(benchmark.tasks)
+    chosen = [choose("task", name.strip(), known) for name in args.tasks.split(",") if name.strip()]
     if args.probe:
         if benchmark.no_probe:
             raise UserError(f"--probe is refused by {benchmark.name}: {benchmark.no_probe}")

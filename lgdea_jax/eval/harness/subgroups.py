@@ -22,7 +22,7 @@ AGE_BANDS = ((0, 20), (20, 40), (40, 60), (60, 80), (80, 200))
 # By the metric's name without "@..." and without the finding.
 HEADLINE = ("zero_shot/auroc", "zero_shot/average_precision", "zero_shot/ece", "zero_shot/accuracy",
             "grounding/cnr", "grounding/pointing", "grounding/miou", "retrieval/recall@10/image_to_text",
-            "retrieval/precision@5", "auroc")
+            "retrieval/precision@5", "progression/auroc", "progression/accuracy", "auroc")
 
 
 def groups(data: EvalData) -> dict[str, dict[str, np.ndarray]]:

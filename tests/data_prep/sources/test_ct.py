@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from data_prep.build import build
-from data_prep.sources import rad_chestct
+from data_prep.sources.ct import rad_chestct
 from data_prep.sources.registry import open_sources
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError

@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from data_prep.sources import ct_rate, padchest, rad_chestct
+from data_prep.sources import padchest
+from data_prep.sources.ct import ct_rate, rad_chestct
 from data_prep.sources.registry import open_sources
 from data_prep.sources.shared.openi_mesh import PROTOCOL_NAMES, labels_from_automatic
 from lgdea_jax.errors import UserError

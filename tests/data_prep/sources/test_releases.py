@@ -24,6 +24,9 @@ RELEASES = {
     "chestxray14": (15, 2, "open", {}), "chestx_det10": (14, 2, "open", {}), "rsna_pneumonia": (14, 2, "open", {}),
     "siim_acr": (15, 3, "open", {}), "covidx": (15, 4, "open", {"version": "8A"}),
     "vindr_cxr": (14, 2, "credentialed", {}), "openi": (21, 1, "open", {}),
+    "padchest_gr": (16, 3, "credentialed", {}), "ms_cxr_t": (37, 6, "credentialed", {}),
+    "cxr_lt": (21, 3, "credentialed", {}), "chest_imagenome": (14, 3, "credentialed", {}),
+    "rexgradient": (21, 3, "credentialed", {}), "inspect": (14, 2, "credentialed", {}),
     "ct_rate": (20, 4, "credentialed", {}), "rad_chestct": (15, 3, "open", {"spacing": ct.SPACING})}
 BY_CONFIG = {"phantom", "phantom_ct", "table"}
 
@@ -100,7 +103,7 @@ def test_a_folder_without_the_release_is_refused(name, tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in RELEASES if name != "openi"])
 def test_the_docstring_says_how_views_and_rows_are_taken(name):
-    text = " ".join(importlib.import_module(f"data_prep.sources.{name}").__doc__.split())
+    text = " ".join(importlib.import_module(SOURCES[name]).__doc__.split())
     assert "frontal" in text.lower() and "An input row is" in text and f"configs/data/{name}.py" in text
 
 

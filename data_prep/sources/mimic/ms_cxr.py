@@ -21,13 +21,12 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_prep.sources.shared import mimic_files, physionet
-from data_prep.sources.shared.official import Studies, group, image_folder, open_folder
+from data_prep.sources.shared.official import Studies, group, open_folder
 from data_prep.sources.shared.tables import Packed, Row, compare_count, read_table
 from data_prep.study import ImageRef, Study
 from lgdea_jax.errors import UserError, choose
@@ -40,7 +39,6 @@ PATTERN = "MS_CXR_Local_Alignment_v*"
 PAIRS = 1162  # Image-phrase pairs.
 SPLITS = {"train": "train", "val": "validation", "validate": "validation", "validation": "validation", "test": "test"}
 _NUMBERS = ("x", "y", "w", "h", "image_width", "image_height")
-_PATH = re.compile(r"(?:.*/)?(p\d{2}/(p\d+)/(s\d+)/([^/]+?))\.(?:jpg|dcm)")
 _COLUMNS = ("stem", "subject", "study", "image", "boxes", "size")
 
 
@@ -65,11 +63,7 @@ def open_splits(config: Any) -> dict[str, Studies]:
     physionet.verify(folder, [path], config.verify)
     rows = _read_json(path) if path.suffix == ".json" else _read_csv(path)
     table, keys = _merge(rows, choose("splits", config.splits, ("test", "official")), path.name)
-    images = image_folder(folder, config.images, ("files",))
-    if images is None:
-        raise UserError("MS-CXR without images is nothing to evaluate on: give the folder as config.ms_cxr.images=...")
-    if (images / "files").is_dir():
-        images = images / "files"
+    images = mimic_files.images_below(folder, config.images, "ms_cxr")
     good = [table[i]["stem"] for i in range(len(table)) if not table[i].fault]
     reader = MsCxrReader(images, mimic_files.image_suffix(images, good, config.image_format))
     return group(reader, table, **keys, identity=_identity)
@@ -125,7 +119,7 @@ def _merge(rows: Iterator[Row], splits: str, name: str) -> tuple[Packed, dict[st
         image["split"].add(SPLITS.get(row["split"].lower(), "") if splits == "official" else "test")
     table, keys = Packed(_COLUMNS), {"study": [], "subject": [], "split": []}
     for path, image in images.items():
-        match = _PATH.fullmatch(path)
+        match = mimic_files.parse_path(path)
         fault = image["fault"]
         if not fault and not match:
             fault = "the path is not that of an image of MIMIC-CXR"
@@ -136,7 +130,7 @@ def _merge(rows: Iterator[Row], splits: str, name: str) -> tuple[Packed, dict[st
                             "version 1.1.0")
         if len(image["split"]) > 1:
             raise UserError(f"{name} row {image['number']}: the image lies in two splits")
-        stem, subject, study, identifier = match.groups() if match else ("", "", "", path)
+        stem, subject, study, identifier = match or ("", "", "", path)
         size = "x".join(min(image["size"]))
         table.append(Row(image["number"], dict(zip(
             _COLUMNS, (stem, subject, study, identifier, json.dumps(image["boxes"]), size), strict=True)), fault))

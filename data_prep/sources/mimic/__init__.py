@@ -1,0 +1,1 @@
+"""Data sets that annotate the images of MIMIC-CXR."""
