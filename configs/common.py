@@ -174,7 +174,7 @@ def get_config(arg=None):
         "variant": "resnet18",  # The size, as of resnet.
         # Replace the variant's; 0 keeps it.
         "sizes": {"width": 0},
-        "stem": "kinetics",  # kinetics, imagenet, small, patch2, patch4 or plane2.
+        "stem": "kinetics",  # kinetics, imagenet, small, patch2, patch4, plane2, embed2 or embed4.
         "conv": "native",  # native, or slices (fast on a CPU).
         "norm": "instance",  # instance, group or batch.
         "pool": "mean",  # mean, max or lse (a smooth maximum) over the patches.

@@ -7,6 +7,8 @@ is patient-right. Boxes are in voxels of the original volume, where voxel i cove
 
 Sources: `ct_clip` is the preprocessing of CT-CLIP (Hamamci et al., 2024), `fvlm` that of fVLM (Shui et al., ICLR 2025).
 Unlike CT-CLIP's own script, which keeps the order and direction of the file's axes, volumes are oriented first.
+`green_rfm` is that of GreenRFM (arXiv 2603.06467, https://github.com/SadVoxel/GreenRFM), whose model takes crops of
+(96, 192, 192) voxels; how its authors resample is not published.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ class Geometry:
 GEOMETRIES: Mapping[str, Geometry] = MappingProxyType({
     "ct_clip": Geometry("ct_clip@1", (1.5, 0.75, 0.75), (240, 480, 480)),
     "fvlm": Geometry("fvlm@1", (3.0, 1.0, 1.0), (112, 288, 352), (-1150.0, 350.0), (0.0, 1.0)),
+    "green_rfm": Geometry("green_rfm@1", (3.0, 1.5, 1.5), (120, 240, 240), (-1000.0, 200.0)),
     "phantom_ct": Geometry("phantom_ct@1", (10.0, 7.5, 7.5), (32, 48, 48)),  # 320 x 360 x 360 mm.
     "native": Geometry("native@1", None, None),
 })
