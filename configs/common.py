@@ -51,8 +51,10 @@ def get_config(arg=None):
     # Rows of the scores that a contrastive loss computes at a time, on each device; 0 computes all at once. The values
     # are the same; memory is linear in the batch instead of quadratic. Pays from thousands of pairs on.
     config.loss_chunk = 0
-    config.init_from = ""  # A run whose parameters to start from.
-    config.init_parts = ()  # Modules that are taken from it, such as image_tower; () takes all.
+    # Runs whose parameters to start from, separated by commas. Of several runs each module comes from the only one that
+    # has it.
+    config.init_from = ()
+    config.init_parts = ()  # Modules that are taken from them, such as image_tower; () takes all.
     # KEY=VALUE: what else changes where data.pairs is not 1; the command line wins. Few pairs are read hundreds of
     # times, and unpaired data pay late: more steps, and more augmentation.
     config.limited = ()
@@ -142,6 +144,7 @@ def get_config(arg=None):
     config.model.lesion_queries = 8  # Number of lesion queries.
     config.model.logit_scale = 14.3  # Initial value: 1 / 0.07, as in CLIP.
     config.model.logit_bias = 0.0  # Initial value: -10 for clip_sigmoid.
+    config.model.projection_bias = True  # Whether the projections to the shared space have a bias.
     config.model.image = ConfigDict()
     config.model.image.name = "vit"  # The image tower: vit, resnet, or resnet3d for volumes.
     config.model.image.weights = ""  # A local directory or file of published weights to start from.
@@ -270,7 +273,8 @@ def get_config(arg=None):
     # computed. mean_teacher and oracle have the keys of lgdea, and lgdea_pairs those that are not for unpaired items.
     config.methods = ConfigDict()
     config.methods.clip = ConfigDict({
-        # The class that computes it: clip, clip_evidence_soft, clip_sigmoid, local, supervised, lgdea_pairs or lgdea.
+        # The class that computes it: clip, clip_evidence_soft, clip_sigmoid, clip_supervised, local, supervised,
+        # supervised_text, lgdea_pairs or lgdea.
         "objective": "clip",
         "text": "report",  # What the text tower reads: report, evidence, phrases, or "" for none.
         "scoring": "contrast",  # How findings are scored: pair, positive or contrast.
@@ -304,10 +308,22 @@ def get_config(arg=None):
         "weights": {
             "labels": 1.0,  # Binary cross entropy of the labels.
         },
-        "uncertain": "ignore",  # What an uncertain label counts as: ignore, positive or negative.
+        # What an uncertain label (-1) counts as: mask (it is left out), positive, negative or soft (a target of 0.5).
+        "uncertain": "mask",
         "class_weights": (),  # Weight of each label, in the data set's order; () is 1 each.
         "positive_weights": (),  # Weight of each label's positive cases (pos_weight), likewise.
     })
+    config.methods.supervised_text = ConfigDict({**config.methods.supervised.to_dict(), "objective": "supervised_text",
+                                                 "text": "report"})
+    config.methods.clip_supervised = ConfigDict({
+        "objective": "clip_supervised", "text": "report", "scoring": "pair",
+        "weights": {
+            "contrastive": 1.0,
+            "image_labels": 0.5,  # Binary cross entropy of the labels, of images by the shared classifier.
+            "text_labels": 0.5,  # The same of reports.
+        },
+        "similarity": "dot",  # dot (without norms and temperature) or cosine (CLIP's).
+        "uncertain": "mask", "class_weights": (), "positive_weights": ()})
     lgdea = {
         "text": "phrases", "scoring": "positive",
         "weights": {

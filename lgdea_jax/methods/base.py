@@ -28,7 +28,9 @@ class Method:
       scoring: how findings are scored, see `evaluators.zero_shot`.
       weights: weight of each loss term; a term of weight 0 is not computed.
       chunks: how contrastive losses are cut; None computes all scores at once. Not an option.
-      needs: parts of the model: "image", "text", "prototypes", "lesion_queries", "labels".
+      needs: parts of the model: "image", "text", "prototypes", "lesion_queries".
+      classifies: what its linear classifier of the labels reads: the features of a tower, "image" or "text", or
+        "latents", those of both towers in the shared space; "" without a classifier.
       loss_names: the terms that it has.
       unpaired_streams: the streams of unpaired items that its losses read, of "images" and "reports".
       has_memory: whether its losses read targets of unpaired items (`training.evidence_memory`); it then has `targets`,
@@ -42,6 +44,7 @@ class Method:
     chunks: Chunks | None = None
 
     needs: ClassVar[tuple[str, ...]] = ("image", "text")
+    classifies: ClassVar[str] = ""
     loss_names: ClassVar[tuple[str, ...]]
     unpaired_streams: ClassVar[tuple[str, ...]] = ()
     has_memory: ClassVar[bool] = False
@@ -66,9 +69,13 @@ class Method:
         raise NotImplementedError
 
     def image_embedding(self, outputs: Mapping[str, Any]) -> Arrays:
-        """`embedding` [N, E] for scores, and `patches` [N, L, Q] where the method grounds."""
+        """`embedding` [N, E] for scores, `patches` [N, L, Q] where the method grounds, `logits` where it classifies."""
         raise NotImplementedError
 
     def text_embedding(self, outputs: Mapping[str, Any], weight: jax.Array) -> Arrays:
-        """`embedding` [N, E] for scores and `query` [N, Q] for heatmaps; `weight` float32 [N, P], of the phrases."""
+        """`embedding` [N, E] for scores, `query` [N, Q] for heatmaps, `logits` where it classifies texts.
+
+        Args:
+          outputs: of the texts; weight: float32 [N, P], of the phrases.
+        """
         raise NotImplementedError
