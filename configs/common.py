@@ -31,11 +31,26 @@ def read_arg(arg, *variants):
     Raises:
       ValueError: an unknown word; names the known ones.
     """
-    words = (arg or "").split(",") if arg else []
-    named = [word for word in words if word != "limited"]
-    if len(named) > 1 or any(word not in variants for word in named):
-        raise ValueError(f"unknown argument {arg!r}; known: {', '.join([*variants, 'limited'])}")
-    return (named or [*variants, None])[0], "limited" in words
+    variant, limited = read_words(arg, variants or (None,), ("", "limited"))
+    return variant, bool(limited)
+
+
+def read_words(arg, *groups):
+    """One word of each group from a config file's argument, words separated by commas.
+
+    Args:
+      arg: what stands behind the colon, or None.
+      groups: of words that exclude each other; the first of each is its default.
+
+    Raises:
+      ValueError: an unknown word, or two of a group; names the known ones.
+    """
+    words = arg.split(",") if arg else []
+    named = [[word for word in words if word in group] for group in groups]
+    if any(len(some) > 1 for some in named) or sum(map(len, named)) < len(words):
+        known = [word for group in groups for word in group if word]
+        raise ValueError(f"unknown argument {arg!r}; known: {', '.join(known)}")
+    return [some[0] if some else group[0] for some, group in zip(named, groups, strict=True)]
 
 
 def get_config(arg=None):
