@@ -68,7 +68,7 @@ class TwoTowers(nnx.Module):
     def encode_image(self, images: jax.Array, *, train: bool = False,
                      rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
         """[B, H, W, C] -> pooled [B, D], patches and pooled_patches [B, L, D] of unit norm, features [B, Wi], latents
-        [B, D] (`pooled` before it is normalised); and where the model has them lesions [B, Q, D], logits [B, labels]."""
+        [B, D] (`pooled` before it is normalised); where the model has them lesions [B, Q, D], logits [B, labels]."""
         pooled, out = self.image_tower(images, deterministic=not train, rngs=rngs)
         latents = self.image_projection(pooled)
         result = {
@@ -86,7 +86,7 @@ class TwoTowers(nnx.Module):
     def encode_text(self, ids: jax.Array, mask: jax.Array, *, train: bool = False,
                     rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
         """ids, mask [N, T] -> pooled [N, D] and tokens [N, T, D] of unit norm, the same projection applied to each,
-        features [N, Wt], latents [N, D] (`pooled` before it is normalised); and logits [N, labels] where it has them."""
+        features [N, Wt], latents [N, D] (`pooled` before it is normalised); where it has them logits [N, labels]."""
         pooled, out = self.text_tower(ids, mask, deterministic=not train, rngs=rngs)
         latents = self.text_projection(pooled)
         return {"pooled": normalize(latents), "tokens": normalize(self.text_projection(out["tokens"])),

@@ -141,8 +141,8 @@ class ResNet3D(nnx.Module):
           stem: "imagenet": 7 x 7 x 7 of stride 2 and max pooling (a quarter of the resolution); "kinetics": 3 x 7 x 7
             that halves the planes and keeps all slices, for slices twice as thick as pixels are wide; "small":
             3 x 3 x 3 (full resolution); "patch2", "patch4", "plane2": voxels of a 2 x 2 x 2, 4 x 4 x 4 or 1 x 2 x 2
-            patch to channels, then 3 x 3 x 3; "embed2", "embed4": one 2 x 2 x 2 convolution of stride 2, or 4 x 4 x 4 of
-            stride 4, as GreenRFM (arXiv 2603.06467) replaces the stem of the Kinetics network.
+            patch to channels, then 3 x 3 x 3; "embed2", "embed4": a 2 x 2 x 2 convolution of stride 2, or 4 x 4 x 4 of
+            stride 4, as GreenRFM (arXiv 2603.06467) replaces the first one of the Kinetics network.
           conv: "slices" or "native" (see `Conv3`): the same function and parameters, another speed.
           norm: "instance", "group" or "batch".
           pool: "mean" over the patches, their "max", or "lse" (log-mean-exp): a nodule in one patch of hundreds is not

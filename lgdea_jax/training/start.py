@@ -105,8 +105,8 @@ def share_out(parts: Sequence[str], runs: Mapping[str, Collection[str]]) -> dict
         if not having:
             raise UserError(f"init_from: none of {', '.join(runs)} has the module {part}")
         if len(having) > 1:
-            raise UserError(f"init_from: {' and '.join(having)} have the module {part}: name the modules to take, as in "
-                            "--config.init_parts=image_tower,text_tower")
+            raise UserError(f"init_from: {' and '.join(having)} have the module {part}: name the modules to take, as "
+                            "in --config.init_parts=image_tower,text_tower")
         shared.setdefault(having[0], []).append(part)
     return shared
 

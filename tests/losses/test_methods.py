@@ -37,7 +37,8 @@ def batch(seed=0, *, text="phrases"):
     def outputs(pooled, patches, lesions, text, tokens, prototypes, logits, scale, bias, text_logits):
         return {"image": {"pooled": unit(pooled), "patches": unit(patches), "lesions": unit(lesions),
                           "features": pooled, "latents": pooled, "logits": logits},
-                "text": {"pooled": unit(text), "latents": text, "logits": text_logits, "tokens": unit(tokens), "mask": jnp.asarray(mask)},
+                "text": {"pooled": unit(text), "latents": text, "logits": text_logits, "tokens": unit(tokens),
+                         "mask": jnp.asarray(mask)},
                 "prototypes": prototypes, "logit_scale": jnp.exp(scale), "logit_bias": bias}
 
     weight = np.ones((reports, PHRASES), np.float32)

@@ -49,15 +49,9 @@ def check(spec: Mapping[str, Any], data_dir: Path, split: str | Sequence[str], r
     evaluated = np.concatenate([dataset.load_index(data_dir, name)["subject"] for name in splits])[rows]
     common = len(np.intersect1d(subjects, evaluated))
     if common and not allow:
-<<<<<<< HEAD
-        raise UserError(f"{common} subjects of {data_dir} ({split}) are in the training data of this checkpoint: its "
-                        "numbers here would mean nothing (--allow_leaks continues and records it)")
-    start = " and ".join(config.get("init_from", ()))
-=======
         raise UserError(f"{common} subjects of {data_dir} ({', '.join(splits)}) are in the training data of this "
                         "checkpoint: its numbers here would mean nothing (--allow_leaks continues and records it)")
-    start = config.get("init_from", "")
->>>>>>> main
+    start = " and ".join(config.get("init_from", ()))
     return {**found, "checked": True, "subjects_in_common": common,
             "note": f"the training data of {start}, from which this run started, is not checked" if start else ""}
 
