@@ -51,7 +51,7 @@ class Predictor:
         self.set_params(params)
         method = experiment.method
         self._text, self.reads_text, self.scoring = experiment.text, experiment.text is not None, method.scoring
-        self.reads_images = "image" in method.needs
+        self.reads_images, self._scaled = "image" in method.needs, method.scaled
         self.style = "cxr" if isinstance(self.frame, int) else "ct"
         self.prompt_context = prompts.REPORT if method.text == "report" else prompts.BARE
         options = experiment.forward_options(tokenizer.pad_id)
@@ -80,7 +80,9 @@ class Predictor:
 
     @property
     def logit_scale(self) -> float:
-        """What cosines are multiplied with before the softmax of training; CT-CLIP's operating point uses it."""
+        """What scores are multiplied with before the softmax of training; CT-CLIP's operating point uses it."""
+        if not self._scaled:
+            return 1.0
         return float(nnx.merge(self._graphdef, self._params).shared()["logit_scale"])
 
     @property

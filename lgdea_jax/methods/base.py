@@ -55,6 +55,11 @@ class Method:
         return frozenset(term for term, weight in self.weights.items() if weight)
 
     @property
+    def scaled(self) -> bool:
+        """Whether the model's `logit_scale` multiplies its scores in training."""
+        return True
+
+    @property
     def streams(self) -> tuple[str, ...]:
         """The streams of a batch that its losses read."""
         return ("pairs", *self.unpaired_streams)

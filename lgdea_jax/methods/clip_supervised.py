@@ -44,6 +44,11 @@ class ClipSupervised(Classifying):
         if self.text not in ("report", "evidence"):
             raise UserError(f"config.methods.{self.name}.text is {self.text!r}: one text per image, report or evidence")
 
+    @property
+    def scaled(self) -> bool:
+        """Dot products have no temperature."""
+        return self.similarity == "cosine"
+
     def losses(self, outputs: Mapping[str, Any], rows: Mapping[str, Any], targets: Mapping[str, jax.Array],
                ) -> Arrays:
         """`contrastive`: symmetric InfoNCE over the pairs, rows of one study each other's positives; `image_labels`,
@@ -51,7 +56,7 @@ class ClipSupervised(Classifying):
         result: Arrays = {}
         if "contrastive" in self.terms:
             image, text = _rows.paired(outputs, rows, SIMILARITIES[self.similarity])
-            scale = outputs["logit_scale"] if self.similarity == "cosine" else 1.0
+            scale = outputs["logit_scale"] if self.scaled else 1.0
             valid = _rows.has_evidence(rows)[: rows["num_pairs"]] if self.text == "evidence" else None
             result["contrastive"] = _rows.study_contrast(image, text, scale, rows, valid=valid, chunks=self.chunks)
         image, text = _rows.paired(outputs, rows, "logits")

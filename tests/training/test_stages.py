@@ -45,7 +45,8 @@ def test_both_towers_come_from_their_runs(stages, phantom_ct_data, compile_cache
     predict = load_predictor(tmp_path)
     texts = predict.texts(["Nodule.", "No nodule."], [("Nodule.",), ("No nodule.",)])
     assert texts["logits"].shape[1] == state["params/classifier/kernel"].shape[1]
-    assert not np.allclose(np.linalg.norm(texts["embedding"], axis=1), 1.0)  # Plain dot products.
+    # Plain dot products, without norms and temperature.
+    assert not np.allclose(np.linalg.norm(texts["embedding"], axis=1), 1.0) and predict.logit_scale == 1.0
 
 
 def test_a_text_tower_reads_reports_only(stages, phantom_ct_data):
