@@ -68,7 +68,7 @@ def get_config(arg=None):
     config.loss_chunk = 0
     # Runs whose parameters to start from, separated by commas. Of several runs each module comes from the only one that
     # has it.
-    config.init_from = ()
+    config.init_from = ""
     config.init_parts = ()  # Modules that are taken from them, such as image_tower; () takes all.
     # KEY=VALUE: what else changes where data.pairs is not 1; the command line wins. Few pairs are read hundreds of
     # times, and unpaired data pay late: more steps, and more augmentation.
@@ -159,7 +159,6 @@ def get_config(arg=None):
     config.model.lesion_queries = 8  # Number of lesion queries.
     config.model.logit_scale = 14.3  # Initial value: 1 / 0.07, as in CLIP.
     config.model.logit_bias = 0.0  # Initial value: -10 for clip_sigmoid.
-    config.model.projection_bias = True  # Whether the projections to the shared space have a bias.
     config.model.image = ConfigDict()
     config.model.image.name = "vit"  # The image tower: vit, resnet, or resnet3d for volumes.
     config.model.image.weights = ""  # A local directory or file of published weights to start from.
@@ -324,8 +323,8 @@ def get_config(arg=None):
         "weights": {
             "labels": 1.0,  # Binary cross entropy of the labels.
         },
-        # What an uncertain label (-1) counts as: mask (it is left out), positive, negative or soft (a target of 0.5).
-        "uncertain": "mask",
+        # What an uncertain label (-1) counts as: ignore (it is left out), positive, negative or soft (a target of 0.5).
+        "uncertain": "ignore",
         "class_weights": (),  # Weight of each label, in the data set's order; () is 1 each.
         "positive_weights": (),  # Weight of each label's positive cases (pos_weight), likewise.
     })
@@ -339,7 +338,7 @@ def get_config(arg=None):
             "text_labels": 0.5,  # The same of reports.
         },
         "similarity": "dot",  # dot (without norms and temperature) or cosine (CLIP's).
-        "uncertain": "mask", "class_weights": (), "positive_weights": ()})
+        "uncertain": "ignore", "class_weights": (), "positive_weights": ()})
     lgdea = {
         "text": "phrases", "scoring": "positive",
         "weights": {

@@ -32,7 +32,6 @@ def get_config(arg=None):
     config.method = METHODS[stage]
     config.image.modality = "ct"
     config.model.image.name = "resnet3d"
-    config.model.projection_bias = False
     config.data.labels = "silver"
     config.data.equal_reports = "drop"  # Templated normal reports are equal across patients.
     config.eval.metric = "zero_shot/auroc" if stage == "both" else "classifier/auroc"

@@ -271,7 +271,7 @@ def load_model(config: Any, method: Method, spec: ImageSpec, text: TextView | No
         image=image, text=tower(model.text, TEXT_TOWERS, max_length=text.length) if text else None, width=model.width,
         prototypes=model.prototypes if "prototypes" in method.needs else 0,
         lesion_queries=model.lesion_queries if "lesion_queries" in method.needs else 0,
-        classifies=method.classifies, projection_bias=model.projection_bias, logit_scale=model.logit_scale,
+        classifies=method.classifies, projection_bias=method.projection_bias, logit_scale=model.logit_scale,
         logit_bias=model.logit_bias, dtype=dtype, method=method.name)
 
 

@@ -31,6 +31,7 @@ class Method:
       needs: parts of the model: "image", "text", "prototypes", "lesion_queries".
       classifies: what its linear classifier of the labels reads: the features of a tower, "image" or "text", or
         "latents", those of both towers in the shared space; "" without a classifier.
+      projection_bias: whether the model's projections to the shared space have a bias.
       loss_names: the terms that it has.
       unpaired_streams: the streams of unpaired items that its losses read, of "images" and "reports".
       has_memory: whether its losses read targets of unpaired items (`training.evidence_memory`); it then has `targets`,
@@ -45,6 +46,7 @@ class Method:
 
     needs: ClassVar[tuple[str, ...]] = ("image", "text")
     classifies: ClassVar[str] = ""
+    projection_bias: ClassVar[bool] = True
     loss_names: ClassVar[tuple[str, ...]]
     unpaired_streams: ClassVar[tuple[str, ...]] = ()
     has_memory: ClassVar[bool] = False

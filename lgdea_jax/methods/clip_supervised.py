@@ -36,6 +36,7 @@ class ClipSupervised(Classifying):
     similarity: str
 
     classifies = "latents"
+    projection_bias = False
     loss_names = ("contrastive", "image_labels", "text_labels")
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ from lgdea_jax.losses import classification
 from lgdea_jax.methods.base import Arrays, Method
 
 # The target that stands for an uncertain label; None leaves it out of the loss.
-UNCERTAIN = {"mask": None, "positive": 1.0, "negative": 0.0, "soft": 0.5}
+UNCERTAIN = {"ignore": None, "positive": 1.0, "negative": 0.0, "soft": 0.5}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Classifying(Method):
     """A method with a linear classifier of the labels. Missing labels are always left out of its losses.
 
     Attributes:
-      uncertain: what an uncertain label counts as: "mask" leaves it out, "positive", "negative", or "soft" for a target
+      uncertain: what an uncertain label counts as: "ignore" leaves it out, "positive", "negative", or "soft" for a target
         of one half.
       class_weights, positive_weights: of the labels and of their positive cases, in the order of the run's labels; ()
         weighs all alike. See `losses.classification.binary_cross_entropy`.

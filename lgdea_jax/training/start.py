@@ -47,7 +47,7 @@ def start_state(experiment: Experiment, data: Data, parts: Parts, spec: dict[str
             origin = f"{towers} as above, the rest fresh, seed {config.seed}"
         if config.init_from:
             state, loaded = initialise_from(experiment, data, state)
-            origin = f"{loaded:,} from {' and '.join(config.init_from)}, the rest fresh"
+            origin = f"{loaded:,} from {' and '.join(config.init_from.split(','))}, the rest fresh"
     log.info("parameters (%s)\n%s", origin, parameter_table(state["params"], rates=parts.optimizer.rates))
     return state, bool(steps)
 
@@ -71,7 +71,7 @@ def initialise_from(experiment: Experiment, data: Data, state: State) -> tuple[S
     parts = tuple(config.init_parts) or tuple(modules)
     if missing := [part for part in parts if part not in modules]:
         raise UserError(f"init_parts: the model has no {missing[0]!r}; it has {', '.join(modules)}")
-    runs = {run: run_shapes(run) for run in config.init_from}
+    runs = {run: run_shapes(run) for run in config.init_from.split(",") if run}
     modules_of = {run: {path.split("/")[0] for path in shapes} for run, (shapes, _) in runs.items()}
     taken: dict[str, Any] = {}
     for run, some in share_out(parts, modules_of).items():

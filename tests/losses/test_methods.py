@@ -129,7 +129,7 @@ def test_presets_are_the_methods_that_they_are():
     ("lgdea_pairs", {"weights": {"evid_image": 1.0}}, "unknown loss of method lgdea_pairs 'evid_image'"),
     ("clip", {"weights": {"contrastive": 0.0}}, "weights are all 0: nothing to train on"),
     ("oracle", {"targets": "truht"}, "(did you mean 'truth'?)"),
-    ("supervised", {"uncertain": "masked"}, "(did you mean 'mask'?)"),
+    ("supervised", {"uncertain": "ignored"}, "(did you mean 'ignore'?)"),
     ("supervised_text", {"text": "phrases"}, "one text per label, report or evidence"),
     ("clip_supervised", {"text": "phrases"}, "one text per image, report or evidence"),
     ("clip_supervised", {"similarity": "cosin"}, "(did you mean 'cosine'?)")])
@@ -184,7 +184,7 @@ def test_clip_supervised_by_plain_formulas(similarity):
 
 
 @pytest.mark.parametrize("name", ["supervised", "supervised_text"])
-@pytest.mark.parametrize(("uncertain", "target"), [("mask", None), ("positive", 1), ("negative", 0), ("soft", 0.5)])
+@pytest.mark.parametrize(("uncertain", "target"), [("ignore", None), ("positive", 1), ("negative", 0), ("soft", 0.5)])
 def test_what_an_uncertain_label_counts_as(name, uncertain, target):
     raw, outputs, rows, targets = batch(text="report")
     labels = np.random.default_rng(3).permuted(
