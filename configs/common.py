@@ -213,7 +213,7 @@ def get_config(arg=None):
 
     # Targets of unpaired images and reports, for lgdea, mean_teacher and oracle.
     config.memory = ConfigDict()
-    # Targets begin here, a share of the steps, and not before the warm-up has ended: an untrained teacher's errors stay.
+    # Targets begin here, a share of the steps, but not before the warm-up ends: an untrained teacher's errors stay.
     config.memory.start = 0.1
     config.memory.full = 0.3  # They have their full weight from here on, a share of the steps.
     config.memory.graph_every = 100  # Steps from one rebuild of the relations to the next.
