@@ -30,8 +30,8 @@ class Classifying(Method):
     """A method with a linear classifier of the labels. Missing labels are always left out of its losses.
 
     Attributes:
-      uncertain: what an uncertain label counts as: "ignore" leaves it out, "positive", "negative", or "soft" for a target
-        of one half.
+      uncertain: what an uncertain label counts as: "ignore" leaves it out, "positive", "negative", or "soft" for a
+        target of one half.
       class_weights, positive_weights: of the labels and of their positive cases, in the order of the run's labels; ()
         weighs all alike. See `losses.classification.binary_cross_entropy`.
     """

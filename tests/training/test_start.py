@@ -1,4 +1,4 @@
-"""What a training starts from: published weights (from `transformers` to `transformers`), and towers of earlier runs."""
+"""What a training starts from: published weights, from `transformers` and back, and towers of earlier runs."""
 
 import json
 
