@@ -35,7 +35,8 @@ def volumes(name, group, *, geometry, extractor="rules"):
     """The same for a data set of CT volumes.
 
     Args:
-      geometry: how they are stored (lgdea_jax/preprocess/volume.py): ct_clip, fvlm_centre, phantom_ct, native. Models
+      geometry: how they are stored (lgdea_jax/preprocess/volume.py): ct_clip, fvlm_centre, green_rfm, phantom_ct,
+        native. Models
         see them in the same.
     """
     config = dataset(name, group, extractor=extractor)
