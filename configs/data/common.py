@@ -36,8 +36,7 @@ def volumes(name, group, *, geometry, extractor="rules"):
 
     Args:
       geometry: how they are stored (lgdea_jax/preprocess/volume.py): ct_clip, fvlm_centre, green_rfm, phantom_ct,
-        native. Models
-        see them in the same.
+        native. Models see them in the same.
     """
     config = dataset(name, group, extractor=extractor)
     config.volume = ConfigDict({"geometry": geometry})
