@@ -31,11 +31,26 @@ def read_arg(arg, *variants):
     Raises:
       ValueError: an unknown word; names the known ones.
     """
-    words = (arg or "").split(",") if arg else []
-    named = [word for word in words if word != "limited"]
-    if len(named) > 1 or any(word not in variants for word in named):
-        raise ValueError(f"unknown argument {arg!r}; known: {', '.join([*variants, 'limited'])}")
-    return (named or [*variants, None])[0], "limited" in words
+    variant, limited = read_words(arg, variants or (None,), ("", "limited"))
+    return variant, bool(limited)
+
+
+def read_words(arg, *groups):
+    """One word of each group from a config file's argument, words separated by commas.
+
+    Args:
+      arg: what stands behind the colon, or None.
+      groups: of words that exclude each other; the first of each is its default.
+
+    Raises:
+      ValueError: an unknown word, or two of a group; names the known ones.
+    """
+    words = arg.split(",") if arg else []
+    named = [[word for word in words if word in group] for group in groups]
+    if any(len(some) > 1 for some in named) or sum(map(len, named)) < len(words):
+        known = [word for group in groups for word in group if word]
+        raise ValueError(f"unknown argument {arg!r}; known: {', '.join(known)}")
+    return [some[0] if some else group[0] for some, group in zip(named, groups, strict=True)]
 
 
 def get_config(arg=None):
@@ -51,8 +66,10 @@ def get_config(arg=None):
     # Rows of the scores that a contrastive loss computes at a time, on each device; 0 computes all at once. The values
     # are the same; memory is linear in the batch instead of quadratic. Pays from thousands of pairs on.
     config.loss_chunk = 0
-    config.init_from = ""  # A run whose parameters to start from.
-    config.init_parts = ()  # Modules that are taken from it, such as image_tower; () takes all.
+    # Runs whose parameters to start from, separated by commas. Of several runs each module comes from the only one that
+    # has it.
+    config.init_from = ""
+    config.init_parts = ()  # Modules that are taken from them, such as image_tower; () takes all.
     # KEY=VALUE: what else changes where data.pairs is not 1; the command line wins. Few pairs are read hundreds of
     # times, and unpaired data pay late: more steps, and more augmentation.
     config.limited = ()
@@ -102,7 +119,7 @@ def get_config(arg=None):
 
     # Volumes, for image.modality=ct. The chest CT guide lists the geometries.
     config.volume = ConfigDict()
-    config.volume.geometry = ""  # ct_clip, fvlm_centre or phantom_ct: the data set must have been built with the same.
+    config.volume.geometry = ""  # One of the chest CT guide's: the data set must have been built with the same.
     config.volume.shape = ()  # Input of the model: (depth, height, width); () takes the geometry's.
     config.volume.window = ()  # (low, high) in HU; () takes the geometry's.
     config.volume.random_crop = False  # Where the shape is smaller than the stored volume: crop anywhere in it.
@@ -174,7 +191,7 @@ def get_config(arg=None):
         "variant": "resnet18",  # The size, as of resnet.
         # Replace the variant's; 0 keeps it.
         "sizes": {"width": 0},
-        "stem": "kinetics",  # kinetics, imagenet, small, patch2, patch4 or plane2.
+        "stem": "kinetics",  # kinetics, imagenet, small, patch2, patch4, plane2, embed2 or embed4.
         "conv": "native",  # native, or slices (fast on a CPU).
         "norm": "instance",  # instance, group or batch.
         "pool": "mean",  # mean, max or lse (a smooth maximum) over the patches.
@@ -271,7 +288,8 @@ def get_config(arg=None):
     # computed. mean_teacher and oracle have the keys of lgdea, and lgdea_pairs those that are not for unpaired items.
     config.methods = ConfigDict()
     config.methods.clip = ConfigDict({
-        # The class that computes it: clip, clip_evidence_soft, clip_sigmoid, local, supervised, lgdea_pairs or lgdea.
+        # The class that computes it: clip, clip_evidence_soft, clip_sigmoid, clip_supervised, local, supervised,
+        # supervised_text, lgdea_pairs or lgdea.
         "objective": "clip",
         "text": "report",  # What the text tower reads: report, evidence, phrases, or "" for none.
         "scoring": "contrast",  # How findings are scored: pair, positive or contrast.
@@ -305,10 +323,22 @@ def get_config(arg=None):
         "weights": {
             "labels": 1.0,  # Binary cross entropy of the labels.
         },
-        "uncertain": "ignore",  # What an uncertain label counts as: ignore, positive or negative.
+        # What an uncertain label (-1) counts as: ignore (it is left out), positive, negative or soft (a target of 0.5).
+        "uncertain": "ignore",
         "class_weights": (),  # Weight of each label, in the data set's order; () is 1 each.
         "positive_weights": (),  # Weight of each label's positive cases (pos_weight), likewise.
     })
+    config.methods.supervised_text = ConfigDict({**config.methods.supervised.to_dict(), "objective": "supervised_text",
+                                                 "text": "report"})
+    config.methods.clip_supervised = ConfigDict({
+        "objective": "clip_supervised", "text": "report", "scoring": "pair",
+        "weights": {
+            "contrastive": 1.0,
+            "image_labels": 0.5,  # Binary cross entropy of the labels, of images by the shared classifier.
+            "text_labels": 0.5,  # The same of reports.
+        },
+        "similarity": "dot",  # dot (without norms and temperature) or cosine (CLIP's).
+        "uncertain": "ignore", "class_weights": (), "positive_weights": ()})
     lgdea = {
         "text": "phrases", "scoring": "positive",
         "weights": {

@@ -35,11 +35,13 @@ from data_prep.extract.rules import negex
 from data_prep.extract.schema import Extraction
 from data_prep.scoring import agreement, llm, measures, ordinal
 from data_prep.scoring.inputs import Inputs, fold, from_source, from_tables, read_table
+from data_prep.shards.silver_file import write_labels
 from data_prep.study import SPLITS
 from lgdea_jax import cli
 from lgdea_jax.errors import UserError, choose
-from lgdea_jax.findings.label_sets import LABEL_SETS
+from lgdea_jax.findings.label_sets import LABEL_SETS, labels_from_evidence
 from lgdea_jax.findings.vocabulary import BY_NAME
+from lgdea_jax.records import NEGATIVE
 
 # Findings that reports deny all the time, with a word that shows that the report mentions them.
 NEGATED_WORDS = {"Pleural Effusion": "effusion", "Pneumothorax": "pneumothora", "Consolidation": "consolidat"}
@@ -61,6 +63,8 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Any]:
     parser.add_argument("--split", default="all", choices=("all", *SPLITS),
                         help="of the source that --config names; its --config.KEY=VALUE as for data_prep.build")
     parser.add_argument("--out", required=True, help="score.json")
+    parser.add_argument("--labels_out", metavar="FILE", help="CSV for the labels of every scored report (1, 0, -1), "
+                        "which data_prep.build takes as silver labels with --config.silver_from")
     parser.add_argument("--label_set", default="reference", help=f"reference, or one of {', '.join(LABEL_SETS)}")
     parser.add_argument("--columns", default="findings,impression", help="text columns of the reports")
     parser.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE",
@@ -269,7 +273,11 @@ def main(argv: list[str]) -> int:
             scores = llm.probabilities(extractions, names, args.label_set)
         levels = ordinal.of_labels(labels)
     else:
+        labels = np.array([labels_from_evidence(item.evidence, item.normal, names, unmentioned=NEGATIVE)
+                           for item in extractions], np.int8).reshape(-1, len(names))
         levels = ordinal.of_extractions(extractions, names)
+    if args.labels_out:
+        write_labels(args.labels_out, inputs.uids, names, labels)
     findings, macro = _findings(inputs.truth, levels, scores, names, args)
     result = {
         "extractor": name, "findings": findings, "macro": macro,

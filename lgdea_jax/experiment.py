@@ -61,7 +61,8 @@ class Model:
       image, text: towers, None for a method without.
       width: D, of the shared space.
       prototypes, lesion_queries: their numbers, 0 for a method without.
-      classifier: whether there is a classifier head.
+      classifies: what the linear classifier reads, see `TwoTowers`; "" for a method without.
+      projection_bias: whether the projections to the shared space have a bias.
       logit_scale, logit_bias: initial values.
       dtype: of matrix products.
       method: name, for messages.
@@ -72,7 +73,8 @@ class Model:
     width: int
     prototypes: int
     lesion_queries: int
-    classifier: bool
+    classifies: str
+    projection_bias: bool
     logit_scale: float
     logit_bias: float
     dtype: Any
@@ -94,15 +96,16 @@ class Model:
         Raises:
           UserError: sizes that do not go together, or a classifier without labels.
         """
-        if self.classifier and num_labels < 1:
+        if self.classifies and num_labels < 1:
             raise UserError(f"the method {self.method} needs labels: the data sets have none")
         rngs = nnx.Rngs(seed)
         image = self.image.build(rngs=rngs) if self.image else None
         text = self.text.build(rngs=rngs, vocab_size=vocab_size) if self.text else None
         return lgdea.TwoTowers(
             image_tower=image, text_tower=text, width=self.width, prototypes=self.prototypes,
-            lesion_queries=self.lesion_queries, labels=num_labels if self.classifier else 0,
-            logit_scale=self.logit_scale, logit_bias=self.logit_bias, rngs=rngs, dtype=self.dtype)
+            lesion_queries=self.lesion_queries, labels=num_labels, classifies=self.classifies,
+            projection_bias=self.projection_bias, logit_scale=self.logit_scale, logit_bias=self.logit_bias, rngs=rngs,
+            dtype=self.dtype)
 
     def abstract(self, *, vocab_size: int, num_labels: int) -> tuple[Any, Any]:
         """(static part, tree of parameter shapes); nothing is computed. Arguments and errors as of `build`."""
@@ -205,7 +208,8 @@ class Experiment:
 
     def batch_schema(self, num_labels: int) -> BatchSchema:
         """What a batch holds, with the number of labels of the data sets."""
-        return BatchSchema(self.image_spec, self.text, num_labels, hidden_reports=self.hidden_reports)
+        return BatchSchema(self.image_spec, self.text, num_labels, hidden_reports=self.hidden_reports,
+                           images="image" in self.method.needs)
 
 
 def load_method(config: Any, mesh: jax.sharding.Mesh | None = None) -> Method:
@@ -267,8 +271,8 @@ def load_model(config: Any, method: Method, spec: ImageSpec, text: TextView | No
         image=image, text=tower(model.text, TEXT_TOWERS, max_length=text.length) if text else None, width=model.width,
         prototypes=model.prototypes if "prototypes" in method.needs else 0,
         lesion_queries=model.lesion_queries if "lesion_queries" in method.needs else 0,
-        classifier="labels" in method.needs, logit_scale=model.logit_scale, logit_bias=model.logit_bias, dtype=dtype,
-        method=method.name)
+        classifies=method.classifies, projection_bias=method.projection_bias, logit_scale=model.logit_scale,
+        logit_bias=model.logit_bias, dtype=dtype, method=method.name)
 
 
 def load_optim(config: Any) -> OptimOptions:

@@ -25,6 +25,7 @@ def dataset(name, group, *, extractor="rules"):
     # Further sets of labels, made from the reports: silver (the extractor's) and weak (keywords). For the findings that
     # the data are labelled for; without any, for the 14 of CheXpert, or in CT the 18 of CT-RATE.
     config.derived_labels = ()
+    config.silver_from = ""  # Silver labels from this file of data_prep.score --labels_out instead.
     config.tokenizer = ConfigDict({"vocab_size": 16000})
     config.shard_studies = 1000
     config.workers = 0  # 0: all cores. Does not change the result.
@@ -35,8 +36,8 @@ def volumes(name, group, *, geometry, extractor="rules"):
     """The same for a data set of CT volumes.
 
     Args:
-      geometry: how they are stored (lgdea_jax/preprocess/volume.py): ct_clip, fvlm_centre, phantom_ct, native. Models
-        see them in the same.
+      geometry: how they are stored (lgdea_jax/preprocess/volume.py): ct_clip, fvlm_centre, green_rfm, phantom_ct,
+        native. Models see them in the same.
     """
     config = dataset(name, group, extractor=extractor)
     config.volume = ConfigDict({"geometry": geometry})

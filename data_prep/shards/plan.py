@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from data_prep.extract.extractors import EXTRACTORS, LLM_EXTRACTORS, open_extrac
 from data_prep.extract.llm.jobs import Job
 from data_prep.extract.llm.quality import RECORDED
 from data_prep.extract.llm.stage import make_job
+from data_prep.shards.silver_file import read_labels
 from data_prep.sources.registry import open_sources
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.label_sets import LABEL_SETS
@@ -39,6 +41,7 @@ class ShardSpec:
       job: for LLM_EXTRACTORS, where the answers lie (`extract.llm.jobs.Job`).
       volume: name of the geometry (`preprocess.volume.GEOMETRIES`) of a data set of volumes, "" for 2D images.
       derived: sets of labels that are made from the reports: "silver" (from the evidence), "weak" (from keywords).
+      silver_from: file of silver labels (`silver_file`), "" where they come from the evidence.
     """
 
     out: Path | None
@@ -51,6 +54,7 @@ class ShardSpec:
     volume: str = ""
     derived: tuple[str, ...] = ()
     evidence: EvidenceTable | None = None
+    silver_from: str = ""
 
     @property
     def transform(self) -> str:
@@ -113,10 +117,15 @@ def make_plan(config: Any, out: Path | None) -> Plan:
     volume, derived = config.volume.geometry if "volume" in config else "", tuple(config.get("derived_labels", ()))
     for kind in derived:
         choose("config.derived_labels", kind, DERIVED)
-    if "silver" in derived and not extractor:
+    silver_from = config.get("silver_from", "")
+    if silver_from and "silver" not in derived:
+        raise UserError("config.silver_from is for --config.derived_labels=silver")
+    if "silver" in derived and not (extractor or silver_from):
         raise UserError("config.derived_labels: silver labels come from the evidence, and config.extractor is none")
     names = label_names.pop()
     findings = [name for name in names if name in BY_NAME] or LABEL_SETS["ct_rate18" if volume else "chexpert14"]
+    if silver_from:
+        read_labels(silver_from, findings)
     names += tuple(f"{kind}:{name}" for kind in derived for name in findings)
     tasks = []
     for split, source in sources.items():
@@ -126,7 +135,7 @@ def make_plan(config: Any, out: Path | None) -> Plan:
     if volume:
         find_geometry(volume)
     spec = ShardSpec(out, config.name, names, config.image_size, config.image_encoding, config.extractor, job, volume,
-                     derived, table)
+                     derived, table, silver_from)
     values = json.loads(json.dumps(config.to_dict()))
     fingerprint = {
         "schema_version": SCHEMA_VERSION, "transform": spec.transform,
@@ -136,6 +145,8 @@ def make_plan(config: Any, out: Path | None) -> Plan:
     }
     if table:
         fingerprint["input"]["evidence"] = [len(table), table.sha256]
+    if silver_from:  # By its content, wherever it lies.
+        fingerprint["config"]["silver_from"] = hashlib.sha256(Path(silver_from).read_bytes()).hexdigest()
     if job:
         fingerprint["config"]["llm"] = {key: getattr(job.settings, key) for key in RECORDED}
     return Plan(sources, tuple(tasks), spec, fingerprint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from data_prep.extract.llm.jobs import Quarantined, Replies
 from data_prep.extract.rules import keywords
 from data_prep.extract.schema import Extraction
 from data_prep.shards.plan import ShardSpec
+from data_prep.shards.silver_file import read_labels
 from data_prep.study import ImageRef, Rejection, Study
 from lgdea_jax.findings.label_sets import labels_from_evidence
 from lgdea_jax.io import (
@@ -70,6 +72,9 @@ class RecordMaker:
             self._extractor = Replies(spec.job)
         elif spec.extractor != "none":
             self._extractor = open_extractor(spec.extractor)
+        self._silver: Mapping[str, dict[str, int]] | None = None
+        if spec.silver_from:
+            self._silver = read_labels(spec.silver_from, self._names("silver"))
 
     def records(self, study: Study, index: int
                 ) -> tuple[list[Made], list[Rejection], Counter[str], int, list[tuple[str, ...]]]:
@@ -220,7 +225,11 @@ class RecordMaker:
             raise UnreadableImage("a box lies outside the image")
         return dataclasses.replace(box, x=left, y=top, z=low, w=width, h=height, d=depth)
 
-    def _derived(self, report: str, extraction: Extraction) -> dict[str, int]:
+    def _names(self, kind: str) -> list[str]:
+        """The findings of a derived set of labels."""
+        return [name.partition(":")[2] for name in self._spec.label_names if name.startswith(f"{kind}:")]
+
+    def _derived(self, study_id: str, report: str, extraction: Extraction) -> dict[str, int]:
         """Labels of the sets that are made from the report: what it does not mention is negative there.
 
         The label sets of CT-RATE and their imitations have no third value for what a report passes over.
@@ -229,18 +238,21 @@ class RecordMaker:
         if not report:
             return labels
         for kind in self._spec.derived:
-            names = [name.partition(":")[2] for name in self._spec.label_names if name.startswith(f"{kind}:")]
-            if kind == "silver":
+            names = self._names(kind)
+            if kind == "silver" and self._silver is not None:
+                found = self._silver.get(study_id, {})  # Without a usable reply a study has no labels.
+                values = [found.get(name, MISSING) for name in names]
+            elif kind == "silver":
                 values = labels_from_evidence(extraction.evidence, extraction.normal, names,
                                               unmentioned=NEGATIVE).tolist()
             else:
-                found = keywords.findings(report)
-                values = [POSITIVE if name in found else NEGATIVE for name in names]
+                words = keywords.findings(report)
+                values = [POSITIVE if name in words else NEGATIVE for name in names]
             labels |= {f"{kind}:{name}": value for name, value in zip(names, values, strict=True)}
         return labels
 
     def _record(self, study: Study, report: str, found: Found, image: tuple[Any, ...] | None) -> Made:
-        given = study.labels | self._derived(report, found.extraction)
+        given = study.labels | self._derived(study.study_id, report, found.extraction)
         labels = np.array([given.get(name, MISSING) for name in self._spec.label_names], np.int8)
         common = {
             "study_id": study.study_id, "subject_id": study.subject_id, "report": report,

@@ -38,20 +38,22 @@ class BatchSchema:
       text: of reports; None for methods without text.
       num_labels: n, of the data sets.
       hidden_reports: whether unpaired images carry the phrases of the reports that they really have.
+      images: whether the images of pairs are read; False for a method without an image tower.
     """
 
     image_spec: ImageSpec
     text: TextView | None
     num_labels: int
     hidden_reports: bool = False
+    images: bool = True
 
     def batch_fields(self, stream: str) -> dict[str, Field]:
         """The arrays of a stream.
 
         Images (streams `pairs` and `images`):
-          image         uint8 [S, S] pixels, or float32 [D, H, W, 1] of a windowed volume
           labels        int8 [n], in the order of the run's label names
-          image_index   int32, row of the evidence memory
+          image         uint8 [S, S] pixels, or float32 [D, H, W, 1] of a windowed volume; where `images` is set
+          image_index   int32, row of the evidence memory; likewise
         Reports (`pairs` and `reports`), of methods with text:
           tokens        int32 [T] or [P, T], see `TextView`
           weight        float32 [P] of the phrases, 0 where there is none
@@ -65,8 +67,10 @@ class BatchSchema:
         """
         fields: dict[str, Field] = {}
         if stream != "reports":
-            fields |= {"image": Field(input_shape(self.image_spec), input_dtype(self.image_spec)),
-                       "labels": Field((self.num_labels,), np.int8), "image_index": Field((), np.int32)}
+            if self.images:
+                fields |= {"image": Field(input_shape(self.image_spec), input_dtype(self.image_spec)),
+                           "image_index": Field((), np.int32)}
+            fields["labels"] = Field((self.num_labels,), np.int8)
         if stream != "images" and self.text:
             phrases = self.text.phrases
             fields |= {"tokens": Field(self.text.shape, np.int32), "weight": Field((phrases,), np.float32),

@@ -80,10 +80,10 @@ def evaluate(model: Model | Encoder, data: EvalData, *, tasks: Sequence[str] = T
 
     Returns:
       {name: value}; NaN where undefined (for example grounding without boxes). {} for a model without a text tower
-      (`model.reads_text` is False): every task needs prompts or reports.
+      (`model.reads_text` is False) or an image tower (`model.reads_images`): every task needs both.
     """
     encoder = model if isinstance(model, Encoder) else Encoder(model, data, batch_size=batch_size)
-    if not getattr(encoder.model, "reads_text", True):
+    if not (getattr(encoder.model, "reads_text", True) and getattr(encoder.model, "reads_images", True)):
         return {}
     out: dict[str, float] = {}
     for task in tasks:

@@ -51,6 +51,7 @@ class Predictor:
         self.set_params(params)
         method = experiment.method
         self._text, self.reads_text, self.scoring = experiment.text, experiment.text is not None, method.scoring
+        self.reads_images, self._scaled = "image" in method.needs, method.scaled
         self.style = "cxr" if isinstance(self.frame, int) else "ct"
         self.prompt_context = prompts.REPORT if method.text == "report" else prompts.BARE
         options = experiment.forward_options(tokenizer.pad_id)
@@ -79,7 +80,9 @@ class Predictor:
 
     @property
     def logit_scale(self) -> float:
-        """What cosines are multiplied with before the softmax of training; CT-CLIP's operating point uses it."""
+        """What scores are multiplied with before the softmax of training; CT-CLIP's operating point uses it."""
+        if not self._scaled:
+            return 1.0
         return float(nnx.merge(self._graphdef, self._params).shared()["logit_scale"])
 
     @property
@@ -101,19 +104,29 @@ class Predictor:
           images: uint8 [N, S, S], or float32 [N, D, H, W, 1] (`VolumeView.prepare`).
 
         Returns:
-          float32 embedding [N, E], tower features [N, W], patches [N, L, Q] where it grounds.
+          float32 embedding [N, E], tower features [N, W], patches [N, L, Q] where it grounds, logits [N, labels] where
+          it classifies.
+
+        Raises:
+          UserError: there is no image tower.
         """
+        if not self.reads_images:
+            raise UserError(f"the method {self.config.method} has no image tower: it cannot read images")
         if tuple(images.shape[1:]) != self.image_shape or images.dtype != input_dtype(self.frame):
             raise ValueError(f"images are {images.dtype} {list(images.shape)}, not {input_dtype(self.frame)} [N, "
                              f"{', '.join(map(str, self.image_shape))}]")
         return self._batched(self._images, images)
 
     def texts(self, texts: Sequence[str], phrases: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
-        """N texts with their evidence phrases -> embedding float32 [N, E], query float32 [N, Q].
+        """N texts with their evidence phrases -> embedding float32 [N, E], query float32 [N, Q], and logits float32
+        [N, labels] where it classifies.
 
         Args:
           texts: whole reports (or prompts).
           phrases: the evidence phrases of each; a prompt is its own only phrase.
+
+        Raises:
+          UserError: there is no text tower.
         """
         if self._text is None:
             raise UserError(f"the method {self.config.method} has no text tower: it cannot read prompts")

@@ -28,7 +28,10 @@ class Method:
       scoring: how findings are scored, see `evaluators.zero_shot`.
       weights: weight of each loss term; a term of weight 0 is not computed.
       chunks: how contrastive losses are cut; None computes all scores at once. Not an option.
-      needs: parts of the model: "image", "text", "prototypes", "lesion_queries", "labels".
+      needs: parts of the model: "image", "text", "prototypes", "lesion_queries".
+      classifies: what its linear classifier of the labels reads: the features of a tower, "image" or "text", or
+        "latents", those of both towers in the shared space; "" without a classifier.
+      projection_bias: whether the model's projections to the shared space have a bias.
       loss_names: the terms that it has.
       unpaired_streams: the streams of unpaired items that its losses read, of "images" and "reports".
       has_memory: whether its losses read targets of unpaired items (`training.evidence_memory`); it then has `targets`,
@@ -42,6 +45,8 @@ class Method:
     chunks: Chunks | None = None
 
     needs: ClassVar[tuple[str, ...]] = ("image", "text")
+    classifies: ClassVar[str] = ""
+    projection_bias: ClassVar[bool] = True
     loss_names: ClassVar[tuple[str, ...]]
     unpaired_streams: ClassVar[tuple[str, ...]] = ()
     has_memory: ClassVar[bool] = False
@@ -50,6 +55,11 @@ class Method:
     def terms(self) -> frozenset[str]:
         """The loss terms that are computed: those with a weight."""
         return frozenset(term for term, weight in self.weights.items() if weight)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the model's `logit_scale` multiplies its scores in training."""
+        return True
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -66,9 +76,13 @@ class Method:
         raise NotImplementedError
 
     def image_embedding(self, outputs: Mapping[str, Any]) -> Arrays:
-        """`embedding` [N, E] for scores, and `patches` [N, L, Q] where the method grounds."""
+        """`embedding` [N, E] for scores, `patches` [N, L, Q] where the method grounds, `logits` where it classifies."""
         raise NotImplementedError
 
     def text_embedding(self, outputs: Mapping[str, Any], weight: jax.Array) -> Arrays:
-        """`embedding` [N, E] for scores and `query` [N, Q] for heatmaps; `weight` float32 [N, P], of the phrases."""
+        """`embedding` [N, E] for scores, `query` [N, Q] for heatmaps, `logits` where it classifies texts.
+
+        Args:
+          outputs: of the texts; weight: float32 [N, P], of the phrases.
+        """
         raise NotImplementedError

@@ -12,14 +12,16 @@ from lgdea_jax.methods.base import Method
 from lgdea_jax.methods.clip import Clip
 from lgdea_jax.methods.clip_evidence_soft import ClipEvidenceSoft
 from lgdea_jax.methods.clip_sigmoid import ClipSigmoid
+from lgdea_jax.methods.clip_supervised import ClipSupervised
 from lgdea_jax.methods.lgdea import Lgdea
 from lgdea_jax.methods.lgdea_pairs import LgdeaPairs
 from lgdea_jax.methods.local import Local
-from lgdea_jax.methods.supervised import Supervised
+from lgdea_jax.methods.supervised import Supervised, SupervisedText
 
 OBJECTIVES: Mapping[str, type[Method]] = {
-    "clip": Clip, "clip_evidence_soft": ClipEvidenceSoft, "clip_sigmoid": ClipSigmoid, "local": Local,
-    "supervised": Supervised, "lgdea_pairs": LgdeaPairs, "lgdea": Lgdea}
+    "clip": Clip, "clip_evidence_soft": ClipEvidenceSoft, "clip_sigmoid": ClipSigmoid,
+    "clip_supervised": ClipSupervised, "local": Local, "supervised": Supervised, "supervised_text": SupervisedText,
+    "lgdea_pairs": LgdeaPairs, "lgdea": Lgdea}
 
 
 def make_method(name: str, options: Mapping[str, Any], *, chunks: Chunks | None = None) -> Method:

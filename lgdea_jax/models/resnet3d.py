@@ -42,6 +42,9 @@ STEMS: dict[str, tuple[Axes, Axes, bool, Axes]] = {
     "patch2": ((3, 3, 3), (1, 1, 1), False, (2, 2, 2)),
     "patch4": ((3, 3, 3), (1, 1, 1), False, (4, 4, 4)),
     "plane2": ((3, 3, 3), (1, 1, 1), False, (1, 2, 2)),
+    # A convolution as wide as its stride is a dense layer on the voxels of a patch.
+    "embed2": ((1, 1, 1), (1, 1, 1), False, (2, 2, 2)),
+    "embed4": ((1, 1, 1), (1, 1, 1), False, (4, 4, 4)),
 }
 CONVS = ("slices", "native")
 
@@ -125,6 +128,7 @@ class ResNet3D(nnx.Module):
       width: channels of `pooled` and of the patches.
       offset: (depth, rows, columns), voxels by which the centre of a patch's receptive field lies after the middle of
         its cell (negative: before), where the sides are multiples of the stride. Heatmaps are corrected by it.
+      patch_size: side of the patch that the stem makes into channels, in slices; 1 without one.
     """
 
     def __init__(self, *, stage_sizes: tuple[int, ...], bottleneck: bool, width: int, rngs: nnx.Rngs,
@@ -137,7 +141,8 @@ class ResNet3D(nnx.Module):
           stem: "imagenet": 7 x 7 x 7 of stride 2 and max pooling (a quarter of the resolution); "kinetics": 3 x 7 x 7
             that halves the planes and keeps all slices, for slices twice as thick as pixels are wide; "small":
             3 x 3 x 3 (full resolution); "patch2", "patch4", "plane2": voxels of a 2 x 2 x 2, 4 x 4 x 4 or 1 x 2 x 2
-            patch to channels, then 3 x 3 x 3.
+            patch to channels, then 3 x 3 x 3; "embed2", "embed4": a 2 x 2 x 2 convolution of stride 2, or 4 x 4 x 4 of
+            stride 4, as GreenRFM (arXiv 2603.06467) replaces the first one of the Kinetics network.
           conv: "slices" or "native" (see `Conv3`): the same function and parameters, another speed.
           norm: "instance", "group" or "batch".
           pool: "mean" over the patches, their "max", or "lse" (log-mean-exp): a nodule in one patch of hundreds is not
@@ -155,11 +160,13 @@ class ResNet3D(nnx.Module):
         if norm == "batch" and remat:
             raise ValueError("norm='batch' and remat exclude each other")
         self.channels, self.remat, self.dtype, self.stem, self.pool = channels, remat, dtype, stem, pool
+        self.stage_sizes, self.bottleneck, self.norm = tuple(stage_sizes), bottleneck, norm
         kernel, stem_stride, self.max_pool, self.patch = STEMS[stem]
+        self.patch_size = self.patch[0]
         halvings = 2 ** (len(stage_sizes) - 1 + self.max_pool)
         self.stride = tuple(p * s * halvings for p, s in zip(self.patch, stem_stride))
         # Published stems stay as they were trained: `offset` holds the shift instead.
-        published = stem in ("imagenet", "kinetics")
+        published = stem in ("imagenet", "kinetics", "embed2", "embed4")
         self.shift = (0, 0, 0) if published else tuple((s - p) // 2 for s, p in zip(self.stride, self.patch))
         # Half a voxel is left where the two differ by an odd number.
         self.offset = tuple(by - (s - p) / 2 for by, s, p in zip(self.shift, self.stride, self.patch))

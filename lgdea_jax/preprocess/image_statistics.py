@@ -84,10 +84,10 @@ def of_items(parts: Sequence[Any], *, sample: int = SAMPLE) -> dict[str, Any]:
       sample: number of images at most.
 
     Returns:
-      As of `measure`; {} where the images are volumes.
+      As of `measure`; {} where the images are volumes, or not read.
     """
     parts = [part for part in parts if len(part)]
-    if not parts or np.ndim(parts[0][0]["image"]) != 2:
+    if not parts or np.ndim(parts[0][0].get("image")) != 2:
         return {}
     total = sum(len(part) for part in parts)
     positions = np.unique(np.linspace(0, total - 1, min(sample, total)).astype(np.int64))

@@ -9,7 +9,9 @@ Sources: `ct_clip` is the preprocessing of CT-CLIP (Hamamci et al., 2024): it cl
 the number of voxels down. Unlike its script, which keeps the order and direction of the file's axes, volumes are
 oriented first, and interpolated values are stored as whole HU. `fvlm_centre` has the spacing, the window and the size
 of the sliding window of fVLM (Shui et al., ICLR 2025), but cuts around the middle: fVLM crops to a mask of the organs
-first and trains at (112, 256, 352).
+first and trains at (112, 256, 352). `green_rfm` is that of GreenRFM
+(arXiv 2603.06467, https://github.com/SadVoxel/GreenRFM), whose model takes (96, 192, 192) voxels of it; how its authors
+resample is not published.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ class Geometry:
 GEOMETRIES: Mapping[str, Geometry] = MappingProxyType({
     "ct_clip": Geometry("ct_clip@2", (1.5, 0.75, 0.75), (240, 480, 480), clip=(-1000, 1000)),
     "fvlm_centre": Geometry("fvlm_centre@1", (3.0, 1.0, 1.0), (112, 288, 352), (-1150.0, 350.0), (0.0, 1.0)),
+    "green_rfm": Geometry("green_rfm@1", (3.0, 1.5, 1.5), (120, 240, 240), (-1000.0, 200.0)),
     "phantom_ct": Geometry("phantom_ct@1", (10.0, 7.5, 7.5), (32, 48, 48)),  # 320 x 360 x 360 mm.
     "native": Geometry("native@1", None, None),
 })

@@ -101,7 +101,7 @@ class Evaluation:
             self._predict = _Stoppable(Predictor(self._experiment, params=params, graphdef=self._graphdef,
                                                  tokenizer=self._data.tokenizer, spec=self._spec), self._stop)
         self._predict.model.set_params(params)
-        if self._predict.model.reads_text:
+        if self._predict.model.reads_text and self._predict.model.reads_images:
             return evaluate(self._predict, self._examples, seed=0)
         return classifier_scores(self._predict, self._examples, self._data.label_names)
 
@@ -149,15 +149,20 @@ class _Stoppable:
 def classifier_scores(predict: Any, examples: EvalData, label_names: tuple[str, ...]) -> dict[str, float]:
     """AUROC of a classifier head for each label of which the examples hold both classes, and their mean.
 
+    The classifier is that of the images, or that of the reports in a model without an image tower.
+
     Returns:
       {"classifier/auroc": macro, "classifier/auroc/NAME": value}; {} for a model without a classifier.
     """
-    out = predict.images(examples.images)
+    if predict.reads_images:
+        out, table = predict.images(examples.images), examples.labels
+    else:
+        out, table = predict.texts(examples.reports, examples.phrases), examples.report_labels
     if "logits" not in out:
         return {}
     scores: dict[str, float] = {}
     for column, name in enumerate(examples.label_names):
-        labels = examples.labels[:, column]
+        labels = table[:, column]
         if name in label_names and (labels == POSITIVE).any() and (labels == NEGATIVE).any():
             known = np.isin(labels, (POSITIVE, NEGATIVE))
             logits = out["logits"][known, label_names.index(name)]

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from ml_collections import ConfigDict
 
 from lgdea_jax.arrays import flatten, unflatten
 from lgdea_jax.errors import UserError
 from lgdea_jax.experiment import Experiment
 from lgdea_jax.models import pretrained
-from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.runtime.checkpoint import Checkpoints, check_names
 from lgdea_jax.training.data import Data
 from lgdea_jax.training.state import Parts, check_resume
@@ -48,49 +47,94 @@ def start_state(experiment: Experiment, data: Data, parts: Parts, spec: dict[str
             origin = f"{towers} as above, the rest fresh, seed {config.seed}"
         if config.init_from:
             state, loaded = initialise_from(experiment, data, state)
-            origin = f"{loaded:,} from {config.init_from}, the rest fresh"
+            origin = f"{loaded:,} from {' and '.join(config.init_from.split(','))}, the rest fresh"
     log.info("parameters (%s)\n%s", origin, parameter_table(state["params"], rates=parts.optimizer.rates))
     return state, bool(steps)
 
 
 def initialise_from(experiment: Experiment, data: Data, state: State) -> tuple[State, int]:
-    """A fresh state with the parameters of `config.init_from` in the modules `config.init_parts` (all by default).
+    """A fresh state with parameters of the runs `config.init_from` in the modules `config.init_parts` (all by default).
+
+    Of several runs each module comes from the only one that has it: an image tower and a text tower, for example, from
+    two supervised runs.
 
     Returns:
       (state, number of parameters taken).
 
     Raises:
-      UserError: no such run, a module that does not fit, or text modules made for another tokeniser.
+      UserError: no such run, a module that does not fit, that no run has or several have, or text modules made for
+        another tokeniser.
     """
     config = experiment.config
-    source = Checkpoints(config.init_from, writable=False)
-    step = source.resolve("latest")
-    spec = source.spec(step)
     flat = flatten(state["params"])
     modules = list(dict.fromkeys(path.split("/")[0] for path in flat))
     parts = tuple(config.init_parts) or tuple(modules)
     if missing := [part for part in parts if part not in modules]:
         raise UserError(f"init_parts: the model has no {missing[0]!r}; it has {', '.join(modules)}")
-    if any(part.startswith("text") for part in parts) and spec["tokenizer_digest"] != data.tokenizer.digest:
-        raise UserError(f"the text tower of {config.init_from} was trained with another tokeniser: "
-                        "--config.text.tokenizer must be that run's, or --config.init_parts=image_tower")
-    vocab_size = TextTokenizer(spec["tokenizer"]).vocab_size
-    _, shapes = Experiment.of(ConfigDict(spec["config"])).model.abstract(
-        vocab_size=vocab_size, num_labels=len(spec["label_names"]))
-    host = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=host), shapes)
-    other = flatten(source.restore_params(step, target))
-    source.close()
-
-    def shapes_within(names: Mapping[str, Any]) -> dict[str, tuple]:
-        return {path: tuple(leaf.shape) for path, leaf in names.items() if path.split("/")[0] in parts}
-
-    wanted = shapes_within(flat)
-    check_names(shapes_within(other), wanted, config.init_from)
-    taken = {path: jax.device_put(np.asarray(other[path]), flat[path].sharding) for path in wanted}
+    runs = {run: run_shapes(run) for run in config.init_from.split(",") if run}
+    modules_of = {run: {path.split("/")[0] for path in shapes} for run, (shapes, _) in runs.items()}
+    taken: dict[str, Any] = {}
+    for run, some in share_out(parts, modules_of).items():
+        shapes, tokenizer = runs[run]
+        if any(part.startswith("text") for part in some) and tokenizer != data.tokenizer.digest:
+            raise UserError(f"the text tower of {run} was trained with another tokeniser: "
+                            "--config.text.tokenizer must be that run's, or --config.init_parts=image_tower")
+        wanted = _shapes_within(flat, some)
+        check_names(_shapes_within(shapes, some), wanted, run)
+        other = run_params(run)
+        taken |= {path: jax.device_put(np.asarray(other[path]), flat[path].sharding) for path in wanted}
     params = unflatten(state["params"], flat | taken)
     ema = jax.tree.map(jnp.copy, params) if state["ema"] else {}
-    return {**state, "params": params, "ema": ema}, sum(int(np.prod(shape)) for shape in wanted.values())
+    return {**state, "params": params, "ema": ema}, sum(int(np.prod(value.shape)) for value in taken.values())
+
+
+def share_out(parts: Sequence[str], runs: Mapping[str, Collection[str]]) -> dict[str, list[str]]:
+    """{run: the modules to take from it}.
+
+    Args:
+      parts: modules to take; runs: {run: the modules that it has}. A single run is asked for all of them.
+
+    Raises:
+      UserError: none of several runs has a module, or more than one.
+    """
+    if len(runs) == 1:
+        return {run: list(parts) for run in runs}
+    shared: dict[str, list[str]] = {}
+    for part in parts:
+        having = [run for run, modules in runs.items() if part in modules]
+        if not having:
+            raise UserError(f"init_from: none of {', '.join(runs)} has the module {part}")
+        if len(having) > 1:
+            raise UserError(f"init_from: {' and '.join(having)} have the module {part}: name the modules to take, as "
+                            "in --config.init_parts=image_tower,text_tower")
+        shared.setdefault(having[0], []).append(part)
+    return shared
+
+
+def _shapes_within(names: Mapping[str, Any], parts: Sequence[str]) -> dict[str, tuple]:
+    return {path: tuple(leaf.shape) for path, leaf in names.items() if path.split("/")[0] in parts}
+
+
+def run_shapes(run: str) -> tuple[dict[str, jax.ShapeDtypeStruct], str]:
+    """({path: shape} of a run's parameters, digest of its tokeniser).
+
+    Raises:
+      UserError: no such run, or one of another version.
+    """
+    with contextlib.closing(Checkpoints(run, writable=False)) as source:
+        step = source.resolve("latest")
+        spec = source.spec(step)  # Refuses another version before anything else is read.
+        return source.arrays(step)["params"], spec["tokenizer_digest"]
+
+
+def run_params(run: str) -> dict[str, Any]:
+    """{path: array on the host} of a run's parameters at its last step; errors as of `run_shapes`."""
+    host = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    with contextlib.closing(Checkpoints(run, writable=False)) as source:
+        step = source.resolve("latest")
+        return source.restore_params(step, {
+            path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=host)
+            for path, leaf in source.arrays(step)["params"].items()})
 
 
 def pretrained_towers(experiment: Experiment, parts: Parts, state: State) -> tuple[State, list[str]]:
@@ -118,7 +162,7 @@ def pretrained_towers(experiment: Experiment, parts: Parts, state: State) -> tup
             loaded = pretrained.load_tower(tower, path)
         except pretrained.WeightsError as error:
             raise UserError(f"model.{name}.weights: {error}") from None
-        for key, value in loaded.params.items():
+        for key, value in loaded.params.items():  # Those of a replaced stem are not there, and stay.
             key = f"{name}_tower/{key}"
             flat[key] = jax.device_put(value, flat[key].sharding)
         lines.append(f"{name} tower: {loaded.summary()}")

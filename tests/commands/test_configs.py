@@ -14,8 +14,11 @@ from tests.shrink import shrink
 FILES = sorted(path for path in Path("configs").glob("*.py") if path.stem not in ("__init__", "common"))
 # With the other towers that an experiment has an argument for.
 CONFIGS = [*(str(path) for path in FILES), "configs/clip_mimic.py:resnet50",
-           *(pytest.param(f"configs/{name}_ct.py:phantom", marks=pytest.mark.slow)
-             for name in ("supervised", "clip", "lgdea"))]
+           "configs/silver_ct.py:image", "configs/silver_ct.py:text,lite",
+           *(pytest.param(f"configs/{name}", marks=pytest.mark.slow)
+             for name in ("supervised_ct.py:phantom", "clip_ct.py:phantom", "lgdea_ct.py:phantom",
+                          "silver_ct.py:ct_clip", "silver_ct.py:image,phantom", "silver_ct.py:text,phantom",
+                          "silver_ct.py:phantom"))]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.removeprefix("configs/"))

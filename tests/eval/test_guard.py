@@ -44,8 +44,8 @@ def test_training_data_that_are_not_there_stop_the_evaluation(phantom_data, tmp_
 
 
 def test_a_start_from_another_run_is_mentioned(phantom_data):
-    found = guard.check(_spec(phantom_data, init_from="runs/first"), phantom_data, "test", np.arange(8))
-    assert "runs/first" in found["note"]
+    found = guard.check(_spec(phantom_data, init_from="runs/first,runs/second"), phantom_data, "test", np.arange(8))
+    assert "the training data of runs/first and runs/second" in found["note"]
 
 
 def test_every_folder_that_a_config_names():

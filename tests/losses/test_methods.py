@@ -10,6 +10,7 @@ from lgdea_jax import cli
 from lgdea_jax.errors import UserError
 from lgdea_jax.methods import lgdea, local
 from lgdea_jax.methods.table import OBJECTIVES, make_method
+from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN
 from tests.losses.gradients import check_gradients
 
 PAIRS, IMAGES, REPORTS, PHRASES, TOKENS, PATCHES, WIDTH, PROTOTYPES, LESIONS, LABELS = 4, 3, 3, 2, 5, 9, 4, 5, 2, 3
@@ -29,13 +30,15 @@ def batch(seed=0, *, text="phrases"):
         "lesions": rng.normal(size=(images, LESIONS, WIDTH)), "text": rng.normal(size=(*lead, WIDTH)),
         "tokens": rng.normal(size=(*lead, TOKENS, WIDTH)), "prototypes": rng.normal(size=(PROTOTYPES, WIDTH)),
         "logits": rng.normal(size=(images, LABELS)), "scale": np.asarray(0.7), "bias": np.asarray(-0.3)}
+    raw["text_logits"] = np.random.default_rng(seed + 1).normal(size=(*lead, LABELS))
     mask = np.ones((*lead, TOKENS), bool)
     mask[..., 3:] = False
 
-    def outputs(pooled, patches, lesions, text, tokens, prototypes, logits, scale, bias):
+    def outputs(pooled, patches, lesions, text, tokens, prototypes, logits, scale, bias, text_logits):
         return {"image": {"pooled": unit(pooled), "patches": unit(patches), "lesions": unit(lesions),
-                          "features": pooled, "logits": logits},
-                "text": {"pooled": unit(text), "tokens": unit(tokens), "mask": jnp.asarray(mask)},
+                          "features": pooled, "latents": pooled, "logits": logits},
+                "text": {"pooled": unit(text), "latents": text, "logits": text_logits, "tokens": unit(tokens),
+                         "mask": jnp.asarray(mask)},
                 "prototypes": prototypes, "logit_scale": jnp.exp(scale), "logit_bias": bias}
 
     weight = np.ones((reports, PHRASES), np.float32)
@@ -108,6 +111,8 @@ def test_presets_are_the_methods_that_they_are():
         "clip_sigmoid": ("ClipSigmoid", "report", "contrast", ("pairs",), False),
         "local": ("Local", "report", "contrast", ("pairs",), False),
         "supervised": ("Supervised", "", "positive", ("pairs", "images"), False),
+        "supervised_text": ("SupervisedText", "report", "positive", ("pairs",), False),
+        "clip_supervised": ("ClipSupervised", "report", "pair", ("pairs",), False),
         "lgdea_pairs": ("LgdeaPairs", "phrases", "positive", ("pairs", "reports"), False),
         "lgdea": ("Lgdea", "phrases", "positive", ("pairs", "images", "reports"), True),
         "mean_teacher": ("Lgdea", "phrases", "positive", ("pairs", "images", "reports"), True),
@@ -124,7 +129,10 @@ def test_presets_are_the_methods_that_they_are():
     ("lgdea_pairs", {"weights": {"evid_image": 1.0}}, "unknown loss of method lgdea_pairs 'evid_image'"),
     ("clip", {"weights": {"contrastive": 0.0}}, "weights are all 0: nothing to train on"),
     ("oracle", {"targets": "truht"}, "(did you mean 'truth'?)"),
-    ("supervised", {"uncertain": "ignored"}, "(did you mean 'ignore'?)")])
+    ("supervised", {"uncertain": "ignored"}, "(did you mean 'ignore'?)"),
+    ("supervised_text", {"text": "phrases"}, "one text per label, report or evidence"),
+    ("clip_supervised", {"text": "phrases"}, "one text per image, report or evidence"),
+    ("clip_supervised", {"similarity": "cosin"}, "(did you mean 'cosine'?)")])
 def test_wrong_options(name, options, message):
     options = {key: value for key, value in {**PRESETS[name], **options}.items() if value is not ...}
     with pytest.raises(UserError) as error:
@@ -151,6 +159,43 @@ def test_contrastive_is_infonce_over_studies(name, valid):
     expected = infonce(np.exp(0.7) * image @ text.T, np.array([0, 0, 1, 2]), valid)
     found = method_of(name).losses(made(raw, outputs), rows, targets)["contrastive"]
     assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_clip_supervised_by_plain_formulas(similarity):
+    """Dot products have neither norms nor a temperature; both sides have the loss of the labels."""
+    raw, outputs, rows, targets = batch(text="report")
+    image, text = raw["pooled"][:PAIRS], raw["text"][:PAIRS]
+    if similarity == "cosine":
+        image, text = np.exp(0.7) * np.asarray(unit(image)), np.asarray(unit(text))
+    method = method_of("clip_supervised", similarity=similarity)
+    found = method.losses(made(raw, outputs), rows, targets)
+    expected = infonce(image @ text.T, np.array([0, 0, 1, 2]), list(range(PAIRS)))
+    assert float(found["contrastive"]) == pytest.approx(expected, rel=1e-5)
+    labels = np.asarray(rows["labels"])[:PAIRS]
+    known = np.isin(labels, (POSITIVE, NEGATIVE))
+    assert known.any() and not known.all()
+    for term, logits in (("image_labels", raw["logits"]), ("text_labels", raw["text_logits"])):
+        losses = np.logaddexp(0, np.where(labels == POSITIVE, -1, 1) * logits[:PAIRS])
+        assert float(found[term]) == pytest.approx(losses[known].mean(), rel=1e-5)
+    raw["pooled"] = raw["pooled"] * 3  # Cosines do not see it.
+    again = method.losses(made(raw, outputs), rows, targets)["contrastive"]
+    assert (abs(float(again) - float(found["contrastive"])) < 1e-4) == (similarity == "cosine")
+
+
+@pytest.mark.parametrize("name", ["supervised", "supervised_text"])
+@pytest.mark.parametrize(("uncertain", "target"), [("ignore", None), ("positive", 1), ("negative", 0), ("soft", 0.5)])
+def test_what_an_uncertain_label_counts_as(name, uncertain, target):
+    raw, outputs, rows, targets = batch(text="report")
+    labels = np.random.default_rng(3).permuted(
+        np.repeat([POSITIVE, NEGATIVE, UNCERTAIN, MISSING], 6)[:21].reshape(7, LABELS))
+    rows["labels"] = jnp.asarray(labels.astype(np.int8))
+    logits = raw["logits" if name == "supervised" else "text_logits"]
+    found = method_of(name, uncertain=uncertain).losses(made(raw, outputs), rows, targets)["labels"]
+    wanted = np.select([labels == POSITIVE, labels == UNCERTAIN], [1.0, np.nan if target is None else target], 0.0)
+    counted = (labels != MISSING) & ~np.isnan(wanted)
+    losses = wanted * np.logaddexp(0, -logits) + (1 - wanted) * np.logaddexp(0, logits)
+    assert float(found) == pytest.approx(losses[counted].mean(), rel=1e-5)
 
 
 def test_the_reports_get_no_gradient_from_the_pair_losses_unless_asked():

@@ -174,3 +174,21 @@ def test_augmentation_limits():
     for keys, reason in (({"shift": 0.3}, "volume.shift"), ({"noise": -1}, "volume.noise")):
         with pytest.raises(UserError, match=reason):
             VolumeAugment(view, **keys)
+
+
+def test_green_rfm_by_its_published_numbers():
+    """(HU + 400) / 600 within [-1000, 200], -1 around a smaller volume, the middle 96 x 192 x 192 of a larger one."""
+    geometry = find_geometry("green_rfm")
+    view = VolumeView.of("green_rfm", (96, 192, 192))
+    values = np.array([-1024, -1000, -400, 0, 200, 900], np.int16)
+    small = np.zeros((1, 1, 6), np.int16) + values
+    record = to_record(small, (3.0, 1.5, 1.5), geometry)
+    np.testing.assert_array_equal(record, small)
+    seen = view.prepare(record)[..., 0]
+    np.testing.assert_allclose(seen[47, 95, 93:99], [-1, -1, 0, 2 / 3, 1, 1], atol=1e-6)
+    assert seen.shape == (96, 192, 192) and (seen == -1).sum() == seen.size - 4
+    large = np.arange(130, dtype=np.int16)[:, None, None] + np.zeros((130, 250, 250), np.int16)
+    record = to_record(large, (3.0, 1.5, 1.5), geometry)
+    assert record.shape == (120, 240, 240) and record[0, 0, 0] == 5
+    np.testing.assert_allclose(view.prepare(record)[:, 0, 0, 0], (np.arange(17, 113) + 400) / 600, atol=1e-6)
+    assert resampled_shape((300, 512, 512), (1.0, 0.75, 0.75), geometry) == (100, 256, 256)

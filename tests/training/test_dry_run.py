@@ -13,7 +13,8 @@ from lgdea_jax.training import dry_run
 from tests.training import runs
 
 
-@pytest.mark.parametrize("method", ["clip", "clip_evidence", "lgdea_pairs", "lgdea", "supervised"])
+@pytest.mark.parametrize("method", ["clip", "clip_evidence", "lgdea_pairs", "lgdea", "supervised",
+                                    "supervised_text", "clip_supervised"])
 def test_batch_is_that_of_the_data(method, phantom_data):
     config = cli.read_config(f"tests/training/tiny.py:{method}")
     config.data.dir, config.data.pairs = str(phantom_data), 0.5

@@ -80,7 +80,8 @@ def test_every_method_on_every_mesh(phantom_data, compile_cache):
     # One preset of each objective: presets of one objective compute the same on other texts or targets.
     presets = cli.read_config("configs/common.py").methods
     methods = sorted({presets[name].objective: name for name in sorted(presets, reverse=True)}.values())
-    assert methods == ["clip", "clip_evidence_soft", "clip_sigmoid", "lgdea", "lgdea_pairs", "local", "supervised"]
+    assert methods == ["clip", "clip_evidence_soft", "clip_sigmoid", "clip_supervised", "lgdea", "lgdea_pairs", "local",
+                       "supervised", "supervised_text"]
     one = table(losses(phantom_data, methods, ["1x1"], 1, cache=compile_cache))
     eight = table(losses(phantom_data, methods, ["8x1"], 8, cache=compile_cache))
     split = table(losses(phantom_data, ["lgdea", "clip_sigmoid"], ["4x2"], 8, cache=compile_cache))

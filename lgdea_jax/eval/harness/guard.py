@@ -51,9 +51,9 @@ def check(spec: Mapping[str, Any], data_dir: Path, split: str | Sequence[str], r
     if common and not allow:
         raise UserError(f"{common} subjects of {data_dir} ({', '.join(splits)}) are in the training data of this "
                         "checkpoint: its numbers here would mean nothing (--allow_leaks continues and records it)")
-    start = config.get("init_from", "")
+    start = " and ".join(config.get("init_from", "").split(","))
     return {**found, "checked": True, "subjects_in_common": common,
-            "note": f"what {start} was trained on, from which this run started, is not checked" if start else ""}
+            "note": f"the training data of {start}, from which this run started, is not checked" if start else ""}
 
 
 def training_folders(data: Mapping[str, Any]) -> list[str]:

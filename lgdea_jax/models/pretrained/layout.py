@@ -24,7 +24,8 @@ class Entry:
       name: of their tensor, without the prefix of the file. "NAME/PART" is a part of the tensor NAME that `unpack`
         takes apart and `pack` puts together again.
       kind: how it is laid out there: "same"; "dense" [out, in] for our [in, out]; "conv" [out, in, k, k] for our
-        [k, k, in, out]; "stem" the same on pixels; "patch" [out, channels, p, p] for our [p * p * channels, out].
+        [k, k, in, out]; "stem" the same on pixels; "patch" [out, channels, p, p] for our [p * p * channels, out]. With
+        one axis more "conv3", "stem3", and "patch3" for our [1, 1, 1, p * p * p * channels, out].
     """
 
     name: str
@@ -55,6 +56,9 @@ def to_ours(value: np.ndarray, kind: str) -> np.ndarray:
     if kind in ("conv", "stem", "patch"):
         value = value.transpose(2, 3, 1, 0)
         return value.reshape(-1, value.shape[-1]) if kind == "patch" else value
+    if kind in ("conv3", "stem3", "patch3"):
+        value = value.transpose(2, 3, 4, 1, 0)
+        return value.reshape(1, 1, 1, -1, value.shape[-1]) if kind == "patch3" else value
     return value
 
 
@@ -66,6 +70,10 @@ def to_theirs(value: np.ndarray, kind: str, *, patch_size: int = 0) -> np.ndarra
         if kind == "patch":
             value = value.reshape(patch_size, patch_size, -1, value.shape[-1])
         return value.transpose(3, 2, 0, 1)
+    if kind in ("conv3", "stem3", "patch3"):
+        if kind == "patch3":
+            value = value.reshape(patch_size, patch_size, patch_size, -1, value.shape[-1])
+        return value.transpose(4, 3, 0, 1, 2)
     return value
 
 
@@ -115,6 +123,11 @@ class Layout(abc.ABC):
             if key in config and key in ours and not _equal(config[key], ours[key]):
                 return f"its config has {key} = {config[key]}, the tower {ours[key]}"
         return ""
+
+    def fresh(self, tower: nnx.Module, tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+        """Paths of our parameters that stay as they were initialised, because the file's are of another kind."""
+        del tower, tensors
+        return ()
 
     def rename(self, name: str) -> str:
         """Their older spelling of a name to the one in the table."""

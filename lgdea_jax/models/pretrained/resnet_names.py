@@ -1,13 +1,13 @@
-"""The names of ResNets in Hugging Face and in torchvision (timm uses torchvision's) checkpoints."""
+"""The names of ResNets in Hugging Face and in torchvision (timm uses torchvision's) checkpoints, 2D and 3D."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from lgdea_jax.models import resnet
+from lgdea_jax.models import resnet, resnet3d
 from lgdea_jax.models.pretrained import layout
 from lgdea_jax.models.pretrained.layout import Entry, Table, Tensors
 
@@ -22,7 +22,7 @@ def refuses(tower: resnet.ResNet) -> str:
     return ""
 
 
-def blocks(tower: resnet.ResNet) -> Iterator[tuple[str, int, int, Any]]:
+def blocks(tower: resnet.ResNet | resnet3d.ResNet3D) -> Iterator[tuple[str, int, int, Any]]:
     """(our path, stage, index in the stage, block) of every block."""
     index = 0
     for stage, count in enumerate(tower.stage_sizes):
@@ -112,3 +112,52 @@ class TorchvisionResNet(layout.Layout):
         """A description: torchvision itself reads none."""
         return {"architecture": "resnet", "num_channels": tower.channels, "depths": list(tower.stage_sizes),
                 "bottleneck": tower.bottleneck}
+
+
+class TorchvisionResNet3D(layout.Layout):
+    """torchvision's video ResNets: `r3d_18` with the weights of Kinetics-400 (Tran et al., 2018, arXiv 1711.11248).
+
+    A tower with the stem "embed2" or "embed4" has a first convolution of its own, as in GreenRFM (arXiv 2603.06467): it
+    stays fresh, and all else, the norm behind it included, comes from the file.
+    """
+
+    names = "torchvision"
+    anchor = "layer1.0.conv1.0.weight"
+    unused = r"fc\.|.*\.num_batches_tracked$"
+
+    def refuses(self, tower: resnet3d.ResNet3D) -> str:
+        """As in `Layout`."""
+        if not isinstance(tower, resnet3d.ResNet3D):
+            return "it is no 3D ResNet"
+        if tower.stem not in ("kinetics", "embed2", "embed4") or tower.norm != "batch":
+            return (f"r3d_18 has stem=kinetics (embed2 or embed4 replace it) and norm=batch, the tower has "
+                    f"stem={tower.stem} and norm={tower.norm}")
+        return ""
+
+    def table(self, tower: resnet3d.ResNet3D) -> Table:
+        """As in `Layout`."""
+        kind = "stem3" if tower.stem == "kinetics" else "patch3"
+        table = {"stem_conv/kernel": Entry("stem.0.weight", kind), **layout.batch_norm("stem_norm", "stem.1")}
+        for path, stage, inside, block in blocks(tower):
+            name = f"layer{stage + 1}.{inside}"
+            for index in range(len(block.convs)):
+                table[f"{path}/convs/{index}/kernel"] = Entry(f"{name}.conv{index + 1}.0.weight", "conv3")
+                table |= layout.batch_norm(f"{path}/norms/{index}", f"{name}.conv{index + 1}.1")
+            if block.shortcut is not None:
+                table[f"{path}/shortcut/kernel"] = Entry(f"{name}.downsample.0.weight", "conv3")
+                table |= layout.batch_norm(f"{path}/shortcut_norm", f"{name}.downsample.1")
+        return table
+
+    def fresh(self, tower: resnet3d.ResNet3D, tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+        """The stem, where the tower has one of its own and the file that of Kinetics."""
+        replaced = tower.stem != "kinetics" and tuple(tensors.get("stem.0.weight", np.zeros(0)).shape[2:]) == (3, 7, 7)
+        return ("stem_conv/kernel",) if replaced else ()
+
+    def pack(self, tensors: Tensors, tower: resnet3d.ResNet3D) -> Tensors:
+        """As in `Layout`."""
+        return with_counters(tensors)
+
+    def config(self, tower: resnet3d.ResNet3D) -> dict[str, Any]:
+        """A description: torchvision itself reads none."""
+        return {"architecture": "r3d", "num_channels": tower.channels, "depths": list(tower.stage_sizes),
+                "bottleneck": tower.bottleneck, "stem": tower.stem}

@@ -17,13 +17,15 @@ from lgdea_jax.models.pretrained import files, layout
 from lgdea_jax.models.pretrained.bert_names import BertNames
 from lgdea_jax.models.pretrained.clip_names import HuggingFaceClip, OpenClipVit
 from lgdea_jax.models.pretrained.files import WeightsError
-from lgdea_jax.models.pretrained.resnet_names import HuggingFaceResNet, TorchvisionResNet
+from lgdea_jax.models.pretrained.resnet_names import HuggingFaceResNet, TorchvisionResNet, TorchvisionResNet3D
 from lgdea_jax.models.pretrained.vit_names import HuggingFaceVit, TimmVit
 
 LAYOUTS: tuple[layout.Layout, ...] = (BertNames(), HuggingFaceVit(), HuggingFaceClip(), OpenClipVit(), TimmVit(),
-                                      HuggingFaceResNet(), TorchvisionResNet())
+                                      HuggingFaceResNet(), TorchvisionResNet(), TorchvisionResNet3D())
 NAMES = ("hf", "openclip", "timm", "torchvision")
 _SHOWN = 3
+# Kinds of entries that read pixels, with their number of axes.
+GREY = {"patch": 4, "stem": 4, "stem3": 5}
 # Not listed: counters that torch keeps, no weights.
 _COUNTERS = ("num_batches_tracked", "position_ids")
 
@@ -33,7 +35,7 @@ class Loaded:
     """What was read.
 
     Attributes:
-      params: {path: float32 array}, every parameter of the tower.
+      params: {path: float32 array}, every parameter of the tower but those that `notes` name as fresh.
       file: that they come from.
       names: the naming scheme.
       notes: what was changed on the way (a grey stem, interpolated positions).
@@ -63,7 +65,7 @@ def load_tower(tower: nnx.Module, path: str | Path) -> Loaded:
     repeated three times. Position embeddings are interpolated to the tower's grid, as the model's own code does.
 
     Args:
-      tower: a ViT, Bert or ResNet, with parameters or only their shapes (`nnx.eval_shape`).
+      tower: a ViT, Bert, ResNet or ResNet3D, with parameters or only their shapes (`nnx.eval_shape`).
       path: a local directory (config.json is then checked as well) or file.
 
     Raises:
@@ -92,13 +94,16 @@ def load_tower(tower: nnx.Module, path: str | Path) -> Loaded:
         whole = name.split("/")[0]
         return original.get(name) or original.get(whole, prefix + whole) + name[len(whole):]
 
-    params, problems, grey = {}, [], False
+    params, problems, grey, fresh = {}, [], False, scheme.fresh(tower, tensors)
     for path_of_ours, entry in table.items():
         if entry.name not in tensors:
             problems.append(f"missing {source(entry.name)}")
             continue
         value = np.asarray(tensors.pop(entry.name), np.float32)
-        if entry.kind in ("patch", "stem") and value.ndim == 4 and value.shape[1] == 3 and tower.channels == 1:
+        if path_of_ours in fresh:
+            notes = [*notes, f"{path_of_ours} is fresh: {source(entry.name)} is {list(value.shape)}, of another stem"]
+            continue
+        if entry.kind in GREY and value.ndim == GREY[entry.kind] and value.shape[1] == 3 and tower.channels == 1:
             value, grey = value.sum(axis=1, keepdims=True), True
         shape = value.shape
         try:
