@@ -91,7 +91,7 @@ def train(config: Any, workdir: str | Path) -> int:
     make_missing(config.data)
     first = jax.process_index() == 0
     data = prepare_data(experiment, mesh, show=first, pairs_file=workdir / PAIRS_FILE if first else None)
-    with contextlib.closing(Checkpoints(workdir, keep=config.checkpoint.keep)) as checkpoints:
+    with contextlib.closing(Checkpoints(workdir, keep=config.checkpoint.keep, metric=config.eval.metric)) as checkpoints:
         return loop.run(experiment, workdir, mesh, data, checkpoints)
 
 

@@ -174,6 +174,7 @@ def make_spec(experiment: Experiment, data: Data) -> dict[str, Any]:
         "tokenizer": data.tokenizer.serialised,
         "tokenizer_digest": data.tokenizer.digest,
         "label_names": list(data.label_names),
+        "metric": experiment.config.eval.metric,  # Of the best checkpoint.
         "finding_names": [finding.name for finding in FINDINGS],
         "data": {"names": list(data.names), "items": dict(data.counts), "digest": data.digest},
         "versions": {"jax": jax.__version__, "numpy": np.__version__},

@@ -13,9 +13,9 @@ import pytest
 from lgdea_jax.arrays import flatten, unflatten
 from lgdea_jax.errors import UserError
 from lgdea_jax.runtime import checkpoint
-from lgdea_jax.runtime.checkpoint import Checkpoints, check_names, disk_is_full
+from lgdea_jax.runtime.checkpoint import Checkpoints, DamagedCheckpoint, check_names
 
-SPEC = {"config": {"a": 1}, "transform": "t"}
+SPEC = {"config": {"a": 1}, "transform": "t", "metric": "m"}
 
 
 def state(step, *, ema=True):
@@ -28,13 +28,19 @@ def state(step, *, ema=True):
 
 @pytest.fixture
 def store(tmp_path):
-    store = Checkpoints(tmp_path, keep=2)
+    store = Checkpoints(tmp_path, keep=2, metric="m")
     yield store
     store.close()
 
 
 def names(folder):
     return sorted(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def evaluated(folder, step, value):
+    """A row of evals.jsonl."""
+    with open(folder / "evals.jsonl", "a") as file:
+        file.write(json.dumps({"step": step, "m": value}) + "\n")
 
 
 def test_round_trip_in_bits(store, tmp_path):
@@ -49,7 +55,7 @@ def test_round_trip_in_bits(store, tmp_path):
     predicts = reader.restore_params(3, saved["params"])
     np.testing.assert_array_equal(predicts["tower"]["kernel"], saved["ema"]["tower"]["kernel"])
     spec = reader.spec(3)
-    assert spec["config"] == {"a": 1} and (spec["step"], spec["data_step"], spec["spec_version"]) == (3, 3, 4)
+    assert spec["config"] == {"a": 1} and (spec["step"], spec["data_step"], spec["spec_version"]) == (3, 3, 5)
     reader.close()
 
 
@@ -76,7 +82,8 @@ def test_donated_buffers_do_not_reach_a_checkpoint(store):
 def test_the_last_and_the_best_are_kept(store, tmp_path):
     for step, value in ((1, 0.5), (2, 0.9), (3, 0.6), (4, float("nan")), (5, 0.9)):
         store.save(state(step), SPEC)
-        store.score(step, "m", value)
+        evaluated(tmp_path, step, None if value != value else value)
+        store.score(step, value)
     store.wait()
     assert names(tmp_path) == [2, 4, 5] and store.best == {"step": 2, "metric": "m", "score": 0.9}
     assert store.resolve("latest") == 5 and store.resolve("best") == 2 and store.resolve("4") == 4
@@ -140,7 +147,7 @@ def test_another_version_is_refused(store, monkeypatch):
         store.wait()
     for read in (lambda: store.spec(1), lambda: store.restore_state(1, saved),
                  lambda: store.restore_params(1, saved["params"])):
-        with pytest.raises(UserError, match="checkpoints/1 has spec version 3, this code reads version 4: train"):
+        with pytest.raises(UserError, match="checkpoints/1 has spec version 3, this code reads version 5: train"):
             read()
 
 
@@ -252,14 +259,137 @@ def test_nothing_is_written_where_it_does_not_fit(store, tmp_path, monkeypatch):
     assert store.steps() == [1, 2]
 
 
-def test_which_errors_are_a_full_disk():
-    assert disk_is_full(OSError(errno.ENOSPC, "x")) and disk_is_full(OSError(errno.EDQUOT, "x"))
-    assert disk_is_full(ValueError("RESOURCE_EXHAUSTED: writing a: No space left on device [OS error 28]"))
-    assert not disk_is_full(OSError(errno.EIO, "x")) and not disk_is_full(ValueError("out of memory"))
+def test_the_best_is_derived_from_the_rows(tmp_path):
+    """A run that was killed between the row of an evaluation and whatever came next has lost nothing."""
+    store = Checkpoints(tmp_path, keep=1, metric="m")
+    for step in (1, 2, 3):
+        store.save(state(step), SPEC)
+        store.wait()
+        evaluated(tmp_path, step, {1: 0.2, 2: 0.7, 3: 0.7}[step])
+        store.score(step, {1: 0.2, 2: 0.7, 3: 0.7}[step])
+    store.save(state(4), SPEC)
+    store.wait()
+    evaluated(tmp_path, 4, 0.9)  # Killed here: nobody told the store.
+    with open(tmp_path / "evals.jsonl", "a") as file:
+        file.write('{"step": 9, "m": 1.0}\n{"step": 10, "m"')  # A step without a checkpoint, half a row.
+    store.close()
+    again = Checkpoints(tmp_path, keep=1, metric="m")
+    assert again.best == {"step": 4, "metric": "m", "score": 0.9} and again.steps() == [4]
+    again.save(state(5), SPEC)
+    again.save(state(6), SPEC)
+    again.wait()
+    assert again.steps() == [4, 6]
+    again.close()
+    for metric in ("m", None):
+        reader = Checkpoints(tmp_path, writable=False, metric=metric)
+        assert reader.resolve("best") == 4
+        reader.close()
 
 
-def test_the_best_is_written_whole(store, tmp_path):
+def files_of(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+
+
+def damage(folder, rng):
+    """Flips a bit of a file below `folder`, or cuts it; returns what to write to undo it."""
+    files = files_of(folder)
+    path = files[rng.integers(len(files))]
+    before = path.read_bytes()
+    content = bytearray(before)
+    place = int(rng.integers(len(content)))
+    if rng.random() < 0.75:
+        content[place] ^= 1 << int(rng.integers(8))
+    else:
+        del content[place:]
+    path.write_bytes(content)
+    return path, before
+
+
+@pytest.mark.parametrize("times", [12, pytest.param(200, marks=pytest.mark.slow)])
+def test_a_damaged_checkpoint_is_never_used(tmp_path, times):
+    """Every flip and cut is without effect, or one line that names the intact step."""
+    store = Checkpoints(tmp_path)
+    for step in (1, 2):
+        store.save(state(step), SPEC)
+    store.close()
+    rng, refused = np.random.default_rng(times), 0
+    expected = jax.tree.map(np.asarray, state(2))
+    for _ in range(times):
+        path, before = damage(tmp_path / "checkpoints" / "2", rng)
+        reader = Checkpoints(tmp_path, writable=False)
+        try:
+            restored = reader.restore_state(2, state(0))
+            params = reader.restore_params(2, state(0)["params"])
+            assert reader.spec(2)["config"] == SPEC["config"]
+        except DamagedCheckpoint as error:
+            refused += 1
+            assert "the checkpoint at step 2 of" in str(error) and str(error).endswith("intact are the steps 1")
+            assert "\n" not in str(error)
+        else:
+            for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(restored), strict=True):
+                assert a.tobytes() == np.asarray(b).tobytes(), path
+            assert np.asarray(params["scale"]).tobytes() == expected["ema"]["scale"].tobytes()
+        reader.close()
+        path.write_bytes(before)
+    assert refused >= times // 3
+
+
+def corrupt(folder):
+    """Cuts every file of a checkpoint's arrays in half."""
+    for path in files_of(folder / "params") + files_of(folder / "train"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_resume_goes_back_to_the_newest_intact_step(store, tmp_path, caplog):
+    for step in (1, 2):
+        store.save(state(step), SPEC)
+    store.wait()
+    corrupt(tmp_path / "checkpoints" / "2")
+    seen = []
+    again = Checkpoints(tmp_path)
+    restored = again.resume(state(0), seen.append)
+    assert int(restored["step"]) == 1 == seen[-1]["step"] and again.steps() == [1]
+    assert [m for m in caplog.messages if "step 2 is damaged" in m and "going back" in m]
+    assert [path.name for path in (tmp_path / "checkpoints").glob("aside*")] == ["aside_2_1"]
+    again.save(state(2), SPEC)  # The step is made again.
+    again.wait()
+    assert int(again.restore_state(2, state(0))["step"]) == 2
+    for step in (1, 2):
+        corrupt(tmp_path / "checkpoints" / str(step))
+    with pytest.raises(UserError, match="no checkpoint in .* is intact"):
+        again.resume(state(0), seen.append)
+    assert again.steps() == [1, 2]  # Nothing is moved where nothing is intact.
+    with pytest.raises(DamagedCheckpoint, match="no other step is intact"):
+        again.restore_params(1, state(0)["params"])
+    again.close()
+
+
+def test_stray_folders_are_passed_over(tmp_path):
+    store = Checkpoints(tmp_path)
+    assert store.resume(state(0), print) is None
+    store.save(state(3), SPEC)
+    store.close()
+    folder = tmp_path / "checkpoints"
+    (folder / "7").mkdir()
+    (folder / "8/notes").mkdir(parents=True)
+    (folder / "9").write_text("")
+    again = Checkpoints(tmp_path)
+    assert again.steps() == [3] and again.resolve("latest") == 3
+    assert int(again.resume(state(0), print)["step"]) == 3
+    again.save(state(8), SPEC)
+    again.wait()
+    assert again.steps() == [3, 8] and (folder / "aside_8_1/notes").is_dir()
+    again.close()
+
+
+def test_what_cannot_be_read_for_another_reason_is_not_damaged(store, monkeypatch):
     store.save(state(1), SPEC)
-    store.score(1, "m", 0.25)
-    assert json.loads((tmp_path / "checkpoints/best.json").read_text()) == {"step": 1, "metric": "m", "score": 0.25}
-    assert not list((tmp_path / "checkpoints").glob("best.tmp"))
+    store.wait()
+
+    def denied(*args, **options):
+        raise ValueError("PERMISSION_DENIED: reading x [OS error 13: EACCES Permission denied]")
+
+    monkeypatch.setattr(store._manager, "restore", denied)
+    with pytest.raises(UserError, match="^no permission while reading") as caught:
+        store.resume(state(0), print)
+    assert not isinstance(caught.value, DamagedCheckpoint) and store.steps() == [1]
