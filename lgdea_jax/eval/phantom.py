@@ -16,7 +16,7 @@ from lgdea_jax import cli
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.eval.harness import flags, runner
 from lgdea_jax.eval.harness.benchmark import Benchmark
-from lgdea_jax.eval.harness.output import command_line, make_folder
+from lgdea_jax.eval.harness.output import command_line
 from lgdea_jax.inference.loading import load_spec
 
 BENCHMARK = Benchmark(
@@ -43,7 +43,7 @@ def make_world(args: Any) -> Path:
         raise UserError("--studies must be at least 1")
     size = min(max(checkpoint_image_size(args.checkpoint, args.step), 64), 512)
     config = world_config(size, args.split, args.studies, args.world_seed)
-    folder = make_folder(args.out) / f"world_{args.split}_{args.studies}_{size}px_seed{args.world_seed}"
+    folder = Path(args.out) / f"world_{args.split}_{args.studies}_{size}px_seed{args.world_seed}"
     build.build(config, folder, command=command_line("phantom", []))
     return folder
 

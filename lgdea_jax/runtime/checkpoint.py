@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import logging
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -295,15 +297,17 @@ class Checkpoints:
 
     def arrays(self, step: int) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
         """{item: {path: shape and dtype}} of a checkpoint."""
-        with _reading("its list of arrays"):
+        def read() -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
             metadata = self._manager.item_metadata(step)
             return {item: {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
                            for path, leaf in dict(metadata[item]).items()} for item in ARRAYS}
 
+        return _read("its list of arrays", read)
+
     def _load_spec(self, step: int) -> dict[str, Any]:
-        with _reading("its spec"):
-            spec = dict(self._manager.restore(step, args=ocp.args.Composite(spec=ocp.args.JsonRestore()))["spec"])
-            digest = spec.pop("digest", None)
+        spec = _read("its spec", lambda: dict(self._manager.restore(
+            step, args=ocp.args.Composite(spec=ocp.args.JsonRestore()))["spec"]))
+        digest = spec.pop("digest", None)
         if digest != spec_digest(spec) and (digest or spec.get("spec_version") == SPEC_VERSION):
             raise _Damage("its spec")
         if spec.get("spec_version") != SPEC_VERSION:
@@ -328,9 +332,9 @@ class Checkpoints:
                         {path: tuple(np.shape(leaf)) for path, leaf in leaves.items()}, f"checkpoint {step}")
             # As it was saved, to be compared; a target of another dtype comes after.
             wanted[item] = {path: _like(leaf, have[item][path].dtype) for path, leaf in leaves.items()}
-        with _reading(f"the arrays of {' or '.join(targets)}"):
-            restored = self._manager.restore(step, args=ocp.args.Composite(**{
-                item: ocp.args.StandardRestore(leaves) for item, leaves in wanted.items()}))
+        restored = _read(f"the arrays of {' or '.join(targets)}", lambda: self._manager.restore(
+            step, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(leaves)
+                                             for item, leaves in wanted.items()})))
         for item in targets:
             if values_digest(restored[item]) != digests[item]["values"]:
                 raise _Damage(f"the arrays of {item}")
@@ -342,19 +346,21 @@ class _Damage(Exception):
     """What of a checkpoint is damaged; no error of the user's."""
 
 
-@contextlib.contextmanager
-def _reading(what: str) -> Iterator[None]:
-    """Any error while a checkpoint is read is its damage, but for those of permissions, memory and the like."""
-    failed: Exception | None = None
+def _read(what: str, read: Callable[[], Any]) -> Any:
+    """`read()`; any error is damage of `what`, but for those of permissions, memory and the like."""
     try:
-        yield
+        return read()
     except Exception as error:  # Orbax and TensorStore have many.
         fault = environment_fault(error)
         if fault and not fault.startswith(FAULTS[errno.EIO]):
             raise UserError(f"{fault} while reading a checkpoint") from None
-        failed = error
-    if failed is not None:
-        raise _Damage(what) from failed
+    # Coroutines that Orbax leaves half done print tracebacks when they are collected: now, and in silence.
+    hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
+    raise _Damage(what)
 
 
 def _like(leaf: Any, dtype: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import faulthandler
 import math
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -89,12 +89,13 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
 
 
-def mean_metrics(rows: Sequence[tuple[int, Mapping[str, np.ndarray]]], *, saved: Sequence[int]) -> dict[str, float]:
+def mean_metrics(rows: Sequence[tuple[int, Mapping[str, np.ndarray]]], *, saved: Callable[[], Sequence[int]]
+                 ) -> dict[str, float]:
     """The mean of each metric over some steps.
 
     Args:
       rows: (step, metrics on the host), ascending.
-      saved: steps of the checkpoints, for the message.
+      saved: gives the steps of the checkpoints, for the message.
 
     Raises:
       UserError: a metric is NaN or infinite; the first step and the loss are named.
@@ -103,7 +104,8 @@ def mean_metrics(rows: Sequence[tuple[int, Mapping[str, np.ndarray]]], *, saved:
         bad = [name for name in sorted(metrics, key=lambda name: (not name.startswith("loss/"), name))
                if not np.isfinite(metrics[name])]
         if bad:
-            where = f"the last good checkpoint is step {saved[-1]}" if saved else "there is no checkpoint yet"
+            steps = saved()
+            where = f"the last good checkpoint is step {steps[-1]}" if steps else "there is no checkpoint yet"
             raise UserError(f"{bad[0]} became {metrics[bad[0]]} at step {step}; {where}. Try a lower "
                             "--config.optim.rate, a smaller --config.optim.clip_norm, or that loss's weight at 0 to "
                             "see if it is the cause")

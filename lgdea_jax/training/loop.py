@@ -122,7 +122,7 @@ class MetricsLog:
           UserError: one of them is not finite, or the evidence has collapsed.
         """
         step = self._pending[-1][0]
-        scalars = mean_metrics(jax.device_get(self._pending), saved=self._checkpoints.steps())
+        scalars = mean_metrics(jax.device_get(self._pending), saved=self._saved)
         self._pending.clear()
         check_collapse(scalars, step - self._config.optim.warmup_steps, **self._config.alarm)
         rates = self._clock.rates(step, self._rows)
@@ -133,6 +133,10 @@ class MetricsLog:
         total = self._config.total_steps
         self._progress.show(step, seconds_left=(total - step) * seconds, force=step == total,
                             note=f"loss {scalars['loss']:.4f}  {1000 * seconds:.0f} ms/step")
+
+    def _saved(self) -> list[int]:
+        self._checkpoints.wait()
+        return self._checkpoints.steps()
 
     def end(self) -> None:
         """The last line: how long it took, and what did not count as training."""

@@ -356,7 +356,7 @@ def test_resume_goes_back_to_the_newest_intact_step(store, tmp_path, caplog):
     assert int(again.restore_state(2, state(0))["step"]) == 2
     for step in (1, 2):
         corrupt(tmp_path / "checkpoints" / str(step))
-    with pytest.raises(UserError, match="no checkpoint in .* is intact"):
+    with pytest.raises(UserError, match=r"no checkpoint in .* is intact"):
         again.resume(state(0), seen.append)
     assert again.steps() == [1, 2]  # Nothing is moved where nothing is intact.
     with pytest.raises(DamagedCheckpoint, match="no other step is intact"):
@@ -390,6 +390,6 @@ def test_what_cannot_be_read_for_another_reason_is_not_damaged(store, monkeypatc
         raise ValueError("PERMISSION_DENIED: reading x [OS error 13: EACCES Permission denied]")
 
     monkeypatch.setattr(store._manager, "restore", denied)
-    with pytest.raises(UserError, match="^no permission while reading") as caught:
+    with pytest.raises(UserError, match=r"^no permission while reading") as caught:
         store.resume(state(0), print)
     assert not isinstance(caught.value, DamagedCheckpoint) and store.steps() == [1]

@@ -95,12 +95,12 @@ def test_utilisation():
 
 def test_means_and_the_first_metric_that_is_not_finite():
     rows = [(step, {"loss": np.float32(2 * step), "loss/a": np.float32(4 * step - 3)}) for step in (1, 2)]
-    assert mean_metrics(rows, saved=[]) == {"loss": 3.0, "loss/a": 3.0}
+    assert mean_metrics(rows, saved=list) == {"loss": 3.0, "loss/a": 3.0}
     rows.append((3, {"loss": np.float32("nan"), "loss/a": np.float32("inf")}))
     with pytest.raises(UserError, match=r"^loss/a became inf at step 3; there is no checkpoint yet"):
-        mean_metrics(rows, saved=[])
+        mean_metrics(rows, saved=list)
     with pytest.raises(UserError, match="the last good checkpoint is step 2"):
-        mean_metrics(rows, saved=[1, 2])
+        mean_metrics(rows, saved=lambda: [1, 2])
 
 
 def test_signals_are_remembered_and_given_back():

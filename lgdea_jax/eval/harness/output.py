@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness.notes import notes
 from lgdea_jax.evaluators.samples import Samples
 from lgdea_jax.metrics.bootstrap import Interval
@@ -35,22 +34,6 @@ class ModeResult:
     info: dict[str, Any]
     samples: tuple[Samples, ...]
     subgroups: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def make_folder(path: str) -> Path:
-    """The output folder, made.
-
-    Raises:
-      UserError: it cannot be made.
-    """
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"--out={path} is not a folder") from None
-    except PermissionError:
-        raise UserError(f"no permission to write to --out={path}") from None
-    return folder
 
 
 def as_json(result: ModeResult) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Subjects appear as digests, studies not at all. `python -m lgdea_jax.report OUT`
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,6 @@ from lgdea_jax.eval.harness.output import (
     as_json,
     command_line,
     config_hash,
-    make_folder,
     save_samples,
     table,
     write_json,
@@ -41,6 +41,7 @@ from lgdea_jax.eval.harness.progress import StageProgress
 from lgdea_jax.eval.harness.selection import Selection
 from lgdea_jax.evaluators import probe, tasks
 from lgdea_jax.evaluators.encoder import Encoder
+from lgdea_jax.runtime.files import own_folder
 
 
 def run_benchmark(benchmark: Benchmark, argv: Sequence[str]) -> int:
@@ -69,7 +70,7 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
     """
     chosen = _chosen_tasks(args, benchmark)
     modes = tasks.MODES if args.mode == "both" else (args.mode,)
-    with StageProgress() as progress:
+    with StageProgress() as progress, contextlib.ExitStack() as stack:
         inputs = Inputs.open(args, benchmark, data_dir, progress)
         if not inputs.model.reads_text:
             if not args.probe:
@@ -80,7 +81,7 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
         rows = np.unique(np.concatenate([part.rows for part in selected.values()]))
         leaks = guard.check(inputs.model.spec, data_dir, args.split, rows, trained_on=args.trained_on,
                             allow=args.allow_leaks) if benchmark.guard else None
-        out = make_folder(args.out)
+        out = stack.enter_context(own_folder(args.out))
         encoders = inputs.encoders(selected)
         probes = inputs.probes(encoders)
         thresholds = inputs.thresholds(chosen)
@@ -99,11 +100,11 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
         if "retrieval" in chosen:
             examples = retrieval_examples.write_examples(
                 first, records, out / retrieval_examples.FOLDER, _example_count(args, inputs.metadata), args.seed)
-    save_samples(out / SAMPLES, {result.mode: result.samples for result in results})
-    rejected = _rejected(selected, encoders)
-    head = {**_head(inputs, argv, first, len(records), chosen), "overlays": shown if pictures else "",
-            "leakage": leaks, "rejected": [{"record": row, "reason": reason} for row, reason in rejected.items()]}
-    write_json(out / RESULTS, {**head, "results": [as_json(result) for result in results]})
+        save_samples(out / SAMPLES, {result.mode: result.samples for result in results})
+        rejected = _rejected(selected, encoders)
+        head = {**_head(inputs, argv, first, len(records), chosen), "overlays": shown if pictures else "",
+                "leakage": leaks, "rejected": [{"record": row, "reason": reason} for row, reason in rejected.items()]}
+        write_json(out / RESULTS, {**head, "results": [as_json(result) for result in results]})
     print(table(head, results))
     print(f"wrote {out / RESULTS}, {out / SAMPLES}, {pictures} pictures in {out / OVERLAYS}"
           + (f", {examples} examples in {out / retrieval_examples.FOLDER}" if examples else ""))
