@@ -102,7 +102,7 @@ def get_config(arg=None):
 
     # Volumes, for image.modality=ct. The chest CT guide lists the geometries.
     config.volume = ConfigDict()
-    config.volume.geometry = ""  # ct_clip, fvlm or phantom_ct: the data set must have been built with the same.
+    config.volume.geometry = ""  # ct_clip, fvlm_centre or phantom_ct: the data set must have been built with the same.
     config.volume.shape = ()  # Input of the model: (depth, height, width); () takes the geometry's.
     config.volume.window = ()  # (low, high) in HU; () takes the geometry's.
     config.volume.random_crop = False  # Where the shape is smaller than the stored volume: crop anywhere in it.

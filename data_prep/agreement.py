@@ -1,7 +1,7 @@
 """Measures the agreement of two extractors on the reports of a data set or of a table. Nothing is asked of a model.
 
     python -m data_prep.agreement --data_dir=DATA --second=rules --out=agreement.json
-    python -m data_prep.agreement --reports=R.csv --first=openai:MODEL/evidence@1 --first_replies=R.replies.sqlite
+    python -m data_prep.agreement --reports=R.csv --first=openai:MODEL/evidence@2 --first_replies=R.replies.sqlite
 
 The first extractor is by default the one of the data set: its recorded evidence is compared. Others extract again, or
 are language models whose replies an earlier run stored. The table has, per finding, the reports in which both, only
@@ -99,7 +99,8 @@ def _extractions(name: str, replies: str, texts: Sequence[str], languages: Seque
                  ) -> tuple[str, list[Extraction | None]]:
     """(recorded name, the extraction of each text: None in a language that is not read, or without a usable reply)."""
     recorded, extract = agreement.open_reader(name, replies)
-    return recorded, [extract(text) if reads(name, language) else None for text, language in zip(texts, languages)]
+    return recorded, [extract(text) if reads(name, language, text) else None
+                      for text, language in zip(texts, languages)]
 
 
 def _print(result: Mapping[str, Any]) -> None:

@@ -62,7 +62,7 @@ def _agreement(records: Sequence[Any], args: argparse.Namespace,
                second: tuple[str, Callable[[str], Extraction | None]], notes: list[str]) -> dict[str, dict[str, Any]]:
     """The table of agreement; reports that cannot be compared are counted in the notes."""
     name, extract = second
-    readable = [record for record in records if reads(args.second, record.language)]
+    readable = [record for record in records if reads(args.second, record.language, record.report)]
     if len(readable) < len(records):
         notes.append(f"{len(records) - len(readable)} reports are not compared: {name} reads "
                      f"{', '.join(LANGUAGES[args.second])} only.")

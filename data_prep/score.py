@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.extract.extractors import LLM_EXTRACTORS, NAMES, open_extractor
+from data_prep.extract.extractors import LLM_EXTRACTORS, NAMES, open_extractor, unread
 from data_prep.extract.rules import negex
 from data_prep.extract.schema import Extraction
 from data_prep.scoring import agreement, llm, measures, ordinal
@@ -95,7 +95,7 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Any]:
 
 
 def _extract(extract: Callable[[str], Extraction], texts: Sequence[str]) -> tuple[list[Extraction], float]:
-    extract("")  # Loads what is loaded once, outside the clock.
+    extract("A report.")  # Loads what is loaded once, outside the clock.
     started = time.perf_counter()
     found = [extract(text) for text in tqdm(texts, unit="report", desc="extracting", file=sys.stderr, disable=None)]
     return found, len(texts) / max(time.perf_counter() - started, 1e-9)
@@ -240,13 +240,13 @@ def main(argv: list[str]) -> int:
     rejected: list[dict] = []
     inputs = from_source(config, args, rejected) if config else from_tables(args, rejected)
     names = inputs.names
-    scores, cost = None, None
+    scores, cost, extraction = None, None, {}
     if asks:
         answers = llm.ask(args, inputs.texts, inputs.terms)
         if answers is None:
             print("dry run: nothing was sent")
             return cli.OK
-        name, speed, cost = answers.name, answers.speed, answers.cost
+        name, speed, cost, extraction = answers.name, answers.speed, answers.cost, answers.extraction
         rejected += [{"file": inputs.origins[i][0], "row": inputs.origins[i][1], "reason": reason}
                      for i, reason in answers.reasons.items()]
         usable = [i for i in range(len(inputs.uids)) if i not in answers.reasons]
@@ -256,6 +256,12 @@ def main(argv: list[str]) -> int:
         extractions = [answers.values[i] for i in usable]
     else:
         name = extractor.name
+        unreadable = {i: reason for i, text in enumerate(inputs.texts) if (reason := unread(args.extractor, "", text))}
+        rejected += [{"file": inputs.origins[i][0], "row": inputs.origins[i][1], "reason": reason}
+                     for i, reason in unreadable.items()]
+        if len(unreadable) == len(inputs.uids):
+            raise UserError(next(iter(unreadable.values()), "there are no reports"))
+        inputs = inputs.only([i for i in range(len(inputs.uids)) if i not in unreadable])
         extractions, speed = _extract(extractor.extract, inputs.texts)
     if asks and args.task == "labels":
         labels = llm.label_values(extractions, names, args.label_set)
@@ -271,7 +277,7 @@ def main(argv: list[str]) -> int:
         "negated_word_specificity": _negated_words(inputs.texts, inputs.truth, levels, names),
         "attributes": _attributes(inputs, extractions, args) if inputs.attributes else {},
         "assertions": _assertions(args.assertions, extractor.assertion, args, rejected) if args.assertions else {},
-        "reports_per_second": round(speed, 1), "cost": cost,
+        "reports_per_second": round(speed, 1), "cost": cost, "extraction": extraction,
         "agreement": agreement.compare(args, inputs.texts, levels, names), "uncertain": args.uncertain,
         "fold": args.fold, "split": args.split, "where": args.where, "ignored_columns": list(inputs.ignored),
         "without_report": inputs.without_report, "without_reference": inputs.without_reference, "rejected": rejected,

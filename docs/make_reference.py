@@ -29,7 +29,8 @@ NOTE = "<!-- Written by docs/make_reference.py: do not edit. -->\n"
 # Groups of the training config in the order of the page, by heading.
 HEADINGS: Mapping[str, tuple[str, ...]] = {
     "General": ("",), "Data": ("data",), "Batch": ("batch",), "Images": ("image",), "Volumes": ("volume",),
-    "Text": ("text",), "Augmentation": ("augment",), "Model": ("model",), "Evidence memory": ("memory",),
+    "Text": ("text",), "Augmentation": ("augment",), "Model": ("model",),
+    "Unpaired data": ("memory", "strong"),
     "Optimiser": ("optim",), "Devices and hosts": ("mesh", "distributed"), "Evaluation": ("eval",),
     "Checkpoints": ("checkpoint",), "Logging and alarms": ("log", "alarm"), "Methods": ("methods",)}
 # Methods that share another's keys are not listed again.
@@ -231,7 +232,7 @@ def flag_rows(parser: argparse.ArgumentParser) -> dict[str, str]:
             continue
         name = ", ".join(f"`{flag}`" for flag in action.option_strings) or f"`{action.metavar or action.dest}`"
         values = "" if action.nargs == 0 or not action.option_strings else (
-            f" `{'|'.join(map(str, action.choices)) if action.choices else action.metavar or action.dest.upper()}`")
+            f" `{action.metavar or '|'.join(map(str, action.choices or ())) or action.dest.upper()}`")
         text = " ".join(parser._get_formatter()._expand_help(action).split())
         needed = "required; " if action.required and action.option_strings else ""
         rows[name] = f"| {cell(name + values)} | {cell(needed + text)} |"

@@ -30,10 +30,11 @@ POSITIVE, NEGATIVE, UNCERTAIN, MISSING = 1, 0, -1, -2
 # Values of `config.image.modality`: 2D images, volumes. (A record's `modality` is DICOM's code.)
 MODALITIES = ("xray", "ct")
 
-# Sets of labels that a data set may have beside its own: those that the extractor reads from the report ("silver"), and
-# those of bare keywords ("weak"). Their names in `label_names` have the set before a colon ("silver:Nodule"); the plain
-# names ("Nodule") are the reference.
-LABEL_SETS_OF_RECORDS = ("reference", "silver", "weak")
+# Sets of labels that a data set may have beside its own: those that the extractor reads from the report ("silver"),
+# those of bare keywords ("weak"), and those that a published evaluation protocol scores where it names or merges them
+# otherwise than the release does ("protocol"). Their names in `label_names` have the set before a colon
+# ("silver:Nodule"); the plain names ("Nodule") are the reference.
+LABEL_SETS_OF_RECORDS = ("reference", "silver", "weak", "protocol")
 
 
 # Views as sources state them; everything else (PA, AP, FRONTAL, unknown) counts as frontal.

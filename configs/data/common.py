@@ -34,8 +34,8 @@ def volumes(name, group, *, geometry, extractor="rules"):
     """The same for a data set of CT volumes.
 
     Args:
-      geometry: how they are stored (lgdea_jax/preprocess/volume.py): ct_clip, fvlm, phantom_ct, native. Models see them
-        in the same.
+      geometry: how they are stored (lgdea_jax/preprocess/volume.py): ct_clip, fvlm_centre, phantom_ct, native. Models
+        see them in the same.
     """
     config = dataset(name, group, extractor=extractor)
     config.volume = ConfigDict({"geometry": geometry})

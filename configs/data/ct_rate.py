@@ -16,6 +16,10 @@ def get_config(arg=None):
         # tables (the first release).
         "headers": "file",
         "reconstructions": "all",  # all, or first: one volume a scan.
+        "no_chest": "keep",  # keep, or leave_out: the volumes of metadata/no_chest_*.txt, which show no chest.
+        # plain: findings and impression without headers, quotes and brackets, as CT-CLIP's scripts read them; sections:
+        # each with its header.
+        "text": "plain",
         "validation": 0.02,  # Share of the training patients; the official validation part is the test split.
         "seed": 0,  # Of the hash.
     }, geometry="ct_clip")

@@ -17,4 +17,6 @@ def get_config(arg=None):
         "validation": 0.05,  # Share of the other patients, drawn by a hash.
         "test": 0.0,  # Share of the other patients, likewise.
         "seed": 0,  # Of the hash.
+        # Also the labels as the table spells them, which eval.padchest --protocol=kad, carzero or chexzero scores.
+        "protocol_labels": False,
     }, extractor="none")

@@ -13,6 +13,6 @@ def get_config(arg=None):
     config = table.get_config(arg)
     config.name = "table_ct"
     config.table.modality = "CT"
-    config.volume = ConfigDict({"geometry": "ct_clip"})  # ct_clip, fvlm, phantom_ct or native.
+    config.volume = ConfigDict({"geometry": "ct_clip"})  # ct_clip, fvlm_centre, phantom_ct or native.
     config.shard_studies = 50
     return config

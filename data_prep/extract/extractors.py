@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from data_prep.extract.language import LANGUAGE_NAMES, foreign
 from data_prep.extract.rules import extractor as rules
 from data_prep.extract.schema import Extraction
 from lgdea_jax.errors import choose
@@ -16,7 +17,7 @@ class Extractor:
     """An extractor that needs no settings.
 
     Attributes:
-      name: with its version, as recorded in the data ("rules@2").
+      name: with its version, as recorded in the data ("rules@3").
       extract: report -> Extraction.
       assertion: (sentence, concept) -> "Negated" or "Affirmed".
     """
@@ -42,7 +43,26 @@ def open_extractor(name: str) -> Extractor:
     return EXTRACTORS[choose("extractor", name, EXTRACTORS)]
 
 
-def reads(name: str, language: str) -> bool:
-    """Whether the extractor called `name` reads reports in a language ("en", also as "en-GB"); "" is not stated."""
+def reads(name: str, language: str, report: str = "") -> bool:
+    """Whether the extractor called `name` reads a report.
+
+    Args:
+      language: as it is stated ("en", also "en-GB"), "" where it is not; report: its text, which may tell another one.
+    """
+    return not unread(name, language, report)
+
+
+def unread(name: str, language: str, report: str = "") -> str:
+    """Why the extractor called `name` does not read a report, with the remedy; "" where it does. As `reads`."""
+    if name not in LANGUAGES:
+        return ""
     code = language.replace("_", "-").partition("-")[0].strip().lower()
-    return not code or name not in LANGUAGES or code in LANGUAGES[name]
+    if code and code not in LANGUAGES[name]:
+        what = f"a report in {language!r}"
+    else:
+        code = foreign(report)
+        if not code:
+            return ""
+        what = f"a report that looks {LANGUAGE_NAMES[code]}"
+    return (f"{what}: the extractor {EXTRACTORS[name].name} reads {', '.join(LANGUAGES[name])} only; have a language "
+            f"model read it (--config.extractor=openai, and for a table --config.table.language={code})")

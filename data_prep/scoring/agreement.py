@@ -20,7 +20,7 @@ from data_prep.extract.schema import Extraction
 from data_prep.scoring import measures, ordinal
 from lgdea_jax.errors import UserError
 
-NAMES_HELP = f"{', '.join(EXTRACTORS)}, or a language model by its recorded name, like openai:MODEL/evidence@1"
+NAMES_HELP = f"{', '.join(EXTRACTORS)}, or a language model by its recorded name, like openai:MODEL/evidence@2"
 
 
 def add_flags(parser: argparse.ArgumentParser, *, default: str) -> None:
@@ -35,14 +35,14 @@ def open_replies(name: str, cache: str) -> Replies:
     """The reader of a language model's stored replies.
 
     Args:
-      name: as recorded with the data, "openai:MODEL/evidence@1"; cache: the file of the replies.
+      name: as recorded with the data, "openai:MODEL/evidence@2"; cache: the file of the replies.
 
     Raises:
       UserError: no such name or file, or another prompt than this version's.
     """
     backend, colon, rest = name.partition(":")
     if not colon or backend not in LLM_EXTRACTORS:
-        raise UserError(f"{name!r} is not the recorded name of a language model, like openai:MODEL/evidence@1")
+        raise UserError(f"{name!r} is not the recorded name of a language model, like openai:MODEL/evidence@2")
     if not Path(cache).is_file():
         raise UserError(f"no reply cache {cache!r}")
     model, _, task = rest.rpartition("/")

@@ -25,7 +25,7 @@ from data_prep.extract.llm import data_use
 from data_prep.sources.registry import open_sources
 from data_prep.study import SPLITS, Attribute, Reference, Reject, Study
 from lgdea_jax.errors import UserError, choose, nearest
-from lgdea_jax.findings.label_sets import LABEL_SETS
+from lgdea_jax.findings.label_sets import LABEL_SETS, label_columns
 from lgdea_jax.findings.vocabulary import canonical, find
 from lgdea_jax.records import MISSING, TERMS, Record
 
@@ -292,7 +292,8 @@ def from_source(config: Any, args: argparse.Namespace, rejected: list[dict]) -> 
     sources, inside = open_sources(config), _selection(args)
     if args.split != "all":
         sources = {choose("split", args.split, (*SPLITS, "all")): sources.get(args.split, ())}
-    names = tuple(dict.fromkeys(name for source in sources.values() if len(source) for name in source.label_names))
+    names = tuple(label_columns(tuple(dict.fromkeys(
+        name for source in sources.values() if len(source) for name in source.label_names))))
     if args.label_set != "reference":
         wanted = LABEL_SETS[choose("label set", args.label_set, [*LABEL_SETS, "reference"])]
         names = tuple(name for name in wanted if name in names)

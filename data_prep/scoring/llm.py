@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.extract.extractors import LLM_EXTRACTORS
-from data_prep.extract.llm import data_use, stage
+from data_prep.extract.llm import data_use, quality, stage
 from data_prep.extract.llm.cache import Cache
 from data_prep.extract.llm.jobs import Quarantined, Replies
 from data_prep.extract.llm.settings import Settings
@@ -70,7 +70,8 @@ class Answers:
       name: of the extractor, with task and version.
       values: `Extraction` or `Labels` per report, None where there is none to use; reasons: index -> why.
       speed: reports per second of this run, 0 when nothing was asked.
-      cost: tokens, money and counts for the result file.
+      cost: tokens, money and counts for the result file; extraction: how they were got (`extract.llm.quality`), with
+        the terms that the reports are under.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Answers:
     reasons: dict[int, str]
     speed: float
     cost: dict[str, Any]
+    extraction: dict[str, Any]
 
 
 def ask(args: argparse.Namespace, texts: Sequence[str], terms: Sequence[str]) -> Answers | None:
@@ -96,8 +98,8 @@ def ask(args: argparse.Namespace, texts: Sequence[str], terms: Sequence[str]) ->
         stage.estimate(lambda: texts, job)
         return None
     started = time.perf_counter()
-    summary = stage.ask(lambda: texts, job, where="--terms",
-                        terms=lambda: {data_use.strictest((args.terms, stated)) for stated in terms})
+    strictest = {data_use.strictest((args.terms, stated)) for stated in terms}
+    summary = stage.ask(lambda: texts, job, where="--terms", terms=lambda: strictest)
     seconds = time.perf_counter() - started
     replies = Replies(job)
     found: list[Any] = []
@@ -113,7 +115,8 @@ def ask(args: argparse.Namespace, texts: Sequence[str], terms: Sequence[str]) ->
     cost = {"total": dataclasses.asdict(spent), "asked": summary.asked, "valid": summary.valid,
             "quarantined": summary.quarantined, "dropped": dict(summary.dropped), "repaired": dict(summary.repairs),
             "flagged": dict(summary.flags), "currency": job.price.currency if job.price else None}
-    return Answers(job.name, tuple(found), reasons, summary.asked / seconds if summary.asked else 0.0, cost)
+    return Answers(job.name, tuple(found), reasons, summary.asked / seconds if summary.asked else 0.0, cost,
+                   quality.record(job) | {"terms": sorted(strictest)})
 
 
 def label_values(answers: Sequence[Any], names: Sequence[str], label_set: str) -> np.ndarray:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.extract.llm import quality
 from data_prep.shards.plan import COUNTS, ShardSpec, ShardTask
 from data_prep.shards.shard_writer import ShardResult, read_side_file
 from data_prep.shards.tfds_metadata import write_metadata
@@ -90,7 +91,8 @@ def finish(folder: Path, tasks: Sequence[ShardTask], spec: ShardSpec, config: An
         tokenizer=tokenizer, shards={split: tuple(files) for split, files in shards.items()}, counts=counts,
         converted=converted, config=fingerprint["config"],
         input=fingerprint["input"], command=command,
-        seed=int(config[config.source].get("seed", 0)), volume=spec.volume)
+        seed=int(config[config.source].get("seed", 0)), volume=spec.volume,
+        extraction=quality.record(spec.job) if spec.job else {})
     write_metadata(folder, metadata)
     text = metadata.to_json().encode("utf-8")
     _write_sums(folder, metadata, text)

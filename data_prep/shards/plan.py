@@ -10,7 +10,8 @@ from typing import Any
 
 from data_prep.extract.extractors import EXTRACTORS, LLM_EXTRACTORS, open_extractor
 from data_prep.extract.llm.jobs import Job
-from data_prep.extract.llm.stage import RECORDED, make_job
+from data_prep.extract.llm.quality import RECORDED
+from data_prep.extract.llm.stage import make_job
 from data_prep.sources.registry import open_sources
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.label_sets import LABEL_SETS

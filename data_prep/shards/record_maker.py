@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.extract.extractors import LANGUAGES, LLM_EXTRACTORS, Extractor, open_extractor, reads
+from data_prep.extract.extractors import LLM_EXTRACTORS, Extractor, open_extractor, unread
 from data_prep.extract.llm.jobs import Quarantined, Replies
 from data_prep.extract.rules import keywords
 from data_prep.shards.plan import ShardSpec
@@ -101,9 +101,9 @@ class RecordMaker:
     def _extract(self, report: str, language: str) -> tuple[tuple[Evidence, ...], bool]:
         if not report or self._extractor is None:
             return (), False
-        if not reads(self._spec.extractor, language):
-            raise NoEvidence(f"a report in {language!r}: the extractor {self._extractor.name} reads "
-                             f"{', '.join(LANGUAGES[self._spec.extractor])} only")
+        reason = unread(self._spec.extractor, language, report)
+        if reason:
+            raise NoEvidence(reason)
         try:
             extraction = self._extractor.extract(report)
         except Quarantined as error:

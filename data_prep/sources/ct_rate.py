@@ -15,8 +15,13 @@ Applying these to the fixed ones would rescale them twice, which is noticed and 
 
 The official validation part is the test split here; a share of the training patients by hash (`validation`) is the
 validation split. A scan is a study, its reconstructions are the study's images and share report and labels. Labels are
-those of the authors' labeler, read from the reports by a program. "Not given." is no text. There are no frontal or
-lateral views: a volume has every one, and the record's view is empty.
+those of the authors' labeler, read from the reports by a program. "Not given." is no text. The report is what CT-CLIP's
+scripts read (`text=plain`): findings, then impression, without headers, quotes and brackets; they are joined by a space
+where the scripts have none, which makes no other tokens of a BERT's. `text=sections` keeps headers and signs. There are
+no frontal or lateral views: a volume has every one, and the record's view is empty.
+
+`metadata/no_chest_{train,valid}.txt` lists volumes without a chest, by path or name; `no_chest=leave_out` leaves them
+out, `keep` has the pools of the literature.
 
 An input row is a volume of the reports or the labels table.
 """
@@ -55,6 +60,9 @@ LICENCE = "CC BY-NC-SA 4.0, with the terms of access of its authors"
 VOLUMES = {"train": 47_149, "valid": 3_039}
 HEADERS = ("file", "metadata")
 RECONSTRUCTIONS = ("all", "first")
+NO_CHEST = ("keep", "leave_out")
+TEXTS = ("plain", "sections")
+_SIGNS = str.maketrans("", "", "\"'()")  # Those that the scripts take out.
 _LABELS = LABEL_SETS["ct_rate18"]
 _METADATA = ("RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing", "PatientSex", "PatientAge")
 _COLUMNS = ("VolumeName", "Findings_EN", "Impressions_EN", "labels", *_METADATA)
@@ -72,10 +80,10 @@ def open_splits(config: Any) -> dict[str, Studies]:
     Args:
       config: its `ct_rate` has `path`, `images` ("auto", "none" or the folder with the folders of both parts),
         `headers` (one of HEADERS), `reconstructions` ("all", or "first": the others are left out and counted nowhere),
-        `validation` and `seed`.
+        `no_chest` (of NO_CHEST; likewise), `text` (of TEXTS), `validation` and `seed`.
 
     Raises:
-      UserError: a table, column or folder of volumes is missing.
+      UserError: a table, column or folder of volumes is missing, or the list of volumes without a chest.
     """
     config = config.ct_rate
     folder = open_folder(config, "ct_rate", "radiology_text_reports/ and multi_abnormality_labels/")
@@ -83,6 +91,8 @@ def open_splits(config: Any) -> dict[str, Studies]:
     check_shares(config, "ct_rate")
     choose("config.ct_rate.headers", config.headers, HEADERS)
     choose("config.ct_rate.reconstructions", config.reconstructions, RECONSTRUCTIONS)
+    choose("config.ct_rate.no_chest", config.no_chest, NO_CHEST)
+    choose("config.ct_rate.text", config.text, TEXTS)
     table, keys = Packed(_COLUMNS), {"study": [], "subject": [], "split": []}
     roots: dict[str, Path | None] = {}
     for part, long in (("train", "train"), ("valid", "validation")):
@@ -98,9 +108,12 @@ def open_splits(config: Any) -> dict[str, Studies]:
         given = config.images if config.images in ("auto", "none") else ""
         roots[part] = image_folder(folder if given else Path(config.images), given or "auto", names)
         count = 0
+        chestless = _read_no_chest(folder / "metadata", part) if config.no_chest == "leave_out" else set()
         for row in _rows(reports, labels, _read_metadata(folder / "metadata", long, part, config.headers)):
             match = _NAME.fullmatch(row["VolumeName"])
             if match and config.reconstructions == "first" and match[3] != "1":
+                continue
+            if _stem(row["VolumeName"]) in chestless:
                 continue
             count += 1
             fault = row.fault or ("" if match else f"no volume of CT-RATE is called {row['VolumeName']!r}")
@@ -109,10 +122,10 @@ def open_splits(config: Any) -> dict[str, Studies]:
             keys["subject"].append(match[1] if match and not fault else "")
             home = "test" if part == "valid" else split_by_share(match[1] if match else "", config)
             keys["split"].append(home)
-        if config.reconstructions == "all":
+        if config.reconstructions == "all" and not chestless:
             compare_count(f"volumes of the part {part}", count, VOLUMES[part])
-    digest = [f"{config.headers} {config.reconstructions} {sorted(roots)}".encode()]
-    return group(CtRateReader(roots, config.headers), table, **keys, identity=_identity, digest=digest)
+    digest = [f"{config.headers} {config.reconstructions} {config.text} {sorted(roots)}".encode()]
+    return group(CtRateReader(roots, config.headers, config.text), table, **keys, identity=_identity, digest=digest)
 
 
 def _identity(row: Row) -> tuple[str, str]:
@@ -122,6 +135,16 @@ def _identity(row: Row) -> tuple[str, str]:
 
 def _stem(name: str) -> str:
     return name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _read_no_chest(folder: Path, part: str) -> set[str]:
+    """Names, without suffix, of the volumes that the release lists as without a chest; one a line, by any path."""
+    path = folder / f"no_chest_{part}.txt"
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"config.ct_rate.no_chest=leave_out needs {path} ({type(error).__name__})") from None
+    return {_stem(line.strip().rsplit("/", 1)[-1]) for line in lines if line.strip()}
 
 
 def _header(path: Path) -> list[str]:
@@ -175,14 +198,18 @@ def _rows(reports: Path, labels: Path, metadata: dict[str, dict[str, str]]) -> I
             yield Row(numbers[name], {**cells, **metadata.get(name, blank)}, fault)
 
 
-def report_of(findings: str, impressions: str) -> str:
-    """The report of its two columns, each with its header; "Not given." is no text."""
+def report_of(findings: str, impressions: str, text: str = "plain") -> str:
+    """The report of its two columns; "Not given." is no text.
+
+    Args:
+      text: of TEXTS: as CT-CLIP's scripts read it, or each column with its header.
+    """
     parts = []
-    for head, text in (("FINDINGS", findings), ("IMPRESSION", impressions)):
-        text = " ".join(text.split())
-        if text and text.lower().rstrip(".") != "not given":
-            parts.append(f"{head}: {text}")
-    return "\n".join(parts)
+    for head, words in (("FINDINGS", findings), ("IMPRESSION", impressions)):
+        words = " ".join(words.split())
+        if words and words.lower().rstrip(".") != "not given":
+            parts.append(words if text == "plain" else f"{head}: {words}")
+    return " ".join(parts).translate(_SIGNS) if text == "plain" else "\n".join(parts)
 
 
 def parse_header(row: Row) -> VolumeHeader:
@@ -205,8 +232,8 @@ class CtRateReader:
 
     label_names = _LABELS
 
-    def __init__(self, roots: dict[str, Path | None], headers: str) -> None:
-        self._roots, self._headers = roots, headers
+    def __init__(self, roots: dict[str, Path | None], headers: str, text: str = "plain") -> None:
+        self._roots, self._headers, self._text = roots, headers, text
 
     def study(self, split: str, rows: Sequence[Row]) -> Study:
         """See `official.Reader`."""
@@ -235,7 +262,7 @@ class CtRateReader:
                 path = path.with_suffix("")
             images.append(ImageRef(name, "", str(path), row=row.number, header=header))
         first = rows[0]
-        reports = [report_of(row["Findings_EN"], row["Impressions_EN"]) for row in rows]
+        reports = [report_of(row["Findings_EN"], row["Impressions_EN"], self._text) for row in rows]
         values = dict(zip(_LABELS, map(int, labels.split(",")), strict=True)) if labels else {}
         return Study(
             study_id, subject, split, tuple(images), next(filter(None, reports), ""), values, NAME, LICENCE, TERMS,

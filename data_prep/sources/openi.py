@@ -9,7 +9,8 @@ OPENI holds one of the two layouts in which the collection is given away:
   does not say which image is the lateral one; `indiana_projections.csv` beside it does, and some DICOM files do.
 - the CSV pair: `indiana_reports.csv` and `indiana_projections.csv`, with `images/images_normalized/*.png` if wanted.
 
-Reports are findings and impression; labels come from the human MeSH codes (`openi_mesh.py`). There are no patient ids:
+Reports are findings and impression; labels come from the human MeSH codes (`openi_mesh.py`). Beside them, as the set
+"protocol", stand CARZero's 18, read from the automatic terms; the CSV pair lacks these. There are no patient ids:
 every study counts as a patient of its own, and splits are drawn by a hash of its number.
 (Demner-Fushman et al., JAMIA 2016;23(2):304-310. The reports carry a licence each: CC BY-NC-ND 4.0.)
 """
@@ -27,7 +28,13 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.sources.shared.official import check_shares, split_by_share
-from data_prep.sources.shared.openi_mesh import LABEL_NAMES, attributes_from_mesh, labels_from_mesh
+from data_prep.sources.shared.openi_mesh import (
+    LABEL_NAMES,
+    PROTOCOL_NAMES,
+    attributes_from_mesh,
+    labels_from_automatic,
+    labels_from_mesh,
+)
 from data_prep.study import SPLITS, ImageRef, Reference, Reject, Study
 from lgdea_jax.errors import UserError, choose
 
@@ -82,7 +89,7 @@ def open_splits(config: Any) -> dict[str, OpenI]:
 class OpenI:
     """The studies of one split. Picklable."""
 
-    label_names = LABEL_NAMES
+    label_names = (*LABEL_NAMES, *PROTOCOL_NAMES)
 
     def __init__(self, split: str, numbers: tuple[str, ...], reader: _XmlReader | _CsvReader) -> None:
         self._split, self._numbers, self._reader = split, numbers, reader
@@ -102,12 +109,13 @@ class OpenI:
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """A study in either layout: section -> text, MeSH codes, (image id, file name) pairs."""
+    """A study in either layout: section -> text, MeSH codes, (image id, file name) pairs, automatic terms or None."""
 
     texts: Mapping[str, str]
     mesh: Sequence[str]
     images: Sequence[tuple[str, str]]
     licence: str
+    automatic: Sequence[str] | None = None
 
 
 class _Reader:
@@ -132,7 +140,7 @@ class _Reader:
                      for name, file in row.images) if self._images else ()
         if not report and not refs:
             raise Reject(f"no text in {' or '.join(self._sections)} and no image", study_id=f"CXR{number}")
-        labels = labels_from_mesh(row.mesh)
+        labels = labels_from_mesh(row.mesh) | labels_from_automatic(row.automatic)
         return Study(f"CXR{number}", f"CXR{number}", split, refs, report, labels, NAME, row.licence, "open",
                      label_source="report_human")
 
@@ -168,11 +176,11 @@ class _XmlReader(_Reader):
             name, text = (element.get("Label") or "").strip().lower(), _clean("".join(element.itertext()))
             if name in SECTIONS and text:
                 texts[name] = f"{texts[name]} {text}" if name in texts else text
-        mesh = [element.text or "" for element in root.iter("major")]
+        mesh, automatic = ([element.text or "" for element in root.iter(tag)] for tag in ("major", "automatic"))
         images = [element.get("id", "").strip() for element in root.iter("parentImage")]
         url, code = (root.findtext(f".//{tag}", "").strip() for tag in ("licenseURL", "ccLicense"))
         licence = LICENCE if code == "byncnd" else code or url or "unstated"
-        return _Row(texts, mesh, [(name, f"{name}.png") for name in images if name], licence)
+        return _Row(texts, mesh, [(name, f"{name}.png") for name in images if name], licence, automatic)
 
 
 class _CsvReader(_Reader):

@@ -9,7 +9,9 @@ it).
 Labels are those of the table: people wrote them for 27% of the reports (MethodLabel Physician), a network for the
 others; `Record.label_source` tells. Names that our vocabulary knows are ours, all others stay the table's. A label
 that is not given is negative; "normal" is No Finding; labels about the examination itself (exclude, unchanged,
-suboptimal study) are not labels here. The label set is what occurs in the table, in alphabetical order.
+suboptimal study) are not labels here. The label set is what occurs in the table, in alphabetical order. With
+`protocol_labels` all labels as the table spells them stand beside these, as the set "protocol": public protocols ask
+for 192 or 193 of them.
 
 There is no official split. By default the patients with a physician-labelled report make the test set
 (`manual_test`), as zero-shot evaluations use these; the rest is split by a hash of the patient. Views are the column
@@ -40,17 +42,19 @@ from data_prep.sources.shared.official import (
 from data_prep.sources.shared.tables import Packed, Row, parse_sex, parse_years, read_table
 from data_prep.study import ImageRef, Study
 from lgdea_jax.errors import UserError
+from lgdea_jax.findings.label_sets import LABEL_PREFIX
 from lgdea_jax.findings.vocabulary import NO_FINDING, find_label
 from lgdea_jax.records import NEGATIVE, POSITIVE
 
 NAME, TERMS = "PadChest", "credentialed"  # Given to registered users, who may not pass it on.
 LICENCE = "PadChest Dataset Research Use Agreement"
 TABLE = "PADCHEST_chest_x_ray_images_labels_160K_*.csv"
-NOT_FINDINGS = frozenset({"exclude", "unchanged", "suboptimal study", ""})
+NOT_FINDINGS = frozenset({"exclude", "unchanged", "suboptimal study"})
 _VIEWS = {"L": "LATERAL"}
 _NEEDED = ("ImageID", "StudyID", "PatientID", "Projection", "MethodLabel", "Labels")
 _OPTIONAL = ("ImageDir", "StudyDate_DICOM", "PatientBirth", "PatientSex_DICOM", "Report")
 _PHYSICIAN = "physician"
+_PROTOCOL = LABEL_PREFIX.format("protocol") + "{}"
 
 
 def open_source(config: Any, split: str) -> Studies:
@@ -64,7 +68,7 @@ def open_splits(config: Any) -> dict[str, Studies]:
     Args:
       config: its `padchest` has `path`, `images` (folder, "auto" or "none"), `views` ("all" or "frontal"),
         `manual_test` (whether physician-labelled patients are the test set), `validation` and `test` (shares of the
-        others), `seed`.
+        others), `seed`, `protocol_labels`.
 
     Raises:
       UserError: no table, a missing column, or no images.
@@ -82,7 +86,7 @@ def open_splits(config: Any) -> dict[str, Studies]:
         view = _view(row)
         if not row.fault and not keep_view(view, config.views):
             continue
-        labels, fault = _labels(row)
+        labels, fault = _labels(row, protocol=config.protocol_labels)
         names |= labels
         if not fault and row["MethodLabel"].lower() == _PHYSICIAN:
             manual.add(row["PatientID"])
@@ -109,8 +113,8 @@ def _view(row: Row) -> str:
     return _VIEWS.get(row["Projection"].upper(), row["Projection"].upper())
 
 
-def _labels(row: Row) -> tuple[set[str], str]:
-    """(the names of the labels given, fault)."""
+def _labels(row: Row, *, protocol: bool) -> tuple[set[str], str]:
+    """(the names of the labels given, with those of the set "protocol" if wanted; fault)."""
     if row.fault:
         return set(), row.fault
     if not row["ImageID"] or not row["StudyID"] or not row["PatientID"]:
@@ -120,8 +124,9 @@ def _labels(row: Row) -> tuple[set[str], str]:
     names = _list(row["Labels"])
     if names is None:
         return set(), "the labels are not a list"
-    names = {name for text in names if (name := " ".join(text.lower().split())) not in NOT_FINDINGS}
-    return {find_label(name) or name for name in names}, ""
+    names = {name for text in names if (name := " ".join(text.lower().split()))}
+    return {*(find_label(name) or name for name in names - NOT_FINDINGS),
+            *(map(_PROTOCOL.format, names) if protocol else ())}, ""
 
 
 def _list(cell: str) -> list[str] | None:
@@ -144,7 +149,7 @@ class PadChestReader:
     def study(self, split: str, rows: Sequence[Row]) -> Study:
         """See `official.Reader`. Labels, report and the patient's data are the same in all rows of a study."""
         first = rows[0]
-        positive = _labels(first)[0]
+        positive = _labels(first, protocol=True)[0]
         labels = {name: POSITIVE if name in positive else NEGATIVE for name in self.label_names}
         images = () if not self._images else tuple(
             ImageRef(row["ImageID"], _view(row), self._file(row), row=row.number) for row in rows)

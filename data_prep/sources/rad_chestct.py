@@ -8,6 +8,7 @@ columns], Hounsfield units clipped to +-1000), beside the tables or in a folder 
 
 An abnormality is positive where it is at any location. Names are mapped to CT-RATE's as its authors do when they
 evaluate on this data set: `calcification` is both classes of calcification, of which there is no telling apart here.
+The 16 labels that the literature prints (`findings/protocol_labels.py`) stand beside them, as the set "protocol".
 Spacing is that of the release, 0.8 mm (`spacing`); where the arrays' axes grow to is not in the files: `axes` says it,
 by default IPL: slices from the head to the feet, rows to the back, columns to the patient's left.
 Splits are the official ones. There are no reports, no patient ids (every volume is a patient of its own), no sex and
@@ -28,9 +29,10 @@ from data_prep.sources.shared.official import Studies, group, image_folder, open
 from data_prep.sources.shared.tables import Packed, Row, compare_count, find_table, parse_label, read_table
 from data_prep.study import ImageRef, Study
 from lgdea_jax.errors import UserError
-from lgdea_jax.findings.label_sets import LABEL_SETS
+from lgdea_jax.findings.label_sets import LABEL_PREFIX, LABEL_SETS
+from lgdea_jax.findings.protocol_labels import RAD_CHESTCT16
 from lgdea_jax.io.raw_volume import VolumeHeader
-from lgdea_jax.records import NEGATIVE, POSITIVE
+from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE
 
 NAME, TERMS = "RAD-ChestCT", "open"
 LICENCE = "CC BY-NC-ND 4.0"
@@ -46,6 +48,7 @@ MAPPING: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "bronchiectasis": ("Bronchiectasis",), "septal_thickening": ("Interlobular Septal Thickening",)})
 _MAPPED = {label for labels in MAPPING.values() for label in labels}
 LABELS = tuple(name for name in LABEL_SETS["ct_rate18"] if name in _MAPPED)
+PROTOCOL = {LABEL_PREFIX.format("protocol") + name: kinds for name, kinds in RAD_CHESTCT16.items()}
 _ID = "NoteAcc_DEID"
 
 
@@ -98,23 +101,32 @@ def _identity(row: Row) -> tuple[str, str]:
 
 
 def _read_labels(path: Path) -> list[Row]:
-    """Rows with `labels`, "1,0,..." in the order of LABELS."""
+    """Rows with `labels`, "1,0,..." in the order of LABELS, then of PROTOCOL.
+
+    A label of PROTOCOL of which the table has no abnormality is missing; of several, those that it has count.
+    """
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         header = [name.strip() for name in next(csv.reader(file), [])]
-    columns = {kind: [name for name in header if name.partition("*")[0] == kind and "*" in name] for kind in MAPPING}
-    lacking = [kind for kind, names in columns.items() if not names]
+    wanted = dict.fromkeys((*MAPPING, *(kind for kinds in PROTOCOL.values() for kind in kinds)))
+    columns = {kind: [name for name in header if name.partition("*")[0] == kind and "*" in name] for kind in wanted}
+    lacking = [kind for kind in MAPPING if not columns[kind]]
     if lacking:
         raise UserError(f"{path.name} has no column {lacking[0]}*LOCATION")
     rows = []
     for row in read_table(path, (_ID, *(name for names in columns.values() for name in names))):
         values = dict.fromkeys(LABELS, NEGATIVE)
         fault = row.fault or ("" if row[_ID] else f"no {_ID}")
+        found: dict[str, int] = {}
         for kind, names in columns.items():
             given = [parse_label(row[name]) for name in names] if not fault else []
             if any(value not in (POSITIVE, NEGATIVE) for value in given):
                 fault = "a label is neither 0 nor 1"
-            elif POSITIVE in given:
-                values |= dict.fromkeys(MAPPING[kind], POSITIVE)
+            elif given:
+                found[kind] = max(given)
+            if found.get(kind) == POSITIVE:
+                values |= dict.fromkeys(MAPPING.get(kind, ()), POSITIVE)
+        values |= {name: max((found[kind] for kind in kinds if kind in found), default=MISSING)
+                   for name, kinds in PROTOCOL.items()}
         cells = {_ID: row.cells.get(_ID, ""), "labels": ",".join(map(str, values.values()))}
         rows.append(Row(row.number, cells, fault))
     return rows
@@ -123,7 +135,7 @@ def _read_labels(path: Path) -> list[Row]:
 class RadChestCtReader:
     """Rows -> studies. Picklable."""
 
-    label_names = LABELS
+    label_names = (*LABELS, *PROTOCOL)
 
     def __init__(self, root: Path, header: VolumeHeader) -> None:
         self._root, self._header = root, header
@@ -134,6 +146,6 @@ class RadChestCtReader:
         name = row[_ID]
         image = ImageRef(name, "", str(self._root / f"{name.removesuffix('.npz')}.npz"), row=row.number,
                          header=self._header)
-        labels = dict(zip(LABELS, map(int, row["labels"].split(",")), strict=True))
+        labels = dict(zip(self.label_names, map(int, row["labels"].split(",")), strict=True))
         return Study(name, name, split, (image,), "", labels, NAME, LICENCE, TERMS, modality="CT",
                      label_source="report_program")

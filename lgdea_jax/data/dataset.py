@@ -64,13 +64,15 @@ class DatasetMetadata:
       label_names: the order of `Record.labels`.
       transform: of the stored images ("grey8@1"); `image_size` is the longest side, `image_encoding` their format.
       sources: origins, with licence and terms of use.
-      extractor: what made the evidence ("rules@2"), "" for none.
+      extractor: what made the evidence ("rules@3"), "" for none.
       tokenizer: file name inside the folder, "" without a training report to train it on.
       shards: split -> its shards in order.
       counts: split -> {"rows", "read", "rejected", "studies", "records", "images", "reports", "normal", "evidence"}.
       converted: conversion -> number of images ("16 bit", "alpha", ...).
       config, command, seed: how it was built; `input` is split -> [number of studies, fingerprint of the files].
       volume: geometry of the volumes (a name of `preprocess.volume.GEOMETRIES`), "" for 2D images.
+      extraction: how a language model was asked for the evidence and what its replies are like
+        (`data_prep.extract.llm.quality`), empty for other extractors.
     """
 
     schema_version: int
@@ -92,6 +94,7 @@ class DatasetMetadata:
     command: str
     seed: int
     volume: str = ""
+    extraction: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def splits(self) -> tuple[str, ...]:

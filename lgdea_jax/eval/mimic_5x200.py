@@ -15,7 +15,8 @@ from lgdea_jax.eval.harness.benchmark import Benchmark
 
 BENCHMARK = Benchmark(
     "mimic_5x200", "Five-class zero-shot accuracy and precision@K by the 5x200 rule on MIMIC-CXR.",
-    tasks=("zero_shot", "retrieval"), exclusive=True, views="frontal")
+    tasks=("zero_shot", "retrieval"), data_sets=("mimic_cxr",), protocols=five_by_200.PROTOCOLS,
+    protocol=five_by_200.PROTOCOLS[0], exclusive=True, views="frontal")
 
 
 def main(argv: list[str]) -> int:

@@ -4,7 +4,8 @@
 
 Read: DATA built with configs/data/mimic_cxr.py, its test split, frontal images. The gallery has one report per study
 (the sections that `build` kept) and one entry per image; values of other galleries do not compare.
-- official: only the index of the own pair is a hit.
+- ours: only the index of the own pair is a hit, as in big_vision and CLIP_benchmark, whose numbers on equal scores are
+  equal. No public script has this gallery: there is no official mode.
 - clean: any report of the same words is.
 `--tasks=retrieval,zero_shot` adds the 14 labels of CheXpert's program, where a blank counts as negative. Prompts: of
 `findings/prompts.py`.
@@ -18,7 +19,7 @@ from lgdea_jax.eval.harness.benchmark import Benchmark
 
 BENCHMARK = Benchmark(
     "mimic_cxr", "Recall@K between images and reports of MIMIC-CXR, both ways.",
-    tasks=("retrieval",), views="frontal", blank_is_negative=True)
+    tasks=("retrieval",), data_sets=("mimic_cxr",), views="frontal", blank_is_negative=True)
 
 
 def main(argv: list[str]) -> int:

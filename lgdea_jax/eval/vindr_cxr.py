@@ -4,8 +4,8 @@
 
 Read: DATA built with configs/data/vindr_cxr.py, labels by radiologists. Prompts: of
 `findings/prompts.py`; those of the classes named "other" are vague: judge by the remaining classes.
-- official: cosines against normalised prompt ensembles, softmax over the pair; thresholds of F1 and MCC chosen on the
-  test images themselves.
+- ours: cosines against normalised prompt ensembles, softmax over the pair; thresholds of F1 and MCC chosen on the
+  test images themselves. No public script has prompts, score, list and metric: there is no official mode.
 - clean: the checkpoint's own scoring; thresholds chosen on the validation split.
 """
 
@@ -18,7 +18,7 @@ from lgdea_jax.findings.label_sets import LABEL_SETS
 
 BENCHMARK = Benchmark(
     "vindr_cxr", "Zero-shot classification and grounding of 28 findings on VinDr-CXR.",
-    tasks=("zero_shot", "grounding"), findings=LABEL_SETS["vindr28"])
+    tasks=("zero_shot", "grounding"), data_sets=("vindr_cxr",), findings=LABEL_SETS["vindr28"])
 
 
 def main(argv: list[str]) -> int:

@@ -15,6 +15,10 @@ from lgdea_jax.metrics import classification
 from lgdea_jax.records import NEGATIVE, POSITIVE, UNCERTAIN
 
 CRITERIA = ("f1", "mcc")
+# What is measured at a threshold: {criterion: (its own value, then others)}. MedKLIP prints F1 at its threshold and the
+# accuracy above it; KAD prints MCC, F1 and accuracy at the threshold of the greatest MCC.
+AT_THRESHOLD: Mapping[str, tuple[str, ...]] = {
+    "f1": ("f1", "accuracy_above_f1"), "mcc": ("mcc", "f1_at_mcc", "accuracy_at_mcc")}
 # Of images with exactly one positive finding.
 _SINGLE = ("accuracy", "kappa", "macro_precision", "macro_recall", "macro_f1")
 
@@ -36,7 +40,9 @@ class ClassifierSamples(Samples):
         Each per finding and as the mean over findings with a defined value: both classes (in a resample that lost a
         rare finding's positives, the others). Accuracy, kappa and the macro precision, recall and F1 concern images of
         exactly one class only: where labels may be several, an easy subset, whose classes are as frequent as they
-        happen to be. F1 and MCC rest on thresholds: where those were chosen on the same images they are optimistic.
+        happen to be. F1 and MCC rest on thresholds: where those were chosen on the same images they are optimistic. So
+        do `f1_at_mcc` and `accuracy_at_mcc`, at the threshold of MCC ("positive" is a score of at least the threshold,
+        as in KAD's script), and `accuracy_above_f1`, above that of F1 (MedKLIP's script, whose F1 takes "at least").
         """
         rows = 1 if weights is None else len(weights)
         out: dict[str, np.ndarray] = {}
@@ -76,7 +82,8 @@ class ClassifierSamples(Samples):
 
     def _measured(self) -> tuple[str, ...]:
         calibrated = ("ece",) if self.info.get("probabilities") else ()
-        return ("auroc", "average_precision", *calibrated, *self.info.get("thresholds", {}))
+        at = (name for criterion in self.info.get("thresholds", {}) for name in AT_THRESHOLD[criterion])
+        return ("auroc", "average_precision", *calibrated, *at)
 
     def _groups(self) -> dict[str, tuple[str, ...]]:
         return {name[1:]: findings for name, findings in self.names.items() if name.startswith("@")}
@@ -92,15 +99,19 @@ class ClassifierSamples(Samples):
                 columns["ece"].append(
                     classification.expected_calibration_error(probabilities(scores), labels, weights))
             for criterion, thresholds in self.info.get("thresholds", {}).items():
-                columns[criterion].append(self._at(criterion, thresholds.get(finding), f, weights))
+                for name in AT_THRESHOLD[criterion]:
+                    columns[name].append(self._at(name, thresholds.get(finding), f, weights))
         return columns
 
-    def _at(self, criterion: str, threshold: float | None, column: int, weights: np.ndarray | None) -> Any:
+    def _at(self, name: str, threshold: float | None, column: int, weights: np.ndarray | None) -> Any:
         if threshold is None:
             return np.full(1 if weights is None else len(weights), np.nan)
-        matrix = classification.at_threshold(self.arrays["scores"][:, column], self.arrays["labels"][:, column],
-                                             threshold, weights)
-        return np.atleast_1d(classification.binary_f1(matrix) if criterion == "f1" else classification.mcc(matrix))
+        scores = self.arrays["scores"][:, column]
+        if name.startswith("accuracy_above"):
+            threshold = np.nextafter(scores.dtype.type(threshold), scores.dtype.type(np.inf))
+        matrix = classification.at_threshold(scores, self.arrays["labels"][:, column], threshold, weights)
+        measure = {"f1": classification.binary_f1, "mcc": classification.mcc, "accuracy": classification.accuracy}
+        return np.atleast_1d(measure[name.partition("_")[0]](matrix))
 
 
 def probabilities(scores: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ A `Model` is any object with
 - `texts(texts, phrases)`: {"embedding": float32 [B, E], "query": float32 [B, Q]};
 - `grid`: (rows, columns), or (depth, rows, columns); their product is L;
 - optionally `patch_offset`, see `Encoder.patch_offset`; `batch_size`; `reads_text`, False without a text tower;
-  `scoring` and `prompt_context`, see `tasks.prompt_settings`.
+  `scoring` and `prompt_context`, see `tasks.prompt_settings`; `logit_scale`, what cosines are multiplied with before a
+  softmax.
 
 A model without grounding has no "patches" and no "query"; "features" (for a linear probe) may be missing. The score of
 an image and a text is the dot product of their embeddings; the model decides their norms.

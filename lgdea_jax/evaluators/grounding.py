@@ -5,8 +5,11 @@ the dot product of the phrase's query with every patch, mapped back onto the ori
 enter the aggregate: mean inside a finding, then over findings. The query of a box without a phrase is the mean
 over its finding's positive prompts.
 
-Modes: "clean" takes all boxes as one mask, and mIoU thresholds the heatmap rescaled to 0..1; "official" takes CNR one
-box after another and thresholds the raw heatmap (cosine similarities), as the public scripts do.
+Modes: "clean" takes all boxes as one mask, and mIoU thresholds the heatmap rescaled to 0..1. "official" is the rule of
+the public scripts (vios-s/ldm-phrase-grounding on hi-ml's heatmaps; pointing game as in MedKLIP): the raw heatmap
+(cosine similarities) is clamped at 0; CNR takes one box after another and counts an undefined one as 0; boxes of which
+the crop leaves nothing are dropped, and samples without any other; a sample is an image with a phrase, under the
+finding of its first box; any maximal pixel inside is a hit.
 """
 
 from __future__ import annotations
@@ -99,7 +102,8 @@ class Grounding(Evaluator):
     def run(self, model: Model | Encoder) -> GroundingSamples:
         """Measures every sample's heatmap in original pixels."""
         encoder = Encoder.of(model, self.data)
-        samples = grounding_samples(self.data) if encoder.grounds else ()
+        official = self.mode == "official"
+        samples = grounding_samples(self.data, by_finding=not official) if encoder.grounds else ()
         queries = sample_queries(encoder, samples)
         findings = tuple(sorted({sample.finding for sample in samples}))
         values = np.full((len(samples), len(COLUMNS)), np.nan)
@@ -107,10 +111,14 @@ class Grounding(Evaluator):
         for row, (sample, query) in enumerate(zip(samples, queries)):
             heat = sample_heatmap(encoder, sample, query, sigma=self.sigma)
             boxes = box_slices(sample.boxes, heat.shape)
+            if official:
+                heat = np.maximum(heat, 0)  # NaN stays.
+                boxes = [boxes[number] for number in grounding.visible(heat, boxes)]
             mask = grounding.union_mask(boxes, heat.shape)
             chance[row] = mask.mean() if mask.any() else np.nan
-            scaled = grounding.rescaled(heat) if self.mode == "clean" else heat
-            values[row] = (*grounding.cnr(heat, boxes, mode=self.mode), grounding.pointing(heat, mask),
+            scaled = heat if official else grounding.rescaled(heat)
+            values[row] = (*grounding.cnr(heat, boxes, mode=self.mode, undefined=0.0 if official else None),
+                           grounding.pointing(heat, mask, mode=self.mode),
                            grounding.miou(scaled, mask), grounding.dice(scaled, mask, DICE_THRESHOLD),
                            grounding.best_dice(heat, mask))
             self.progress("grounding", row + 1, len(samples))
@@ -127,14 +135,19 @@ class Grounding(Evaluator):
                                 {"findings": findings}, info)
 
 
-def grounding_samples(data: EvalData) -> tuple[GroundingSample, ...]:
-    """The samples of a split, in the order of its images: boxes of one image with equal phrase and finding are one."""
+def grounding_samples(data: EvalData, *, by_finding: bool = True) -> tuple[GroundingSample, ...]:
+    """The samples of a split, in the order of its images: boxes of one image with equal phrase and finding are one.
+
+    Without `by_finding`, those with an equal phrase are one, whatever their findings.
+    """
     out = []
     for image, boxes in enumerate(data.boxes):
         groups: dict[tuple[str, str], list[Box]] = {}
         for box in boxes:
-            groups.setdefault((box.phrase, box.finding), []).append(box)
-        out += [GroundingSample(image, phrase, finding, tuple(group)) for (phrase, finding), group in groups.items()]
+            apart = by_finding or not box.phrase
+            groups.setdefault((box.phrase, box.finding if apart else ""), []).append(box)
+        out += [GroundingSample(image, phrase, group[0].finding, tuple(group))
+                for (phrase, _), group in groups.items()]
     return tuple(out)
 
 

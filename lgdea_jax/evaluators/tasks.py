@@ -21,6 +21,8 @@ from lgdea_jax.findings.prompts import BARE
 
 TASKS = ("zero_shot", "retrieval", "grounding")
 MODES = ("clean", "official")
+# What results call them: "ours" is the second one where it is not a public script's (`eval.harness.protocol`).
+RESULT_MODES = ("clean", "official", "ours")
 SAMPLES: Mapping[str, type[Samples]] = {"zero_shot": ZeroShotSamples, "retrieval": RetrievalSamples,
                                         "grounding": GroundingSamples, "probe": ProbeSamples,
                                         "operating_point": OperatingPointSamples}

@@ -5,7 +5,9 @@
 - retrieval/recall@K/text_to_image: a report finds its volume among those of all scans.
 
 Modes: "official" does as CT-CLIP's scripts do, quirks included (`metrics/volume_retrieval.py` lists them); "clean"
-leaves the query's scan out of the gallery, and any volume whose report has the same words is a hit.
+leaves the query's scan out of the gallery, and any volume whose report has the same words is a hit. The literature has
+two pools, all volumes or the first of each scan, and often does not say which. "official" prints both: names with
+"@first" are of the second; and RadFinder's MAP, `retrieval/map_over_k@K`, beside CT-CLIP's.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ class VolumeRetrieval(Evaluator):
         real = np.array([name != NO_FINDING for name in data.label_names], bool)
         positive = (data.labels == POSITIVE) & real
         scans = data.scans if len(data.scans) == n else np.arange(n)
+        first = np.sort(np.unique(scans, return_index=True)[1])
         columns: dict[str, np.ndarray] = {}
 
         def put(name: str, ks: tuple[int, ...], found: np.ndarray, rows: np.ndarray | slice = slice(0, n)) -> None:
@@ -58,6 +61,9 @@ class VolumeRetrieval(Evaluator):
         embeddings = encoder.images()
         if self.mode == "official":
             put("retrieval/jaccard@{}", metric.KS, metric.jaccard_official(embeddings, positive))
+            put("retrieval/map_over_k@{}", metric.KS, metric.average_precision_over_k(embeddings, positive))
+            put("retrieval/map_over_k@{}@first", metric.KS,
+                metric.average_precision_over_k(embeddings[first], positive[first]), first)
         else:
             gain, precision = metric.jaccard_clean(embeddings, positive, scans)
             put("retrieval/jaccard@{}", metric.KS, gain)
@@ -67,9 +73,11 @@ class VolumeRetrieval(Evaluator):
         texts = encoder.texts([data.reports[r] for r in words], [data.phrases[r] for r in words])[0]
         name = "retrieval/recall@{}/text_to_image"
         put(name, metric.RECALL_KS, np.full((n, len(metric.RECALL_KS)), np.nan))
-        if len(paired) and self.mode == "official":
-            own = texts[np.searchsorted(words, data.report_of[paired])]
-            put(name, metric.RECALL_KS, metric.recall_official(own, embeddings[paired]), paired)
+        if self.mode == "official":
+            for pool, rows in (("", paired), ("@first", np.intersect1d(first, paired))):
+                own = texts[np.searchsorted(words, data.report_of[rows])]
+                put(name + pool, metric.RECALL_KS,
+                    metric.recall_official(metric.unit(own), metric.unit(embeddings[rows])), rows)
         elif len(paired):
             group = same_text([data.reports[r] for r in words])
             of_volume = group[np.searchsorted(words, data.report_of[paired])]
@@ -78,7 +86,8 @@ class VolumeRetrieval(Evaluator):
             put(name, metric.RECALL_KS, found, n + words)
         info: dict[str, Any] = {"mode": self.mode, "images": n, "volumes": {
             "queries": int(n if self.mode == "official" else positive.any(1).sum()),
-            "gallery": int(positive.any(1).sum()), "scans": len(np.unique(scans)), "reports": len(words)}}
+            "gallery": int(positive.any(1).sum()), "scans": len(first), "reports": len(words),
+            "pool": len(paired), "pool_first": int(np.isin(first, paired).sum())}}
         names = tuple(columns)
         return RetrievalSamples(np.concatenate([data.subjects, data.report_subjects]),
                                 {"values": np.stack([columns[name] for name in names], 1)}, {"metrics": names}, info)

@@ -2,8 +2,9 @@
 
 A finding's prompts are report-like phrases (`findings/prompts.py`), or a benchmark's own. The class vector is the plain
 mean of their embeddings, because a model's embeddings need not have unit norm and their lengths may carry meaning.
-`ensemble="normalised"` does what papers on cosine models do: the image is normalised, each prompt is, their mean is
-again. `ensemble="max"` takes the prompt that is nearest to the image by cosine instead of a mean.
+The others normalise the image: `ensemble="normalised"` each prompt and their mean too, as most papers on cosine models
+do; `"raw"` their mean only (hi-ml); `"mean_cosine"` each prompt only, which gives the mean of its cosines (MedCLIP);
+`"max"` takes the cosine to the nearest prompt (GLoRIA).
 
 `scoring="pair"` scores an image by similarity(positive ensemble) - similarity(negative ensemble). Its sigmoid is the
 softmax over the pair, exp(s+) / (exp(s+) + exp(s-)): the published probability, which for cosines (no temperature) lies
@@ -14,6 +15,9 @@ similarity decides.
 findings' positive ensembles: what is common to every statement of a finding goes too. For models trained on whole
 reports, for which a denial is nearly the same as a statement. The scores of a finding then depend on which findings are
 scored with it; its sigmoid is the softmax over the statement and that mean.
+
+`standardised` gives each finding's scores a mean of 0 and a standard deviation of 1 over the images, as GLoRIA does
+before the highest class wins: an image's class then depends on the other images, and an offset of a class is lost.
 
 Bare phrases are rare in the training texts of a model of whole reports: `context` puts each prompt into a short report.
 """
@@ -38,7 +42,7 @@ from lgdea_jax.findings.vocabulary import LABELLED
 from lgdea_jax.records import NEGATIVE, POSITIVE
 
 SCORINGS = ("pair", "positive", "contrast")
-ENSEMBLES = ("mean", "normalised", "max")
+ENSEMBLES = ("mean", "normalised", "raw", "mean_cosine", "max")
 ON_ITSELF = "the evaluated images"
 
 # Positive and negative sentences of a finding.
@@ -49,8 +53,9 @@ Prompts = tuple[tuple[str, ...], tuple[str, ...]]
 class ZeroShotSamples(ClassifierSamples):
     """Scores by prompts; see `ClassifierSamples`.
 
-    `info`: scoring, ensemble, context, images, own_prompts (findings with a benchmark's prompts), one_class_only and
-    no_prompts (labels that are left out, and why), thresholds and thresholds_from where there are any.
+    `info`: scoring, ensemble, standardised, context, images, own_prompts (findings with a benchmark's prompts),
+    one_class_only and no_prompts (labels that are left out, and why), thresholds and thresholds_from where there are
+    any.
     """
 
     task: ClassVar[str] = "zero_shot"
@@ -63,6 +68,7 @@ class ZeroShot(Evaluator):
     Attributes:
       data: the images.
       scoring: one of SCORINGS; ensemble: one of ENSEMBLES. See the module's docstring.
+      standardised: over the images; see the module's docstring.
       prompts: of findings that do not use those of `findings/prompts.py`.
       merged: {label: findings}: a label that stands for several findings has the highest of their scores.
       exclusive: the labels are classes of which an image has one.
@@ -76,6 +82,7 @@ class ZeroShot(Evaluator):
     data: EvalData
     scoring: str = "pair"
     ensemble: str = "mean"
+    standardised: bool = False
     prompts: Mapping[str, Prompts] = dataclasses.field(default_factory=dict)
     merged: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     exclusive: bool = False
@@ -103,9 +110,13 @@ class ZeroShot(Evaluator):
         scores = self._scores(encoder, images, wanted)
         if wanted != findings:
             scores = np.stack([scores[:, [wanted.index(part) for part in group]].max(1) for group in parts.values()], 1)
+        if self.standardised:
+            scores = standardised(scores)
         truth, predicted, classes = classified.single_class(data, columns, scores, exclusive=self.exclusive)
-        info = {"scoring": self.scoring, "ensemble": self.ensemble, "context": self.context, "images": len(data.images),
-                "probabilities": self.scoring != "positive", "own_prompts": [f for f in findings if f in self.prompts],
+        info = {"scoring": self.scoring, "ensemble": self.ensemble, "standardised": self.standardised,
+                "context": self.context, "images": len(data.images),
+                "probabilities": self.scoring != "positive" and not self.standardised,
+                "own_prompts": [f for f in findings if f in self.prompts],
                 "one_class_only": [data.label_names[c] for c in np.flatnonzero(~both)],
                 "no_prompts": [data.label_names[c] for c in np.flatnonzero(both & ~known)]}
         samples = ZeroShotSamples(
@@ -170,7 +181,14 @@ def ensemble_similarity(images: np.ndarray, embeddings: np.ndarray, ensemble: st
     """
     if ensemble == "max":
         return (images @ _unit(embeddings).T).max(1)
-    return images @ (embeddings.mean(0) if ensemble == "mean" else _unit(_unit(embeddings).mean(0)))
+    mean = (embeddings if ensemble in ("mean", "raw") else _unit(embeddings)).mean(0)
+    return images @ (mean if ensemble in ("mean", "mean_cosine") else _unit(mean))
+
+
+def standardised(scores: np.ndarray) -> np.ndarray:
+    """Columns of [N, F] with mean 0 and (population) standard deviation 1; a constant column, or of one row, is 0."""
+    spread = scores.std(0)
+    return np.divide(scores - scores.mean(0), spread, out=np.zeros_like(scores), where=spread > 0)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -54,6 +54,9 @@ LABEL_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "Fracture", "Emphysema", "Hernia", "Granuloma"),
 })
 
+# How a set of labels other than the reference is marked in `label_names`.
+LABEL_PREFIX = "{}:"
+
 # Stronger statements win: a finding called present anywhere in the report is present.
 _STRENGTH = {"absent": 1, "uncertain": 2, "present": 3}
 _LABEL = {0: MISSING, 1: NEGATIVE, 2: UNCERTAIN, 3: POSITIVE}
@@ -155,7 +158,7 @@ def label_columns(label_names: Sequence[str], labels: str = "") -> dict[str, int
     """
     if labels:
         choose("data.labels", labels, LABEL_SETS_OF_RECORDS)
-    prefix = "" if labels in ("", "reference") else f"{labels}:"
+    prefix = "" if labels in ("", "reference") else LABEL_PREFIX.format(labels)
     found = {name.removeprefix(prefix): column for column, name in enumerate(label_names)
              if (name.startswith(prefix) if prefix else name.partition(":")[0] not in LABEL_SETS_OF_RECORDS)}
     if prefix and not found:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lgdea_jax.io import ImageInfo
+from lgdea_jax.io.volumes import is_whole_chest
 from lgdea_jax.preprocess.volume import VolumeView, resampled_shape
 
 # DICOM modalities of radiographs; "" where the file states none.
@@ -26,8 +27,6 @@ _SAID = {
     "window ignored": "a window or lookup table that makes no sense is ignored",
 }
 _COLOUR = 12.0  # Mean difference of the channels, in grey levels, from which an image counts as a colour photograph.
-# Millimetres (z, y, x) that a chest CT covers at least, and along any axis at most, with some room.
-_LEAST, _MOST = (180.0, 180.0, 230.0), 700.0
 
 
 def image_warnings(array: np.ndarray, info: ImageInfo | None) -> list[str]:
@@ -68,9 +67,9 @@ def volume_warnings(voxels: np.ndarray, spacing: Sequence[float], view: VolumeVi
     lung = float(((part > -950) & (part < -550)).mean())
     if lung < 0.02:
         found.append(f"hardly any lung ({100 * lung:.1f}% of the voxels): is it a chest?")
-    covered = [n * mm for n, mm in zip(voxels.shape, spacing, strict=True)]
-    if any(have < least for have, least in zip(covered, _LEAST, strict=True)) or max(covered) > _MOST:
-        found.append(f"covers {' x '.join(f'{mm:.0f}' for mm in covered)} mm: not a whole chest, or a wrong voxel "
+    if not is_whole_chest(voxels.shape, spacing):
+        covered = " x ".join(f"{n * mm:.0f}" for n, mm in zip(voxels.shape, spacing, strict=True))
+        found.append(f"covers {covered} mm: not a whole chest, or a wrong voxel "
                      "spacing")
     if view.geometry.spacing and any(mm > 2.5 * new for mm, new in zip(spacing, view.geometry.spacing, strict=True)):
         found.append(f"voxels of {' x '.join(f'{mm:.3g}' for mm in spacing)} mm, far coarser than the "

@@ -47,6 +47,7 @@ class Predictor:
         # Activations of a volume are as many as those of hundreds of images.
         self.batch_size = batch_size or max(1, min(64, 2**22 // math.prod(self.image_shape)))
         self.transform: str = spec["transform"]
+        self._graphdef = graphdef
         self.set_params(params)
         method = experiment.method
         self._text, self.reads_text, self.scoring = experiment.text, experiment.text is not None, method.scoring
@@ -75,6 +76,11 @@ class Predictor:
     def params(self) -> Any:
         """The tree of parameters that predicts, on the device."""
         return self._params
+
+    @property
+    def logit_scale(self) -> float:
+        """What cosines are multiplied with before the softmax of training; CT-CLIP's operating point uses it."""
+        return float(nnx.merge(self._graphdef, self._params).shared()["logit_scale"])
 
     @property
     def image_size(self) -> int:

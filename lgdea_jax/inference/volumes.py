@@ -22,11 +22,21 @@ from lgdea_jax.inference import input_checks
 from lgdea_jax.inference.images import Rejected
 from lgdea_jax.inference.overlay import Overlay
 from lgdea_jax.io import UnreadableImage, VolumeHeader, read_volume
+from lgdea_jax.io.dicom_file import is_dicom
+from lgdea_jax.io.opening import file_kind, open_regular
 from lgdea_jax.io.raw_volume import NO_HEADER
+from lgdea_jax.io.series_files import series_identity
 from lgdea_jax.preprocess.volume import VolumeView, to_record
 
 SUFFIXES = (".nii", ".nii.gz", ".npz")
 DICOM = (".dcm", ".dicom", ".ima")
+# Conversions of `io.read_volume` that a person should know of.
+_CONVERSIONS = {
+    "oblique": "its axes are oblique to the patient's", "not axial": "its slices are not axial",
+    "voxel sizes from pixdim": "its affine has no voxel sizes: those of pixdim are taken",
+    "pixdim differs from the affine": "its voxel sizes contradict each other: the affine's are taken, not pixdim's",
+    "qform differs from the sform": "its orientation is given twice and differently: the sform is taken",
+    "fewer slices than acquired": "it has fewer slices than its acquisition states"}
 # (low, high) in HU, as radiologists set them: -600 +- 750 and 40 +- 200.
 WINDOWS = {"lung": (-1350.0, 150.0), "mediastinum": (-160.0, 240.0)}
 # Findings that a lung window hides: the heart, vessels, nodes, fluid, bone and what was put in.
@@ -137,24 +147,28 @@ class VolumeReader:
             if npz and "spacing" in error.reason:
                 raise UnreadableImage(f"{error.reason}: give it with --spacing=Z,Y,X") from None
             raise
-        known = {"oblique": "its axes are oblique to the patient's", "not axial": "its slices are not axial"}
-        return voxels, info.spacing, tuple(known[name] for name in info.conversions if name in known)
+        return voxels, info.spacing, tuple(_CONVERSIONS[name] for name in info.conversions if name in _CONVERSIONS)
 
 
 def _is_picture(path: str | os.PathLike) -> bool:
+    return file_kind(_start(path)) in ("a PNG file", "a JPEG file")
+
+
+def _start(path: str | os.PathLike) -> bytes:
+    """The first bytes of a regular file; none of anything else."""
     try:
-        with open(path, "rb") as file:
-            start = file.read(8)
-    except OSError:
-        return False
-    return start == b"\x89PNG\r\n\x1a\n" or start[:2] == b"\xff\xd8"
+        with open_regular(path) as (file, _):
+            return file.read(512)
+    except UnreadableImage:
+        return b""
 
 
 def find_volumes(arguments: Sequence[str]) -> tuple[list[str], int]:
     """Volumes from files, folders (searched to the bottom) and patterns, in order, each once.
 
-    A folder that holds DICOM files is one volume: a series. Files in folders count by their suffix (SUFFIXES). What is
-    named is taken whatever it is called; what is missing or no volume is rejected later like any broken one.
+    A folder that holds DICOM files is one volume: a series. So is a folder of such folders that all hold one series.
+    Files in folders count by their suffix (SUFFIXES). What is named is taken whatever it is called; what is missing or
+    no volume is rejected later like any broken one.
 
     Returns:
       (paths, number of other files in the folders).
@@ -188,10 +202,10 @@ def find_volumes(arguments: Sequence[str]) -> tuple[list[str], int]:
 def _inside(folder: str) -> tuple[list[str], int]:
     """The volumes of a folder and the number of its other files."""
     found: list[str] = []
+    series: dict[str, str] = {}
     others = 0
     for here, folders, names in os.walk(folder):
         folders.sort()
-        series = False
         for name in sorted(names):
             path = os.path.join(here, name)
             if name.startswith(".") or name.upper() == "DICOMDIR":
@@ -199,22 +213,32 @@ def _inside(folder: str) -> tuple[list[str], int]:
             elif name.lower().endswith(SUFFIXES):
                 found.append(path)
             elif _is_dicom(path):
-                series = True
+                series.setdefault(here, path)
             else:
                 others += 1
-        if series:
-            found.append(here)
-    return sorted(found), others
+    return sorted(found + _whole_series(series)), others
+
+
+def _whole_series(series: dict[str, str]) -> list[str]:
+    """Folders of DICOM files, those of one series under one parent as the parent: a part must not pass for a volume.
+
+    Args:
+      series: folder -> one of its files.
+    """
+    parents: dict[str, list[str]] = {}
+    for folder in series:
+        parents.setdefault(os.path.dirname(folder), []).append(folder)
+    found = list(series)
+    for parent, folders in parents.items():
+        if len(folders) > 1 and parent not in series:
+            identities = {series_identity(series[folder]) for folder in folders}
+            if len(identities) == 1 and () not in identities:
+                found = [folder for folder in found if folder not in folders] + [parent]
+    return found
 
 
 def _is_dicom(path: str) -> bool:
-    if path.lower().endswith(DICOM):
-        return True
-    try:
-        with open(path, "rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+    return path.lower().endswith(DICOM) or is_dicom(_start(path))
 
 
 def window_of(prompt: str, finding: str) -> str:

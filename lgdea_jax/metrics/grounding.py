@@ -61,7 +61,8 @@ def cnr_signed(heatmap: np.ndarray, mask: np.ndarray) -> float:
     return float(difference / np.sqrt(spread))
 
 
-def cnr(heatmap: np.ndarray, boxes: Sequence[tuple[slice, ...]], *, mode: str = "clean") -> tuple[float, float]:
+def cnr(heatmap: np.ndarray, boxes: Sequence[tuple[slice, ...]], *, mode: str = "clean",
+        undefined: float | None = None) -> tuple[float, float]:
     """Contrast-to-noise ratio: (absolute, signed).
 
     The absolute value (the one published) rewards a map that is dark exactly where the finding is: an inverted
@@ -72,9 +73,10 @@ def cnr(heatmap: np.ndarray, boxes: Sequence[tuple[slice, ...]], *, mode: str = 
       boxes: slices of `box_slices`.
       mode: "clean", one union mask of all boxes; "official", the public script: one box after another, each blanked
         before the next is measured (so the result depends on their order), mean over boxes.
+      undefined: official only, what a box without a value counts; None leaves it out.
 
     Returns:
-      NaN without a measurable box.
+      NaN without a measurable box, or, where they count, without a box.
     """
     if mode == "clean":
         value = cnr_signed(heatmap, union_mask(boxes, heatmap.shape))
@@ -85,6 +87,8 @@ def cnr(heatmap: np.ndarray, boxes: Sequence[tuple[slice, ...]], *, mode: str = 
     for box in boxes:
         value = cnr_signed(left, union_mask([box], left.shape))
         left[box] = np.nan
+        if np.isnan(value) and undefined is not None:
+            value = undefined
         if not np.isnan(value):
             values.append(value)
     if not values:
@@ -92,18 +96,38 @@ def cnr(heatmap: np.ndarray, boxes: Sequence[tuple[slice, ...]], *, mode: str = 
     return float(np.mean(np.abs(values))), float(np.mean(values))
 
 
-def pointing(heatmap: np.ndarray, mask: np.ndarray) -> float:
-    """Pointing game: 1 if the maximal pixel lies in the mask; with several maximal pixels, the share of them inside.
+def pointing(heatmap: np.ndarray, mask: np.ndarray, *, mode: str = "clean") -> float:
+    """Pointing game: 1 if the maximal pixel lies in the mask.
 
-    Large boxes are hit by chance: their share of the image is the score of a random pixel. A constant map scores
-    that share.
+    Large boxes are hit by chance: their share of the image is the score of a random pixel.
+
+    Args:
+      heatmap: float [...], NaN where undefined; mask: bool of that shape.
+      mode: of several maximal pixels, "clean" takes the share that lies inside, so that a constant map scores what
+        chance scores; "official" (MedKLIP's script) calls any of them inside a hit, so that a constant map always hits.
     """
     values = np.where(np.isnan(heatmap), -np.inf, heatmap)
     top = values.max(initial=-np.inf)
     if np.isneginf(top) or not mask.any():
         return float("nan")
     best = values == top
-    return float((best & mask).sum() / best.sum())
+    inside = (best & mask).sum()
+    return float(inside > 0) if mode == "official" else float(inside / best.sum())
+
+
+def visible(heatmap: np.ndarray, boxes: Sequence[tuple[slice, ...]]) -> list[int]:
+    """The boxes (numbers, ascending) that the public script of MS-CXR measures.
+
+    It draws the boxes one over another, crops, and drops those of which nothing is left: outside the crop (NaN), or
+    covered by later ones.
+    """
+    free = ~np.isnan(heatmap)
+    found = []
+    for number in reversed(range(len(boxes))):
+        if free[boxes[number]].any():
+            found.append(number)
+        free[boxes[number]] = False
+    return found[::-1]
 
 
 def rescaled(heatmap: np.ndarray) -> np.ndarray:

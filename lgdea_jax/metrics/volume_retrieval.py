@@ -8,7 +8,8 @@ the K nearest volumes by cosine, no average precision. The public script has thr
 2. The list that is averaged is not emptied between K = 1, 5, 10, 50: the value printed for 50 averages the four.
 3. The gallery leaves volumes without a positive label out, the queries do not: theirs are always 0.
 
-`jaccard_official` keeps them, `jaccard_clean` has none. NumPy only.
+`jaccard_official` keeps them, `jaccard_clean` has none. RadFinder's "MAP@K" is another quantity again: an average
+precision whose divisor is K, see `average_precision_over_k`. NumPy only.
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ import numpy as np
 from lgdea_jax.metrics import retrieval
 
 KS = (1, 5, 10, 50)
-RECALL_KS = (5, 10, 50, 100)
+RECALL_KS = (1, 5, 10, 50, 100)
 _ROWS = 256  # Queries of one block.
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """The rows of [N, E] with norm 1, float64; a zero row stays."""
+    rows = np.asarray(rows, np.float64)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
 
 
 def cosines(queries: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     """Cosine similarities float64 [Q, G] of the rows of [Q, E] and [G, E]; of a zero row they are 0."""
-    def unit(rows: np.ndarray) -> np.ndarray:
-        rows = np.asarray(rows, np.float64)
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
-
     return unit(queries) @ unit(gallery).T
 
 
@@ -93,11 +96,34 @@ def jaccard_clean(embeddings: np.ndarray, positive: np.ndarray, scans: np.ndarra
     return gain, precision
 
 
+def average_precision_over_k(embeddings: np.ndarray, positive: np.ndarray, ks: Sequence[int] = KS) -> np.ndarray:
+    """What RadFinder's script averages as "MAP@K": the sum of precisions at the relevant ranks up to K, divided by K.
+
+    Relevant is a volume that shares a positive label; queries and gallery are the volumes that have one, without the
+    query itself (other reconstructions stay). The divisor is K even if fewer are relevant. float64 [N, len(ks)]; NaN
+    for volumes without a positive label, and where the gallery is smaller than K. Arguments as of `jaccard_official`.
+    """
+    positive = np.asarray(positive, bool)
+    labelled = np.flatnonzero(positive.any(1))
+    out = np.full((len(embeddings), len(ks)), np.nan)
+    usable = [c for c, k in enumerate(ks) if k < len(labelled)]
+    for start in range(0, len(labelled) if usable else 0, _ROWS):
+        rows = labelled[start:start + _ROWS]
+        scores = np.where(rows[:, None] == labelled, -np.inf, cosines(embeddings[rows], embeddings[labelled]))
+        most = max(ks[c] for c in usable)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :most]
+        relevant = np.take_along_axis(retrieval.jaccard(positive[rows], positive[labelled]) > 0, order, 1)
+        precision = np.cumsum(relevant, axis=1) / np.arange(1, most + 1) * relevant
+        for c in usable:
+            out[rows, c] = precision[:, :ks[c]].sum(1) / ks[c]
+    return out
+
+
 def recall_official(texts: np.ndarray, volumes: np.ndarray, ks: Sequence[int] = RECALL_KS) -> np.ndarray:
     """Whether volume i is among the K best for text i by dot product: float64 [N, len(ks)] of 0 and 1.
 
-    As the public script: only the same index is a hit, although other reconstructions have the same report, and ties
-    keep the order of the gallery. NaN for K above N.
+    As the public scripts, whose embeddings are normalised: only the same index is a hit, although other reconstructions
+    have the same report, and ties keep the order of the gallery. NaN for K above N.
 
     Args:
       texts, volumes: [N, E], row i of one belonging to row i of the other.

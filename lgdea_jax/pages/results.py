@@ -28,6 +28,7 @@ _ROOTS = (Path(__file__).parents[2] / "benchmarks", Path(__file__).parents[1])
 PUBLISHED = next((root / "published.csv" for root in _ROOTS if (root / "published.csv").is_file()),
                  _ROOTS[0] / "published.csv")
 COLUMNS = ("benchmark", "mode", "metric", "method", "value", "source")
+OPTIONAL = ("protocol", "pool", "labels")
 MOST_CURVES = 18
 # The metrics of the overview, in this order.
 HEADLINE = ("zero_shot/auroc", "zero_shot/accuracy", "grounding/cnr", "grounding/pointing", "grounding/miou",
@@ -41,7 +42,10 @@ _NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A number from the literature."""
+    """A number from the literature, of a protocol (`eval.harness.protocol`; "" where the file does not say).
+
+    `pool` is what it was measured on, `labels` how many labels were averaged.
+    """
 
     benchmark: str
     mode: str
@@ -49,6 +53,9 @@ class Published:
     method: str
     value: float
     source: str
+    protocol: str = ""
+    pool: str = ""
+    labels: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,12 +142,13 @@ def load_published(path: Path) -> list[Published]:
     for number, row in enumerate(rows, start=2):
         if any(not (row.get(column) or "").strip() for column in COLUMNS):
             raise UserError(f"{path}, line {number}: every row needs {', '.join(COLUMNS)}")
-        choose(f"mode in line {number} of {path.name}", row["mode"], tasks.MODES)
+        choose(f"mode in line {number} of {path.name}", row["mode"], tasks.RESULT_MODES)
         try:
             value = float(row["value"])
         except ValueError:
             raise UserError(f"{path}, line {number}: {row['value']!r} is no number") from None
-        out.append(Published(row["benchmark"], row["mode"], row["metric"], row["method"], value, row["source"]))
+        out.append(Published(row["benchmark"], row["mode"], row["metric"], row["method"], value, row["source"],
+                             **{column: row.get(column) or "" for column in OPTIONAL}))
     return out
 
 
@@ -153,7 +161,7 @@ def page(runs: Sequence[Run], published: Sequence[Published], extras: Sequence[E
     listed += [{"id": f"extra{i}", "kind": extra.kind, "title": extra.title, "data": extra.data}
                for i, extra in enumerate(extras)]
     titles = dict.fromkeys([*(run.title for run in runs), *(extra.title for extra in extras)])
-    overview = [(mode, table) for mode in tasks.MODES if (table := _overview(runs, mode))] if len(runs) > 1 else []
+    overview = [(mode, table) for mode in tasks.RESULT_MODES if len(runs) > 1 and (table := _overview(runs, mode))]
     return render("results", title=f"Results: {', '.join(titles)}", credentialed=credentialed, overview=overview,
                   sections=listed)
 
@@ -219,6 +227,8 @@ def _metrics(run: Run) -> Table:
     for name in names:
         entries = [result["metrics"].get(name) for result in run.modes.values()]
         sizes = sorted({entry["n"] for entry in entries if entry})
+        if not any(sizes):
+            continue  # Nothing to measure it by: the remarks say what the data lack.
         rows.append([_label(name), *map(_cell, entries), " / ".join(map(str, sizes))])
     return Table(("metric", *run.modes, "n"), rows, name=f"metrics of {run.title}")
 
@@ -226,12 +236,14 @@ def _metrics(run: Run) -> Table:
 def _published(run: Run, published: Sequence[Published]) -> list[tuple[str, Table]]:
     out = []
     for mode, result in run.modes.items():
+        protocol = result.get("info", {}).get("protocol", {}).get("name", "")
         rows = [[item.method, _label(item.metric), f"{item.value:.3f}", _cell(result["metrics"].get(item.metric)),
-                 item.source] for item in published
-                if (item.benchmark, item.mode) == (run.title, mode) and item.metric in result["metrics"]]
+                 item.labels, item.pool, item.source] for item in published
+                if (item.benchmark, item.mode) == (run.title, mode) and item.metric in result["metrics"]
+                and item.protocol in ("", protocol)]
         if rows:
-            out.append((mode, Table(("method", "metric", "published", f"ours ({mode})", "source"), rows,
-                                    numeric_from=2, name=f"published numbers, {mode} mode")))
+            out.append((mode, Table(("method", "metric", "published", f"ours ({mode})", "labels", "pool", "source"),
+                                    rows, numeric_from=2, name=f"published numbers, {mode} mode")))
     return out
 
 

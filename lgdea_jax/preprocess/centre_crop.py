@@ -1,8 +1,8 @@
 """The image geometry of BioViL's phrase grounding (MS-CXR): shorter side to 512, a centred square, and the way back.
 
-Boecking et al., "Making the Most of Text Semantics", ECCV 2022; the crop is 480 in BioViL and 448 in BioViL-T. What
-lies outside the crop is not part of the input: its heatmap is NaN. It is a benchmark's protocol; models here are
-trained with a letterbox.
+Boecking et al., "Making the Most of Text Semantics", ECCV 2022; the crop is 480 in BioViL, 448 in BioViL-T, and 512 in
+hi-ml's zero-shot classification. What lies outside the crop is not part of the input: its heatmap is NaN. It is a
+benchmark's protocol; models here are trained with a letterbox.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from lgdea_jax.preprocess.image import resize
 
 RESIZED = 512
-CROPS = (480, 448)
+CROPS = (480, 448, 512)
 
 
 def min_max(image: np.ndarray) -> np.ndarray:

@@ -1,12 +1,15 @@
-"""CT volumes: named geometries ("ct_clip@1", "fvlm@1", ...), what records store of them, and the model's input.
+"""CT volumes: named geometries ("ct_clip@2", "fvlm_centre@1", ...), what records store of them, and the model's input.
 
 A geometry is a voxel spacing, a shape and a window. The record holds the volume resampled to that spacing and cut
 (around its middle) to that shape where it is larger, in Hounsfield units; the model's input is windowed and cut or
 padded to its shape. Nothing is mirrored: volumes are [z, y, x] in the frame of `lgdea_jax.io.volumes`, and image-left
 is patient-right. Boxes are in voxels of the original volume, where voxel i covers the interval [i, i + 1).
 
-Sources: `ct_clip` is the preprocessing of CT-CLIP (Hamamci et al., 2024), `fvlm` that of fVLM (Shui et al., ICLR 2025).
-Unlike CT-CLIP's own script, which keeps the order and direction of the file's axes, volumes are oriented first.
+Sources: `ct_clip` is the preprocessing of CT-CLIP (Hamamci et al., 2024): it clips before it interpolates, and rounds
+the number of voxels down. Unlike its script, which keeps the order and direction of the file's axes, volumes are
+oriented first, and interpolated values are stored as whole HU. `fvlm_centre` has the spacing, the window and the size
+of the sliding window of fVLM (Shui et al., ICLR 2025), but cuts around the middle: fVLM crops to a mask of the organs
+first and trains at (112, 256, 352).
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ class Geometry:
       shape: voxels (z, y, x) of the model's input and, at most, of a record; None keeps all (the model's shape must
         then be given).
       window: (low, high) in HU, mapped to `output`; what lies beyond is clipped, what is padded is `low`.
+      clip: (low, high) in HU to which volumes are clipped before they are resampled, or None. Afterwards it would be
+        another volume: next to metal or air an interpolated value depends on how far out its neighbours are.
     """
 
     name: str
@@ -42,11 +47,12 @@ class Geometry:
     shape: Triple | None
     window: tuple[float, float] = (-1000.0, 1000.0)
     output: tuple[float, float] = (-1.0, 1.0)
+    clip: tuple[int, int] | None = None
 
 
 GEOMETRIES: Mapping[str, Geometry] = MappingProxyType({
-    "ct_clip": Geometry("ct_clip@1", (1.5, 0.75, 0.75), (240, 480, 480)),
-    "fvlm": Geometry("fvlm@1", (3.0, 1.0, 1.0), (112, 288, 352), (-1150.0, 350.0), (0.0, 1.0)),
+    "ct_clip": Geometry("ct_clip@2", (1.5, 0.75, 0.75), (240, 480, 480), clip=(-1000, 1000)),
+    "fvlm_centre": Geometry("fvlm_centre@1", (3.0, 1.0, 1.0), (112, 288, 352), (-1150.0, 350.0), (0.0, 1.0)),
     "phantom_ct": Geometry("phantom_ct@1", (10.0, 7.5, 7.5), (32, 48, 48)),  # 320 x 360 x 360 mm.
     "native": Geometry("native@1", None, None),
 })
@@ -65,12 +71,21 @@ def find_geometry(name: str) -> Geometry:
 
 
 def resampled_shape(shape: Sequence[int], spacing: Sequence[float], geometry: Geometry) -> Triple:
-    """Voxels (z, y, x) of the whole extent of a volume at the geometry's spacing; rounded down, as CT-CLIP does."""
+    """Voxels (z, y, x) of the whole extent of a volume at the geometry's spacing: int(n * (old / new)), CT-CLIP's."""
     if geometry.spacing is None:
         return tuple(int(n) for n in shape)
-    # 0.001: a quotient that is whole must not be rounded down because its spacing was stored in single precision.
-    return tuple(max(1, int(n * old / new + 1e-3))
+    return tuple(max(1, int(n * (_as_written(old) / new)))
                  for n, old, new in zip(shape, spacing, geometry.spacing, strict=True))
+
+
+def _as_written(mm: float) -> float:
+    """The decimal of a spacing that was stored in single precision: 0.9 for 0.89999998, 0.7265625 for itself.
+
+    Tables of metadata, from which the public script reads it, have the decimal: a quotient that is whole must not be
+    rounded down because a header has it in single precision.
+    """
+    short = round(float(mm), 6)
+    return short if np.float32(short) == np.float32(mm) else float(mm)
 
 
 def resample(volume: np.ndarray, shape: Sequence[int], *, order: int = 1) -> np.ndarray:
@@ -106,7 +121,7 @@ def _middle(size: int, limit: int) -> int:
 
 
 def to_record(volume: np.ndarray, spacing: Sequence[float], geometry: Geometry) -> np.ndarray:
-    """What a record stores: resampled to the geometry's spacing, cut around the middle to at most its shape.
+    """What a record stores: clipped, resampled to the geometry's spacing, cut around the middle to at most its shape.
 
     Args:
       volume: int16 [z, y, x] in HU; spacing: mm (z, y, x).
@@ -114,6 +129,7 @@ def to_record(volume: np.ndarray, spacing: Sequence[float], geometry: Geometry) 
     Returns:
       int16 [z, y, x].
     """
+    volume = volume if geometry.clip is None else np.clip(volume, *geometry.clip)
     out = resample(volume, resampled_shape(volume.shape, spacing, geometry))
     if geometry.shape is None:
         return out

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lgdea_jax import cli, train
+from lgdea_jax.errors import UserError
 from lgdea_jax.experiment import Experiment
 from lgdea_jax.runtime.log import read_rows
 from lgdea_jax.training import optim
@@ -46,3 +47,32 @@ def test_method_lowers_its_loss(method, phantom_data, compile_cache, tmp_path):
     assert train.train(config, tmp_path) == cli.OK
     losses = [row["loss"] for row in read_rows(tmp_path / "metrics.jsonl")]
     assert min(losses[6:]) < losses[0]
+
+
+@pytest.mark.parametrize("path", [
+    "configs/phantom.py:limited", "configs/small.py:limited", "configs/lgdea_mimic.py:limited",
+    "configs/lgdea_mimic.py:resnet50,limited", "configs/lgdea_ct.py:limited",
+    pytest.param("configs/lgdea_ct.py:phantom,limited", marks=pytest.mark.slow)], ids=lambda path: path[8:])
+def test_unpaired_data_are_trained_on_by_default(path, request, compile_cache, tmp_path):
+    """With a share of the pairs, and nothing else: the batch has unpaired rows, and their loss is not zero."""
+    config = shrink(cli.read_config(path))
+    assert 0 < config.data.pairs < 1
+    volumes = config.image.modality == "ct"
+    config.data.dir = str(request.getfixturevalue("phantom_ct_data" if volumes else "phantom_data"))
+    config.data.pairs, config.compile_cache = 0.5, str(compile_cache)
+    assert train.train(config, tmp_path) == cli.OK
+    last = read_rows(tmp_path / "metrics.jsonl")[-1]
+    assert last["loss/evid_image"] > 0 and last["memory/ramp"] == 1.0
+
+
+def test_the_limited_argument_is_a_share_of_pairs():
+    limited, _ = cli.load_config(["--config=configs/phantom.py:limited"])
+    share, _ = cli.load_config(["--config=configs/phantom.py", "--config.data.pairs=0.01"])
+    assert limited.to_json_best_effort() == share.to_json_best_effort()
+    assert limited.total_steps == 2000 and limited.augment.noise == 6
+    # The command line wins, and without a share nothing changes.
+    assert cli.load_config(["--config=configs/phantom.py:limited", "--config.total_steps=7"])[0].total_steps == 7
+    whole, _ = cli.load_config(["--config=configs/phantom.py:limited", "--config.data.pairs=1.0"])
+    assert whole.total_steps == 500 and whole.augment.noise == 2
+    with pytest.raises(UserError, match=r"configs/phantom.py:limted: unknown argument 'limted'; known: limited"):
+        cli.read_config("configs/phantom.py:limted")

@@ -52,10 +52,11 @@ def write(name, folder, studies, seed=0):
     return folder
 
 
-def data_set(name, official, out):
-    """Builds what `write` wrote; returns the folder."""
+def data_set(name, official, out, **keys):
+    """Builds what `write` wrote, with further keys of the source's config; returns the folder."""
     config = cli.read_config(f"configs/data/{name}.py")
     config[name].path = str(official)
+    config[name].update(keys)
     config.image_size, config.workers = 64, 1
     if name == "covidx":
         config.covidx.version = "9A"

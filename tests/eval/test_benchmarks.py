@@ -12,6 +12,7 @@ from lgdea_jax.errors import UserError
 from lgdea_jax.evaluators import tasks
 from tests.eval import stand_ins
 
+OFFICIAL = ("ms_cxr", "chexpert")
 ALWAYS = ("--bootstrap=20", "--overlays=2")
 # What each must measure, at least.
 METRICS = {
@@ -41,11 +42,12 @@ def data_of(tmp_path_factory):
     """A function from a data set's name to its built stand-in, made once."""
     root, made = tmp_path_factory.mktemp("official"), {}
 
-    def get(name, studies):
-        if name not in made:
-            official = stand_ins.write(name, root / name, studies)
-            made[name] = stand_ins.data_set(name, official, root / f"{name}_built")
-        return made[name]
+    def get(name, studies, **keys):
+        key = "_".join((name, *keys))
+        if key not in made:
+            official = stand_ins.write(name, root / key, studies)
+            made[key] = stand_ins.data_set(name, official, root / f"{key}_built", **keys)
+        return made[key]
 
     return get
 
@@ -69,7 +71,14 @@ def test_from_official_layout_to_page(name, run, data_of, tmp_path, capsys):
     status, content = evaluate(name, run, data_of(fixture, studies), tmp_path / "out", *flags)
     assert status == cli.OK, content["rejected"]
     modes = {result["mode"]: result["metrics"] for result in content["results"]}
-    assert set(modes) == ({"clean"} if name.endswith("5x200") else {"clean", "official"})
+    # Of a 5x200 without a list there is no number but the clean one.
+    second = "official" if name in OFFICIAL else "ours"
+    assert set(modes) == ({"clean"} if name.endswith("5x200") else {"clean", second})
+    protocols = {result["mode"]: result["info"].get("protocol") for result in content["results"]}
+    assert protocols["clean"] is None
+    if name in OFFICIAL:
+        assert len(protocols["official"]["commit"]) == 40 and "github.com" in protocols["official"]["repository"]
+        assert not protocols["official"]["not_the_scripts"]
     for metric in METRICS[name]:
         for mode, metrics in modes.items():
             entry = metrics[metric]
@@ -106,16 +115,50 @@ def test_an_official_list_of_5x200(run, data_of, tmp_path):
     wanted = {image_id: i % 5 for i, image_id in enumerate(ids[3:18])}
     assert samples.arrays["truth"].tolist() == [wanted[record.image_id] for record in open_records(data, "train")
                                                 if record.image_id in wanted]
+    assert official["info"]["protocol"]["name"] == "gloria" and official["info"]["zero_shot"]["standardised"]
     with pytest.raises(UserError, match="--list=FILE"):
         evaluate("chexpert_5x200", run, data, tmp_path / "no", "--mode=official")
 
 
+@pytest.mark.parametrize("name, protocol, count", [
+    ("padchest", "kad", 193), ("padchest", "carzero", 192), ("openi", "carzero", 18), ("chestxray14", "kad", 14),
+    ("chexpert", "kad", 5), ("rsna_pneumonia", "medclip", 1), ("covidx", "medclip", 3),
+    ("chestx_det10", "carzero", 10)])
+def test_a_protocol_by_name(name, protocol, count, run, data_of, tmp_path):
+    """Its label set is asked for; without one of the script's parts it is called ours."""
+    module = importlib.import_module(f"lgdea_jax.eval.{name}")
+    (chosen,) = [item for item in module.BENCHMARK.protocols if item.name == protocol]
+    assert len(chosen.findings or module.BENCHMARK.findings) == count
+    fixture, studies, flags = stand_ins.BENCHMARKS[name]
+    data = data_of(fixture, studies, **({"protocol_labels": True} if name == "padchest" else {}))
+    status, content = evaluate(name, run, data, tmp_path / "out", f"--protocol={protocol}", "--mode=ours", *[
+        flag for flag in flags if "probe" not in flag])
+    (result,) = content["results"]
+    assert status == cli.OK and result["mode"] == "ours" and result["info"]["protocol"]["name"] == protocol
+    scored = {key.rsplit("/", 1)[1] for key in result["metrics"] if key.startswith("zero_shot/auroc/")}
+    assert scored <= set(chosen.findings or module.BENCHMARK.findings) and scored
+    assert not any("build it again" in line for line in result["info"]["protocol"]["differs"])
+    with pytest.raises(UserError, match="has no official mode"):
+        evaluate(name, run, data, tmp_path / "no", f"--protocol={protocol}", "--mode=official")
+
+
+def test_another_data_set_is_refused(run, data_of, tmp_path):
+    data = data_of("siim_acr", 40)
+    with pytest.raises(UserError, match="from the source siim_acr, and openi is measured on openi"):
+        evaluate("openi", run, data, tmp_path / "no")
+    _, content = evaluate("openi", run, data, tmp_path / "out", "--as_if", "--overlays=0", "--bootstrap=0",
+                          "--tasks=zero_shot", "--protocol=carzero")
+    differs = content["results"][1]["info"]["protocol"]["differs"]
+    assert "the data set is siim_acr, not the benchmark's" in differs
+    assert any("no labels of this protocol" in line for line in differs)
+
+
 def test_subjects_that_were_trained_on_are_refused(run, phantom_data, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"subjects .* are in the training data"):
-        evaluate("openi", run, phantom_data, tmp_path / "out", "--split=train")
+        evaluate("openi", run, phantom_data, tmp_path / "out", "--split=train", "--as_if")
     assert not (tmp_path / "out").exists()
     _, content = evaluate("openi", run, phantom_data, tmp_path / "out", "--split=train", "--allow_leaks",
-                          "--overlays=0", "--bootstrap=0")
+                          "--overlays=0", "--bootstrap=0", "--as_if")
     assert content["leakage"]["subjects_in_common"] > 0
     report.main([str(tmp_path / "out"), f"--html={tmp_path / 'page.html'}"])
     assert "do not measure generalisation" in (tmp_path / "page.html").read_text()

@@ -9,6 +9,7 @@ import pytest
 
 from data_prep import build
 from lgdea_jax import cli, report
+from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval import ct_rate, rad_chestct
 from lgdea_jax.findings.label_sets import LABEL_SETS
@@ -84,7 +85,7 @@ def test_phantom_world_to_page(run, phantom_ct_data, tmp_path, capsys):
     page = (tmp_path / "page.html").read_text()
     assert "0.537" in page and "slice" in page  # The published value of the same mode and metric.
     status, _, modes = evaluate(rad_chestct, run, phantom_ct_data, tmp_path / "rad", "--mode=official")
-    assert "zero_shot/auroc/Calcification Other" in modes["official"]
+    assert "zero_shot/auroc/Arterial Wall Calcification" in modes["official"]
     assert not any(name.startswith("retrieval") for name in modes["official"])
 
 
@@ -100,7 +101,17 @@ def test_official_layout_to_numbers(module, name, studies, run, tmp_path):
     _, content, modes = evaluate(module, run, tmp_path / "data", tmp_path / "out")
     assert content["benchmark"] == name and set(modes) == {"official", "clean"}
     known = [key.rsplit("/", 1)[1] for key in modes["official"] if key.startswith("zero_shot/auroc/")]
-    allowed = LABEL_SETS["ct_rate18"] if name == "ct_rate" else rad_chestct.FINDINGS
+    allowed = LABEL_SETS["ct_rate18"] if name == "ct_rate" else rad_chestct.STANDARD["findings"]
+    info = {result["mode"]: result["info"] for result in content["results"]}
+    assert info["official"]["protocol"]["name"] == "ct_clip"
+    if name == "rad_chestct":  # Everything that could be read, against the test split.
+        total = sum(count["images"] for count in load_metadata(tmp_path / "data").counts.values())
+        assert info["official"]["selection"] == f"all splits: {total} records"
+        assert info["clean"]["selection"].startswith("the split test: ")
+        assert len(info["official"]["protocol"]["differs"]) == 1  # Whose table of labels it is.
+        assert {"Medical Material", "Arterial Wall Calcification"} & set(known)
+        clean = {key.rsplit("/", 1)[1] for key in modes["clean"] if key.startswith("zero_shot/auroc/")}
+        assert clean <= set(rad_chestct.FINDINGS)
     assert known and set(known) <= set(allowed)
     assert modes["official"]["zero_shot/auroc"]["value"] is not None
     if name == "ct_rate":
@@ -109,7 +120,7 @@ def test_official_layout_to_numbers(module, name, studies, run, tmp_path):
 
 def test_another_view_of_the_volumes_is_refused(run, phantom_ct_data, phantom_data, tmp_path):
     with pytest.raises(UserError, match="trained with the transform"):
-        evaluate(ct_rate, run, phantom_data, tmp_path)
+        evaluate(ct_rate, run, phantom_data, tmp_path)  # Found first: nothing of it would be comparable.
 
 
 def test_supervised_run_reads_no_prompts(supervised, phantom_ct_data, tmp_path):

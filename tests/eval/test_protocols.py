@@ -7,8 +7,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import precision_recall_curve
 
-from lgdea_jax.eval import chexpert, chexpert_5x200, ms_cxr, rsna_pneumonia
+from lgdea_jax.eval import chexpert, chexpert_5x200, ms_cxr, padchest, rsna_pneumonia
 from lgdea_jax.eval.harness import benchmark
+from lgdea_jax.eval.harness.protocol import OURS
 from lgdea_jax.evaluators import classified
 from lgdea_jax.evaluators.class_retrieval import ClassRetrieval
 from lgdea_jax.evaluators.data import EvalData
@@ -52,15 +53,15 @@ def test_rsna_prompts_are_the_published_ones():
 
 
 def test_pair_prompts_as_published():
-    """p = exp(cos+) / (exp(cos+) + exp(cos-)), templates normalised, averaged and normalised; threshold of the best F1
-    on the test images themselves."""
+    """p = exp(cos+) / (exp(cos+) + exp(cos-)), prompts averaged as they come and normalised (hi-ml); threshold of the
+    best F1 on the test images themselves."""
     model = Random()
     data = EvalData.from_records(world(30), METADATA, SIZE)
     data = dataclasses.replace(data.with_labels(LABELS[:1]), label_names=("Pneumonia",))
     samples = benchmark.zero_shot(rsna_pneumonia.BENCHMARK, data, "official",
                                   prompting={"scoring": "positive"}).run(model)
     images = _unit(model.images(data.images)["embedding"])
-    positive, negative = (_unit(_unit(model.texts(group, None)["embedding"]).mean(0)) for group in PHRASES)
+    positive, negative = (_unit(model.texts(group, None)["embedding"].mean(0)) for group in PHRASES)
     expected = np.exp(images @ positive) / (np.exp(images @ positive) + np.exp(images @ negative))
     found = classified.probabilities(samples.arrays["scores"][:, 0])
     assert found == pytest.approx(expected, abs=1e-6)
@@ -92,11 +93,20 @@ def test_five_classes_are_an_argmax_of_cosines():
     for ensemble, scores in (("normalised", [images @ _unit(t.mean(0)) for t in texts.values()]),
                              ("max", [(images @ t.T).max(1) for t in texts.values()])):
         for mode in ("official", "clean"):
-            samples = benchmark.zero_shot(dataclasses.replace(bench, ensemble=ensemble), data, mode,
+            samples = benchmark.zero_shot(dataclasses.replace(bench, ensemble=ensemble, protocol=OURS), data, mode,
                                           prompting={"scoring": "pair"}).run(model)
             predicted = np.stack(scores, 1).argmax(1)
             assert samples.metrics()["zero_shot/accuracy"] == pytest.approx((predicted == truth).mean())
             assert samples.sizes()["zero_shot/accuracy"] == 24
+    # GLoRIA: the nearest prompt, each class standardised over the images; MedCLIP: the mean of the cosines.
+    nearest = np.stack([(images @ t.T).max(1) for t in texts.values()], 1)
+    mean = np.stack([(images @ t.T).mean(1) for t in texts.values()], 1)
+    for protocol, scores in zip(bench.protocols, ((nearest - nearest.mean(0)) / nearest.std(0), mean), strict=True):
+        protocol = dataclasses.replace(protocol, prompts=prompts)
+        samples = benchmark.zero_shot(dataclasses.replace(bench, protocol=protocol), data, "official",
+                                      prompting={"scoring": "pair"}).run(model)
+        np.testing.assert_allclose(samples.arrays["scores"], scores, atol=1e-5)
+        assert samples.metrics()["zero_shot/accuracy"] == pytest.approx((scores.argmax(1) == truth).mean())
 
 
 def test_precision_at_k_official_keeps_the_own_report():
@@ -133,7 +143,8 @@ def test_class_prompts_are_candidates_where_reports_lack():
 
 
 def test_ms_cxr_official_is_biovils_script():
-    """Crop, similarity, Gaussian of 1.5 patches, nearest, NaN margins, box after box; means by category, then over."""
+    """Crop, similarity, Gaussian of 1.5 patches, nearest, NaN margins, clamped at 0, box after box, an undefined box 0,
+    a box outside the crop dropped; means by category, then over."""
     model = Random()
     shape = (60, 80)
     rows = []
@@ -145,13 +156,15 @@ def test_ms_cxr_official_is_biovils_script():
         boxes = [Box("Edema" if i % 3 else "Pneumonia", f"phrase {i}", 20 + i, 10, 18, 20)]
         if i % 2:
             boxes.append(dataclasses.replace(boxes[0], x=30.0, y=25.0))
+        if i == 1:  # Outside the crop, which covers columns 12 to 67.
+            boxes.append(dataclasses.replace(boxes[0], x=70.0, y=5.0, w=6.0))
         rows.append(dataclasses.replace(one, image=encode_image(picture, "png"), boxes=tuple(boxes)))
     bench = ms_cxr.BENCHMARK
     data = EvalData.from_records(rows, METADATA, SIZE, transform=bench.transform("official"))
     values = benchmark.evaluator(bench, "grounding", data, "official", seed=0, prompting={"scoring": "pair"}).run(
         Encoder(model, data)).metrics()
 
-    cnr, iou = {}, {}
+    cnr, iou, dropped, undefined = {}, {}, 0, 0
     for one in rows:
         image = decode_image(one.image, "png")
         patches = model.images(centre_crop(image, SIZE, crop=480)[None])["patches"][0]
@@ -160,14 +173,19 @@ def test_ms_cxr_official_is_biovils_script():
         side = int(480 * 60 / 512)
         square = grid[np.arange(side) * 4 // side][:, np.arange(side) * 4 // side]
         margins = [((m // 2), m - m // 2) for m in (60 - side, 80 - side)]
-        heat = np.pad(square.astype(np.float64), margins, constant_values=np.nan)
+        heat = np.pad(np.maximum(square.astype(np.float64), 0), margins, constant_values=np.nan)
         union, left, each = np.zeros(shape, bool), heat.copy(), []
         for b in one.boxes:
             mask = np.zeros(shape, bool)
             mask[int(b.y):int(b.y + b.h), int(b.x):int(b.x + b.w)] = True
+            if np.isnan(heat[mask]).all():
+                dropped += 1
+                continue
             inside, outside = left[mask], left[~mask]
-            each.append(abs(np.nanmean(inside) - np.nanmean(outside))
-                        / np.sqrt(np.nanvar(inside) + np.nanvar(outside)))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                value = abs(np.nanmean(inside) - np.nanmean(outside)) / np.sqrt(np.nanvar(inside) + np.nanvar(outside))
+            undefined += int(np.isnan(value))
+            each.append(np.nan_to_num(value))
             left[mask] = np.nan
             union |= mask
         name = one.boxes[0].finding
@@ -178,13 +196,19 @@ def test_ms_cxr_official_is_biovils_script():
     assert values["grounding/cnr"] == pytest.approx(np.mean([np.mean(v) for v in cnr.values()]), rel=1e-5)
     assert values["grounding/cnr/Edema"] == pytest.approx(np.mean(cnr["Edema"]), rel=1e-5)
     assert values["grounding/miou"] == pytest.approx(np.mean([np.mean(v) for v in iou.values()]), rel=1e-5)
+    assert dropped == 1
 
 
 def test_groups_and_blanks():
-    data = EvalData.from_records(world(20), METADATA, SIZE)
-    tail = dataclasses.replace(chexpert.BENCHMARK, rare_below=5, groups={"x": LABELS[:1]})
-    counts = dict(zip(LABELS, (data.labels == 1).sum(0)))
-    assert tail.groups_of(data) == {"x": LABELS[:1], "head": tuple(n for n in LABELS if counts[n] >= 5),
-                                    "tail": tuple(n for n in LABELS if counts[n] < 5)}
+    data = EvalData.from_records(world(40), METADATA, SIZE)
+    names = (*(f"f{i}" for i in range(10)), "normal")
+    count = np.array([40, 39, 38, 37, 20, 15, 11, 10, 3, 0, 40])
+    labels = (np.arange(40)[:, None] < count).astype(np.int8)
+    data = dataclasses.replace(data, label_names=names, labels=labels)
+    found = dataclasses.replace(padchest.BENCHMARK, groups={"x": names[:1]}).groups_of(data)
+    # Without normal and what never occurs: [3, 10, 11, 15, 20, 37, 38, 39, 40], whose 65th percentile is 37.2.
+    assert np.percentile(sorted(count[:9]), 65) == pytest.approx(37.2)
+    assert found == {"x": ("f0",), "head": ("f0", "f1", "f2"), "medium": ("f3", "f4", "f5", "f6"),
+                     "tail": ("f7", "f8")}
     assert chexpert.BENCHMARK.filled(np.array([[1, 0, -1, -2]], np.int8)).tolist() == [[1, 0, -1, 0]]
     assert rsna_pneumonia.BENCHMARK.filled(np.array([-2])).tolist() == [-2]

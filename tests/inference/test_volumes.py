@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
@@ -34,8 +35,8 @@ from lgdea_jax.inference.volumes import (
 from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.preprocess.volume import VolumeView
 from lgdea_jax.runtime.checkpoint import Checkpoints
-from tests.fixtures import ct
-from tests.io.test_volumes import write_series
+from tests.fixtures import bad_volumes, ct
+from tests.io.volumes.writers import write_series
 
 SHAPE = (40, 30, 52)  # Not the geometry's 32 x 48 x 48: all axes are resampled.
 SPACING = tuple(extent / n for extent, n in zip(ct.FIELD, SHAPE))
@@ -209,6 +210,33 @@ def test_volumes_are_found(scans, tmp_path):
         find_volumes([str(tmp_path)])
     with pytest.raises(UserError, match="fits the pattern"):
         find_volumes([str(tmp_path / "*.nii")])
+
+
+def test_a_series_in_parts_is_one_volume(tmp_path):
+    """Each part alone would be a shorter chest."""
+    volume = ct.phantom(1, 3, SHAPE)[0].images[0].pixels
+    for name in ("a", "b"):
+        write_series(tmp_path / name, volume, SPACING)
+        for number, path in enumerate(sorted((tmp_path / name).iterdir())):
+            part = tmp_path / name / f"part{number // 15}"
+            part.mkdir(exist_ok=True)
+            path.rename(part / path.name)
+    assert find_volumes([str(tmp_path)]) == ([str(tmp_path / "a"), str(tmp_path / "b")], 0)
+    assert VolumeReader(VIEW).read(str(tmp_path / "a"), "a").shape == SHAPE
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes and links")
+def test_volumes_that_cannot_be_used(tmp_path):
+    bad = bad_volumes.write(tmp_path)
+    (tmp_path / "pipe").symlink_to("pipe.nii")  # Without a suffix it is opened to see what it is.
+    paths, others = find_volumes([str(tmp_path)])
+    assert {os.path.basename(path) for path in paths} == {
+        name for name in bad if os.path.lexists(tmp_path / name)} - {"slices.zip"}
+    assert others == 2
+    for path in paths:
+        item = VolumeReader(VIEW).read(path, "x")
+        assert isinstance(item, Rejected)
+        assert bad[os.path.basename(path)] in item.reason or "a 2D image" in item.reason
 
 
 def test_each_model_refuses_what_the_other_takes(scans, tmp_path):

@@ -33,7 +33,7 @@ def smooth(shape, seed=0):
 
 
 def test_the_published_numbers():
-    clip, fvlm = GEOMETRIES["ct_clip"], GEOMETRIES["fvlm"]
+    clip, fvlm = GEOMETRIES["ct_clip"], GEOMETRIES["fvlm_centre"]
     assert (clip.spacing, clip.shape, clip.window, clip.output) == (
         (1.5, 0.75, 0.75), (240, 480, 480), (-1000, 1000), (-1, 1))
     assert (fvlm.spacing, fvlm.shape, fvlm.window, fvlm.output) == ((3, 1, 1), (112, 288, 352), (-1150, 350), (0, 1))
@@ -137,11 +137,11 @@ def test_heatmap_peaks_where_the_patch_lies():
 
 
 def test_unknown_and_impossible_views():
-    assert find_geometry("fvlm@1") is GEOMETRIES["fvlm"]
+    assert find_geometry("fvlm_centre@1") is GEOMETRIES["fvlm_centre"]
     with pytest.raises(UserError, match="did you mean 'ct_clip'"):
         find_geometry("ctclip")
-    for arguments, reason in ((("native",), "volume.shape is needed"), (("fvlm", (3, 4)), "volume.shape"),
-                              (("fvlm", (), (5, 5)), "volume.window")):
+    for arguments, reason in ((("native",), "volume.shape is needed"), (("fvlm_centre", (3, 4)), "volume.shape"),
+                              (("fvlm_centre", (), (5, 5)), "volume.window")):
         with pytest.raises(UserError, match=reason):
             VolumeView.of(*arguments)
     assert VolumeView.of("phantom_ct").name == "window@1:32x48x48:-1000:1000"

@@ -20,14 +20,14 @@ import time
 import uuid
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from data_prep.extract.llm.tasks import Task
 from lgdea_jax.errors import UserError
 
-VERSION = 1
+VERSION = 2
 VALID, INVALID, FAILED = "valid", "invalid", "failed"
 CLAIMED, TAKEN, OVER = "claimed", "taken", "over"
 BATCH_OWNER = "batch-"  # Claims of batches under way (`batch_ledger`) begin so: they outlive their process.
@@ -36,7 +36,9 @@ _BATCH = 500  # Keys per query: SQLite takes at least 999 parameters.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS replies (
   key BLOB PRIMARY KEY, scope BLOB NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL, reply BLOB NOT NULL,
-  tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, created REAL NOT NULL) WITHOUT ROWID;
+  tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, created REAL NOT NULL, form TEXT NOT NULL,
+  digest BLOB NOT NULL, statements INTEGER NOT NULL, unsupported INTEGER NOT NULL, flags TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS stuck (key BLOB PRIMARY KEY, scope BLOB NOT NULL, runs INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS claims (
   key BLOB PRIMARY KEY, scope BLOB NOT NULL, owner TEXT NOT NULL, cost REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS spent (
@@ -69,11 +71,37 @@ class Spent:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A stored reply: `status` is VALID, INVALID (quarantined) or FAILED (no reply came; asked again next time)."""
+    """A stored reply.
+
+    Attributes:
+      status: VALID, INVALID (quarantined) or FAILED (no reply came; asked again next time).
+      reason: why it is not valid; reply: as it came.
+      form: see `client.Reply`; statements, unsupported: see `tasks.Answer`.
+    """
 
     status: str
     reason: str
     reply: str
+    form: str = ""
+    statements: int = 0
+    unsupported: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Totals:
+    """What the valid replies of a scope are like, taken together.
+
+    Attributes:
+      valid: their number; equal: how many of them share the most common text.
+      statements, unsupported: sums; forms, flags: counts.
+    """
+
+    valid: int
+    equal: int
+    statements: int
+    unsupported: int
+    forms: Counter[str]
+    flags: Counter[str]
 
 
 def scope_of(task: Task, model: str) -> bytes:
@@ -160,15 +188,51 @@ class Cache:
     def put(self, key: bytes, scope: bytes, entry: Entry, spent: Spent | None = None) -> None:
         """Stores a reply for good, books what it took, and gives up the claim on its key."""
         spent = spent or Spent()
-        packed = zlib.compress(entry.reply.encode("utf-8", "surrogatepass"), 1)
         with self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                             (key, scope, entry.status, entry.reason, packed, spent.tokens_in, spent.tokens_out,
-                              time.time()))
+            self._store(key, scope, entry, spent)
             if spent.calls:
                 self._book(scope, (spent.calls, spent.tokens_in, spent.tokens_out, spent.estimated_in, spent.cost,
                                    spent.lost))
             self._db.execute("DELETE FROM claims WHERE key = ? AND owner = ?", (key, self._owner))
+
+    def _store(self, key: bytes, scope: bytes, entry: Entry, spent: Spent) -> None:
+        encoded = entry.reply.encode("utf-8", "surrogatepass")
+        digest = hashlib.sha256(b" ".join(encoded.split())).digest()[:8]
+        self._db.execute(
+            "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+            (key, scope, entry.status, entry.reason, zlib.compress(encoded, 1), spent.tokens_in, spent.tokens_out,
+             time.time(), entry.form, digest, entry.statements, entry.unsupported))
+
+    def unflagged(self, scope: bytes, keys: Iterable[bytes] | None = None) -> list[bytes]:
+        """Keys of the valid replies that have not been looked at by `flag` yet: one of the scope, or all among `keys`.
+
+        At most _BATCH keys can be asked for at a time.
+        """
+        query, values = "SELECT key FROM replies WHERE flags IS NULL AND scope = ? AND status = ?", (scope, VALID)
+        if keys is None:
+            return [row[0] for row in self._db.execute(f"{query} LIMIT 1", values)]
+        keys = tuple(keys)
+        return [row[0] for row in self._db.execute(f"{query} AND key IN ({','.join('?' * len(keys))})",
+                                                   (*values, *keys))]
+
+    def flag(self, flags: Mapping[bytes, Sequence[str]]) -> None:
+        """Stores what is odd about replies, by their keys; see `tasks.Answer`."""
+        with self._transaction():
+            self._db.executemany("UPDATE replies SET flags = ? WHERE key = ?",
+                                 [("\n".join(found), key) for key, found in flags.items()])
+
+    def totals(self, scope: bytes) -> Totals:
+        """What the valid replies are like."""
+        which, values = "FROM replies WHERE scope = ? AND status = ?", (scope, VALID)
+        valid, statements, unsupported = self._db.execute(
+            f"SELECT COUNT(*), COALESCE(SUM(statements), 0), COALESCE(SUM(unsupported), 0) {which}", values).fetchone()
+        equal = self._db.execute(f"SELECT COUNT(*) AS n {which} GROUP BY digest ORDER BY n DESC LIMIT 1",
+                                 values).fetchone()
+        forms = self._db.execute(f"SELECT form, COUNT(*) {which} GROUP BY form", values)
+        flags: Counter[str] = Counter()
+        for (text,) in self._db.execute(f"SELECT flags {which} AND flags != ''", values):
+            flags.update(text.split("\n"))
+        return Totals(valid, equal[0] if equal else 0, statements, unsupported, Counter(dict(forms.fetchall())), flags)
 
     def quarantined(self, scope: bytes) -> Iterator[tuple[bytes, Entry]]:
         """Key and entry of everything that is not valid."""
@@ -252,6 +316,16 @@ class Cache:
         """Whether reports of this scope wait for batches."""
         return bool(self._db.execute("SELECT 1 FROM claims WHERE scope = ? AND owner LIKE ? LIMIT 1",
                                      (scope, BATCH_OWNER + "%")).fetchone())
+
+    def claim_more(self, key: bytes, scope: bytes, cost: float, limit: float = 0.0) -> bool:
+        """Raises what our claim on a key may cost; False, and nothing changes, where that might exceed the limit."""
+        with self._transaction():
+            now, = self._db.execute("SELECT COALESCE(SUM(cost), 0) FROM claims WHERE key = ? AND owner = ?",
+                                    (key, self._owner)).fetchone()
+            if limit and self._committed(scope) + cost - now > limit:
+                return False
+            self._db.execute("UPDATE claims SET cost = ? WHERE key = ? AND owner = ?", (cost, key, self._owner))
+            return True
 
     def affordable(self, scope: bytes, limit: float) -> bool:
         """Whether every claimed request may be sent once more, after what was booked since they were claimed."""

@@ -24,6 +24,12 @@ _LOCAL = tuple(ipaddress.ip_network(text) for text in (
 MIN_ATTESTATION = 20  # Characters: enough to say who permits what.
 
 
+# One plain form. What programs read differently (a user before "@", backslashes, blanks, percent signs, letters beyond
+# ASCII in the host) is refused, so that the host that was checked is the host that any of them finds.
+_URL = re.compile(r"https?://(?:[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?\.?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?"
+                  r"(?:/[\w.~/:@!$&'()*+,;=%-]*)?", re.IGNORECASE | re.ASCII)
+
+
 def check_url(url: str) -> None:
     """Refuses a base URL that is none, or that carries a user name, a password or a query (it would be recorded).
 
@@ -32,35 +38,55 @@ def check_url(url: str) -> None:
     """
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        _ = parts.hostname, parts.port
     except ValueError:
         raise UserError("llm.base_url is not a URL") from None
     if parts.username or parts.password or parts.query or parts.fragment:
         raise UserError("llm.base_url must not hold a user name, a password, a query or a fragment: keys come from the "
                         "environment")
-    if parts.scheme not in ("http", "https") or not host:
-        raise UserError("llm.base_url is like http://localhost:8000/v1")
+    if not _URL.fullmatch(url):
+        raise UserError("llm.base_url is like http://localhost:8000/v1, its host in plain letters, digits, dots and "
+                        "hyphens")
 
 
-def is_local(url: str) -> bool:
-    """Whether every address of the URL's host is on this host or in a private network; "" (the vendor's) is not.
+@dataclasses.dataclass(frozen=True)
+class Route:
+    """Where the host of a URL was found.
 
-    A name that cannot be resolved is not local.
+    Attributes:
+      addresses: of the host, in the order of the look-up; empty for the vendor's own and for unknown names. Clients
+        connect to a local endpoint by these only: a name may have another address the next time.
+      local: all of them are on this host or in a private network; this_host: all of them are on this host.
     """
+
+    addresses: tuple[str, ...] = ()
+    local: bool = False
+    this_host: bool = False
+
+
+def find_route(url: str) -> Route:
+    """Looks up the host of a URL; "" is the vendor's own endpoint. A name that cannot be resolved is not local."""
     if not url:
-        return False
+        return Route()
     host = urlsplit(url).hostname or ""
     try:
-        addresses = [ipaddress.ip_address(host)]
+        found = [str(ipaddress.ip_address(host))]
     except ValueError:
         try:
-            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            found = [item[4][0] for item in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
         except (OSError, UnicodeError):
-            return False
-        addresses = [ipaddress.ip_address(item[4][0].split("%")[0]) for item in found]
-    plain = [getattr(address, "ipv4_mapped", None) or address for address in addresses]
-    return bool(plain) and all(any(address in network for network in _LOCAL if network.version == address.version)
-                               for address in plain)
+            return Route()
+    plain = [_plain(address) for address in found]
+    return Route(tuple(dict.fromkeys(found)), all(map(_is_private, plain)), all(item.is_loopback for item in plain))
+
+
+def _plain(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    value = ipaddress.ip_address(address.split("%")[0])
+    return getattr(value, "ipv4_mapped", None) or value
+
+
+def _is_private(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return any(address in network for network in _LOCAL if network.version == address.version)
 
 
 # From the least to the most restrictive.

@@ -9,14 +9,17 @@ from typing import Any
 
 from data_prep.extract.llm import pricing
 from data_prep.extract.llm.cache import FAILED, VALID, Cache, key_of, scope_of
-from data_prep.extract.llm.clients.client import Endpoint
+from data_prep.extract.llm.clients.client import Endpoint, Reply
 from data_prep.extract.llm.labels import Labels
-from data_prep.extract.llm.pricing import Price
+from data_prep.extract.llm.pricing import Price, fewest_tokens
+from data_prep.extract.llm.quarantine import CUT
 from data_prep.extract.llm.repair import ReplyError
 from data_prep.extract.llm.settings import Settings
 from data_prep.extract.llm.tasks import EVIDENCE, Answer, Task, load_task
 from data_prep.extract.schema import Extraction
 from lgdea_jax.errors import UserError
+
+PROMPT_CUT = "the server read only part of the question: raise its context length"
 
 
 class Quarantined(Exception):
@@ -56,7 +59,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """As recorded with the data: "openai:MODEL/evidence@1"."""
+        """As recorded with the data: "openai:MODEL/evidence@2"."""
         return f"{self.backend}:{self.settings.model}/{self.task.name}"
 
     @functools.cached_property
@@ -81,6 +84,31 @@ class Job:
             raise UserError(f"--max_cost needs the price of {self.settings.model!r}: write it into a copy of "
                             "data_prep/extract/llm/prices.json and name that with llm.prices")
         return price.in_batches() if price and self.settings.batch else price
+
+    @functools.cached_property
+    def _prompt_tokens(self) -> int:
+        return fewest_tokens(self.task.prompt)
+
+    @property
+    def max_tokens(self) -> int:
+        """That a reply may have."""
+        return self.settings.max_tokens or self.task.max_tokens
+
+    def read(self, reply: Reply, report: str, limit: int) -> Answer:
+        """Reads and verifies what came back about a report.
+
+        Args:
+          reply: as it came; report: that was sent; limit: tokens that the reply was allowed.
+
+        Raises:
+          ReplyError: it cannot be used.
+        """
+        if 0 < reply.tokens_in < self._prompt_tokens + fewest_tokens(report):
+            # Ollama and others drop what does not fit, and say nothing.
+            raise ReplyError(PROMPT_CUT)
+        if reply.cut:
+            raise ReplyError(f"{CUT}{limit} tokens: see llm.max_tokens")
+        return self.task.read(reply.text, report)
 
     def key(self, report: str) -> bytes:
         """The address of the report's reply."""
@@ -108,7 +136,7 @@ class Replies:
             what = "no reply from the extractor" if entry.status == FAILED else "quarantined reply of the extractor"
             raise Quarantined(f"{what}: {entry.reason}")
         try:
-            return self.job.task.read(entry.reply, report)
+            return self.job.task.read(entry.reply, report, cross_check=True)
         except ReplyError as error:
             raise Quarantined(f"quarantined reply of the extractor: {error.reason}") from None
 

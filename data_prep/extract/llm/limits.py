@@ -19,9 +19,16 @@ class RateLimiter:
         self._next = [0.0, 0.0]  # When the next request may go, by each limit.
         self._paused_until = 0.0
 
-    def pause(self, seconds: float) -> None:
-        """Sends nothing for so long: a server that replies "too many" means all requests."""
-        self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+    def pause(self, seconds: float) -> bool:
+        """Sends nothing for so long: a server that replies "too many" means all requests.
+
+        Returns:
+          Whether that begins a pause, or makes the present one much longer.
+        """
+        until = time.monotonic() + seconds
+        longer = until > max(self._paused_until, time.monotonic()) + 0.5 * seconds
+        self._paused_until = max(self._paused_until, until)
+        return longer
 
     async def acquire(self, tokens: int) -> None:
         """Waits until a request of `tokens` may be sent."""
@@ -39,14 +46,17 @@ class RateLimiter:
             await asyncio.sleep(wait)
 
 
+LONGEST_WAIT = 300.0  # Seconds that a server is waited for at its own request; it may ask for days.
+
+
 def backoff(attempt: int, retry_after: float | None, *, base: float = 1.0, longest: float = 60.0) -> float:
     """Seconds to wait before the next try (`attempt` counts from 0).
 
-    What the server asks for counts, with a little spread; otherwise the time doubles, with full jitter, so that many
-    clients do not come back together.
+    What the server asks for counts, up to LONGEST_WAIT and with a little spread; otherwise the time doubles, with full
+    jitter, so that many clients do not come back together.
     """
     if retry_after is not None:
-        return min(retry_after, 600.0) * (1 + 0.1 * random.random())
+        return min(retry_after, LONGEST_WAIT) * (1 + 0.1 * random.random())
     return min(longest, base * 2 ** attempt) * (0.5 + 0.5 * random.random())
 
 

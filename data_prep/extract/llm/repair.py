@@ -1,6 +1,7 @@
-"""Bounded repair of a language model's JSON: fences, words around it, a lost end. Never guesses a value.
+"""Bounded repair of a language model's JSON: reasoning, fences, words around it. Never guesses a value.
 
-Whatever is repaired is named, so that it can be counted. What cannot be mended within these bounds is a `ReplyError`.
+Whatever is repaired is named, so that it can be counted. What cannot be mended within these bounds is a `ReplyError`;
+so is a reply that lost its end: what is missing might be what matters.
 """
 
 from __future__ import annotations
@@ -10,13 +11,24 @@ import re
 from typing import Any
 
 # A reply far beyond what any report needs is a fault of the server or a model that repeats itself.
-MAX_CHARACTERS = 64_000
-_MAX_STARTS = 8  # "{" that are tried before a reply counts as prose.
-_MAX_CUTS = 16  # Places at which a truncated reply is cut back before it is given up.
+MAX_CHARACTERS, MAX_REASONING = 64_000, 1_000_000
+_MAX_STARTS = 200  # "{" that are tried.
 
 _DECODER = json.JSONDecoder(strict=False)  # Not strict: raw line breaks inside quotes are common and harmless.
-_FENCE = re.compile(r"```[A-Za-z]*[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
+_START = re.compile(r'\{(?=\s*")')
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
+# What a model thinks before it answers, in the marks of DeepSeek, Qwen, Magistral and gpt-oss. A template may have
+# written the opening mark already; one without an end was cut off, and everything after it is thought.
+_THOUGHT = "think|thinking|thought|thoughts|reasoning|reflection|analysis|scratchpad"
+_MARK = re.compile(r"<|\[/?[A-Za-z]|\Aanalysis")  # What any of them begins with.
+_REASONING = (
+    re.compile(rf"<(?:\|begin_of_)?({_THOUGHT})\|?>.*?(?:</\1>|<\|end_of_\1\|>|\Z)", re.DOTALL | re.IGNORECASE),
+    re.compile(rf"\[({_THOUGHT})\].*?(?:\[/\1\]|\Z)", re.DOTALL | re.IGNORECASE),
+    re.compile(r"<\|channel\|>\s*(?:analysis|commentary).*?(?=<\|channel\|>\s*final|\Z)", re.DOTALL),
+    re.compile(r"\Aanalysis(?=[^{]).*?(?:assistantfinal|\Z)", re.DOTALL),
+    re.compile(rf"\A.*(?:</(?:{_THOUGHT})>|<\|end_of_(?:{_THOUGHT})\|>|\[/(?:{_THOUGHT})\])",
+               re.DOTALL | re.IGNORECASE),
+)
 
 
 class ReplyError(Exception):
@@ -27,86 +39,62 @@ class ReplyError(Exception):
         self.reason = reason
 
 
-def load_object(text: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The first JSON object of a reply.
+def load_objects(text: str) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """The JSON objects of a reply, without its reasoning.
+
+    A model may write drafts before its answer: the last object that is what was asked for counts.
 
     Args:
       text: the reply as it came.
 
     Returns:
-      (object, repairs): repairs are names among "fence", "prose", "trailing comma", "truncated".
+      (objects, repairs): the objects, none inside another, in the order of the text, at least one; repairs are names
+      among "reasoning", "fence", "prose", "trailing comma".
 
     Raises:
       ReplyError: empty, too long, or no object can be read.
     """
     if not text.strip():
         raise ReplyError("empty reply")
-    if len(text) > MAX_CHARACTERS:
+    if len(text) > MAX_REASONING:
         raise ReplyError("reply too long")
     repairs: list[str] = []
     body = text.strip().lstrip("\ufeff")
-    fence = _FENCE.search(body)
-    if fence and "{" in fence[1] and "{" not in body[:fence.start()]:
-        if fence.start() or body[fence.end():].strip():
-            repairs.append("prose")
-        repairs.append("fence")
-        body = fence[1].strip()
-    starts = [match.start() for _, match in zip(range(_MAX_STARTS), re.finditer(r'\{(?=\s*(?:"|\}|\Z))', body))]
-    for start in starts:  # The first that is an object; a lost end before the next one, which lies inside it.
-        value, end, repair = _decode(body, start) or _close(body, start) or (None, 0, "")
-        if not value:
+    for pattern in _REASONING if _MARK.search(body) else ():
+        cut = pattern.sub(" ", body)
+        repairs += ["reasoning"] * (cut != body)
+        body = cut
+    if len(body) > MAX_CHARACTERS:
+        raise ReplyError("reply too long")
+    objects, between, at, tries = [], "", 0, 0
+    while start := _START.search(body, at):
+        tries += 1
+        if tries > _MAX_STARTS:
+            raise ReplyError("JSON that cannot be repaired")
+        value, end, repair = _decode(body, start.start())
+        between += body[at:start.start()]
+        if value is None:
+            # A draft does not count in place of the broken or unfinished object that follows it.
+            objects, at = [], start.start() + 1
             continue
-        if start or body[end:].strip():
-            repairs.append("prose")
-        return value, tuple(dict.fromkeys([*repairs, *filter(None, [repair])]))
-    raise ReplyError("JSON that cannot be repaired" if starts else "no JSON in the reply")
+        objects.append(value)
+        repairs += [repair] if repair else []
+        at = end
+    between += body[at:]
+    if not objects:
+        raise ReplyError("JSON that cannot be repaired" if tries else "no JSON in the reply")
+    words = re.sub(r"```[A-Za-z]*", " ", between)
+    repairs += ["fence"] * ("```" in between) + ["prose"] * bool(words.strip())
+    return objects, tuple(dict.fromkeys(repairs))
 
 
-def _decode(body: str, start: int) -> tuple[dict[str, Any], int, str] | None:
-    """(object, its end, repair) of a complete object at `start`."""
+def _decode(body: str, start: int) -> tuple[dict[str, Any] | None, int, str]:
+    """(object or None, its end, repair) of a complete object at `start`."""
     for repair in ("", "trailing comma"):
         candidate = body[:start] + _TRAILING_COMMA.sub(r"\1", body[start:]) if repair else body
         try:
             value, end = _DECODER.raw_decode(candidate, start)
         except (json.JSONDecodeError, RecursionError):
             continue
-        return (value, end + len(body) - len(candidate), repair) if isinstance(value, dict) else None
-    return None
-
-
-def _close(body: str, start: int) -> tuple[dict[str, Any], int, str] | None:
-    """A truncated object without its unfinished last element: what is kept was complete."""
-    text = body[start:]
-    ends = [match.end() for match in re.finditer(r"[}\]]|(?<=[\w\"])(?=\s*,)", text)]
-    for cut in reversed(ends[-_MAX_CUTS:]):
-        opened, in_string = _open_brackets(text[:cut])
-        if in_string or not opened:
-            continue
-        closing = "".join("}" if bracket == "{" else "]" for bracket in reversed(opened))
-        try:
-            value = json.loads(text[:cut] + closing, strict=False)
-        except (json.JSONDecodeError, RecursionError):
-            continue
-        if isinstance(value, dict) and value:
-            return value, len(body), "truncated"
-    return None
-
-
-def _open_brackets(text: str) -> tuple[list[str], bool]:
-    opened: list[str] = []
-    in_string = escaped = False
-    for character in text:
-        if escaped:
-            escaped = False
-        elif in_string:
-            if character == "\\":
-                escaped = True
-            elif character == '"':
-                in_string = False
-        elif character == '"':
-            in_string = True
-        elif character in "{[":
-            opened.append(character)
-        elif character in "}]" and opened:
-            opened.pop()
-    return opened, in_string
+        return value, end + len(body) - len(candidate), repair
+    return None, start, ""

@@ -97,7 +97,7 @@ def read_evidence(value: dict[str, Any]) -> tuple[list[Statement], bool, Counter
     """
     dropped: Counter[str] = Counter()
     repaired: Counter[str] = Counter()
-    items = value.get("evidence", value.get("findings"))
+    items = _items(value)
     if not isinstance(items, list):
         raise ReplyError("no list of evidence in the reply")
     if len(items) > MAX_ITEMS:
@@ -122,11 +122,25 @@ def read_evidence(value: dict[str, Any]) -> tuple[list[Statement], bool, Counter
     return statements, reply.normal, dropped, repaired
 
 
+def quotes(value: dict[str, Any]) -> list[str]:
+    """What a decoded reply quotes, for good or bad reasons; items without a quote count as empty quotes."""
+    found = [_quote(item) if isinstance(item, dict) else None for item in _items(value) or ()]
+    return [quote if isinstance(quote, str) else "" for quote in found]
+
+
+def _items(value: dict[str, Any]) -> Any:
+    return value.get("evidence", value.get("findings"))
+
+
+def _quote(item: dict[str, Any]) -> Any:
+    return item.get("quote", item.get("phrase"))
+
+
 def _item(item: Any, dropped: Counter[str], repaired: Counter[str]) -> dict[str, Any] | None:
     if not isinstance(item, dict):
         dropped[MALFORMED] += 1
         return None
-    quote = item.get("quote", item.get("phrase"))
+    quote = _quote(item)
     name = item.get("finding")
     if not isinstance(quote, str) or not isinstance(name, str) or "certainty" not in item:
         dropped[MALFORMED] += 1

@@ -17,9 +17,11 @@ class Settings:
 
     Attributes:
       model: as the endpoint calls it; base_url: "" for the vendor's own.
-      temperature, timeout (seconds), structured: see `client.Endpoint`.
+      temperature, timeout (seconds), structured: see `client.Endpoint`; a temperature below 0 is not sent.
+      max_tokens: that a reply may have, 0 for what the task needs; a cut one is asked for again with twice as many.
       concurrency: requests at a time; requests_per_minute, tokens_per_minute: limits, 0 for none.
-      attempts: tries of a request that fails for the moment; asks: questions until a reply can be used.
+      attempts: tries of a request that fails for the moment; asks: questions until a reply can be used;
+        max_runs: runs that bring no reply to a report until it is quarantined.
       max_cost: never spend more than this, earlier runs with the same cache, task and model included; 0 is no limit.
       prices: the user's price table, "" for the package's.
       cache: file of the replies, "" for one beside the output.
@@ -30,6 +32,7 @@ class Settings:
     model: str = ""
     base_url: str = ""
     temperature: float = 0.0
+    max_tokens: int = 0
     timeout: float = 120.0
     structured: str = "json_schema"
     concurrency: int = 8
@@ -37,6 +40,7 @@ class Settings:
     tokens_per_minute: float = 0.0
     attempts: int = 6
     asks: int = 2
+    max_runs: int = 3
     max_cost: float = 0.0
     prices: str = ""
     cache: str = ""
@@ -66,9 +70,10 @@ class Settings:
         if self.base_url:
             data_use.check_url(self.base_url)
         choose("llm.structured", self.structured, STRUCTURED)
-        for key, low, high in (("concurrency", 1, 1000), ("attempts", 1, 100), ("asks", 1, 5), ("timeout", 0.1, 86400),
+        for key, low, high in (("concurrency", 1, 1000), ("attempts", 1, 100), ("asks", 1, 5), ("max_runs", 1, 1000),
+                               ("timeout", 0.1, 86400), ("max_tokens", 0, 1_000_000),
                                ("requests_per_minute", 0, 1e9), ("tokens_per_minute", 0, 1e12), ("max_cost", 0, 1e9),
-                               ("temperature", 0, 2), ("batch_poll", 0.01, 3600)):
+                               ("temperature", -1, 2), ("batch_poll", 0.01, 3600)):
             if not low <= getattr(self, key) <= high:
                 raise UserError(f"llm.{key} must be {low} to {high:g}, not {getattr(self, key)}")
 
@@ -76,4 +81,4 @@ class Settings:
         """Where and how to ask."""
         choose("extractor", backend, BACKENDS)
         return Endpoint(backend, self.model, self.base_url, self.timeout, self.concurrency, self.structured,
-                        self.temperature, data_use.is_local(self.base_url))
+                        self.temperature if self.temperature >= 0 else None, data_use.find_route(self.base_url))

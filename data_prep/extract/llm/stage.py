@@ -7,15 +7,18 @@ reports with the same cache asks nothing at all.
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from data_prep.extract.llm import data_use
-from data_prep.extract.llm.cache import Cache
-from data_prep.extract.llm.clients.client import read_key
+from data_prep.extract.llm import data_use, quality, quarantine
+from data_prep.extract.llm.cache import VALID, Cache
+from data_prep.extract.llm.clients.client import BACKENDS, read_key
 from data_prep.extract.llm.jobs import Job
 from data_prep.extract.llm.pricing import FREE
 from data_prep.extract.llm.runners import batch, beam, chunks
@@ -24,9 +27,6 @@ from data_prep.extract.llm.settings import Settings
 from data_prep.extract.llm.survey import Survey, survey
 from data_prep.study import Reject
 from lgdea_jax.errors import UserError
-
-# Settings that decide about the answers, or that must be on record: the others may change when a build goes on.
-RECORDED = ("model", "temperature", "structured", "attest_data_use")
 
 
 def make_job(backend: str, values: Mapping[str, Any], beside: str | Path, **task: Any) -> Job:
@@ -102,31 +102,67 @@ def ask(reports: Callable[[], Iterable[str]], job: Job, *, terms: Callable[[], I
       UserError: sending is not allowed, the endpoint fails, money or replies are missing.
     """
     chunks.take_over(job)
+    started = time.time()
     with Cache(job.cache) as cache:
         cache.reap()
+        quarantine.reopen(cache, job.scope, job.settings.max_runs, job.max_tokens)
         ahead = survey(reports(), job, cache)
         waiting = cache.batches_under_way(job.scope)
     if ahead.pending:
         check(terms(), job, where)
         show(ahead.lines(job), sys.stdout)
         show(filter(None, [ahead.screening.warning()]), sys.stderr)
-    if job.settings.batch:
-        if pipeline is not None:
-            raise UserError("llm.batch asks in batches of the service's own: leave out --runner=beam")
-        summary = batch.extract(reports, job, progress=progress)
-    elif waiting:
-        raise UserError("some of these reports are in batches that are under way: collect them with llm.batch first")
-    elif pipeline is None or not ahead.pending:
-        summary = extract(reports, job, surveyed=ahead, progress=progress)
-    else:
-        summary = beam.extract(reports, job, pipeline, progress=progress)
+        if not job.endpoint.takes_key and os.environ.keys() & set(BACKENDS[job.backend].key_variables):
+            show(["the key is not sent: it would go over plain http to another machine"], sys.stderr)
+    try:
+        if job.settings.batch:
+            if pipeline is not None:
+                raise UserError("llm.batch asks in batches of the service's own: leave out --runner=beam")
+            summary = batch.extract(reports, job, progress=progress)
+        elif waiting:
+            raise UserError("some of these reports are in batches that are under way: collect them with llm.batch "
+                            "first")
+        elif pipeline is None or not ahead.pending:
+            summary = extract(reports, job, surveyed=ahead, progress=progress)
+        else:
+            summary = beam.extract(reports, job, pipeline, progress=progress)
+    except UserError:
+        _give_up(job, started)
+        raise
+    given_up = _give_up(job, started)
+    lost = given_up.total()
+    summary = dataclasses.replace(summary, failed=summary.failed - lost, quarantined=summary.quarantined + lost)
     currency = (job.price or FREE).currency
+    quality.cross_check(reports(), job)
     if summary.asked:
         show(summary.lines(currency), sys.stdout)
+        show(_remarks(job), sys.stderr)
     if summary.left:
         raise UserError(f"stopped before llm.max_cost={job.settings.max_cost:g} {currency} is exceeded: {summary.left} "
                         "reports are left; raise it and run the same command again to go on")
     if summary.failed:
-        raise UserError(f"{summary.failed} reports got no reply ({summary.reasons.most_common(1)[0][0]}): run the same "
-                        "command again to ask about them")
+        most = (summary.reasons - given_up).most_common(1)
+        raise UserError(f"{summary.failed} reports got no reply ({most[0][0] if most else 'no reply'}): run the same "
+                        f"command again to ask about them; after llm.max_runs={job.settings.max_runs} runs they are "
+                        "quarantined")
     return summary
+
+
+def _give_up(job: Job, since: float) -> Counter[str]:
+    """Quarantines what has got no reply in too many runs, and says so. An endpoint that never answered counts none."""
+    with Cache(job.cache) as cache:
+        if not cache.count(job.scope)[VALID]:
+            return Counter()
+        given_up = quarantine.give_up(cache, job.scope, since, job.settings.max_runs)
+    if given_up:
+        show([f"{given_up.total()} reports got no reply in {job.settings.max_runs} runs and are quarantined: raise "
+              "llm.max_runs to ask about them again"], sys.stderr)
+    return given_up
+
+
+def _remarks(job: Job) -> list[str]:
+    """How the server was asked where it refused what was set, and warnings."""
+    found = quality.record(job)
+    asked = [f"{n} replies were asked for with {form}: the server refused what was set"
+             for form, n in found["asked_with"].items() if form != f"structured {job.settings.structured}"]
+    return asked + [f"warning: {text}" for text in found["warnings"]]

@@ -17,15 +17,16 @@ from typing import Any
 
 from data_prep.extract.llm import labels
 from data_prep.extract.llm.labels import Labels
-from data_prep.extract.llm.repair import load_object
-from data_prep.extract.llm.replies import FINDING_NAMES, evidence_reply, json_schema, read_evidence
-from data_prep.extract.llm.verify import Statement, verify
+from data_prep.extract.llm.repair import ReplyError, load_objects
+from data_prep.extract.llm.replies import FINDING_NAMES, evidence_reply, json_schema, quotes, read_evidence
+from data_prep.extract.llm.verify import UNSUPPORTED, Report, Statement, polarity, verify
+from data_prep.extract.rules import extractor as rules
 from data_prep.extract.schema import Extraction
 from lgdea_jax.errors import choose
 from lgdea_jax.findings.label_sets import LABEL_SETS
 
 EVIDENCE = "evidence"
-_VERSIONS = {"evidence": 1, "chexpert14": 1, "chexpert14_probability": 1, "ct_rate18": 1, "ct_rate18_probability": 1}
+_VERSIONS = {"evidence": 2, "chexpert14": 2, "chexpert14_probability": 2, "ct_rate18": 2, "ct_rate18_probability": 2}
 TASKS = (EVIDENCE, *labels.LABEL_TASKS)
 
 
@@ -45,13 +46,24 @@ class Answer:
     flags: tuple[str, ...] = ()
     lost: tuple[tuple[str, Statement], ...] = ()
 
+    @property
+    def statements(self) -> int:
+        """Statements of the reply, dropped ones included; 0 of labels."""
+        kept = len(self.value.evidence) if isinstance(self.value, Extraction) else 0
+        return kept + sum(self.dropped.values())
+
+    @property
+    def unsupported(self) -> int:
+        """Those that do not quote the report."""
+        return self.dropped.get(UNSUPPORTED, 0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
     """One kind of question.
 
     Attributes:
-      name: with its prompt's version, as recorded with the data ("evidence@1").
+      name: with its prompt's version, as recorded with the data ("evidence@2").
       kind: one of TASKS; probability: whether percentages are asked for.
       prompt: the system prompt; schema: JSON schema of the reply.
       max_tokens: what a reply may be long; typical_tokens: what one is long, for estimates.
@@ -68,29 +80,45 @@ class Task:
     @functools.cached_property
     def digest(self) -> bytes:
         """SHA-256 of the prompt and the schema: another prompt or schema is another question."""
-        text = json.dumps([self.prompt, self.schema, self.max_tokens], sort_keys=True)
+        text = json.dumps([self.prompt, self.schema], sort_keys=True)
         return hashlib.sha256(text.encode("utf-8")).digest()
 
     @functools.cached_property
     def _model(self) -> Any:
         return evidence_reply() if self.kind == EVIDENCE else labels.reply_model(self.kind, self.probability)
 
-    def read(self, reply: str, report: str) -> Answer:
-        """Reads, repairs and verifies a reply to `report`.
+    def read(self, reply: str, report: str, *, cross_check: bool = False) -> Answer:
+        """Reads, repairs and verifies a reply.
+
+        Args:
+          reply: as it came; report: that was sent.
+          cross_check: flag what the rules read the other way round (`verify.polarity`); takes longer than all the rest.
 
         Raises:
           ReplyError: it cannot be used.
         """
-        value, repairs = load_object(reply)
-        counts = Counter(repairs)
-        if self.kind == EVIDENCE:
-            statements, normal, dropped, repaired = read_evidence(value)
-            # Normality cannot be taken from half a list.
-            verified = verify(report, statements, normal and "truncated" not in repairs, dropped)
-            return Answer(verified.extraction, dict(counts + repaired), verified.dropped, verified.flags,
-                          verified.lost)
-        read, repaired = labels.read_labels(value, self.kind, self.probability, self._model)
-        return Answer(read, dict(counts + repaired), {})
+        objects, repairs = load_objects(reply)
+        error: ReplyError | None = None
+        for value in reversed(objects):  # Drafts come first.
+            try:
+                return self._read(value, report, Counter(repairs), cross_check)
+            except ReplyError as unfit:
+                error = error or unfit
+        raise error
+
+    def _read(self, value: dict[str, Any], report: str, repairs: Counter[str], cross_check: bool) -> Answer:
+        if self.kind != EVIDENCE:
+            read, repaired = labels.read_labels(value, self.kind, self.probability, self._model)
+            return Answer(read, dict(repairs + repaired), {})
+        statements, normal, dropped, repaired = read_evidence(value)
+        verified = verify(report, statements, normal, dropped)
+        evidence = verified.extraction.evidence
+        if not evidence and (quoted := quotes(value)) and not any(map(Report(report).find, quoted)):
+            raise ReplyError("no statement of the reply quotes the report")
+        flags = verified.flags
+        if cross_check and evidence:
+            flags += tuple(f"polarity {name}" for name in polarity(evidence, rules.extract(report).evidence))
+        return Answer(verified.extraction, dict(repairs + repaired), verified.dropped, flags, verified.lost)
 
 
 def load_task(kind: str, probability: bool = False) -> Task:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from data_prep.extract import sections
 from data_prep.extract.schema import Extraction
+from lgdea_jax.findings.vocabulary import BY_NAME
 from lgdea_jax.records import Evidence
 
 # Why a statement was dropped.
@@ -50,8 +51,8 @@ class Verified:
     Attributes:
       extraction: supported statements with their spans, in the order of the text.
       dropped: reason -> number of statements dropped.
-      flags: "contradiction FINDING" for a finding that is present and absent at the same site, and "normal overruled"
-        where normality was claimed beside a finding that is present or uncertain.
+      flags: "contradiction FINDING" for a finding that is present and absent at the same site, "normal overruled" where
+        normality was claimed beside a finding that is present or uncertain, and "polarity FINDING", see `polarity`.
       lost: (reason, statement) of those that were dropped here, for a human to look at.
     """
 
@@ -147,6 +148,24 @@ def verify(report: str, statements: Sequence[Statement], normal: bool,
         flags.append("normal overruled")
     counts = Counter(dropped or {}) + Counter(reason for reason, _ in lost)
     return Verified(Extraction(tuple(kept), normal and not abnormal), dict(counts), tuple(flags), tuple(lost))
+
+
+def polarity(evidence: Sequence[Evidence], rules: Sequence[Evidence]) -> tuple[str, ...]:
+    """Findings that are called present where the rules read the same words as a denial, or the other way round.
+
+    A model that quotes "pneumothorax" out of "no pneumothorax" quotes verbatim, and is wrong.
+
+    Args:
+      evidence: to be checked; rules: what the rules find in the same report.
+    """
+    found = set()
+    for item in evidence:
+        family = {item.finding, *BY_NAME[item.finding].members}
+        same = {other.certainty for other in rules if other.start < item.end and item.start < other.end
+                and (other.finding in family or item.finding in BY_NAME[other.finding].members)}
+        if (item.certainty, same) in (("present", {"absent"}), ("absent", {"present"})):
+            found.add(item.finding)
+    return tuple(sorted(found))
 
 
 def contradictions(evidence: Sequence[Evidence]) -> tuple[str, ...]:

@@ -1,28 +1,29 @@
 """The words of the rules extractor: what each literal of a chest report can mean.
 
-A literal has roles. FINDING names findings; SUBJECT and PREDICATE make a finding together ("heart" + "enlarged",
-`STATEMENTS`); NEGATE, UNCERTAIN, HYPOTHETICAL and HISTORY act on what follows them, NEGATED and DOUBTED on what
-precedes; PSEUDO takes words away from the cues ("no change in" denies nothing); BREAK ends the reach of a cue. Literals
-are in the alphabet of `scanner.normalise` (lower case, no hyphens); `scanner.expand` writes them out.
+A literal has roles. FINDING names findings; BARE names one together with the membrane before it (`MEMBRANES`); SUBJECT
+and PREDICATE make a finding together ("heart" + "enlarged", `STATEMENTS`); the roles of cues are in `lexicon_cues`.
+Literals are in the alphabet of `scanner.normalise` (lower case, no hyphens); `scanner.expand` writes them out.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from data_prep.extract.rules.lexicon_cues import CUES
 from data_prep.extract.rules.scanner import expand
 from lgdea_jax.findings.vocabulary import BY_NAME, FINDINGS
 
-FINDING, SUBJECT, PREDICATE, NEGATE, NEGATED, UNCERTAIN, DOUBTED = (
-    "finding", "subject", "predicate", "negate", "negated", "uncertain", "doubted")
-PSEUDO, HISTORY, HYPOTHETICAL, BREAK = "pseudo", "history", "hypothetical", "break"
+FINDING, SUBJECT, PREDICATE, BARE = "finding", "subject", "predicate", "bare"
 
 # Words of the vocabulary that mean too many other things when they stand alone in a report.
 _TOO_GENERAL = frozenset(("low volumes", "support device", "median sternotomy", "sternotomy", "lesion", "spurring",
     "collapse", "malignancy", "neoplasm",
-                          "tumor", "medical device", "foreign material", "cavity", "wall calcification", "icd"))
+                          "tumor", "medical device", "foreign material", "wall calcification", "icd", "pericardial "
+                                                                                                      "thickening",
+    "tracheostomy tube"))
 
 # Words that say of a finding only that it may be there: a nodular opacity need not be a nodule.
 _VAGUE = {"Nodule": ("nodular (opacity|opacities|density|densities)",)}
@@ -31,32 +32,77 @@ _VAGUE = {"Nodule": ("nodular (opacity|opacities|density|densities)",)}
 # report still says of it is where its tip lies.
 _MORE_FINDINGS = {
     "Cardiomegaly": (
+        "cardio(| )meg(|aly)", "megalocardia", "(enlargement|dilatation|dilation) of (the |)(heart|cardiac silhouette|"
+                                               "cardiac chambers)",
+        "(increase|increased) (in |)(heart|cardiac) size", "(cardiothoracic (ratio|index)|ctr) (is |)(increased|"
+                                                           "enlarged)",
         "cardiac (silhouette |shadow |)enlargement", "enlarged cardiopericardial silhouette",
         "(left|right) ventricular (enlargement|hypertrophy)", "globular heart", "biventricular enlargement"),
     "Lung Opacity": (
+        "(ggo|ggos|ggn|opac|opacs)", "gg (opacity|opacities)",
+        "ground glass (area|areas|appearance|density increase|density increases|attenuation|nodule|nodules|infiltrate|"
+        "infiltrates|changes)", "crazy paving", "(air space|airspace) shadowing",
+        "(hazy|patchy|ill defined|increased|lung) shadowing", "white out", "density (increase|increases)",
         "(alveolar|airspace|air space|interstitial|parenchymal|reticular|reticulonodular|linear|streaky|"
         "pulmonary) (disease|opacity|opacities|opacification|density|densities)", "opacifications", "haziness",
         "nodular (opacity|opacities|density|densities)", "airspace (process|changes)", "ground glass",
         "(calcific|calcified) (opacity|opacities|density|densities)", "haz(y|e)"),
-    "Edema": ("(interstitial |alveolar |pulmonary |)(edema|oedema)", "fluid overload", "volume overload"),
-    "Consolidation": ("consolidat(ion|ions|ive change|ive changes|ed lung)",),
-    "Pneumonia": ("pneumoni(a|as|c infiltrate|c infiltrates|c consolidation)", "(infectious|inflammatory) infiltrate"),
+    "Edema": (
+        "(chf|congestive heart failure|congestive cardiac failure|congestive failure)",
+        "(interstitial |alveolar |pulmonary |)(edema|oedema)", "fluid overload", "volume overload"),
+    "Consolidation": (
+        "consol(s|)", "consolidat(ive|ed) (area|areas|opacity|opacities|segment|lobe|process)", "consolidative",
+        "air bronchograms",
+        "consolidat(ion|ions|ive change|ive changes|ed lung)",),
+    "Pneumonia": (
+        "(pna|pnas)", "(broncho|pleuro)pneumonia", "pneumonic (change|changes|infiltration|consolidation|process)",
+        "chest infection", "(pulmonary|lung) (infection|abscess)", "(infective|infectious) (change|changes|"
+                                                                   "consolidation)",
+        "pneumoni(a|as|c infiltrate|c infiltrates|c consolidation)", "(infectious|inflammatory) infiltrate"),
     "Atelectasis": (
+        "(atel|atx)", "atelectatic (area|areas|band|bands|segment|lobe)",
+        "collapsed (lung|lobe|segment|right|left)( lung| upper lobe| lower lobe| middle lobe|)",
+        "collapse of the (right|left|entire|whole) (lung|upper lobe|lower lobe|middle lobe)",
+        "(upper|lower|middle|right|left) lobe collapse", "collapse consolidation",
+        "collapse of (either|both|a|any) (lung|lungs|lobe)",
         "atelecta(sis|ses|tic change|tic changes|tic lung|tic opacity|tic opacities)", "atelectatic",
         "(lobe|lobar|lung|segmental|complete) collapse", "collapse of the (right|left) lung"),
-    "Pneumothorax": ("pneumothora(x|xes|ces)", "hydropneumothora(x|ces)"),
+    "Pneumothorax": (
+        "(ptx|ptxs|pnx|hydroptx|hydropneumothorax|hemopneumothorax|haemopneumothorax)",
+        "(air|gas) in the pleural (space|cavity)", "pleural (air|gas)",
+        "pneumo(| )thora(x|xes|ces)", "hydropneumothora(x|ces)"),
     "Pleural Effusion": (
+        "(eff|effs|pl eff)", "(haemo|hemo|hydro|chylo|pyo)thora(x|ces)", "(plural|parapneumonic|bilateral|loculated|"
+                                                                         "free) "
+        "(effusion|effusions)", "(free |)(pleural|plural) (fluid|liquid|effusion)", "(fluid|liquid) (collection |)in "
+                                                                                    "the (left |right |)"
+        "(pleural (space|cavity)|pleura|fissure|fissures|hemithorax|minor fissure|major fissure)",
+        "(fluid|liquid) in (both|either) pleural (spaces|cavities|space|cavity)", "(hydro|hemo|haemo)pneumothorax",
+        "pleural (or|and|/) pericardial (effusion|effusions|fluid)", "pericardial (or|and|/) pleural (effusion|"
+                                                                     "effusions|"
+        "fluid)", "pleural effusion(s|) (or |and |/ |/|)thickening", "pleural thickening (or|and|/) effusion",
+        "empyema", "(fluid|effusion) (has |)(re|)accumulat(ed|ing|ion)",
         "(pleural |)(effusion|effusions|fluid collection|fluid collections)", "pleural fluid",
         "subpulmonic (effusion|fluid)", "fluid in the (fissure|fissures|pleural space)"),
     "Pleural Thickening": (
-        "(apical |biapical |pleural |apical pleural )(cap|caps|capping)", "(fissural|pleural) thickening"),
+        "pleural effusion(s|) (or |and |/ |/|)thickening", "pleural thickening (or|and|/) effusion",
+        "thickening of (the |)(pleura|pleural surfaces|fissure)", "pachypleuritis", "thickened pleura",
+        "(apical |biapical |pleural |apical pleural )(cap|caps|capping)", "(fissural|pleural) thickening",
+        "(apical|biapical|basal|basilar|focal|diffuse|circumferential|costal|lateral) pleural thickening"),
     "Pleural Other": (
         "pleural (parenchymal |)(scarring|plaque|plaques|opacity|density|calcification|calcifications)",
         "calcified (pleural |)(plaque|plaques)", "pleural disease"),
     "Nodule": (
+        "(nodul(e|es|us)|nodular (lesion|lesions|structure|structures|formation|formations))", "spn",
+        "(ggn|ground glass (nodule|nodules))", "tree in bud", "(subsolid|solid|part solid|pulmonary|parenchymal) "
+        "(nodule|nodules)", "coin lesion",
+        "(nodular|mass) (or|and|/) (infiltrative|nodular|mass|infiltration) (lesion|lesions)",
+        "nodular (infiltrative|mass) lesion(s|)",
         "(lung |pulmonary |)(nodule|nodules)", "nodular (lesion|focus|foci)", "nodularity",
         "micronodul(e|es|ar opacities)", "calcified (lung |pulmonary |parenchymal |)(nodule|nodules)"),
     "Mass": (
+        "(mass lesion|mass lesions|space occupying lesion)", "(mass|nodular) (or|and|/) (infiltrative|mass|nodular) "
+                                                             "(lesion|lesions)",
         "(lung |pulmonary |hilar |mediastinal |)(mass|masses)", "mass like (opacity|density|consolidation)",
         "(lung|bronchogenic|pulmonary) (cancer|carcinoma|malignancy|neoplasm|tumor)"),
     "Lung Lesion": ("(lung|pulmonary|parenchymal) (lesion|lesions)",),
@@ -77,6 +123,8 @@ _MORE_FINDINGS = {
         "calcified (hilar |mediastinal |perihilar |infracarinal |subcarinal |)(lymph |)(node|nodes)",
         "calcified lymph xxxx", "calcified (hilum|hila|lymphadenopathy)"),
     "Emphysema": (
+        "(panlobular|panacinar|paraseptal|centriacinar|centrilobular|bullous) emphysema", "(air cyst|air cysts|"
+                                                                                          "bullous)",
         "(bullous |centrilobular |paraseptal |)emphysem(a|atous change|atous changes|atous disease)", "emphysematous",
         "bull(a|ae|ous disease|ous changes|ous change)", "bleb(s|)"),
     "COPD": ("(chronic |)obstructive (pulmonary|lung|airway|airways) disease", "copd"),
@@ -89,18 +137,49 @@ _MORE_FINDINGS = {
         "(shallow|poor|low|suboptimal|incomplete|limited) (inspiration|inspiratory effort|lung inflation|lung "
         "expansion)"),
     "Fibrosis": (
+        "(ild|ipf|uip|nsip)", "(usual|nonspecific) interstitial pneumonia", "fibroti(c|sing) lung disease",
+        "honeycomb(ing|)( change| changes| pattern| lung|)", "interstitial (fibrosis|lung diseases)",
         "(pulmonary |interstitial |chronic |)(fibrosis|fibrotic change|fibrotic changes)", "fibrotic", "honeycombing",
         "chronic interstitial", "(chronic |)interstitial (lung disease|pulmonary disease|fibrosis)",
         "chronic interstitial (disease|lung changes)"),
     "Scar": ("scar(s|ring|red|)", "pleural (parenchymal |)scarring", "cicatri(x|ces)", "scar(ring|) tissue"),
     "Hernia": (
+        "(sliding |sliding type |)(hiatal|hiatus) (hernia|hernias)", "hh",
         "(hiatal |hiatus |diaphragmatic |paraesophageal |bochdalek |morgagni |)(hernia|hernias)",
         "intrathoracic stomach"),
     "Fracture": (
+        "(fx|fxs|fxr|frx)", "(wedge|compression|burst|anterior wedge) (fracture|compression)",
+        "(vertebral|wedge|osteoporotic|pathological|vertebral body) (compression|collapse)",
+        "collapse of (the |)(vertebra|vertebral body|(t|l)(1|2|3|4|5|6|7|8|9|10|11|12))",
+        "(cortical|bony) (break|step off|disruption|buckling)",
         "(rib |ribs |clavicle |clavicular |vertebral |compression |humerus |sternal |)(fracture|fractures)",
         "fracture deformit(y|ies)", "fractured", "broken (rib|ribs|clavicle|bone|bones)",
         "compression deformit(y|ies)"),
     "Support Devices": (
+        "(ett|ngt|ogt|cvc|ppm|iabp|tlc|dht|icds|crt d|vad|rvad|ecmo|impella|pacs port|uvc|uac|peg|pacer wire|"
+        "mediports)",
+        "(ecmo |venous |arterial |nasal |drainage |jugular |femoral |)cannula(s|e|)", "(ecmo|extracorporeal membrane "
+                                                                                      "oxygenation)",
+        "(lines|line|tubes|tube|drains|catheters|devices) (or|and|/) (lines|line|tubes|tube|drains|catheters|devices)",
+        "(tubes|drains|drain|catheters)", "(support|monitoring|life support|indwelling|implanted) "
+        "(device|devices|apparatus|hardware|line|lines|tube|tubes)",
+        "(endotracheal|nasogastric|orogastric|nasoenteric|nasojejunal|chest|tracheostomy|feeding|enteric|jejunostomy|"
+        "endobronchial|sengstaken|intercostal|salem sump|double lumen) (tube|tubes|drain|drains|catheter)",
+        "(trach|trach tube|tracheostomy cannula)", "(permcath|broviac|groshong|quinton|shiley|vascath|pleurx|aspira|"
+        "tunneled line|tunnelled line|tunneled catheter|introducer sheath|vascular sheath|venous sheath|midline "
+        "catheter)",
+        "(swan|pa catheter|pulmonary artery catheter|swan ganz|cordis|introducer)", "(watchman|mitraclip|amplatzer|"
+        "micra|leadless pacemaker|leadless pacer|tavi|tavr|valve ring|septal occluder|closure device|occluder)",
+        "(temperature|esophageal|temp) probe", "(port chamber|port reservoir|port catheter|chemo port|chemoport|"
+        "port a cath|chest port)", "(epicardial|temporary|pacing|pacemaker|transvenous) (wire|wires|lead|leads|"
+                                   "electrode|"
+        "electrodes|battery)", "(icd|pacemaker|defibrillator) (battery|electrode|electrodes)", "intubated",
+        "-extubated", "-extubation",
+        "dob(|b)hoff( tube| catheter|)", "(all|indwelling|vascular|central|support) lines",
+        "(picc|cvc|ij|subclavian|femoral|dialysis|central venous|arterial) (line|lines|catheter|catheters)",
+        "(intra aortic|intraaortic|aortic) balloon( pump|)", "(baclofen|insulin|infusion|pain) pump",
+        "(thoracostomy|pleural|chest|mediastinal|pigtail|percutaneous|surgical|pericardial) (tube|tubes|drain|drains|"
+        "catheter|catheters)", "endobronchial valve(s|)",
         "(central |)(venous |)(catheter|catheters)", "(central |picc |ij |subclavian |venous |)line (tip|in place)",
         "(picc|picc line|central line|central venous line|dialysis catheter|hickman|mediport|infusaport|"
         "portacath|port a cath|port a xxxx|port catheter|chest port|chemotherapy port|infusion port|powerport|"
@@ -128,6 +207,10 @@ _MORE_FINDINGS = {
         "(external |)(cardiac |)(monitor|monitoring|ekg|ecg) leads", "(ventricular|atrial) leads",
         "intra aortic balloon pump"),
     "Surgical Hardware": (
+        "(sternal|sternotomy) (suture|sutures|wires|wire|cerclage)( material| materials|)",
+        "(suture|metallic suture|surgical suture|operation|clip|surgical) (material|materials)", "(surgical|skin) "
+                                                                                                 "staples",
+        "(cabg|coronary bypass) (graft|grafts|materials)",
         "(surgical |cholecystectomy |vascular |hemostatic |mediastinal |axillary |hilar |metallic |cabg |)(clip|"
         "clips|staple|staples)", "(surgical |chain |) suture(s| line| material|)", "suture(s| line| material|)",
         "(median |midline |)sternotomy (wire|wires|suture|sutures)", "sternal (wire|wires|sutures)", "cerclage wires",
@@ -147,6 +230,8 @@ _MORE_FINDINGS = {
         "(dextro|levo)(curvature|convex curvature)", "(s shaped |rightward |leftward )curvature",
         "curvature of the (thoracic |)spine"),
     "Degenerative Spine": (
+        "(ddd|degenerative (spondylo|)arthro(sis|pathy|tic changes))", "(schmorl|syndesmophyt)(s nodes|es|e)",
+        "(osteophytic|degenerative|spondylotic) (tapering|taperings|bridging|bridgings|formations|findings|spur|spurs)",
         "degenerative (endplate |disc |disk |joint |spine |spinal |spondylitic |bony |osseous |)(change|changes|"
         "disease|spurring|disk disease|disc disease)", "osteophyt(e|es|ic change|ic changes|osis|ic spurring)",
         "spondyl(osis|itic change|itic changes|otic change|otic changes|otic spurring)", "spinal spurring", "djd",
@@ -157,6 +242,10 @@ _MORE_FINDINGS = {
         "(diffuse idiopathic skeletal hyperostosis|dish)", "marginal spurring", "bridging osteophytes",
         "arthritic changes of the spine", "anterior spurring", "degenerative xxxx"),
     "Aortic Abnormality": (
+        "(aorta|aortic) (dilatation|dilation|ectasia|aneurysm|elongation)", "(thoracic aortic|descending aortic|"
+                                                                            "ascending aortic) "
+        "(aneurysm|dilatation|dilation|ectasia)", "aneurysm of the (thoracic |ascending |descending |)aorta",
+        "dissection flap",
         "(calcified|calcific) (thoracic |)aorta", "(aortic |)atheroscleros(is|es)",
         "atherosclerotic( vascular| aortic|) (calcification|calcifications|disease|change|changes|plaque|aorta)",
         "aortic (calcification|calcifications|ectasia|tortuosity|aneurysm|atherosclerosis|unfolding|dilatation|"
@@ -165,35 +254,107 @@ _MORE_FINDINGS = {
         "atheromatous (change|changes|calcification|disease)", "arteriosclerotic (change|changes|disease|aorta)",
         "arterioscleros(is|es)", "(calcified|calcific) (aortic|atherosclerotic) (knob|arch|plaque|xxxx|disease)"),
     "Arterial Wall Calcification": (
+        "(calcified |calcific |)(atheroma|atherom|atheromatous|atherosclerotic) (plaque|plaques)( formation| "
+        "formations|)",
+        "(calcific|calcified) (atherosclerotic|atheromatous) (change|changes|wall change|wall changes|disease)",
+        "(arterial|aortic|vascular|vessel) wall (calcification|calcifications)", "calcific plaques", "calcified "
+                                                                                                     "plaque(s|)",
         "(calcified|calcific) (thoracic |)aorta",
         "(aortic |vascular |arterial |aortic vascular |aortic arch |aortic knob |aortic xxxx )(calcification|"
         "calcifications)",
         "calcific (aortic |vascular |)(atherosclerosis|atherosclerotic disease|disease of the aorta)",
         "calcific aortic disease", "(calcified|calcific) (aortic|atherosclerotic) (knob|arch|plaque|xxxx|disease)",
         "atherosclerotic (aortic |vascular |)(calcification|calcifications)"),
-    "Elevated Diaphragm": ("eventration", "(diaphragm|diaphragmatic|hemidiaphragm) (eventration|elevation)"),
+    "Elevated Diaphragm": (
+        "(hemidiaphragm|diaphragm) (elevation|paralysis)", "(raised|high riding|elevated) (right |left |)(hemi|hemi )"
+                                                           "diaphragm","eventration", "(diaphragm|diaphragmatic|"
+                                                                                      "hemidiaphragm) (eventration|"
+        "elevation)"),
     "Pulmonary Congestion": (
+        "(chf|congestive heart failure|congestive cardiac failure|congestive failure)", "(pulmonary venous|vascular) "
+        "(hypertension|redistribution|distension|distention|fullness|plethora)", "pvc pattern", "upper lobe (venous |)"
+                                                                                                "diversion",
         "(pulmonary |central |vascular |venous |interstitial |) congestion",
         "(pulmonary |central |)(vascular|venous) (congestion|engorgement|prominence|redistribution|cephalization|"
         "hypertension)", "cephalization",
         "(central |)pulmonary (vascular |venous |)(congestion|engorgement|prominence)", "congestive changes"),
     "Lymphadenopathy": (
-        "(hilar |mediastinal |)(lymph|)adenopathy", "enlarged (hilar |mediastinal |)lymph (node|nodes)"),
-    "Peribronchial Thickening": ("(peribronchial|bronchial|peribronchovascular) (wall |)(thickening|cuffing)",),
-    "Interlobular Septal Thickening": ("(interlobular |)septal (thickening|lines)", "kerley (a |b |)lines"),
-    "Pericardial Effusion": ("pericardial (effusion|fluid)",),
-    "Bronchiectasis": ("bronchiect(asis|ases|atic change|atic changes)",),
+        "(hilar |mediastinal |axillary |)(lymph|)adenopath(y|ies)", "lad",
+        "(enlarged|pathological|pathologic|bulky|prominent|pathologically enlarged) (hilar |mediastinal |axillary |"
+        "thoracic |"
+        "subcarinal |paratracheal |)(lymph |)(node|nodes|ln|lns)", "lymphadenomegal(y|ies)", "bulky hila",
+        "(node|nodes|lymph node|lymph nodes) (in|of|with) (pathological|pathologic) (size|sizes|dimension|dimensions|"
+        "appearance|size and appearance|size or appearance|dimensions and appearance)",
+        "pathological(ly|) (sized |)(lymph |)nodes", "pathologically enlarged"),
+    "Peribronchial Thickening": (
+        "(peribronchial|bronchial|peribronchovascular|airway|bronchus) (wall |)(thickening|thickenings|cuffing|"
+        "thickness "
+        "increase|thickness increases|thickness)", "thickening of (the |)(bronchial walls|bronchial wall|airway walls|"
+        "peribronchovascular interstitium|bronchi)", "thickened (bronchial walls|bronchi|airways)", "tram (track|line)"
+                                                                                                    "( opacities|)"),
+    "Interlobular Septal Thickening": (
+        "(interlobular |inter lobular |)(septal|septa|septum) (thickening|thickenings|lines|thickness increase|"
+        "thickness "
+        "increases|prominence)", "kerley( s|) (a |b |)lines", "thickening of (the |)(interlobular |)sept(a|ae|um)",
+        "thickened (interlobular |)sept(a|ae)", "(interlobular|inter and intralobular|intra and interlobular) (septal |"
+        "interstitial |)thickening(s|)"),
+    "Pericardial Effusion": (
+        "pericardial (effusion|effusions|fluid|eff|liquid|collection)", "(fluid|effusion|liquid) in the (pericardium|"
+        "pericardial (space|cavity|sac|area))", "pericardial (or|and|/) pleural (effusion|effusions|fluid)",
+        "pleural (or|and|/) pericardial (effusion|effusions|fluid)", "hemopericardium",
+        "pericardial effusion(s|) (or |and |/ |/|)thickening", "pericardial thickening (or|and|/) effusion"),
+    "Coronary Artery Wall Calcification": (
+        "(cac|cacs)", "coronary (artery |arterial |)(wall |)(calcification|calcifications|atherosclerosis|plaque|"
+                      "plaques|"
+        "calcium|atheroma|calcified plaques|atheroma plaques)", "(calcified|calcific) coronary (plaque|plaques|artery|"
+                                                                "arteries|"
+        "artery disease|disease)", "(lad|circumflex|rca|left main) (calcification|calcifications|plaque)",
+        "(calcification|calcifications|calcified plaque|calcified plaques|calcific plaques|atheroma plaques|calcified "
+        "atheroma "
+        "plaques|plaques) (of|in) the coronary arter(y|ies)"),
+    "Mosaic Attenuation Pattern": ("mosaic (attenuation|perfusion|density|pattern|lung|appearance|attenuations)"
+        "( pattern| difference| differences|)",),
+    "Pulmonary Fibrotic Sequela": (
+        "(sequela|sequelae|sequel|sequelar) (fibrotic |fibroatelectatic |parenchymal |pleuroparenchymal |linear |)"
+        "(change|"
+        "changes|density|densities|band|bands|recession|recessions|fibrosis|lesion|lesions|scarring|thickening|"
+        "findings)",
+        "(pleuroparenchymal|fibroatelectatic|fibrotic) (sequela|sequelae|sequel|sequelar)( change| changes| density| "
+        "densities| "
+        "band| bands| fibrotic changes|)", "fibrotic (band|bands|recession|recessions|streak|streaks|density|"
+                                           "densities)",
+        "pleuroparenchymal (fibrotic |)(band|bands|change|changes|scarring|density|densities)",
+        "(fibroatelectatic|fibro atelectatic) (band|bands|change|changes|density|densities)",
+        "(parenchymal|fibrous|fibrotic) band(s|)", "post infectious (scarring|changes)"),
+    "Pneumomediastinum": ("(air|gas|free air) in the mediastinum", "mediastinal (air|gas|emphysema)"),
+    "Bronchiectasis": (
+        "bronchiect(asis|ases|atic change|atic changes|asia|atic|atic area|atic areas|atic appearance)",
+        "(dilated|ectatic) (bronchi|bronchus|airways)", "(bronchial|airway) (dilatation|dilatations|dilation|ectasia|"
+                                                        "ectasias)",
+        "(dilatation|dilation) of the bronchi", "signet ring (sign|signs|appearance)"),
     "Pneumoperitoneum": (
         "pneumoperitoneum", "free (intraperitoneal |subdiaphragmatic |intra abdominal |peritoneal |)air",
         "air under the diaphragm"),
-    "Subcutaneous Emphysema": ("subcutaneous (emphysema|air|gas)", "soft tissue (emphysema|air|gas)"),
+    "Subcutaneous Emphysema": (
+        "(subcutaneous|subcut|subq|sub q|sq|surgical|soft tissue) (emphysema|air|gas)",
+        "(air|gas) in the (soft tissues|subcutaneous tissues|chest wall)"),
 }
+
+# "Pericardial thickening without fluid": the membrane that was named before is meant.
+_BARE = ("effusion", "fluid", "liquid")
+MEMBRANE_BEHIND = re.compile(r"(?:\s+[a-z]+){0,4}?\s+(?:in|of|around)\s+the\s+(?P<Pericardial>pericardi\w+)")
+MEMBRANES = re.compile(r"(?:(?P<Pericardial>pericardi\w+)|(?P<Pleural>pleura\w*))\s+(?:(?!and\b)[a-z]+\s+){0,4}$")
 
 _SUBJECTS = {
     "heart": (
         "heart( size| shadow| silhouette| contour| contours|)",
         "cardiac (silhouette|shadow|contour|contours|size|silhouette size|heart|borders)", "cardiac",
         "(cardio|cardiac |cardio )pericardial silhouette", "heart xxxx"),
+    "coronary": ("coronary arter(y|ies)", "coronaries", "coronary (arterial walls|artery walls|vascular structures|"
+                                                        "vessels)",
+        "(in|of|to|proximal|mid|distal) (the |)(lad|circumflex|rca)"),
+    "septa": ("(interlobular |)sept(a|ae)",), "airways": ("bronchi", "bronchus", "bronchial walls", "airways",
+        "airway walls", "(main |segmental |subsegmental |peripheral |lower lobe )bronchi"),
     "cardiomediastinum": (
         "(cardiomediastinal|cardio mediastinal|cardiac mediastinal) (silhouette|silhouettes|contour|contours|"
         "structures|borders|outline|size|shadow|)", "cardiomediastinum", "cardiomediastinal"),
@@ -209,8 +370,10 @@ _SUBJECTS = {
         "hemi diaphragm(s|)", "diaphragmatic"),
     "angle": (
         "costophrenic( angle| angles| sulcus| sulci| recess| recesses| xxxx|)", "(cp|cardiophrenic) (angle|angles)",
-        "(pleural |lateral |posterior |)sulc(us|i)", "xxxx sulci", "pleural space"),
-    "pleura": ("pleura", "pleural (spaces|surfaces|margins)"),
+        "(pleural |lateral |posterior |)sulc(us|i)", "(lateral |posterior |phrenic |)angle(s|)", "costophrenic "
+                                                                                                 "sinus(es|)",
+        "xxxx sulci", "pleural space"),
+    "pleura": ("pleura(e|)", "pleural (spaces|surfaces|margins)"),
     "aorta": (
         "(thoracic |descending |ascending |descending thoracic |ascending thoracic |)aorta",
         "aortic (arch|knob|contour|xxxx|silhouette|)", "aortic", "great vessels"),
@@ -220,24 +383,33 @@ _SUBJECTS = {
         "pulmonary arteries and veins", "pulmonary vascular (markings|pattern)"),
     "bones": (
         "(osseous|bony|skeletal) (structures|thorax|elements|structure|abnormality)", "bones", "ribs",
-        "bony (framework|xxxx)", "skeleton"),
+        "bony (framework|xxxx)", "skeleton", "vertebral (corpus|body|bodies|corpora) (height|heights)"),
     "spine": (
         "(thoracic |lumbar |cervical |thoracolumbar |t |mid thoracic |)spine",
-        "(thoracic |)vertebra(l bodies|l body|e)"),
+        "(thoracic |)vertebra(l bodies|l body|e|)", "(t|l)(4|5|6|7|8|9|10|11|12|1|2|3)( vertebra| vertebral body|)"),
     "nodes": (
-        "(hilar |mediastinal |infrahilar |)(lymph |)(node|nodes)", "(hilar |mediastinal |)lymph xxxx",
+        "(hilar |mediastinal |infrahilar |axillary |subcarinal |paratracheal |)(lymph |)(node|nodes|ln|lns)",
+        "(hilar |mediastinal |)lymph xxxx",
         "(hilar |mediastinal |)(lymph|)adenopathy"),
     "hila": ("hil(a|um|ar contours|ar structures|ar)", "perihilar"),
     "organs": (
-        "mitral (annulus|valve)", "aortic valve", "coronary arter(y|ies)", "spleen", "trachea",
-        "tracheobronchial tree", "(costal |costochondral |rib |tracheal |)cartilage(s|)", "bronchi", "pericardium"),
+        "mitral (annulus|valve)", "aortic valve", "spleen", "trachea",
+        "tracheobronchial tree", "(costal |costochondral |rib |tracheal |)cartilage(s|)", "pericardium"),
     "spaces": ("disc space(s|)", "disk space(s|)"),
 }
 
 _PREDICATES = {
     "enlarged": (
-        "(borderline |)enlarged", "enlargement", "large", "increased in size", "widened", "widening", "wide",
-        "larger than normal", "is big"),
+        "(borderline |)enlarged", "enlargement", "large", "increased in size", "(pathologically |mildly |)"
+                                                                               "enlarged", "dilated", "big",
+        "widened", "widening", "wide",
+        "(larger|wider|bigger|greater) than normal",
+        "(in |of |reached |)pathological(ly|) (size|sizes|dimension|dimensions|appearance|size and (appearance|"
+        "configuration|shape))", "is big"),
+    "thickened": ("thickened", "thickening", "thick", "thicker", "(increase|increased) (in |)thickness"),
+    "compressed": ("compressed", "wedged", "fractured", "broken", "loss of height", "height loss", "(reduced|"
+                                                                                                   "decreased) (in |)"
+        "height"),
     "prominent": ("prominen(t|ce)",),
     "borderline": ("borderline( in size| size| enlarged|)",),
     "upper": (
@@ -252,26 +424,32 @@ _PREDICATES = {
         "hyper (inflated|expanded)"),
     "increased": ("increased",),
     "flattened": ("flatten(ed|ing)", "flat", "depress(ed|ion)"),
-    "elevated": ("elevat(ed|ion)", "eventrat(ed|ion)", "high riding", "raised"),
+    "elevated": ("elevat(ed|ion)", "eventrat(ed|ion)", "high riding", "raised", "high(er|)( than expected| in "
+                                                                                "position|)"),
     "blunted": ("blunt(ed|ing)", "obscur(ed|ation)"),
     "tortuous": (
         "tortuous", "tortuosity", "ectatic", "ectasia", "unfold(ed|ing)", "uncoil(ed|ing)", "dilat(ed|ation|ion)",
         "aneurysm", "aneurysmal", "elongat(ed|ion)"),
     "atherosclerotic": (
-        "atheroscler(otic|osis)", "(atherosclerotic|atheromatous) calcification(s|)", "arterioscler(otic|osis)",
+        "(calcific |calcified |)(atheroma|atherosclerotic|atheromatous) (plaque|plaques|change|changes|wall changes|"
+        "disease)",
+        "(calcified|calcific) plaque(s|)", "atheroscler(otic|osis)",
+        "(atherosclerotic|atheromatous) calcification(s|)", "arterioscler(otic|osis)",
         "atheromatous"),
     "calcified": (
         "calcif(ied|ic)", "calcification(s|)", "partially calcified", "densely calcified",
-        "(vascular|mural|wall) calcification(s|)"),
+        "(vascular|mural|wall) calcification(s|)", "(calcific|calcified) (plaque|plaques|foci|atheroma plaques)"),
     "degenerative": ("degenerative", "degenerated", "degeneration", "spurring", "narrowing", "narrowed"),
     "fused": ("(posterior |anterior |interbody |)fusion", "fused"),
     "congested": (
         "congest(ed|ion)", "engorg(ed|ement)", "cephaliz(ed|ation)", "plethoric", "indistinct", "accentuated",
         "redistribution"),
+    "unclear": ("(not|no longer|never) (entirely |completely |fully |)clear",),
     "clear": ("clear", "well aerated", "normally aerated", "well inflated", "well expanded"),
     "normal": (
         "normal( in size| size| in contour| in appearance|)", "unremarkable", "within normal limits", "not enlarged",
-        "intact", "low normal", "within normal range", "normally inflated", "not widened", "normal limits", "wnl"),
+        "intact", "low normal", "within normal range", "nl", "nml", "natural", "normally inflated",
+        "not widened", "normal limits", "wnl"),
     "sharp": ("sharp", "preserved", "well defined"),
 }
 
@@ -279,6 +457,15 @@ _PREDICATES = {
 STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
     ("heart", "enlarged"): ("Cardiomegaly",), ("heart", "prominent"): ("Cardiomegaly",),
     ("heart", "borderline"): ("?Cardiomegaly",), ("heart", "increased"): ("Cardiomegaly",),
+    ("heart", "tortuous"): ("Cardiomegaly",), ("pleura", "thickened"): ("Pleural Thickening",),
+    ("airways", "thickened"): ("Peribronchial Thickening",), ("septa", "thickened"): ("Interlobular Septal "
+                                                                                      "Thickening",),
+    ("airways", "tortuous"): ("Bronchiectasis",), ("airways", "enlarged"): ("Bronchiectasis",),
+    ("airways", "calcified"): ("Calcification Other",),
+    ("spine", "compressed"): ("Fracture",), ("bones", "compressed"): ("Fracture",),
+    ("nodes", "normal"): ("-Lymphadenopathy",),
+    ("coronary", "calcified"): ("Coronary Artery Wall Calcification", "Calcification Other"),
+    ("coronary", "atherosclerotic"): ("Coronary Artery Wall Calcification",),
     ("heart", "normal"): ("-Cardiomegaly",), ("heart", "upper"): ("-Cardiomegaly",),
     ("cardiomediastinum", "enlarged"): ("Cardiomegaly", "Enlarged Cardiomediastinum"),
     ("cardiomediastinum", "prominent"): ("?Cardiomegaly", "Enlarged Cardiomediastinum"),
@@ -288,6 +475,7 @@ STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
         "prominent"): ("Enlarged Cardiomediastinum",),
     ("mediastinum", "normal"): ("-Enlarged Cardiomediastinum",),
     ("lungs", "hyperinflated"): ("Hyperinflation",), ("lungs", "hypoinflated"): ("Low Lung Volume",),
+    ("lungs", "unclear"): ("Lung Opacity",),
     ("lungs", "clear"): ("-Lung Opacity", "-Consolidation"), ("lungs", "normal"): ("-Lung Opacity", "-Consolidation"),
     ("volumes", "low"): ("Low Lung Volume",), ("volumes", "increased"): ("Hyperinflation",),
     ("volumes", "enlarged"): ("Hyperinflation",), ("volumes", "normal"): ("-Low Lung Volume", "-Hyperinflation"),
@@ -305,7 +493,8 @@ STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
     ("vessels", "congested"): ("Pulmonary Congestion",), ("vessels", "prominent"): ("Pulmonary Congestion",),
     ("vessels", "increased"): ("Pulmonary Congestion",), ("vessels", "enlarged"): ("Pulmonary Congestion",),
     ("vessels", "normal"): ("-Pulmonary Congestion",),
-    ("bones", "normal"): ("-Fracture",), ("nodes", "calcified"): ("Calcification Other",),
+    ("bones", "normal"): ("-Fracture",), ("bones", "sharp"): ("-Fracture",), ("nodes", "calcified"): ("Calcification "
+                                                                                                      "Other",),
     ("nodes", "enlarged"): ("Lymphadenopathy",), ("hila", "calcified"): ("Calcification Other",),
     ("organs", "calcified"): ("Calcification Other",),
     ("vessels", "calcified"): ("Calcification Other", "Arterial Wall Calcification"),
@@ -318,111 +507,18 @@ _BONE = ("bone", "bony", "osseous", "rib", "ribs", "vertebral", "spine", "humeru
     "clavicle")
 BLOCKED: Mapping[str, frozenset[str]] = MappingProxyType({
     "Lung Opacity": frozenset((*_BONE, "metallic", "soft", "breast", "bullet", "tissue", "dental")),
-    "Lung Lesion": frozenset(_BONE), "Nodule": frozenset(("thyroid", "nipple")),
-    "Mass": frozenset(("cardiac", "breast", "index", "wall")),
+    "Lung Lesion": frozenset(_BONE),
+    "Infiltrate": frozenset((*_BONE, "marrow", "fatty")),
+    "Nodule": frozenset(("thyroid", "nipple", "breast", "adrenal")),
+    "Mass": frozenset(("cardiac", "breast", "index", "wall", "bowel")),
     "Degenerative Spine": frozenset((
         "shoulder", "shoulders", "acromioclavicular", "glenohumeral", "ac", "hip", "hips", "knee", "knees", "ankle",
         "foot", "midfoot", "wrist", "hand", "elbow", "costochondral", "costovertebral", "sternoclavicular", "humeral")),
     "Support Devices": frozenset(("scapula", "scapular", "rib", "ribs", "spinous", "finger")),
     "Fibrosis": frozenset(("cystic",)),
-    "Edema": frozenset(("tissue", "subcutaneous")),
+    "Edema": frozenset(("tissue", "subcutaneous", "marrow", "skin")),
+
 })
-
-_CUES = {
-    NEGATE: (
-        "no", "not", "without", "(neither|nor)", "absen(ce|t)( of|)", "negative for", "free (of|from)", "clear of",
-        "w/o", "never", "unable to", "fail(s|ed|) to", "hardly", "scarcely", "(argue|argues|evidence) against",
-        "(did|does|do|is|was|were|are|has|have|had|could|can|would)n't", "cannot( see|)", "can not", "nil", "zero",
-        "no (findings|changes|evidence|signs|features|abnormality|abnormalities|opacity|opacities) (consistent|"
-        "compatible) with", "not (due|secondary|related) to", "lacking", "lacked",
-        "no (radiographic |definite |convincing |significant |obvious |focal |acute |other |new |further |"
-        ")evidence (of|for)",
-        "no (signs|sign|suggestion|indication|findings|evidence|finding) (of|to suggest|suggesting|suggestive of|"
-        "suspicious for|to indicate|concerning for|for)", "without (evidence|sign|signs) of",
-        "no evidence (of|to suggest|for|suggesting)", "(fail|fails|failed) to (reveal|show|demonstrate)",
-        "(den(ies|ied|ying|y))", "rather than", "never (had|developed)",
-        "(rule|rules|ruled) (him |her |the patient |)out (for|against)", "ruled out",
-        "(did|can|could) rule (him |her |the patient |)out", "resolution of", "resolved",
-        "interval (resolution|removal|clearing) of", "removal of", "clearing of", "not (consistent|compatible) with",
-        "inconsistent with", "lack of", "lacks", "exclude(s|d)", "no longer", "nonvisualization of",
-        "(is|was|are|were) negative for",
-        "not (demonstrate|demonstrated|show|reveal|see|seen|identified|have|has|had|appear|appreciate|feel)",
-        "unremarkable for", "no typical findings of", "no complaints of", "declin(es|ed)",
-        "nothing (to suggest|to indicate|suggestive of|suspicious for|concerning for)", "(minimal|little) if any"),
-    NEGATED: (
-        "(is|are|was|were|has been|have been|) (ruled out|excluded|absent|resolved|negative)", "(ruled out|excluded)",
-        "(is|are|was|were|) (no longer|not) (definitely |clearly |well |)(seen|identified|visualized|present|"
-        "evident|appreciated|demonstrated|detected|noted|visible|apparent|observed|found|shown)",
-        "(is|are|was|were) (all |both |also |again |otherwise |) (negative|absent)", "free",
-        "(is|are|was|were|would be|seems|appears|) (very |quite |) unlikely",
-        "(is|are|was|were) not (palpable|palpated|heard|elicited|felt|noticed|reported|documented|recorded)",
-        "(did|does|do|has|have) not (occur|occurred|recur|recurred|persist|return)",
-        "(has|have) (also |now |since |) (resolved|cleared|subsided|disappeared)",
-        "(has been|have been|been) (removed|ruled out)",
-        "not (seen|identified|visualized|present|evident|found|appreciated)", "(is|are|was|were) denied",
-        "(has|have) (completely|essentially|nearly|largely|) resolved", "resolved", "none", "denied",
-        "within (normal limits|limits of normal)"),
-    UNCERTAIN: (
-        "possib(le|ly|ility of)", "probab(le|ly)", "likely",
-        "may (represent|be|reflect|indicate|also represent|relate to|be related to|be due to|suggest)",
-        "(might|could|can|would) (represent|be|reflect|indicate|relate to|suggest|be related to)",
-        "suggest(s|ive of|ing|ed|ion of|)", "suspicious for", "suspicion (of|for)", "suspected", "suspect",
-        "concern(ing|) for", "question(able|ed| of|)", "worrisome for", "cannot (exclude|rule out|be excluded)",
-        "can not exclude", "(not|n't|can't|difficult to|unable to|fails to) (exclude|rule out)", "not excluded",
-        "(versus|vs|vs\\.)", "presumed", "presumably", "apparent", "equivocal", "indeterminate", "less likely",
-        "perhaps", "most likely", "differential (diagnosis |considerations |)(includes|include|considerations)",
-        "differential", "consider", "favor(ed|ing|s|)", "felt to represent", "appearance of",
-        "xxxx represent(s|ing|)", "xxxx reflect(s|ing|)", "may", "might", "impression of", "subtle suggestion of"),
-    DOUBTED: (
-        "(is|are|) (also |still |) (suspected|questioned|possible|likely|probable|questionable|favored)",
-        "(is|are|remains|) (also |) (in|within|on) the differential",
-        "(cannot|can not|could not|not) be (excluded|ruled out|completely excluded|entirely excluded|"
-        "definitively excluded)", "not (been |)(excluded|ruled out)",
-        "(is|are|was|were|) (not|difficult to) (excluded|exclude)",
-        "(is|are|) (a |)(possibility|consideration|considerations|concern)", "(would be|is|are) less likely",
-        "did(n't| not) rule out"),
-    PSEUDO: (
-        "(no|without|without any|not) (significant |interval |definite |appreciable |suspicious |substantial |"
-        "obvious |significant interval |radiographic |)(change|changes|increase|decrease|improvement|progression|"
-        "worsening|difference)( in| of| from|)", "no (longer|further) (increase|change) in",
-        "not (significantly |appreciably |) changed", "not only", "not necessarily",
-        "not (certain|clear|sure) (if|whether)", "gram negative", "without difficulty",
-        "not (fully|completely|well|entirely|optimally) (evaluated|assessed|included|imaged|visualized|seen)",
-        "no (prior |previous |)comparison(s|)", "no priors",
-        "no (prior|previous) (study|studies|exam|exams|examination|examinations|film|films|radiograph|"
-        "radiographs|images)", "not extend", "not cause", "free (wall|margin|text|flow)", "no response",
-        "not significantly different", "question of .", "heart failure symptoms", "not drain", "nothing by mouth",
-        "no xxxx change", "no xxxx interval change",
-        "not (yet |fully |completely |entirely |)(resolved|cleared|subsided)",
-        "without (treatment|therapy|intervention|surgery|medication)", "not (know|aware)"),
-    HISTORY: (
-        "(history|h/o|hx|past history|past medical history|prior history|known history|personal history) of",
-        "history", "status post", "s/p", "previous(ly|)( documented| described| noted|)", "prior episode of"),
-    HYPOTHETICAL: (
-        "(evaluate|evaluation|assess|assessment|checked|screen|screening|check) for",
-        "(to |)(rule|rules) (him |her |the patient |)out", "r/o",
-        "if (there is |)(clinical |persistent |continued |further |high |)(concern|suspicion|suspected) (for|of|)",
-        "to (exclude|evaluate|assess|document|confirm)",
-        "(clinically|clinical) (concern|suspicion|correlation) (for|of)",
-        "(should|could|would|ought to|must|to|will|may) be (ruled out|excluded) for", "differentiate",
-        "if clinically indicated", "in (the |)(setting|case) of", "risk (of|for)", "question of history",
-        "follow up (of|for|to)", "(signs|symptoms) of"),
-    BREAK: (
-        "but", "however", "nevertheless", "yet", "(al|)though", "aside from", "except( for|)", "apart from",
-        "other than", "secondary to", "due to", "because( of|)", "which", "whereas", "while", "otherwise",
-        "and (there|the|a|an|stable|mild|mildly|small|minimal|unchanged|moderate|is|are|has|persistent|left|"
-        "right|bilateral|some)",
-        "and (was|were|had|does|did|will|would|then|now|positive|remains|remained|continues|continued|shows|"
-        "showed|demonstrates|demonstrated|reveals|revealed|reports|reported|complains|complained|developed|"
-        "became|began)", "until", "prior to",
-        "with (the|a|an|some|mild|moderate|small|stable|persistent|minimal|unchanged|associated|left|right|"
-        "bilateral)", "as (the |a |an |)(cause|source|reason|etiology|origin) (of|for)",
-        "(cause|source|reason|etiology|origin)(s|) (of|for)", "there (is|are)", "given", "consistent with",
-        "compatible with", "in keeping with", "representing", "represents", "related to", "with interval",
-        "positive for", "and (he|she|it|they|we|i|this|these|her|his|their|patient)", "besides", "despite", "so",
-        "since", "to suggest that"),
-}
-
 
 # A statement that the study is normal, in the alphabet of `scanner.normalise`.
 NORMALITY = re.compile(
@@ -442,21 +538,69 @@ NORMALITY = re.compile(
     r"negative)|no (?:radiographic )?abnormalit(?:y|ies)|normal heart and lungs|study within normal limits)\b")
 
 
+# Findings that other organs than those of the chest can have too.
+OF_ANY_ORGAN = frozenset((
+    "Calcification Other", "Cavitation", "Consolidation", "Edema", "Fibrosis", "Granuloma", "Infiltrate", "Lung Lesion",
+    "Lung Opacity", "Mass", "Nodule", "Pleural Effusion", "Pulmonary Congestion", "Scar"))
+_OTHER_ORGANS = (
+    "(?:maxillary|ethmoid(?:al)?|sphenoid|paranasal|mastoid|orbit(?:s|al)?|parotid|brain|cerebral|scalp|face|facial|"
+    "eyelids?|thyroid|breasts?|liver|hepatic|gallbladder|pancrea(?:s|tic)|adrenals?|renal|kidneys?|bladder|"
+    "ovar(?:y|ian)|uter(?:us|ine)|prostate|prostatic|gastric|stomach|bowel|colon|colonic|mesenteric|peritoneal|"
+    "abdom(?:en|inal)|pelvi(?:s|c)|skin|subcutaneous|soft tissues?|muscles?|joints?|arms?|hands?|hips?|knees?|ankles?|"
+    "legs?|foot|feet|limbs?|extremit(?:y|ies))")
+_ORGAN_BEFORE = re.compile(
+    rf"(?:^|(?<=\s)){_OTHER_ORGANS}\s+(?:[a-z0-9]+\s+)?(?:(?:has|shows?|contains?|demonstrates?)\s+(?:[a-z0-9]+\s+){{0,3}})?$"
+    rf"|^\s*(?:[a-z]+\s+)?{_OTHER_ORGANS}\s*:")
+_ORGAN_BEHIND = re.compile(
+    r"\s+(?:(?:is|are|was|were|seen|noted|present|identified|observed|detected|found|visible|measuring|[\d.]+|cm|mm|x)\s+)*"
+    r"(?:in|of|within|from|on|along|involving)\s+(?:(?:the|both|a|an|left|right|upper|lower|anterior|posterior)\s+)*"
+    rf"{_OTHER_ORGANS}\b(?!\s+(?:lobe|lung|line))")
+# A finding is something else when it goes on with these words.
+GOES_ON: Mapping[str, re.Pattern[str]] = MappingProxyType({
+    "Fracture": re.compile(r"\s+(?:[a-z]+\s+){0,2}(?:wires?|leads?|screws?|hardware|catheters?|stents?|rods?)\b"),
+    "Consolidation": re.compile(
+        r"\s+(?:of|at|across)\s+(?:the\s+)?(?:[a-z]+\s+){0,2}(?:fractures?|callus|graft|osteotomy|care|services|data)\b"),
+    "Hernia": re.compile(r"\s+(?:of|in)\s+the\s+(?:anterior\s+)?(?:abdominal wall|groin)\b"),
+    "Infiltrate": re.compile(r"\s+of\s+(?:the\s+)?(?:chest wall|mediastinum|pleura|ribs?|fat|muscles?)\b"),
+    "Mass": re.compile(r"\s+(?:of|in|on)\s+(?:the\s+)?(?:patient|body|chest wall|heart|atrium|ventricle)\b"),
+})
+
+
+def elsewhere(before: str, behind: str) -> bool:
+    """Whether the words around a finding, in its sentence, put it into an organ outside of the chest."""
+    return bool(_ORGAN_BEFORE.search(before) or _ORGAN_BEHIND.match(behind))
+
+
 def _plural(text: str) -> tuple[str, ...]:
     return (text,) if text[-1] in "sx" else (text, f"{text}s")
 
 
 def _specific(names: list[str]) -> tuple[str, ...]:
     """Without the findings that another one of the list already implies by definition."""
-    implied = {name for name in names for other in names if other in BY_NAME[name].members}
+    implied = {name for name in names for other in names if other in BY_NAME[name.lstrip("-")].members}
     return tuple(name for name in names if name not in implied)
 
 
+# Words that name findings, long enough to be known when they are misspelt (`spelling`).
+SPELT = frozenset((
+    "adenopathy", "atelectasis", "atelectases", "atelectatic", "bronchiectasis", "bronchiectatic", "calcification",
+    "calcifications", "calcified", "cardiomegaly", "catheter", "cavitation", "congestion", "consolidation",
+    "consolidations", "costophrenic", "density", "diaphragm", "effusion", "effusions", "emphysema", "emphysematous",
+    "endotracheal", "eventration", "fibrosis", "fibrotic", "fracture", "fractures", "granuloma", "granulomas",
+    "granulomatous", "hernia", "hyperinflation", "infiltrate", "infiltrates", "infiltration", "interlobular",
+    "kyphosis", "lesion", "lymphadenopathy", "nasogastric", "nodule", "nodules", "oedema", "opacities",
+    "opacification", "opacity", "osteophytes", "pacemaker", "peribronchial", "pericardial", "pleural",
+    "pneumomediastinum", "pneumonia", "pneumoperitoneum", "pneumothorax", "pneumothoraces", "pulmonary", "scarring",
+    "scoliosis", "spondylosis", "subcutaneous", "thickening", "tracheostomy",
+    "bilateral", "enlarged", "evidence", "hiatal", "interstitial", "suspicious", "unremarkable", "without"))
+
+
+@functools.cache
 def build() -> Mapping[str, Mapping[str, object]]:
     """Literal -> {role: value}.
 
-    FINDING has a tuple of names ("?" before a vague one), SUBJECT and PREDICATE their part of a key of `STATEMENTS`,
-    the others True.
+    FINDING has a tuple of names ("?" before a vague one, "-" before one that the word denies), SUBJECT and PREDICATE
+    their part of a key of `STATEMENTS`, the others True.
     """
     roles: dict[str, dict[str, object]] = {}
     named: dict[str, list[str]] = {}
@@ -464,10 +608,11 @@ def build() -> Mapping[str, Mapping[str, object]]:
         if finding.kind != "none":
             texts = [text.replace("-", " ") for text in finding.synonyms if text not in _TOO_GENERAL]
             texts += [text for pattern in _MORE_FINDINGS.get(finding.name, ()) for text in expand(pattern)]
-            for text in texts:
-                for form in _plural(text):
-                    if finding.name not in named.setdefault(form, []):
-                        named[form].append(finding.name)
+            for text in filter(None, texts):
+                name = f"-{finding.name}" if text[0] == "-" else finding.name
+                for form in _plural(text.lstrip("-")):
+                    if name not in named.setdefault(form, []):
+                        named[form].append(name)
     vague = {(text, name) for name, patterns in _VAGUE.items() for pattern in patterns for text in expand(pattern)}
     for text, names in named.items():
         roles.setdefault(text, {})[FINDING] = tuple(
@@ -477,7 +622,9 @@ def build() -> Mapping[str, Mapping[str, object]]:
             for pattern in patterns:
                 for text in expand(pattern):
                     roles.setdefault(text, {})[role] = value
-    for role, patterns in _CUES.items():
+    for text in _BARE:
+        roles.setdefault(text, {})[BARE] = True
+    for role, patterns in CUES.items():
         for pattern in patterns:
             for text in expand(pattern):
                 roles.setdefault(text, {})[role] = True

@@ -8,9 +8,9 @@ from types import MappingProxyType
 from data_prep.extract.rules.scanner import expand
 
 _ANATOMY = {
-    "upper lobe": ("upper lobe(s|)",),
-    "middle lobe": ("middle lobe(s|)",),
-    "lower lobe": ("lower lobe(s|)",),
+    "upper lobe": ("upper lobe(s|)", "(r|l)ul", "bul"),
+    "middle lobe": ("middle lobe(s|)", "rml"),
+    "lower lobe": ("lower lobe(s|)", "(r|l)ll", "bll"),
     "lingula": ("lingula(r|)",),
     "base": ("(lung |)base(s|)", "(bi|)basilar", "basal", "bibasal", "lung bases"),
     "apex": ("ap(ex|ical|ices)", "biapical", "lung ap(ex|ices)"),
@@ -53,12 +53,15 @@ _ANATOMY = {
     "superior vena cava": ("svc", "superior vena cava"),
 }
 _LATERALITY = {
-    "left": ("left( sided|)", "levo(scoliosis|curvature)"),
-    "right": ("right( sided|)", "dextro(scoliosis|curvature)"),
+    "left": ("left( sided|)", "levo(scoliosis|curvature)", "l", "lt", "l sided", "lul", "lll"),
+    "right": ("right( sided|)", "dextro(scoliosis|curvature)", "r", "rt", "r sided", "rul", "rml", "rll"),
     "midline": ("midline",),
     "bilateral": (
         "bilateral(ly|)", "both", "bi(basilar|apical|basal)", "right and left", "left and right",
-        "right greater than left", "left greater than right"),
+        "right (greater|larger|more|worse|bigger) than left", "left (greater|larger|more|worse|bigger) than right",
+        "(b/l|bilat|bibas|either side|each side|both sides|bul|bll)", "(r|right|rt) ?(>|&gt;) ?(l|left|lt)",
+        "(l|left|lt) ?(>|&gt;) ?(r|right|rt)"),
+    "": ("l spine", "(r/o|r o)"),
 }
 _SEVERITY = {
     "trace": ("trace", "tiny", "minimal(ly|)", "minute"),

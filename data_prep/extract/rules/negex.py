@@ -8,7 +8,6 @@ the previous trigger. Not used for evidence: `rules` knows findings, doubt and h
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping
 
 from data_prep.extract.rules import scanner
@@ -47,10 +46,9 @@ _TRIGGERS: Mapping[str, tuple[str, ...]] = {
 
 
 @functools.cache
-def _lexicon() -> tuple[Mapping[str, str], re.Pattern[str]]:
-    kinds = {text: kind for kind, patterns in _TRIGGERS.items() for pattern in patterns
-             for text in scanner.expand(pattern)}
-    return kinds, scanner.compile_literals(kinds)
+def _literals() -> scanner.Literals[str]:
+    return scanner.Literals({text: kind for kind, patterns in _TRIGGERS.items() for pattern in patterns
+                             for text in scanner.expand(pattern)})
 
 
 def assertion(sentence: str, concept: str) -> str:
@@ -58,9 +56,8 @@ def assertion(sentence: str, concept: str) -> str:
     span = scanner.concept_span(sentence, concept)
     if span is None:
         return "Affirmed"
-    kinds, pattern = _lexicon()
     text = scanner.masked(scanner.normalise(sentence), span)
-    triggers = [(m.start(), m.end(), kinds[scanner.key(m.group())]) for m in pattern.finditer(text)]
+    triggers = list(_literals().find(scanner.split(text, 0, len(text))))
     before = [kind for _, end, kind in triggers if end <= span[0]]
     after = [kind for start, _, kind in triggers if start >= span[1]]
     denied = (before and before[-1] == BEFORE) or (after and after[0] == AFTER)

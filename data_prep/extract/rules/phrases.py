@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from data_prep.extract.rules.sentences import Mention, Sentence, Status
+from data_prep.extract.rules.mentions import Mention
+from data_prep.extract.rules.sentences import Sentence, Status
 
 _WORD = re.compile(r"[^\s,;:()]+")
 _LEFT_STOP = frozenset((

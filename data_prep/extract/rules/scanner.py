@@ -1,19 +1,28 @@
-"""Text plumbing of the rules extractor: normalised text of equal length, one regex for all literals, sentences."""
+"""Text plumbing of the rules extractor: normalised text of equal length, a matcher of many literals, sentences."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 _SPACES = str.maketrans(dict.fromkeys("\n\r\t\f\v\u00a0-\u2010\u2011\u2012\u2013\u2014_", " ") | {"\u2019": "'"})
 
 
+_DASH = re.compile(r"(?<=\s)[-\u2010-\u2014](?=\s)")
+
+
 def normalise(text: str) -> str:
-    """Lower case, with hyphens, dashes and white space as spaces; every character keeps its offset."""
+    """Lower case, white space and hyphens as spaces, dashes between spaces as "-"; every character keeps its offset."""
     lowered = text.lower()
     if len(lowered) != len(text):  # A few letters grow when lowered; spans must not move.
         lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
-    return lowered.translate(_SPACES)
+    spaced = lowered.translate(_SPACES)
+    for match in _DASH.finditer(lowered):  # It parts statements, where one within a word does not.
+        spaced = f"{spaced[:match.start()]}-{spaced[match.end():]}"
+    return spaced
 
 
 def expand(pattern: str) -> list[str]:
@@ -37,54 +46,137 @@ def expand(pattern: str) -> list[str]:
     return list(dict.fromkeys(" ".join(text.split()) for text in texts)) if "(" in pattern else texts
 
 
-def compile_literals(literals: Iterable[str]) -> re.Pattern[str]:
-    """One regex that finds the longest of many literals at each offset, as whole words.
-
-    The literals share their prefixes (a trie), so that time hardly depends on their number. A space matches a run.
-    """
-    trie: dict = {}
-    for literal in literals:
-        node = trie
-        for c in literal:
-            node = node.setdefault(c, {})
-        node[""] = {}
-    # (?![a-z0-9]) sits inside the pattern: a literal that ends inside a word gives way to a shorter one that does not.
-    return re.compile(rf"(?<![a-z0-9]){_pattern(trie)}")
+Piece = tuple[str, int, int]  # A word or a sign, with its start and end in the text.
+_PIECE = re.compile(r"[a-z0-9]+|[^a-z0-9\s]")
+_END = ""  # In a trie: what the literal that ends here stands for.
 
 
-def _pattern(node: dict) -> str:
-    options = [(" +" if c == " " else re.escape(c)) + _pattern(child) for c, child in node.items() if c]
-    if not options:
-        return "(?![a-z0-9])"
-    if "" in node:
-        options.append("(?![a-z0-9])")
-    return options[0] if len(options) == 1 else f"(?:{'|'.join(options)})"
+def split(text: str, start: int, end: int) -> list[Piece]:
+    """The words and signs of `text[start:end]` (normalised)."""
+    return [(match.group(), *match.span()) for match in _PIECE.finditer(text, start, end)]
 
 
-def key(text: str) -> str:
-    """The literal that a match of `compile_literals` stands for."""
-    return " ".join(text.split()) if "  " in text else text
+class Literals(Generic[T]):
+    """Finds the longest of many literals at each word of a text, as whole words; runs of spaces match one space."""
+
+    def __init__(self, values: Mapping[str, T]) -> None:
+        self._trie: dict = {}
+        for literal, value in values.items():
+            node = self._trie
+            for piece in _PIECE.findall(literal):
+                node = node.setdefault(piece, {})
+            node[_END] = value
+
+    def find(self, pieces: Sequence[Piece]) -> Iterator[tuple[int, int, T]]:
+        """(start, end, value) of the literals in a text, in order and without overlaps."""
+        i = 0
+        while i < len(pieces):
+            node, after, found = self._trie.get(pieces[i][0]), i + 1, None
+            while node is not None:
+                if _END in node:
+                    found = (after, node[_END])
+                if after == len(pieces):
+                    break
+                node = node.get(pieces[after][0])
+                after += 1
+            if found is None:
+                i += 1
+                continue
+            yield pieces[i][1], pieces[found[0] - 1][2], found[1]
+            i = found[0]
 
 
 _ABBREVIATIONS = frozenset(("dr", "mr", "mrs", "ms", "vs", "approx", "e.g", "i.e", "cf", "resp", "a.p", "p.a"))
-_BOUNDARY = re.compile(r"[.!?;]+(?=\s|$|[A-Z(])|\n\s*\n|\n(?=\s*(?:[-*•]|\d+[.)])\s)|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z])")
-_ITEM = re.compile(r"\s*(?:[-*•]+|\(?\d{1,2}[.)])\s+")
+_BOUNDARY = re.compile(
+    r"[.!?]+(?=\s|$|[A-Z(])|[.!?]*;+|\.{2,}|[\u2026\u2022\u25cf\u25aa]|</?(?:p|br|li|ul|ol|div|tr|td|th|h\d)"
+    r"\b[^>\n]{0,40}>|\\n(?![a-z])"
+    r"|\n\s*\n|\n(?=\s*(?:[-*•]|\(?(?:\d+|[A-Ka-k])[.)])\s)|(?P<line>\n)(?=\s*\S)"
+    r"|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z])|(?<=[a-z)] )(?P<run_on>)(?=[A-Z][a-z]+ [a-z])")
+_ITEM = re.compile(r"\s*(?:[-*•]+|\(?(?:\d{1,2}|[A-Ka-k])[.)])\s+")
+# A line that ends with one of these words goes on in the next line, and so does one before a line that begins so.
+_GOES_ON = frozenset((
+    "a", "about", "above", "acute", "adjacent", "along", "an", "and", "anterior", "any", "are", "as", "at", "basilar",
+    "be", "been", "below", "bilateral", "but", "by", "chronic", "consistent", "definite", "due", "evidence", "focal",
+    "for", "from", "has", "have", "in", "interval", "into", "is", "large", "lateral", "left", "lower", "may", "middle",
+    "mild", "minimal", "moderate", "new", "no", "nor", "not", "of", "old", "on", "or", "over", "pleural", "posterior",
+    "pulmonary", "right", "severe", "small", "than", "that", "the", "their", "these", "this", "to", "trace",
+    "unchanged", "upper", "versus", "vs", "was", "were", "which", "with", "within", "without"))
+_GOES_ON_AFTER = frozenset((
+    "about", "above", "along", "and", "are", "as", "at", "below", "but", "by", "due", "for", "from", "has", "have",
+    "in", "is", "lobe", "lobes", "may", "measuring", "nor", "of", "on", "or", "over", "than", "that", "to", "versus",
+    "vs", "was", "were", "which", "with", "within"))
+# Words that begin a statement, in capitals, where a full stop was left out.
+_BEGINS = frozenset((
+    "bilateral", "bones", "cardiac", "cardiomediastinal", "costophrenic", "heart", "large", "left", "lung", "lungs",
+    "mediastinal", "mediastinum", "mild", "minimal", "moderate", "no", "normal", "pleural", "right", "small", "stable",
+    "the", "there", "trachea", "unchanged"))
+_WRAP_WIDTH = 60  # Text is hardly ever wrapped to shorter lines.
+
+
+_ENTITY = re.compile(r"&(?:[a-z]{2,5}|#\d{2,4});$")
+_ANSWER = re.compile(r"\s*(?i:yes|no|none|nil|negative|absent|present)\s*(?:[.;,|]|$)")
 
 
 def sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
     """Spans of the sentences of `text[start:end]`, without list numbers, bullets, outer white space and full stops.
 
     Decimals, abbreviations ("Dr. Hall", "approx. 3 cm") and the wrapping of lines do not end a sentence; semicolons,
-    blank lines, list items and a full stop without a following space ("apex.There") do.
+    blank lines, list items, a line that nobody wrapped, and a full stop without a following space ("apex.There") do.
     """
-    spans, left = [], start
+    spans, left, width = [], start, 0
     for match in _BOUNDARY.finditer(text, start, end):
-        if match.group()[:1] == "." and _is_abbreviation(text, left, match):
+        mark = match.group()[:1]
+        if mark == "." and _is_abbreviation(text, left, match):
+            continue
+        if mark == ";" and _ENTITY.search(text, max(left, match.start() - 8), match.end()):
+            continue
+        if mark in ".?" and match.group() != "." and _ANSWER.match(text, match.end()):
+            continue  # "Pneumothorax? No.", "Effusion .... none"
+        if mark == "?" and not text[max(left, match.start() - 1):match.start()].strip():
+            continue  # "? pneumonia" asks about what follows.
+        if match["line"]:
+            width = width or max(_WRAP_WIDTH, *map(len, text[start:end].split("\n")))
+            if _is_wrapped(text, left, match.start(), end, width):
+                continue
+        elif match["run_on"] is not None and not _is_run_on(text, left, match.start()):
             continue
         _append(spans, text, left, match.start())
         left = match.end()
     _append(spans, text, left, end)
     return spans
+
+
+_WORD = re.compile(r"[A-Za-z]+")
+
+
+def _is_wrapped(text: str, left: int, at: int, end: int, width: int) -> bool:
+    """Whether the sentence that begins at `left` goes on after the end of a line at `at`."""
+    line = text[max(left, text.rfind("\n", 0, at) + 1):at].strip()
+    following = text[at:end].lstrip().split("\n", 1)[0]
+    last, first = line.rsplit(None, 1)[-1:], following.split(None, 1)[0]
+    if not last or last[0][-1] in ",-/&(" or last[0].lower() in _GOES_ON or not text[left:at].strip():
+        return True
+    if last[0][-1] in ":|=":
+        return not _label(following)
+    if first[0].isupper() or _label(following):
+        return False
+    if not first[0].isalpha() or first.lower().strip(",.;:()") in _GOES_ON_AFTER:
+        return True
+    return len(line) + 1 + len(first) > width  # The word would not have fitted.
+
+
+_LABEL = re.compile(r"\s*[A-Za-z][A-Za-z /,&-]{1,40}?\s*[:|=]")
+
+
+def _label(line: str) -> bool:
+    return _LABEL.match(line) is not None
+
+
+def _is_run_on(text: str, left: int, at: int) -> bool:
+    """Whether a capital at `at` begins a statement after one without a full stop ("No effusion Heart normal")."""
+    before, word = text[left:at].split(), _WORD.match(text, at)
+    return (word.group().lower() in _BEGINS and len(before) > 1 and before[-1].lower() not in _GOES_ON
+            and not any(item[0].isupper() for item in before[1:]))
 
 
 def _is_abbreviation(text: str, left: int, match: re.Match) -> bool:

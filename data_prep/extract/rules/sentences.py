@@ -8,33 +8,25 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from data_prep.extract.rules import lexicon, scanner
-from data_prep.extract.rules.lexicon import (
-    BREAK,
+from data_prep.extract.rules import scanner
+from data_prep.extract.rules.breaks import breaks
+from data_prep.extract.rules.forms import Form
+from data_prep.extract.rules.lexicon import FINDING, SUBJECT
+from data_prep.extract.rules.lexicon_cues import (
+    DISCLAIMED,
     DOUBTED,
-    FINDING,
     HISTORY,
     HYPOTHETICAL,
     NEGATE,
     NEGATED,
-    PREDICATE,
-    SUBJECT,
+    OUTDATED,
+    REMOVED,
     UNCERTAIN,
 )
-from data_prep.extract.rules.tokens import Token, attribute_lexicon, tokens
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Mention:
-    """A finding in a sentence: `start:end` are its words, `anchor` the offset that cues act on."""
-
-    names: tuple[str, ...]
-    start: int
-    end: int
-    anchor: int
-    certainty: str  # "present" unless the words themselves deny or hedge ("the heart is normal").
+from data_prep.extract.rules.mentions import Finder, Mention
+from data_prep.extract.rules.tokens import Token, attribute_literals, tokens
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,16 +40,36 @@ class Status:
     end: int
 
 
-# A new statement after a comma: it begins with one of these words, or holds a verb and does not go on with "or".
-_OPENS = re.compile(
-    r",\s*(?!(?:and/or|or|nor)\b)(?:and\s+)?(?:(?:there|the|this|these|heart|lungs|bony|again|it|but|however|likely|possibly|"
-    r"probably|suggesting)\b"
-    r"|(?:mild|small|stable|unchanged|moderate|minimal|left|right|bilateral|persistent|old|new)\b(?!.*\b(?:or|nor)\b)"
-    r"|(?:(?!\b(?:or|nor)\b)[^,])*?\b(?:is|are|was|were|has|have|appears?|remains?|demonstrates?)\b)")
-# A form that is filled in: "Pneumothorax: none".
-_ANSWER_NO = re.compile(r"\s*:\s*(?:no|none|nil|neg|negative|absent|never|denie[ds])\s*(?=[.,;]|$)")
-# The same wherever it stands: a new subject after a comma.
-_OPENS_ANEW = re.compile(r",\s*(?:and\s+|so\s+|then\s+)?(?:he|she|we|they|i|(?:the )?patient|this|these)\s")
+# Between a finding and the cue behind it.
+_AUXILIARY = re.compile(r"\b(?:(?:is|are|was|were|has|have|had|could|can|be|been|being|both|all)\s+)+$")
+_VERB = re.compile(r"\b(?:with|without|is|are|was|were|may|could|has|have|shows?|remains?)\b")
+_COORDINATED = re.compile(r",|/|\b(?:and|or|nor)\b")
+# What they say of a finding is no denial when a verb is between ("the pressure was within normal limits").
+_OF_MEASURES = frozenset(("within normal limits", "within limits of normal", "free", "none"))
+_PART_OF = re.compile(r"\b(?:of|in|at|along|within|involving|behind|beneath|under|over|near)\s+(?:[a-z]+\s+){0,3}$")
+# "The previously seen nodule persists" is about today, "pneumonia as a child" is not.
+_CURRENT = re.compile(
+    r"\b(?:persists?|persisted|remains?|unchanged|stable|still|again"
+    r"|(?:is|are) (?:now |slightly |mildly )*"
+    r"(?:larger|smaller|better|worse|less|more|redemonstrated|visible|seen|noted|similar|present)"
+    r"|(?:has|have) (?:slightly |mildly )*"
+    r"(?:increased|decreased|improved|worsened|progressed|enlarged|grown|become))\b")
+_AGO = re.compile(
+    r"\s*(?:(?:was|were|of|from|seen|noted|diagnosed|treated|about|some)\s+)*"
+    r"(?:(?:\d+|a|one|two|three|four|five|six|few|several|many)\s+(?:days?|weeks?|months?|years?)\s+(?:ago|earlier|before)\b"
+    r"|as a (?:child|teenager|young)|in (?:19|20)\d\d\b|in childhood\b)")
+# Before a finding that is there, whatever is denied of it or around it.
+_GIVEN = re.compile(
+    r"\b(?:within|around|surrounding|adjacent to|next to|near|alongside|beside|behind|beyond|along|superimposed on)\s+"
+    r"(?:the|this|these|that|those|his|her|known)\s+(?:[a-z0-9]+\s+){0,4}$")
+_GROWTH = re.compile(
+    r"\s*(?:[a-z]+\s+){0,2}(?:enlargement|growth|expansion)\s+(?:of|in)\s+(?:(?!and|or)[a-z0-9]+\s+){0,5}$")
+# "Neither the nodule nor the mass has grown": they are there.
+_CHANGED = re.compile(
+    r"(?:\s+(?:or|nor|and)\s+(?:the\s+)?[a-z]+(?:\s+[a-z]+)?)?\s+(?:has|have)\s+(?:significantly\s+)?"
+    r"(?:changed|increased|grown|decreased|progressed|enlarged)\b")
+_IF = re.compile(r"\b(?:if|when|where|should|unless)\b")
+_NO_LIST = re.compile(r"[:|=\[(.]|\b(?:with|without|is|are|was|were|has|have)\b")
 
 
 class Sentence:
@@ -65,83 +77,15 @@ class Sentence:
 
     def __init__(self, text: str, start: int, end: int) -> None:
         self.text, self.start, self.end = text, start, end
-        self.tokens = tokens(text, start, end)
-        self.breaks = sorted([t.start for t in self.tokens if BREAK in t.roles] + self._commas())
+        self._pieces = scanner.split(text, start, end)
+        self.tokens = tokens(self._pieces)
+        self.breaks = breaks(text, start, end, self.tokens)
+        self._form = Form(text, start, end)
         self._attributes: list[tuple[int, int, Mapping[str, str]]] | None = None
 
-    def _commas(self) -> list[int]:
-        """Commas that open a new statement; before the first finding they part adjectives ("no acute, displaced")."""
-        if "," not in self.text[self.start:self.end]:
-            return []
-        anew = [m.start() for m in _OPENS_ANEW.finditer(self.text, self.start, self.end)]
-        first = min((t.start for t in self.tokens if FINDING in t.roles or SUBJECT in t.roles), default=self.end)
-        return anew + [m.start() for m in _OPENS.finditer(self.text, self.start, self.end) if m.start() > first]
-
     def mentions(self) -> list[Mention]:
-        """The findings that the sentence names, or states by a subject and a predicate, in the order of the text."""
-        found, used = [], set()
-        for token in self.tokens:
-            names = token.roles.get(FINDING, ())
-            for certainty, alike in (("present", tuple(name for name in names if name[0] != "?")),
-                                     ("uncertain", tuple(name[1:] for name in names if name[0] == "?"))):
-                if alike:
-                    found.append(Mention(alike, token.start, token.end, token.start, certainty))
-        for i, token in enumerate(self.tokens):
-            if PREDICATE in token.roles:
-                for j in self._subjects(i):
-                    self._statement(i, j, found, used)
-        found.sort(key=lambda mention: (mention.start, mention.end))
-        return found
-
-    def _statement(self, i: int, j: int, found: list[Mention], used: set) -> None:
-        predicate, subject = self.tokens[i], self.tokens[j]
-        for name in lexicon.STATEMENTS[subject.roles[SUBJECT], predicate.roles[PREDICATE]]:
-            certainty = {"-": "absent", "?": "uncertain"}.get(name[0], "present")
-            name = name.lstrip("-?")
-            if (name, i, j) not in used:
-                used.add((name, i, j))
-                found.append(Mention((name,), min(predicate.start, subject.start), max(predicate.end, subject.end),
-                                      predicate.start, certainty))
-
-    def _subjects(self, i: int) -> list[int]:
-        """Indices of the subjects that predicate `i` is about: those since the last predicate, or the next one."""
-        predicate = self.tokens[i]
-        value = predicate.roles[PREDICATE]
-
-        def fits(token: Token) -> bool:
-            return (SUBJECT in token.roles and token is not predicate
-                    and (token.roles[SUBJECT], value) in lexicon.STATEMENTS)
-
-        before, crossed = [], False
-        for j in range(i - 1, -1, -1):
-            token = self.tokens[j]
-            if self.broken(token.end, predicate.start):
-                break
-            if fits(token):
-                before.append(j)
-                if crossed:
-                    break
-            elif PREDICATE in token.roles and not before:
-                crossed = True  # "the aorta is tortuous and calcified": look past one predicate for one subject.
-            elif PREDICATE in token.roles or FINDING in token.roles:
-                break
-        if before and not (crossed and self._next(i, fits) is not None):
-            return before
-        after = self._next(i, fits)
-        return [after] if after is not None else before
-
-    def _next(self, i: int, fits: Callable[[Token], bool]) -> int | None:
-        end = self.tokens[i].end
-        for j in range(i + 1, len(self.tokens)):
-            token = self.tokens[j]
-            if token.start - end > 60 or self.broken(end, token.start) or "," in self.text[end:token.start]:
-                return None
-            if fits(token):
-                # In "calcified hilar granuloma" the site is that of the granuloma, which is calcified itself.
-                following = self.tokens[j + 1] if j + 1 < len(self.tokens) else None
-                named = following and FINDING in following.roles and following.start - token.end <= 1
-                return None if named else j
-        return None
+        """The findings that the sentence mentions, in the order of the text."""
+        return Finder(self.text, self.start, self.end, self.tokens, self.broken).find()
 
     def broken(self, start: int, end: int) -> bool:
         """Whether the reach of a cue at `start` ends before `end`."""
@@ -150,30 +94,69 @@ class Sentence:
     def status(self, mention: Mention) -> Status:
         """What the cues of the sentence make of a mention. Denial beats doubt; the nearest cue of a kind counts."""
         certainty, historical, hypothetical, cue_start, cue_end = mention.certainty, False, False, -1, -1
+        doubted = False
         for token in reversed(self.tokens):
             roles = token.roles
-            if not (token.end <= mention.anchor or token.start >= mention.end):
-                continue
             if token.end <= mention.anchor:
-                if self.broken(token.end, mention.anchor):
+                if self.broken(token.end, mention.anchor) or self._given(token, mention):
                     continue
-                if NEGATE in roles and certainty != "absent":
-                    certainty, cue_start = "absent", token.start
+                if NEGATE in roles and certainty != "absent" and not self._form.holds(token.start):
+                    # "Absence of pneumothorax cannot be confirmed": here the denial itself is doubted.
+                    denied = not (doubted and self.text.startswith("absence", token.start))
+                    certainty, cue_start = "absent" if denied else "uncertain", token.start
                 elif UNCERTAIN in roles and certainty == "present" and self._doubts(token, mention):
                     certainty, cue_start = "uncertain", token.start
                 historical |= HISTORY in roles
                 hypothetical |= HYPOTHETICAL in roles
-            elif not self.broken(mention.end, token.start):
-                if NEGATED in roles and certainty != "absent" and self._reaches_back(token, mention):
+            elif token.start >= mention.end and self._acts_back(token, mention):
+                doubted |= DOUBTED in roles
+                hypothetical |= DISCLAIMED in roles
+                if DOUBTED in roles:
+                    hypothetical |= _IF.search(self.text[self.start:mention.start]) is not None
+                    if certainty == "present":
+                        certainty, cue_end = "uncertain", token.end
+                elif certainty != "absent" and (
+                        NEGATED in roles or OUTDATED in roles or (REMOVED in roles and mention.is_device)):
                     certainty, cue_end = "absent", token.end
-                elif DOUBTED in roles and certainty == "present" and self._reaches_back(token, mention):
-                    certainty, cue_end = "uncertain", token.end
-        if certainty != "absent" and self.text[mention.end:mention.end + 2].strip() == "?":
-            certainty, cue_end = "uncertain", mention.end + 1
-        answer = _ANSWER_NO.match(self.text, mention.end, self.end)
-        if answer:
-            certainty, cue_end = "absent", answer.end()
+            elif certainty == "present" and self._alternative(token, mention):
+                certainty = "uncertain"
+        if certainty == "present" and self._form.asks(mention.start, mention.end):
+            certainty, cue_end = "uncertain", mention.end + (self.text[mention.end:mention.end + 1] == "?")
+        if (historical or _AGO.match(self.text, mention.end, self.end)):
+            historical = not _CURRENT.search(self.text, mention.end, self.end)
+        answer = self._answer(mention)
+        if answer >= 0:
+            certainty, cue_end, hypothetical = "absent", answer, False
         return Status(certainty, historical, hypothetical and certainty != "absent", cue_start, cue_end)
+
+    def _answer(self, mention: Mention) -> int:
+        """The end of a "no" that a form gives to a mention, or to a list that the mention is in; -1 without one."""
+        if self._form.unticked(mention.start):
+            return mention.end
+        answer = self._form.first_no(mention.end)
+        if answer is None:
+            return -1
+        between = self.text[mention.end:answer[0]]
+        listed = _COORDINATED.search(between) and not _NO_LIST.search(between) and self._lists(mention.end, answer[0])
+        return answer[1] if listed or not between.strip() else -1
+
+    def _given(self, cue: Token, mention: Mention) -> bool:
+        """Whether a mention is taken for known: "no cavity within the opacity", "no growth of the nodule"."""
+        between = self.text[cue.end:mention.start]
+        return mention.anchor == mention.start and bool(
+            _GIVEN.search(between) or _GROWTH.match(between) or _CHANGED.match(self.text, mention.end, self.end))
+
+    def _alternative(self, cue: Token, mention: Mention) -> bool:
+        """Whether a mention is the first of two that the report leaves the choice of ("edema versus pneumonia")."""
+        return (cue.start >= mention.end and self.text[cue.start:cue.end] in ("versus", "vs", "vs.")
+                and len(self.text[mention.end:cue.start].split()) < 2 and not self.broken(mention.end, cue.start))
+
+    def _acts_back(self, cue: Token, mention: Mention) -> bool:
+        """Whether a cue behind the mention is about it."""
+        if OUTDATED in cue.roles:  # It is, unless another finding is between.
+            return not any(FINDING in token.roles and mention.end <= token.start < cue.start for token in self.tokens)
+        return (not cue.roles.keys().isdisjoint((NEGATED, DOUBTED, REMOVED, DISCLAIMED))
+                and not self.broken(mention.end, cue.start) and self._reaches_back(cue, mention))
 
     def _doubts(self, cue: Token, mention: Mention) -> bool:
         """Whether a hedge reaches the mention: through "or" and "versus", but not over a comma to a new noun."""
@@ -181,18 +164,36 @@ class Sentence:
         return "," not in between or " or " in between or " versus " in between
 
     def _reaches_back(self, cue: Token, mention: Mention) -> bool:
-        """Whether a cue after the mention is about it: a verb's subject reaches over a list, not over a preposition."""
+        """Whether a cue after the mention is about it: a verb's subject is one finding or a list of them."""
         between = self.text[mention.end:cue.start]
-        if any(SUBJECT in token.roles and mention.end <= token.start < cue.start for token in self.tokens):
+        if self.text[cue.start:cue.end] not in _OF_MEASURES:
+            between = _AUXILIARY.sub("", between)
+        for token in self.tokens:
+            # "Fracture of the ribs is not seen" is about the fracture, "effusion, the heart is not" is not.
+            if (SUBJECT in token.roles and FINDING not in token.roles and mention.end <= token.start < cue.start
+                    and not _PART_OF.search(self.text[mention.end:token.start])):
+                return False
+        if _VERB.search(between):
             return False
-        return len(between) < 60 and not re.search(r"\b(?:with|without|is|are|was|were|may|could)\b", between)
+        if not _COORDINATED.search(between):
+            return len(between) < 60
+        begins = max([at for at in self.breaks if at < mention.start], default=self.start)
+        return not _VERB.search(self.text[begins:mention.start]) and (
+            len(between) < 60 or self._lists(mention.end, mention.end + len(between)))
+
+    def _lists(self, start: int, end: int) -> bool:
+        """Whether `text[start:end]` goes on with a list of findings that one before it began."""
+        items = _COORDINATED.split(self.text[start:end])[1:]
+        for item in filter(str.strip, items):
+            start = self.text.index(item, start)
+            if not any(FINDING in token.roles and start <= token.start < start + len(item) for token in self.tokens):
+                return False
+        return True
 
     def attributes(self, mention: Mention, certainty: str, start: int, end: int) -> dict[str, str]:
         """Anatomy, side, severity and change: in the phrase or else in its clause, or else in the sentence."""
         if self._attributes is None:
-            roles, pattern = attribute_lexicon()
-            self._attributes = [(m.start(), m.end(), roles[scanner.key(m.group())])
-                                for m in pattern.finditer(self.text, self.start, self.end)]
+            self._attributes = list(attribute_literals().find(self._pieces))
         low = max([position for position in self.breaks if position < mention.start], default=self.start)
         high = min([position for position in self.breaks if position >= mention.end], default=self.end)
         found: dict[str, str] = {}
@@ -209,9 +210,12 @@ class Sentence:
                             sides.setdefault(kind, []).append(value)
             for kind, values in sides.items():
                 found[kind] = _merge(kind, values)
+        if "laterality" not in found and found.get("anatomy") in _ONE_SIDED:
+            found["laterality"] = _ONE_SIDED[found["anatomy"]]
         return found
 
 
+_ONE_SIDED = {"lingula": "left", "middle lobe": "right"}
 _ORGANS = frozenset(("pleura", "heart", "aorta", "mediastinum", "hemidiaphragm", "abdomen"))
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from data_prep.extract.rules import lexicon, lexicon_attributes, scanner
 
@@ -20,19 +19,16 @@ class Token:
 
 
 @functools.cache
-def _lexicon() -> tuple[Mapping[str, Mapping[str, object]], re.Pattern[str]]:
-    roles = lexicon.build()
-    return roles, scanner.compile_literals(roles)
+def _literals() -> scanner.Literals[Mapping[str, object]]:
+    return scanner.Literals(lexicon.build())
 
 
 @functools.cache
-def attribute_lexicon() -> tuple[Mapping[str, Mapping[str, str]], re.Pattern[str]]:
-    """(literal -> its attributes, the regex that finds them)."""
-    roles = lexicon_attributes.attributes()
-    return roles, scanner.compile_literals(roles)
+def attribute_literals() -> scanner.Literals[Mapping[str, str]]:
+    """The literals with the attributes that they state."""
+    return scanner.Literals(lexicon_attributes.attributes())
 
 
-def tokens(text: str, start: int, end: int) -> list[Token]:
-    """The tokens of `text[start:end]` (normalised) in order; offsets are those of the whole text."""
-    roles, pattern = _lexicon()
-    return [Token(m.start(), m.end(), roles[scanner.key(m.group())]) for m in pattern.finditer(text, start, end)]
+def tokens(pieces: Sequence[scanner.Piece]) -> list[Token]:
+    """The tokens of a normalised text, in order; offsets are those of the whole text."""
+    return [Token(*found) for found in _literals().find(pieces)]

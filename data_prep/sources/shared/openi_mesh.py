@@ -11,6 +11,8 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from data_prep.study import Attribute
+from lgdea_jax.findings.label_sets import LABEL_PREFIX
+from lgdea_jax.findings.protocol_labels import OPENI18
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE
 
 NORMAL, NOT_CODED = "normal", "no indexing"
@@ -77,6 +79,7 @@ RULES = (
 )
 
 LABEL_NAMES = ("No Finding", *dict.fromkeys(rule.finding for rule in RULES))
+PROTOCOL_NAMES = tuple(LABEL_PREFIX.format("protocol") + name for name in OPENI18)
 
 
 def labels_from_mesh(terms: Iterable[str]) -> dict[str, int]:
@@ -97,6 +100,22 @@ def labels_from_mesh(terms: Iterable[str]) -> dict[str, int]:
     if all(code == [NORMAL] for code in codes):
         labels["No Finding"] = POSITIVE
     return labels
+
+
+def labels_from_automatic(terms: Sequence[str] | None) -> dict[str, int]:
+    """CARZero's 18 labels of one report.
+
+    Args:
+      terms: its automatic MeSH terms; None where they are not known.
+
+    Returns:
+      PROTOCOL_NAMES -> POSITIVE where one of the label's words stands in a term, else NEGATIVE; MISSING without terms.
+    """
+    if terms is None:
+        return dict.fromkeys(PROTOCOL_NAMES, MISSING)
+    text = "|".join(sorted({term.lower() for term in terms}))
+    return {name: POSITIVE if any(word in text for word in words) else NEGATIVE
+            for name, words in zip(PROTOCOL_NAMES, OPENI18.values(), strict=True)}
 
 
 def _findings(code: Sequence[str]) -> tuple[str, ...]:

@@ -2,8 +2,15 @@
 
 - clean: drawn here, seeded, from the split's frontal images with that finding positive and all 12 other pathology
   labels exactly 0 (blank counts as 0, uncertain does not; Support Devices is one of the 12, No Finding is not).
-- official: the images of a list file (`--list`), with its labels, since every paper's draw is its own. Without a list
-  there is no official number.
+- official, ours: the images of a list file (`--list`), with its labels, since every paper's draw is its own. Without
+  a list there is no such number.
+
+Protocols of the second mode:
+- gloria (official): the highest cosine to five prompts drawn from GLoRIA's combinations; each class's scores are
+  standardised over the images, and the highest class wins. GLoRIA averages this global similarity with one of words and
+  regions, which models here do not have.
+- medclip (official): the mean of the cosines to ten prompts of the same combinations; the highest class wins.
+- ours: cosines to the mean of the normalised prompts of `findings/prompts.py`; the highest class wins.
 
 A list is JSON, `{image id: {"image_path": ..., "label": one-hot}}` where the label is five numbers in the order of
 CLASSES or `{class: 0 or 1}` (or the classes are keys beside the path), or CSV with a path or id column and a column
@@ -26,15 +33,25 @@ from lgdea_jax.data.dataset import DatasetMetadata
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.eval.harness import flags, runner
 from lgdea_jax.eval.harness.benchmark import Benchmark
+from lgdea_jax.eval.harness.protocol import published
 from lgdea_jax.eval.harness.selection import Selection
 from lgdea_jax.evaluators.class_retrieval import CANDIDATES
 from lgdea_jax.findings.label_sets import LABEL_SETS
+from lgdea_jax.findings.protocol_prompts import GLORIA, MEDCLIP
 from lgdea_jax.findings.vocabulary import NO_FINDING, find_label
 from lgdea_jax.records import MISSING, POSITIVE, Record, is_frontal
 
 CLASSES = LABEL_SETS["chexpert5"]
 PATHOLOGIES = tuple(name for name in LABEL_SETS["chexpert14"] if name != NO_FINDING)
 PER_CLASS = 200
+SECOND = ("official", "ours")  # Values of --mode that leave the clean mode out.
+# The list is the file that the user names: the scripts read one that their authors did not publish.
+PROTOCOLS = (
+    published("gloria", prompts=GLORIA, ensemble="max", standardised=True, scoring="positive", differs=(
+        "global similarities only: the script's mean with those of words and regions needs a model that has them",
+        "precision@K ranks the reports, or the prompts, not GLoRIA's sentences")),
+    published("medclip", prompts=MEDCLIP, ensemble="mean_cosine", scoring="positive", differs=(
+        "one draw of ten prompts a class; the script averages five",)))
 _PATH_COLUMNS = ("image_path", "imgpath", "path", "image_id", "id", "dicom_id")
 _LABEL_KEYS = ("label", "labels", "one_hot")
 
@@ -42,17 +59,18 @@ _LABEL_KEYS = ("label", "labels", "one_hot")
 def run(benchmark: Benchmark, argv: Sequence[str]) -> int:
     """The whole script: parses `argv`, selects, evaluates, returns the exit status."""
     parser = flags.make_parser(benchmark, example="--mode=official --list=5x200.json")
-    parser.add_argument("--list", metavar="FILE", help="JSON or CSV of the official mode's images and labels")
+    parser.add_argument("--list", metavar="FILE", help="JSON or CSV of the images and labels of official and ours")
     parser.add_argument("--per_class", type=int, default=PER_CLASS,
                         help=f"images of each class that the clean mode draws (default: {PER_CLASS})")
     parser.add_argument("--candidates", choices=CANDIDATES, default="auto",
                         help="what precision@K ranks: the images' reports, or class prompts (default: reports if all "
                              "images have one)")
     parser.add_argument("--ensemble", choices=("normalised", "max"), default=benchmark.ensemble,
-                        help="prompts of a class: mean of the normalised ones, or the nearest (default: normalised)")
+                        help="prompts of a class in clean and --protocol=ours: mean of the normalised ones, or the "
+                             "nearest (default: normalised)")
     args = parser.parse_args(argv)
-    if args.mode == "official" and not args.list:
-        raise UserError("--mode=official needs --list=FILE: the published numbers are of one list of images")
+    if args.mode in SECOND and not args.list:
+        raise UserError(f"--mode={args.mode} needs --list=FILE: the published numbers are of one list of images")
     return runner.evaluate(args, argv, dataclasses.replace(benchmark, ensemble=args.ensemble), Path(args.data_dir),
                            select=lambda source, metadata, bar: select(args, source, metadata, bar))
 
@@ -68,7 +86,7 @@ def select(args: argparse.Namespace, source: Sequence[Record], metadata: Dataset
     ids: dict[str, int] = {}
     labels = np.zeros((len(source), len(PATHOLOGIES)), np.int8)
     columns = [metadata.label_names.index(choose("label of the data set", name, metadata.label_names))
-               for name in PATHOLOGIES] if args.mode != "official" else []
+               for name in PATHOLOGIES] if args.mode not in SECOND else []
     usable = np.zeros(len(source), bool)
     for row, record in enumerate(source):
         usable[row] = record.has_image and (args.views == "all" or is_frontal(record.view))
@@ -78,7 +96,7 @@ def select(args: argparse.Namespace, source: Sequence[Record], metadata: Dataset
             ids.setdefault(record.image_id, row)
             ids.setdefault(str(PurePosixPath(record.image_id).with_suffix("")) if record.image_id else "", row)
         progress("selecting", row + 1, len(source))
-    if args.mode != "official":
+    if args.mode not in SECOND:
         out["clean"] = draw(labels, usable, args.per_class, args.seed)
     if args.mode != "clean" and args.list:
         out["official"] = from_list(read_list(Path(args.list)), ids, args.list)

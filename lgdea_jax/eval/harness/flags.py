@@ -7,8 +7,11 @@ import argparse
 from lgdea_jax import cli
 from lgdea_jax.eval.harness import selection
 from lgdea_jax.eval.harness.benchmark import Benchmark
+from lgdea_jax.eval.harness.protocol import OURS
 from lgdea_jax.evaluators import tasks
 from lgdea_jax.records import LABEL_SETS_OF_RECORDS
+
+MODES = ("clean", "official", "ours", "both")
 
 EPILOG = """examples:
 {examples}
@@ -31,8 +34,14 @@ def make_parser(benchmark: Benchmark, *, data_dir: str = "required", example: st
         parser.add_argument("--data_dir", required=data_dir == "required", metavar="DATA",
                             help="folder written by data_prep.build")
     parser.add_argument("--out", required=True, metavar="OUT", help="folder for results.json, samples.npz, overlays/")
-    parser.add_argument("--mode", choices=(*tasks.MODES, "both"), default="both",
-                        help="clean: what a metric's name says; official: what public scripts compute (default: both)")
+    parser.add_argument("--mode", choices=MODES, default="both",
+                        help="clean: what a metric's name says; official: what a named public script computes, where "
+                             "there is one; ours: public scripts' rules where prompts, list or score are not a "
+                             "script's (default: both, clean and the protocol's)")
+    names = {p.name: f"{p.name}: {p.mode}" if p.source else p.name for p in (*benchmark.protocols, OURS)}
+    parser.add_argument("--protocol", choices=tuple(names), default=None, metavar="NAME",
+                        help="whose prompts, score rule and labels the second mode has: a public script's, or ours "
+                             f"(default: {benchmark.protocol.name}; {', '.join(names.values())})")
     parser.add_argument("--step", default="latest", help="latest, best or a step number (default: latest)")
     parser.add_argument("--split", default=benchmark.split,
                         help=f"train, validation or test (default: {benchmark.split})")
@@ -50,13 +59,18 @@ def make_parser(benchmark: Benchmark, *, data_dir: str = "required", example: st
                              "under open terms, otherwise 0)")
     parser.add_argument("--views", choices=selection.VIEWS, default=benchmark.views,
                         help=f"frontal leaves lateral images out (default: {benchmark.views})")
-    parser.add_argument("--labels", choices=LABEL_SETS_OF_RECORDS, default="",
+    parser.add_argument("--labels", choices=[name for name in LABEL_SETS_OF_RECORDS if name != "protocol"], default="",
                         help="which labels of DATA to go by: the reference, or those derived from its reports "
-                             "(default: the reference; where DATA has none, silver, and the results say so)")
+                             "(default: the protocol's or the reference; where DATA has none, silver, and the results "
+                             "say so)")
     parser.add_argument("--probe", type=_shares, default=(), metavar="SHARES",
                         help=f"refused here: {benchmark.no_probe}" if benchmark.no_probe else
                              "linear probes on frozen features with these shares of DATA's training subjects, for "
                              "example 0.01,0.1,1; needs the extra `probe` (default: none)")
+    if benchmark.data_sets:
+        parser.add_argument("--as_if", action="store_true",
+                            help="evaluate on data that are not the benchmark's, which are otherwise refused "
+                                 f"(default: only {' or '.join(benchmark.data_sets)})")
     if benchmark.guard:
         parser.add_argument("--trained_on", type=_folders, default=(), metavar="DIR,...",
                             help="current folders of the checkpoint's training data, if they have moved")

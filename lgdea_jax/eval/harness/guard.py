@@ -18,13 +18,13 @@ from lgdea_jax.data.plan import parse_weights
 from lgdea_jax.errors import UserError
 
 
-def check(spec: Mapping[str, Any], data_dir: Path, split: str, rows: np.ndarray, *, trained_on: Sequence[str] = (),
-          allow: bool = False) -> dict[str, Any]:
+def check(spec: Mapping[str, Any], data_dir: Path, split: str | Sequence[str], rows: np.ndarray, *,
+          trained_on: Sequence[str] = (), allow: bool = False) -> dict[str, Any]:
     """Checks for subjects in common between the training data and what is evaluated.
 
     Args:
       spec: of the checkpoint.
-      data_dir, split, rows: what is evaluated.
+      data_dir, split, rows: what is evaluated; of several splits, rows count from the first one's on.
       trained_on: where the training data are now, if they have moved.
       allow: continue in spite of a leak, or of training data that cannot be read; the result records it.
 
@@ -45,11 +45,12 @@ def check(spec: Mapping[str, Any], data_dir: Path, split: str, rows: np.ndarray,
             raise UserError(f"cannot check for subjects that the checkpoint was trained on: {error}. Name the folders "
                             "of its training data with --trained_on=DIR, or continue with --allow_leaks") from None
         return {**found, "note": f"not checked: {error}"}
-    evaluated = dataset.load_index(data_dir, split)["subject"][rows]
+    splits = (split,) if isinstance(split, str) else tuple(split)
+    evaluated = np.concatenate([dataset.load_index(data_dir, name)["subject"] for name in splits])[rows]
     common = len(np.intersect1d(subjects, evaluated))
     if common and not allow:
-        raise UserError(f"{common} subjects of {data_dir} ({split}) are in the training data of this checkpoint: its "
-                        "numbers here would mean nothing (--allow_leaks continues and records it)")
+        raise UserError(f"{common} subjects of {data_dir} ({', '.join(splits)}) are in the training data of this "
+                        "checkpoint: its numbers here would mean nothing (--allow_leaks continues and records it)")
     start = config.get("init_from", "")
     return {**found, "checked": True, "subjects_in_common": common,
             "note": f"what {start} was trained on, from which this run started, is not checked" if start else ""}

@@ -29,13 +29,14 @@ def evaluators(benchmark: Benchmark, encoder: Encoder, mode: str, chosen: Sequen
       benchmark: which.
       encoder: of the mode's data.
       mode: "clean" or "official".
-      chosen: the tasks to run. In the official mode of CT the operating point of zero-shot classification is added.
+      chosen: the tasks to run. In the official mode an operating point of zero-shot classification is added where the
+        protocol has one.
       seed: of balanced draws.
       thresholds: of F1 and MCC in the clean mode, from the validation split.
       candidates: what precision@K ranks, see `ClassRetrieval`.
     """
     names = list(chosen)
-    if benchmark.volumes and mode == "official" and "zero_shot" in chosen:
+    if mode == "official" and benchmark.protocol.operating_point and "zero_shot" in chosen:
         names.append("operating_point")
     return {name: evaluator(benchmark, name, encoder.data, mode, seed=seed,
                             prompting=tasks.prompt_settings(encoder.model), thresholds=thresholds,

@@ -20,7 +20,8 @@ def notes(infos: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _of_mode(info: Mapping[str, Any]) -> list[str]:
-    lines = [str(info["selection"])] if info.get("selection") else []
+    lines = _protocol(info["protocol"]) if "protocol" in info else []
+    lines += [str(info["selection"])] if info.get("selection") else []
     if "zero_shot" in info:
         lines += _zero_shot(info["zero_shot"])
     if "retrieval" in info:
@@ -39,9 +40,18 @@ def _of_mode(info: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _protocol(info: Mapping[str, Any]) -> list[str]:
+    where = f" of {info['repository'].removeprefix('https://github.com/')} at {info['commit'][:8]}" if info.get(
+        "repository") else ", without a public script"
+    parts = [f"{part} not the script's ({why})" for part, why in info["not_the_scripts"].items()]
+    return [f"protocol {info['name']}{where}", *(f"protocol: {line}" for line in (*parts, *info["differs"]))]
+
+
 def _zero_shot(info: Mapping[str, Any]) -> list[str]:
     by = {"mean": "mean of the prompts' embeddings", "normalised": "cosine to the mean of the normalised prompts",
+          "raw": "cosine to the mean of the prompts", "mean_cosine": "mean of the cosines to the prompts",
           "max": "cosine to the nearest prompt"}[info["ensemble"]]
+    by += ", standardised over the images" if info.get("standardised") else ""
     against = ", against the negative prompts" if info["scoring"] == "pair" else ", positive prompts only"
     lines = [f"zero-shot: {by}{against}"]
     if info.get("own_prompts"):
@@ -75,7 +85,11 @@ def _retrieval(info: Mapping[str, Any]) -> list[str]:
             "the query and its scan among them, and each K averages the smaller ones too"
         lines.append(f"jaccard@K (printed as MAP@K in the literature): {part['queries']} volumes as queries, "
                      f"{part['gallery']} with a positive label as candidates, {own}")
-        lines.append(f"recall@K: {part['reports']} reports of {part['scans']} scans")
+        if info["mode"] == "clean":
+            lines.append(f"recall@K: {part['reports']} reports of {part['scans']} scans")
+        else:
+            lines.append(f"recall@K: a pool of {part['pool']} volumes; @first: of the {part['pool_first']} that are "
+                         "the first of their scan")
     if "recall" in info:
         part = info["recall"]
         lines.append(f"recall@K: {part['reports']} reports, one per study ({part['distinct_reports']} counted as "

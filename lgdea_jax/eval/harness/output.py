@@ -75,7 +75,10 @@ def command_line(benchmark: str, argv: Sequence[str]) -> str:
 
 
 def table(head: dict[str, Any], results: Sequence[ModeResult]) -> str:
-    """The printed tables: metrics with intervals, a column per mode; then the findings, a row each."""
+    """The printed tables: metrics with intervals, a column per mode; then the findings, a row each.
+
+    Metrics that rest on no sample in any mode are left out: `head["lacks"]` says once what the data lack.
+    """
     # Each mode has columns of its own: the two never mix.
     lines = ["", f"{head['benchmark']}: {head['data']} / {head['split']}, {head['records']} records of "
              f"{head['subjects']} subjects, checkpoint {head['checkpoint']} step {head['step']}"]
@@ -87,7 +90,10 @@ def table(head: dict[str, Any], results: Sequence[ModeResult]) -> str:
     lines += [f"  {line}" for line in notes({result.mode: result.info for result in results})]
     overall = [name for name in dict.fromkeys(name for result in results for name in result.intervals)
                if name.count("/") == 1 or name.startswith("retrieval/")]
-    sizes = {name: size for result in results for name, size in result.sizes.items()}
+    sizes: dict[str, int] = {}
+    for result in results:
+        sizes |= {name: max(size, sizes.get(name, 0)) for name, size in result.sizes.items()}
+    overall = [name for name in overall if sizes[name]]
     width = max((len(name) for name in overall), default=0)
     lines += ["", f"{'metric':<{width}}" + "".join(f"  {r.mode:>22}" for r in results) + f"  {'n':>6}"]
     lines += [f"{name:<{width}}" + "".join(f"  {_cell(r.intervals.get(name)):>22}" for r in results)

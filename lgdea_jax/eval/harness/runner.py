@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ from lgdea_jax.eval.harness.output import (
 )
 from lgdea_jax.eval.harness.pictures import draw_overlays
 from lgdea_jax.eval.harness.progress import StageProgress
+from lgdea_jax.eval.harness.protocol import choose_protocol
 from lgdea_jax.eval.harness.selection import Selection
 from lgdea_jax.evaluators import probe, tasks
 from lgdea_jax.evaluators.encoder import Encoder
@@ -65,11 +67,14 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
       cli.OK, or cli.PARTIAL when images had to be left out.
 
     Raises:
-      UserError: no such checkpoint, data or split, unknown task, a transform other than the checkpoint's, subjects that
-        it was trained on, or --probe without scikit-learn.
+      UserError: no such checkpoint, data or split, unknown task, a mode that the benchmark does not have, a transform
+        other than the checkpoint's, a data set that is not the benchmark's, subjects that the checkpoint was trained
+        on, or --probe without scikit-learn.
     """
     chosen = _chosen_tasks(args, benchmark)
-    modes = tasks.MODES if args.mode == "both" else (args.mode,)
+    benchmark = dataclasses.replace(benchmark, protocol=choose_protocol(
+        benchmark.name, benchmark.protocols, benchmark.protocol, mode=args.mode, name=args.protocol))
+    modes = {"both": tasks.MODES, "clean": ("clean",)}.get(args.mode, ("official",))
     with StageProgress() as progress, contextlib.ExitStack() as stack:
         inputs = Inputs.open(args, benchmark, data_dir, progress)
         if not inputs.model.reads_text:
@@ -79,7 +84,7 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
             chosen = []
         selected = inputs.select(modes, select)
         rows = np.unique(np.concatenate([part.rows for part in selected.values()]))
-        leaks = guard.check(inputs.model.spec, data_dir, args.split, rows, trained_on=args.trained_on,
+        leaks = guard.check(inputs.model.spec, data_dir, tuple(inputs.source.parts), rows, trained_on=args.trained_on,
                             allow=args.allow_leaks) if benchmark.guard else None
         out = stack.enter_context(own_folder(args.out))
         encoders = inputs.encoders(selected)
@@ -90,20 +95,25 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
             items = evaluators(benchmark, encoder, mode, chosen, seed=args.seed, thresholds=thresholds,
                                candidates=getattr(args, "candidates", "auto"))
             items |= {f"probe@{share:g}": item for share, item in zip(args.probe, probes.get(mode, ()))}
-            results.append(measure(encoder, items, mode, done, seed=args.seed, resamples=args.bootstrap,
-                                   progress=progress, note=selected[mode].note))
+            result = measure(encoder, items, mode, done, seed=args.seed, resamples=args.bootstrap, progress=progress,
+                             note=selected[mode].note)
+            if mode == "official":
+                result = dataclasses.replace(result, mode=benchmark.protocol.mode, info={
+                    "protocol": benchmark.protocol.describe(inputs.differences(encoder.data)), **result.info})
+            results.append(result)
         shown = next(iter(encoders))
         first, records = encoders[shown], Rows(inputs.source, selected[shown].rows)
         pictures = draw_overlays(first, records, out / OVERLAYS, args.overlays, args.seed,
-                                 sigma=benchmark.sigma if shown == "official" else 0.0, progress=progress)
+                                 sigma=benchmark.protocol.sigma if shown == "official" else 0.0, progress=progress)
         examples = 0
         if "retrieval" in chosen:
             examples = retrieval_examples.write_examples(
                 first, records, out / retrieval_examples.FOLDER, _example_count(args, inputs.metadata), args.seed)
         save_samples(out / SAMPLES, {result.mode: result.samples for result in results})
         rejected = _rejected(selected, encoders)
-        head = {**_head(inputs, argv, first, len(records), chosen), "overlays": shown if pictures else "",
-                "leakage": leaks, "rejected": [{"record": row, "reason": reason} for row, reason in rejected.items()]}
+        head = {**_head(inputs, argv, first, len(records), chosen), "leakage": leaks,
+                "overlays": results[0].mode if pictures else "",
+                "rejected": [{"record": row, "reason": reason} for row, reason in rejected.items()]}
         write_json(out / RESULTS, {**head, "results": [as_json(result) for result in results]})
     print(table(head, results))
     print(f"wrote {out / RESULTS}, {out / SAMPLES}, {pictures} pictures in {out / OVERLAYS}"

@@ -34,14 +34,14 @@ def test_a_data_sets_evidence_against_the_rules(stored, tmp_path, capsys):
     out = tmp_path / "agreement.json"
     assert agreement.main([f"--data_dir={stored[0]}", "--resamples=50", f"--out={out}"]) == cli.OK
     result = json.loads(out.read_text())
-    assert (result["first"], result["second"]) == ("openai:m/evidence@1", "rules@2")
+    assert (result["first"], result["second"]) == ("openai:m/evidence@2", "rules@3")
     assert (result["n"], result["left_out"]) == (7, 1)  # The rules read English only.
     row = result["findings"]["Pneumothorax"]  # Present in reports 1, 5 and 7; report 0 is uncertain to the model only.
     assert [row[key] for key in ("n", "both", "first", "second", "neither")] == [7, 3, 1, 0, 3]
     observed, expected = 6 / 7, (4 * 3 + 3 * 4) / 49
     assert row["kappa"]["value"] == pytest.approx((observed - expected) / (1 - expected), abs=1e-5)
     shown = capsys.readouterr().out
-    assert "openai:m/evidence@1 (first) and rules@2 (second) on 7 reports, 1 left out" in shown
+    assert "openai:m/evidence@2 (first) and rules@3 (second) on 7 reports, 1 left out" in shown
     line = next(line for line in shown.splitlines() if line.startswith("Pneumothorax "))
     assert line.split()[1:6] == ["7", "3", "1", "0", "3"]
 
@@ -50,7 +50,7 @@ def test_two_extractors_on_a_table(stored, tmp_path):
     with open(tmp_path / "r.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("uid", "text"), *((i, make_report(i)) for i in range(9)), ("1", "2", "3")])
     status = agreement.main([
-        f"--reports={tmp_path / 'r.csv'}", "--columns=text", "--first=rules", "--second=openai:m/evidence@1",
+        f"--reports={tmp_path / 'r.csv'}", "--columns=text", "--first=rules", "--second=openai:m/evidence@2",
         f"--second_replies={stored[1]}", "--resamples=10", f"--out={tmp_path / 'a.json'}"])
     assert status == cli.PARTIAL  # A row has too many cells.
     result = json.loads((tmp_path / "a.json").read_text())
@@ -73,7 +73,7 @@ def test_the_limit_and_the_seed(stored, tmp_path):
     ([], "either --data_dir=DATA or --reports=R.csv"), (["--reports=r.csv"], "no recorded evidence"),
     (["--data_dir={data}", "--second=rule"], "did you mean 'rules'"),
     (["--data_dir={data}", "--split=dev"], "unknown split"),
-    (["--data_dir={data}", "--second=openai:m/evidence@1"], "no reply cache"),
+    (["--data_dir={data}", "--second=openai:m/evidence@2"], "no reply cache"),
     (["--data_dir={data}", "--resamples=0"], "at least 1"), (["--data_dir={data}", "--limits=3"], "'--limit'"),
     (["--data_dir={data}", "--out={data}"], "cannot write"),
 ])

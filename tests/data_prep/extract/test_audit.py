@@ -94,8 +94,8 @@ def test_the_page_of_a_language_models_data(tmp_path, monkeypatch):
     audit.main([*arguments, f"--replies={tmp_path / 'data.replies.sqlite'}"])
     assert (tmp_path / "a.html").read_text() == first
     for more, message in (("--replies=none.sqlite", "no reply cache"), ("--split=dev", "unknown split"),
-                          ("--second=oracle", "unknown extractor"), ("--second=openai:m/evidence@1", "no reply cache"),
-                          ("--second=oracle:m/evidence@1", "not the recorded name"), ("--sample=0", "at least 1")):
+                          ("--second=oracle", "unknown extractor"), ("--second=openai:m/evidence@2", "no reply cache"),
+                          ("--second=oracle:m/evidence@2", "not the recorded name"), ("--sample=0", "at least 1")):
         with pytest.raises(UserError, match=message):
             audit.main([*arguments, more])
 
@@ -108,9 +108,9 @@ def test_two_language_models_are_compared(tmp_path):
                    f"--config.llm.model={model}", f"--config.llm.base_url={server.base_url('openai')}",
                    "--config.workers=1", f"--out={tmp_path / model}"])
     assert audit.main([f"--data_dir={tmp_path / 'one'}", f"--html={tmp_path / 'a.html'}",
-                       "--second=openai:two/evidence@1", f"--second_replies={tmp_path / 'two.replies.sqlite'}"]) == 0
+                       "--second=openai:two/evidence@2", f"--second_replies={tmp_path / 'two.replies.sqlite'}"]) == 0
     text = (tmp_path / "a.html").read_text()
-    assert "1 reports are not compared: there is no usable reply of openai:two/evidence@1" in text
+    assert "1 reports are not compared: there is no usable reply of openai:two/evidence@2" in text
     assert ["Edema", "4", "0", "0", "3", "1.000"] in [[*row[:5], row[5][:5]] for row in cells(text) if len(row) == 7]
 
 
@@ -121,8 +121,10 @@ def test_the_rules_refuse_other_languages(tmp_path):
     path = tables.write(tmp_path, rows)
     assert build(["--config=configs/data/table.py", f"--config.table.path={path}", "--config.workers=1",
                   f"--out={tmp_path / 'data'}"]) == 3
-    assert (tmp_path / "data" / "rejected.csv").read_text().splitlines()[1:] == [
-        f"s{i},,{i + 2},a report in '{languages[i]}': the extractor rules@2 reads en only" for i in (1, 3)]
+    rejected = (tmp_path / "data" / "rejected.csv").read_text()
+    assert [line.split(";")[0] for line in rejected.splitlines()[1:]] == [
+        f"s{i},,{i + 2},\"a report in '{languages[i]}': the extractor rules@3 reads en only" for i in (1, 3)]
+    assert "--config.extractor=openai, and for a table --config.table.language=de" in rejected
     kept = list(open_records(tmp_path / "data", "train"))
     assert [record.study_id for record in kept] == ["s0", "s2", "s4", "s9"]
     assert all(record.evidence for record in kept if record.has_report)

@@ -134,6 +134,8 @@ def test_history_is_kept_apart():
     ("Again, no left pleural effusion or pneumothorax.", "Pneumothorax", "no left pleural effusion or pneumothorax"),
     ("Apical lucency suspicious for pneumothorax.", "Pneumothorax", "Apical lucency suspicious for pneumothorax"),
     ("Nodule in the right\nlower lobe.", "Nodule", "Nodule in the right\nlower lobe"),
+    ("No nodul. A small rigth pleural efusion is seen today.", "Pleural Effusion", "small rigth pleural efusion"),
+    ("Pnuemothorax on the left. Edema.", "Edema", "Edema"),
 ])
 def test_phrases_are_verbatim_and_readable(sentence, finding, phrase):
     item = _one(sentence, finding)
@@ -164,6 +166,12 @@ def test_attributes(sentence, finding, expected):
 ])
 def test_normality_is_stated_and_unspoilt(report, normal):
     assert extractor.extract(report).normal is normal
+
+
+def test_what_has_resolved_was_there():
+    items = extractor.extract("There was an effusion. It has now resolved.").evidence
+    assert [(item.phrase, item.certainty, item.temporality) for item in items] == [
+        ("effusion", "present", "historical"), ("It has now resolved", "absent", "")]
 
 
 def test_only_findings_and_impression_are_evidence():
@@ -206,7 +214,8 @@ def test_assertion_of_any_concept(sentence, concept, answer):
 _PIECES = (
     "no ", "small ", "left ", "pleural effusion", "pneumothorax", "heart ", "is enlarged", "may represent ", ", ", ". ",
     "\n", "but ", "or ", "IMPRESSION: ", "history of ", "not seen", "in the right lower lobe", "1. ", "?", "İ",
-    "\u2013", "nodule ", "calcified ", "; ", "/", "and ")
+    "\u2013", " - ", "pnuemothorax ", "efusion", "It has resolved",
+    "[no]", ": none", "| ", "nodule ", "calcified ", "; ", "/", "and ")
 
 
 @settings(max_examples=300, deadline=None)

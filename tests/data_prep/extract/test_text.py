@@ -23,6 +23,14 @@ def test_headings_on_their_line_inline_and_alone():
                               ("impression", "1. Clear."), ("technique", "PA view")]
 
 
+def test_headings_with_a_dash_and_within_a_line():
+    assert _split("Clinical details - cough. Report - Clear lungs - no mass. Conclusion: Normal.") == [
+        ("indication", "cough."), ("findings", "Clear lungs - no mass."), ("impression", "Normal.")]
+    assert _split("The question - is there a mass? - was asked.") == [
+        ("body", "The question - is there a mass? - was asked.")]
+    assert _split("Wet read: Clear. Final report: Findings: Mass.")[-1] == ("findings", "Mass.")
+
+
 def test_a_report_without_headings_is_its_body():
     assert _split("  Clear lungs. \n") == [("body", "Clear lungs.")]
     assert _split("") == []
@@ -55,6 +63,20 @@ def test_sections_lie_in_the_text_in_order_and_are_trimmed(report):
     ("Small effusion on the\nleft side. Clear", ["Small effusion on the\nleft side", "Clear"]),
     ("No mass; clear\n\nNormal heart", ["No mass", "clear", "Normal heart"]),
     ("- Clear lungs\n- Normal heart", ["Clear lungs", "Normal heart"]),
+    ("No mass\nHeart: normal", ["No mass", "Heart: normal"]),
+    ("No mass\nheart normal", ["No mass", "heart normal"]),
+    ("No mass in the right upper\nlobe", ["No mass in the right upper\nlobe"]),
+    ("There is no mass and no effusion, and there is no nodule in the left\nlung",
+     ["There is no mass and no effusion, and there is no nodule in the left\nlung"]),
+    ("There is no mass and no effusion, and the left lung has no more nodules\ntoday than it had before this long line",
+     ["There is no mass and no effusion, and the left lung has no more nodules\ntoday than it had before this long "
+      "line"]),
+    ("No mass Heart is large", ["No mass", "Heart is large"]),
+    ("Kerley B lines by Dr Heart are seen", ["Kerley B lines by Dr Heart are seen"]),
+    ("Mass? No. Clear", ["Mass? No", "Clear"]),
+    ("? mass", ["? mass"]),
+    ("a &lt; b; clear", ["a &lt; b", "clear"]),
+    ("Clear<br>Normal heart", ["Clear", "Normal heart"]),
 ])
 def test_sentences(text, expected):
     assert [text[start:end] for start, end in scanner.sentences(text, 0, len(text))] == expected
@@ -81,16 +103,19 @@ def test_expand_writes_out_nested_alternatives():
 def test_the_matcher_finds_what_a_plain_alternation_finds(literals, text):
     plain = re.compile("(?<![a-z0-9])(?:" + "|".join(sorted(map(re.escape, literals), key=len, reverse=True))
                        + ")(?![a-z0-9])")
-    found = scanner.compile_literals(literals).finditer(text)
-    assert [m.span() for m in found] == [m.span() for m in plain.finditer(text)]
+    found = scanner.Literals({literal: literal for literal in literals}).find(scanner.split(text, 0, len(text)))
+    assert list(found) == [(*m.span(), m.group()) for m in plain.finditer(text)]
 
 
-def test_runs_of_spaces_match_one_space():
-    match = scanner.compile_literals(["pleural effusion"]).search("left pleural   effusion")
-    assert scanner.key(match.group()) == "pleural effusion"
+@pytest.mark.parametrize(("text", "found"), [
+    ("left pleural   effusion", [(5, 23)]), ("pleural effusions", []), ("s/p w/o s/p", [(0, 3), (8, 11)]),
+    ("no pleural", []), ("", [])])
+def test_literals_are_whole_words_and_a_space_matches_a_run(text, found):
+    literals = scanner.Literals({"pleural effusion": 1, "s/p": 2})
+    assert [(start, end) for start, end, _ in literals.find(scanner.split(text, 0, len(text)))] == found
 
 
 def test_extractors_by_name():
-    assert open_extractor("rules").name == "rules@2"
+    assert open_extractor("rules").name == "rules@3"
     with pytest.raises(UserError, match="did you mean 'rules'"):
         open_extractor("rule")

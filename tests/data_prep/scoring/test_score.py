@@ -57,7 +57,7 @@ def test_numbers_by_hand(files, capsys):
     assert result["ignored_columns"] == ["status", "note"] and "status, note" in capsys.readouterr().out
     # b, c, d contain the word and are reference-negative; d is called present.
     assert result["negated_word_specificity"]["Pleural Effusion"]["value"] == pytest.approx(2 / 3, abs=1e-4)
-    assert result["reports_per_second"] > 0 and result["cost"] is None and result["extractor"] == "rules@2"
+    assert result["reports_per_second"] > 0 and result["cost"] is None and result["extractor"] == "rules@3"
 
 
 @pytest.mark.parametrize(("hedge", "wanted"), [

@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from data_prep import score
+from data_prep.extract.llm.clients.client import NO_KEY
 from data_prep.scoring import measures
 from lgdea_jax.errors import UserError
 from tests.data_prep.extract.conftest import clean_environment  # noqa: F401 (a fixture for every test here)
@@ -46,7 +47,7 @@ def test_evidence(files):
     with Server(lambda report, nth: "garbage" if report == bad else None) as server:
         status, result = run(files, server)
         assert status == 3 and len(server.calls) == 40
-    assert result["extractor"] == "openai:m/evidence@1" and result["auc_from"] == "levels"
+    assert result["extractor"] == "openai:m/evidence@2" and result["auc_from"] == "levels"
     assert [(item["row"], item["reason"]) for item in result["rejected"]] == [
         (9, "quarantined reply of the extractor: no JSON in the reply")]
     assert result["findings"]["Pneumothorax"]["f1"]["value"] == 1.0 and result["macro"]["n"] == 39
@@ -64,7 +65,7 @@ def test_labels(files, label_set, probability):
                              *(["--probability"] if probability else []))
     assert status == 0
     assert result["auc_from"] == ("probabilities" if probability else "levels")
-    assert result["extractor"] == f"openai:m/{label_set}{'_probability' if probability else ''}@1"
+    assert result["extractor"] == f"openai:m/{label_set}{'_probability' if probability else ''}@2"
     assert result["findings"]["Pleural Effusion"]["auc"]["value"] == 1.0
     assert result["findings"]["Atelectasis"]["sensitivity"]["value"] == 1.0
 
@@ -96,8 +97,8 @@ def test_wrong_use(files, flags, message):
 
 @pytest.fixture
 def proxy(monkeypatch):
-    """A server that gets whatever is sent to REMOTE."""
-    with Server() as server:
+    """A server that gets whatever is sent to REMOTE; it takes no key, since none goes there over plain http."""
+    with Server(key=NO_KEY) as server:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, server.url)
         yield server
@@ -117,8 +118,24 @@ def test_what_is_open_is_sent_to_a_remote_endpoint(files, proxy):
     with_terms(files / "r.csv", {3: "own", 5: "open", 6: "free"})
     status, result = run(files, proxy, REMOTE, "--terms=open")
     assert status == 3 and len(proxy.calls) == 39 and make_report(6) not in proxy.calls
+    assert result["extraction"]["terms"] == ["open", "own"] and not result["extraction"]["endpoint"]["local"]
+    assert result["extraction"]["settings"]["attest_data_use"] == ""
     assert [(item["row"], item["reason"]) for item in result["rejected"]] == [
         (8, "terms are not one of open, credentialed, own, unstated")]
+
+
+SAID = "The data protection board of the hospital permits it."
+
+
+def test_an_attestation_is_the_only_way_and_is_recorded(files, proxy):
+    with_terms(files / "r.csv", {3: "credentialed"})
+    with pytest.raises(UserError, match="credentialed terms"):
+        run(files, proxy, REMOTE, "--terms=open")
+    assert not proxy.headers
+    status, result = run(files, proxy, REMOTE, "--terms=open", f"--attest_data_use={SAID}")
+    assert status == 0 and make_report(3) in proxy.calls
+    assert result["extraction"]["settings"]["attest_data_use"] == SAID
+    assert result["extraction"]["terms"] == ["credentialed", "open"]
 
 
 @pytest.mark.parametrize("table", ["r.csv", "ref.csv"])

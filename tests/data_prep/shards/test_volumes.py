@@ -150,7 +150,7 @@ def test_duplicate_volumes_are_found(phantom_ct):
 
 def test_a_table_of_volumes(tmp_path):
     """NIfTI, a DICOM series and .npz in one table; what cannot be read is refused in its row."""
-    from tests.io.test_volumes import write_series
+    from tests.io.volumes.writers import write_series
 
     volume = ct.phantom(1, 0)[0].images[0].pixels
     ct.write_nifti(tmp_path / "a.nii.gz", volume, ct.SPACING, "RAS")

@@ -103,7 +103,7 @@ def test_silver_labels_are_good_and_not_perfect(split, least):
     reports = [one.report(i) for i in range(250)]
     labels = silver(reports)
     accuracy = ((labels != NEGATIVE) == truth).mean()
-    assert least <= accuracy <= 0.975
+    assert least <= accuracy <= 0.985
     assert 0.005 < (labels == UNCERTAIN).mean() < 0.05
     named = [keywords.findings(report.text) for report in reports]
     weak = np.array([[name in found for name in FINDINGS] for found in named])

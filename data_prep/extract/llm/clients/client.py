@@ -12,14 +12,17 @@ import warnings
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
+from data_prep.extract.llm.data_use import Route, find_route
 from lgdea_jax.errors import UserError, choose, require
 
-# Transient kinds are tried again; the others concern the request or the whole run.
+# Transient kinds are tried again; the others concern the request or the whole run. NOT_SERVED, a redirection or an
+# unpaid bill for instance, is never about the report.
 RATE, SERVER, TIMEOUT = "rate limit", "server error", "timeout"
 CONNECTION, UNREACHABLE = "connection lost", "no connection"
 AUTH, NOT_FOUND, REFUSED, BLOCKED = "key refused", "not found", "request refused", "blocked by the server's filter"
-BAD_REPLY = "unreadable response"
+BAD_REPLY, NOT_SERVED, TOO_LONG = "unreadable response", "not served", "report too long for the model"
 TRANSIENT = frozenset((RATE, SERVER, TIMEOUT, CONNECTION, UNREACHABLE, BAD_REPLY))
 # The request was sent but its answer is lost: the server may charge it all the same.
 MAYBE_CHARGED = frozenset((TIMEOUT, CONNECTION, BAD_REPLY))
@@ -56,11 +59,19 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """What came back. Token counts are 0 where the server gives none."""
+    """What came back.
+
+    Attributes:
+      text: of the reply; tokens_in, tokens_out: as the server counted them, 0 where it does not.
+      cut: whether it ended because it was as long as was allowed.
+      form: how it was asked for, where that is not what the settings say, as text for the record.
+    """
 
     text: str
     tokens_in: int
     tokens_out: int
+    cut: bool = False
+    form: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +83,8 @@ class Endpoint:
       base_url: "" for the vendor's own.
       timeout: seconds for one request; concurrency: requests at a time.
       structured: "json_schema", "json_object" or "none": how the server is asked for the form of the reply.
-      temperature: 0 for answers that repeat.
-      local: on this host or in a private network: proxies are ignored, redirects never followed.
+      temperature: 0 for answers that repeat; None is not sent.
+      route: where the host was found when the terms were checked. At a local one proxies are ignored.
     """
 
     backend: str
@@ -82,8 +93,22 @@ class Endpoint:
     timeout: float = 120.0
     concurrency: int = 8
     structured: str = "json_schema"
-    temperature: float = 0.0
-    local: bool = False
+    temperature: float | None = 0.0
+    route: Route = dataclasses.field(default=None)  # type: ignore[assignment]  # Looked up where it is not given.
+
+    def __post_init__(self) -> None:
+        if self.route is None:
+            object.__setattr__(self, "route", find_route(self.base_url))
+
+    @property
+    def local(self) -> bool:
+        """On this host or in a private network."""
+        return self.route.local
+
+    @property
+    def takes_key(self) -> bool:
+        """Whether a key may be sent: over TLS, or without leaving this host."""
+        return not self.base_url or urlsplit(self.base_url).scheme == "https" or self.route.this_host
 
 
 class Client(Protocol):
@@ -116,20 +141,40 @@ BACKENDS: Mapping[str, Backend] = MappingProxyType({
 STRUCTURED = ("json_schema", "json_object", "none")
 
 
+NO_KEY = "none"  # Sent in place of a key: most servers without keys want to be given something.
+
+
 def read_key(endpoint: Endpoint) -> str:
-    """The key of the backend from the environment. Local servers that want none get a placeholder.
+    """The key of the backend from the environment; NO_KEY where none may be sent, or a local server needs none.
 
     Raises:
       UserError: none is set, and the endpoint is not local.
     """
+    if not endpoint.takes_key:
+        return NO_KEY
     names = BACKENDS[endpoint.backend].key_variables
     for name in names:
         key = os.environ.get(name, "").strip()
         if key:
             return key
     if endpoint.local:
-        return "none"
+        return NO_KEY
     raise UserError(f"no key for {endpoint.backend}: set {' or '.join(names)} in the environment")
+
+
+def key_refused(endpoint: Endpoint, status: int) -> UserError:
+    """The error of a run whose key is refused."""
+    names = " or ".join(BACKENDS[endpoint.backend].key_variables)
+    where = endpoint.base_url or "the endpoint"
+    if not endpoint.takes_key:
+        return UserError(f"{where} wants a key ({status}), and none is sent over plain http to another machine: use "
+                         "https")
+    return UserError(f"{where} refused the key ({status}): check {names}")
+
+
+def count(value: Any) -> int:
+    """A server's count of tokens; 0 where it is none."""
+    return value if isinstance(value, int) and 0 <= value <= 10**9 else 0
 
 
 def open_client(endpoint: Endpoint) -> Client:
@@ -156,6 +201,8 @@ def status_error(status: int, retry_after: float | None) -> ClientError:
         return ClientError(AUTH, status)
     if status == 404:
         return ClientError(NOT_FOUND, status)
+    if 300 <= status < 400 or status in (402, 405, 407):
+        return ClientError(NOT_SERVED, status)
     if status in (408, 409, 425) or status >= 500:
         return ClientError(SERVER, status, retry_after)
     return ClientError(REFUSED, status)

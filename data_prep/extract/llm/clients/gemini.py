@@ -7,11 +7,14 @@ request under way holds a thread.
 from __future__ import annotations
 
 import asyncio
+import io
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 import google.generativeai as gemini
 import requests
+import urllib3
 from google.ai.generativelanguage import GenerativeServiceClient
 from google.api_core import exceptions as google_errors
 from google.generativeai.client import get_default_generative_client
@@ -19,7 +22,66 @@ from google.generativeai.types import RequestOptions
 
 from data_prep.extract.llm.clients import client
 from data_prep.extract.llm.clients.client import ClientError, Endpoint, Reply, Request
-from data_prep.extract.llm.clients.gemini_schema import gemini_schema, retry_delay
+from data_prep.extract.llm.clients.gemini_schema import FILTERED, VENDOR, gemini_schema, retry_delay
+from data_prep.extract.llm.clients.transport import Unpacker
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Connects to the addresses of the route of a local endpoint, and bounds what it takes in."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._addresses = endpoint.route.addresses if endpoint.local else ()
+        super().__init__(pool_maxsize=endpoint.concurrency, max_retries=0)
+
+    def build_connection_pool_key_attributes(self, request: Any, verify: Any, cert: Any = None
+                                             ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """See requests: the host is the checked address, TLS still wants the name."""
+        host, pool = super().build_connection_pool_key_attributes(request, verify, cert)
+        if self._addresses:
+            if host["scheme"] == "https":
+                pool |= {"server_hostname": host["host"], "assert_hostname": host["host"]}
+            host["host"] = request.address
+        return host, pool
+
+    def send(self, request: Any, **options: Any) -> requests.Response:
+        """See requests."""
+        options["stream"] = True
+        if not self._addresses:
+            return self._bounded(request, super().send(request, **options))
+        request.headers["Host"] = urlsplit(request.url).netloc
+        for address in self._addresses:
+            request.address = address
+            try:
+                return self._bounded(request, super().send(request, **options))
+            except requests.exceptions.ConnectionError as error:
+                if address == self._addresses[-1] or not _unsent(error):
+                    raise
+        raise AssertionError("a local endpoint has an address")
+
+    def _bounded(self, request: Any, response: requests.Response) -> requests.Response:
+        unpacker = Unpacker(response.headers.get("content-encoding", ""))
+        body = io.BytesIO()
+        try:
+            for data in response.raw.stream(1 << 16, decode_content=False):
+                for piece in unpacker.feed(data):
+                    body.write(piece)
+        except urllib3.exceptions.TimeoutError:
+            raise ClientError(client.TIMEOUT) from None
+        except urllib3.exceptions.HTTPError:
+            raise ClientError(client.CONNECTION) from None
+        finally:
+            response.raw.close()
+        body.seek(0)
+        headers = {name: value for name, value in response.headers.items()
+                   if name.lower() not in ("content-encoding", "content-length", "transfer-encoding")}
+        return self.build_response(request, urllib3.HTTPResponse(
+            body, headers, response.status_code, reason=response.reason, preload_content=False))
+
+
+def _unsent(error: requests.exceptions.RequestException) -> bool:
+    """Whether there was no connection at all. By name: urllib3 has had several."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return type(reason).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
 
 
 class GeminiClient:
@@ -29,14 +91,16 @@ class GeminiClient:
         self._endpoint = endpoint
         self._threads = ThreadPoolExecutor(endpoint.concurrency, "gemini")
         gemini.configure(api_key=key, transport="rest",
-                         client_options={"api_endpoint": endpoint.base_url} if endpoint.base_url else None)
+                         client_options={"api_endpoint": endpoint.base_url or VENDOR})
         self._service: GenerativeServiceClient | None = None
-        self._models: dict[str, gemini.GenerativeModel] = {}
+        self._models: dict[tuple[str, int], gemini.GenerativeModel] = {}
 
     def _model(self, request: Request) -> gemini.GenerativeModel:
-        if request.schema_name not in self._models:
-            config: dict[str, Any] = {"temperature": self._endpoint.temperature, "candidate_count": 1,
-                                      "max_output_tokens": request.max_tokens}
+        kind = (request.schema_name, request.max_tokens)
+        if kind not in self._models:
+            config: dict[str, Any] = {"candidate_count": 1, "max_output_tokens": request.max_tokens}
+            if self._endpoint.temperature is not None:
+                config["temperature"] = self._endpoint.temperature
             if self._endpoint.structured != "none":
                 config["response_mime_type"] = "application/json"
             if self._endpoint.structured == "json_schema":
@@ -44,8 +108,8 @@ class GeminiClient:
             model = gemini.GenerativeModel(self._endpoint.model, system_instruction=request.prompt,
                                            generation_config=config)
             self._session(model)
-            self._models[request.schema_name] = model
-        return self._models[request.schema_name]
+            self._models[kind] = model
+        return self._models[kind]
 
     def _session(self, model: gemini.GenerativeModel) -> None:
         """Makes the HTTP session fit for many threads, and keeps reports where they may be."""
@@ -55,7 +119,7 @@ class GeminiClient:
         session.trust_env = not self._endpoint.local  # No proxy for local endpoints.
         # Redirects are not followed: a server on the local network must not hand reports on to one outside of it.
         session.max_redirects = 0
-        adapter = requests.adapters.HTTPAdapter(pool_maxsize=self._endpoint.concurrency, max_retries=0)
+        adapter = _Adapter(self._endpoint)
         session.mount("https://", adapter)
         session.mount("http://", adapter)
 
@@ -83,12 +147,11 @@ class GeminiClient:
         except requests.exceptions.Timeout:
             raise ClientError(client.TIMEOUT) from None
         except requests.exceptions.TooManyRedirects:
-            raise ClientError(client.REFUSED, 307) from None
+            raise ClientError(client.NOT_SERVED, 307) from None
         except requests.exceptions.RequestException as error:
-            reason = getattr(error.args[0] if error.args else None, "reason", None)
-            unsent = type(reason).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
-            raise ClientError(client.UNREACHABLE if unsent else client.CONNECTION) from None
-        except (ValueError, gemini.types.BlockedPromptException):  # Not the protocol's; its text would show the reply.
+            raise ClientError(client.UNREACHABLE if _unsent(error) else client.CONNECTION) from None
+        except (ValueError, TypeError, RecursionError, gemini.types.BlockedPromptException):
+            # Not the protocol's; its text would show the reply.
             raise ClientError(client.BAD_REPLY) from None
         return _reply(answer)
 
@@ -101,15 +164,15 @@ class GeminiClient:
 
 def _reply(answer: Any) -> Reply:
     usage = answer.usage_metadata
-    counts = (int(usage.prompt_token_count), int(usage.candidates_token_count)) if usage else (0, 0)
+    counts = (client.count(usage.prompt_token_count), client.count(usage.candidates_token_count)) if usage else (0, 0)
     if not answer.candidates:
         blocked = answer.prompt_feedback and answer.prompt_feedback.block_reason
         raise ClientError(client.BLOCKED if blocked else client.BAD_REPLY)
     candidate = answer.candidates[0]
     text = "".join(part.text for part in candidate.content.parts)
-    if not text and candidate.finish_reason.name in ("SAFETY", "RECITATION", "PROHIBITED_CONTENT", "BLOCKLIST"):
+    if not text and candidate.finish_reason.name in FILTERED:
         raise ClientError(client.BLOCKED)
-    return Reply(text, *counts)
+    return Reply(text, *counts, cut=candidate.finish_reason.name == "MAX_TOKENS")
 
 
 def open_client(endpoint: Endpoint, key: str) -> GeminiClient:

@@ -1,4 +1,4 @@
-"""JSON schemas and error details in the dialect of the Gemini API, shared by its two clients."""
+"""The Gemini API's address, JSON schemas and error details in its dialect, shared by its two clients."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 from data_prep.extract.llm.limits import parse_retry_after
 
+VENDOR = "generativelanguage.googleapis.com"
+FILTERED = ("SAFETY", "RECITATION", "PROHIBITED_CONTENT", "BLOCKLIST")  # Why an answer may have no text.
 _TYPES = {"string": "STRING", "integer": "INTEGER", "number": "NUMBER", "boolean": "BOOLEAN", "array": "ARRAY",
           "object": "OBJECT"}
 _RETRY_DELAY = re.compile(r'"?retry_?delay"?\s*:\s*"?([0-9.]+s)"?', re.IGNORECASE)

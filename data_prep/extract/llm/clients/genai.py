@@ -13,38 +13,38 @@ from google.genai import errors, types
 
 from data_prep.extract.llm.clients import client
 from data_prep.extract.llm.clients.client import ClientError, Endpoint, Reply, Request
-from data_prep.extract.llm.clients.gemini_schema import gemini_schema, retry_delay
+from data_prep.extract.llm.clients.gemini_schema import FILTERED, VENDOR, gemini_schema, retry_delay
+from data_prep.extract.llm.clients.transport import MOST_BYTES, client_options
 
 
 class GenaiClient:
     """See `client.Client`."""
 
-    def __init__(self, endpoint: Endpoint, key: str) -> None:
+    def __init__(self, endpoint: Endpoint, key: str, most_bytes: int = MOST_BYTES) -> None:
         self._endpoint = endpoint
-        # No redirects: a local server must not pass reports on to a remote one. No proxy for local ones.
-        self._http = httpx2.AsyncClient(
-            follow_redirects=False, trust_env=not endpoint.local, timeout=endpoint.timeout,
-            limits=httpx2.Limits(max_connections=endpoint.concurrency + 2,
-                                 max_keepalive_connections=endpoint.concurrency + 2))
+        self._http = httpx2.AsyncClient(**client_options(httpx2, endpoint, most_bytes))
+        # The address is always given: the package would take one from the environment.
         self._client = genai.Client(api_key=key, vertexai=False, http_options=types.HttpOptions(
-            base_url=endpoint.base_url or None, timeout=int(endpoint.timeout * 1000),
+            base_url=endpoint.base_url or f"https://{VENDOR}/", timeout=int(endpoint.timeout * 1000),
             retry_options=types.HttpRetryOptions(attempts=1), httpx_async_client=self._http))
-        self._configs: dict[str, types.GenerateContentConfig] = {}
+        self._configs: dict[tuple[str, int], types.GenerateContentConfig] = {}
 
     def config(self, request: Request) -> types.GenerateContentConfig:
         """Everything about a request but the report."""
-        if request.schema_name not in self._configs:
+        kind = (request.schema_name, request.max_tokens)
+        if kind not in self._configs:
             structured: dict[str, Any] = {}
             if self._endpoint.structured != "none":
                 structured["response_mime_type"] = "application/json"
             if self._endpoint.structured == "json_schema":
                 structured["response_schema"] = types.Schema.model_validate(
                     gemini_schema(request.schema, ordered=True))
-            self._configs[request.schema_name] = types.GenerateContentConfig(
-                system_instruction=request.prompt, temperature=self._endpoint.temperature,
-                max_output_tokens=request.max_tokens, candidate_count=1,
+            if self._endpoint.temperature is not None:
+                structured["temperature"] = self._endpoint.temperature
+            self._configs[kind] = types.GenerateContentConfig(
+                system_instruction=request.prompt, max_output_tokens=request.max_tokens, candidate_count=1,
                 automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True), **structured)
-        return self._configs[request.schema_name]
+        return self._configs[kind]
 
     async def ask(self, request: Request) -> Reply:
         """Sends one generateContent request."""
@@ -87,7 +87,8 @@ def translated_errors() -> Iterator[None]:
         raise ClientError(client.TIMEOUT) from None
     except httpx2.TransportError:
         raise ClientError(client.CONNECTION) from None
-    except ValueError:  # A body that is not JSON, or not the protocol's; its text would show the reply.
+    except (ValueError, TypeError, AttributeError, RecursionError):  # Not JSON, or not the protocol's.
+        # Without its text, which would show the reply.
         raise ClientError(client.BAD_REPLY) from None
 
 
@@ -96,8 +97,8 @@ def read_reply(answer: types.GenerateContentResponse) -> Reply:
     usage = answer.usage_metadata
     counts = (0, 0)
     if usage:  # Thinking is billed as output.
-        counts = (usage.prompt_token_count or 0,
-                  (usage.candidates_token_count or 0) + (usage.thoughts_token_count or 0))
+        counts = (client.count(usage.prompt_token_count),
+                  client.count(usage.candidates_token_count) + client.count(usage.thoughts_token_count))
     if not answer.candidates:
         if answer.prompt_feedback and answer.prompt_feedback.block_reason:
             raise ClientError(client.BLOCKED)
@@ -105,10 +106,10 @@ def read_reply(answer: types.GenerateContentResponse) -> Reply:
     content = answer.candidates[0].content
     parts = (content.parts or ()) if content else ()
     text = "".join(part.text or "" for part in parts if not part.thought)
-    if not text and str(answer.candidates[0].finish_reason).rsplit(".", 1)[-1] in ("SAFETY", "RECITATION",
-                                                                                   "PROHIBITED_CONTENT", "BLOCKLIST"):
+    ended = str(answer.candidates[0].finish_reason).rsplit(".", 1)[-1]
+    if not text and ended in FILTERED:
         raise ClientError(client.BLOCKED)
-    return Reply(text, *counts)
+    return Reply(text, *counts, cut=ended == "MAX_TOKENS")
 
 
 def open_client(endpoint: Endpoint, key: str) -> GenaiClient:

@@ -13,6 +13,8 @@ from data_prep.extract.llm.clients import client
 from data_prep.extract.llm.clients.client import ClientError, Endpoint, Reply, Request
 from data_prep.extract.llm.clients.genai import GenaiClient, read_reply, translated_errors
 
+_MOST_BYTES = 256 << 20  # An answer holds a thousand replies.
+
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
@@ -27,7 +29,7 @@ class GenaiBatches:
 
     def __init__(self, endpoint: Endpoint, key: str) -> None:
         self._endpoint = endpoint
-        self._inner = GenaiClient(endpoint, key)
+        self._inner = GenaiClient(endpoint, key, _MOST_BYTES)
 
     async def create(self, label: str, requests: Sequence[Request]) -> str:
         """Submits one batch under a display name; returns the server's name for it. Raises `ClientError`."""

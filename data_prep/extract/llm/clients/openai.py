@@ -1,18 +1,62 @@
-"""Client of any endpoint with the OpenAI chat protocol: vLLM, Ollama, llama.cpp, a gateway, or OpenAI itself."""
+"""Client of any endpoint with the OpenAI chat protocol: vLLM, Ollama, llama.cpp, a gateway, or OpenAI itself.
+
+Servers differ in what they take: a JSON schema, a temperature, the name of the limit on a reply. A request starts from
+the settings and is changed only where a refusal is about that very parameter; the change holds for the run once it has
+brought a reply, and is on record with each reply.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import re
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import openai
 
 from data_prep.extract.llm.clients import client
 from data_prep.extract.llm.clients.client import ClientError, Endpoint, Reply, Request
+from data_prep.extract.llm.clients.transport import client_options
 from data_prep.extract.llm.limits import parse_retry_after
 
 _LADDER = ("json_schema", "json_object", "none")
+_LIMITS = ("max_tokens", "max_completion_tokens")
+# What a refusal is about, by the words of servers' messages, where they do not name the parameter.
+FORMAT, TEMPERATURE, LIMIT, LENGTH = "format", "temperature", "limit", "length"
+_ABOUT = (
+    # First: such messages name max_tokens, too.
+    (LENGTH, re.compile(r"context[ _](?:length|size|window)|(?:prompt|input|request)[^.]{0,40}too (?:long|large)"
+                        r"|too many (?:input )?tokens|exceeds?[^.]{0,60}(?:context|tokens)", re.IGNORECASE)),
+    (LIMIT, re.compile(r"max_completion_tokens|unsupported[^.]{0,40}max_tokens", re.IGNORECASE)),
+    (FORMAT, re.compile(r"response_format|json_?schema|json_object|guided[_ ](?:json|decoding|grammar)"
+                        r"|(?:parse|invalid|failed)[^.]{0,30}grammar|structured[ _]output|invalid format",
+                        re.IGNORECASE)),
+    (TEMPERATURE, re.compile(r"['\"`]temperature['\"`]|temperature[^.]{0,60}(?:support|deprecated|allowed)",
+                             re.IGNORECASE)),
+)
+_PARAMETERS = {"response_format": FORMAT, "temperature": TEMPERATURE, "max_tokens": LIMIT,
+               "max_completion_tokens": LIMIT}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Form:
+    """How a request is put: rung of the ladder, name of the limit on the reply, whether a temperature is sent."""
+
+    structured: str
+    limit: str
+    temperature: bool
+
+    def without(self, about: str) -> _Form | None:
+        """The form to try after a refusal about that; None where there is no other."""
+        if about == FORMAT and self.structured != _LADDER[-1]:
+            return dataclasses.replace(self, structured=_LADDER[_LADDER.index(self.structured) + 1])
+        if about == LIMIT:
+            return dataclasses.replace(self, limit=_LIMITS[1 - _LIMITS.index(self.limit)])
+        if about == TEMPERATURE and self.temperature:
+            return dataclasses.replace(self, temperature=False)
+        return None
 
 
 class OpenAiClient:
@@ -20,84 +64,135 @@ class OpenAiClient:
 
     def __init__(self, endpoint: Endpoint, key: str) -> None:
         self._endpoint = endpoint
-        self._rung = _LADDER.index(endpoint.structured)
-        self._answered = False
-        # No redirects: a local server must not pass reports on to a remote one. No proxy for local ones.
-        http = openai.DefaultAsyncHttpxClient(
-            follow_redirects=False, trust_env=not endpoint.local, timeout=endpoint.timeout,
-            limits=_limits(endpoint.concurrency))
+        # The package's HTTP library: httpx2, or httpx in older versions.
+        http = sys.modules[type(openai.DEFAULT_CONNECTION_LIMITS).__module__.split(".")[0]]
         self._client = openai.AsyncOpenAI(
             api_key=key, base_url=endpoint.base_url or "https://api.openai.com/v1", timeout=endpoint.timeout,
-            max_retries=0, organization="", project="", http_client=http)
+            max_retries=0, organization="", project="",
+            http_client=openai.DefaultAsyncHttpxClient(**client_options(http, endpoint)))
         # Newer models of OpenAI's own refuse the older name; most other servers know only that one.
-        self._limit = "max_tokens" if endpoint.base_url else "max_completion_tokens"
+        self._asked = _Form(endpoint.structured, _LIMITS[0] if endpoint.base_url else _LIMITS[1],
+                            endpoint.temperature is not None)
+        self._form, self._proven = self._asked, False  # What is tried first, and whether it has brought a reply.
 
     async def ask(self, request: Request) -> Reply:
-        """Sends one chat completion; steps down from JSON schema where the server does not know it."""
-        rung = self._rung
+        """Sends one chat completion, in another form where the server refuses a parameter."""
+        form, tried = self._form, set()
         while True:
+            tried.add(form)
             try:
                 async with asyncio.timeout(self._endpoint.timeout):  # A server that drips never lets a read time out.
-                    return await self._send(request, _LADDER[rung])
+                    reply = await self._send(request, form)
             except TimeoutError:
                 raise ClientError(client.TIMEOUT) from None
-            except ClientError as error:
-                # Only until the first answer: later a refusal is about the report.
-                if error.status not in (400, 422) or self._answered or rung == len(_LADDER) - 1:
-                    raise
-            rung += 1
-            self._rung = max(self._rung, rung)
+            except _Refused as refusal:
+                other = self._form if self._form not in tried else form.without(refusal.about)
+                if refusal.about == LENGTH:
+                    raise ClientError(client.TOO_LONG, refusal.status) from None
+                if other is None or other in tried:
+                    raise client.status_error(refusal.status, None) from None
+                form = other
+                continue
+            if not self._proven:  # Later another form is for this report only.
+                self._form, self._proven = form, True
+            return reply
 
-    async def _send(self, request: Request, structured: str) -> Reply:
-        options: dict[str, Any] = {self._limit: request.max_tokens}
+    async def _send(self, request: Request, form: _Form) -> Reply:
+        options: dict[str, Any] = {form.limit: request.max_tokens}
+        if form.temperature:
+            options["temperature"] = self._endpoint.temperature
         # As it stands (`extra_body`): given by name the package walks through the schema anew for every request, which
         # takes it a quarter of its time.
-        if structured == "json_schema":
+        if form.structured == "json_schema":
             options["extra_body"] = {"response_format": {"type": "json_schema", "json_schema": {
                 "name": re.sub(r"\W", "_", request.schema_name), "schema": dict(request.schema), "strict": True}}}
-        elif structured == "json_object":
+        elif form.structured == "json_object":
             options["extra_body"] = {"response_format": {"type": "json_object"}}
         try:
             answer = await self._client.chat.completions.create(
-                model=self._endpoint.model, temperature=self._endpoint.temperature,
+                model=self._endpoint.model,
                 messages=[{"role": "system", "content": request.prompt}, {"role": "user", "content": request.report}],
                 **options)
         except openai.APITimeoutError:
             raise ClientError(client.TIMEOUT) from None
         except openai.APIStatusError as error:
+            if error.status_code in (400, 422):
+                raise _Refused(error.status_code, subject(error.body)) from None
             raise client.status_error(error.status_code, parse_retry_after(error.response.headers.get("retry-after"))
                                       ) from None
         except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, ClientError):  # Of our own transport.
+                raise error.__cause__ from None
             # By name: the package changed its HTTP library.
             unsent = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
             raise ClientError(client.UNREACHABLE if unsent else client.CONNECTION) from None
-        except openai.APIError:  # Among them a body that is not the protocol's.
+        except (openai.APIError, ValueError, TypeError, AttributeError, RecursionError):
+            # A body that is not the protocol's, or no JSON; without its text, which would show the reply.
             raise ClientError(client.BAD_REPLY) from None
-        except ValueError:  # JSON that does not parse; its text would show the reply.
-            raise ClientError(client.BAD_REPLY) from None
-        return self._reply(answer)
+        return self._reply(answer, form)
 
-    def _reply(self, answer: Any) -> Reply:
+    def _reply(self, answer: Any, form: _Form) -> Reply:
         try:
-            text = answer.choices[0].message.content
-            filtered = answer.choices[0].finish_reason == "content_filter"
-            usage = answer.usage
-            counts = (int(usage.prompt_tokens or 0), int(usage.completion_tokens or 0)) if usage else (0, 0)
-        except (AttributeError, IndexError, TypeError, ValueError):
+            choice, usage = answer.choices[0], answer.usage
+            text, ended = choice.message.content or "", choice.finish_reason
+            counts = (client.count(usage.prompt_tokens), client.count(usage.completion_tokens)) if usage else (0, 0)
+        except (AttributeError, IndexError, KeyError, TypeError):
             raise ClientError(client.BAD_REPLY) from None
-        if filtered:
+        if not isinstance(text, str):
+            raise ClientError(client.BAD_REPLY)
+        if ended == "content_filter":
             raise ClientError(client.BLOCKED)
-        self._answered = True
-        return Reply(text or "", *counts)
+        return Reply(text, *counts, cut=ended == "length", form=self._changed(form))
+
+    def _changed(self, form: _Form) -> str:
+        """What of the form is not as it was asked for, in words."""
+        changes = []
+        if form.structured != self._asked.structured:
+            changes.append(f"structured {form.structured}")
+        if form.temperature != self._asked.temperature:
+            changes.append("no temperature")
+        return ", ".join(changes)
 
     async def close(self) -> None:
         """Closes the connections."""
         await self._client.close()
 
 
-def _limits(concurrency: int) -> Any:
-    limits = type(openai.DEFAULT_CONNECTION_LIMITS)
-    return limits(max_connections=concurrency + 2, max_keepalive_connections=concurrency + 2)
+class _Refused(Exception):
+    """A request that the server finds wrong: `about` names the parameter, "" where it is none of them."""
+
+    def __init__(self, status: int, about: str) -> None:
+        super().__init__(status)
+        self.status, self.about = status, about
+
+
+def subject(body: Any) -> str:
+    """What a refusal is about: FORMAT, TEMPERATURE, LIMIT, LENGTH, or "" where it does not say.
+
+    Args:
+      body: of the answer with status 400 or 422, in any of the forms of OpenAI, vLLM, llama.cpp, Ollama, LM Studio and
+        FastAPI. Only its fields for messages, codes and parameters are read; nothing of it is kept.
+    """
+    words = list(_words(body))
+    text = " ".join(words)
+    if _ABOUT[0][1].search(text):
+        return LENGTH
+    for word in words:  # A field that is a parameter's name, or begins with one ("response_format.type").
+        about = _PARAMETERS.get(re.split(r"[.\[]", word, maxsplit=1)[0])
+        if about:
+            return about
+    return next((about for about, pattern in _ABOUT if pattern.search(text)), "")
+
+
+def _words(body: Any) -> Iterator[str]:
+    if isinstance(body, str):
+        yield body[:2000]
+    elif isinstance(body, list):
+        for item in body[:20]:
+            yield from _words(item)
+    elif isinstance(body, dict):
+        for key in ("error", "detail", "param", "code", "type", "loc", "message", "msg"):
+            yield from _words(body.get(key))
 
 
 def open_client(endpoint: Endpoint, key: str) -> OpenAiClient:

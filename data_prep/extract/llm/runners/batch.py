@@ -27,7 +27,15 @@ from data_prep.extract.llm.limits import backoff
 from data_prep.extract.llm.pricing import FREE
 from data_prep.extract.llm.repair import ReplyError
 from data_prep.extract.llm.runners.batch_ledger import Batch, Ledger
-from data_prep.extract.llm.runners.online import KEPT_CHARACTERS, REASK, CostProgress, Summary, cost_bound, spent_on
+from data_prep.extract.llm.runners.online import (
+    KEPT_CHARACTERS,
+    REASK,
+    CostProgress,
+    Summary,
+    cost_bound,
+    spent_on,
+    valid_entry,
+)
 from data_prep.extract.llm.survey import unfinished
 from lgdea_jax.errors import UserError, require
 
@@ -37,12 +45,14 @@ _MOST_REQUESTS, _MOST_BYTES, _MOST_BATCHES = 1000, 12_000_000, 20
 
 @dataclasses.dataclass
 class _Item:
-    """A report to ask about: what is added to it after a reply that could not be used, and how often it was asked."""
+    """A report to ask about: what is added to it after a reply that could not be used, how often it was asked, and how
+    long the reply may be."""
 
     key: bytes
     report: str
     suffix: str = ""
     asked: int = 0
+    limit: int = 0  # Tokens of the reply, 0 for as many as the job says.
 
 
 class _Run:
@@ -94,18 +104,22 @@ class _Run:
             part.append(item)
         price = job.price or FREE
         label, count = self._ledger.write_down(
-            [(item.key, item.report, cost_bound(job, price, item.report)) for item in part], job.settings.max_cost)
+            [(item.key, item.report, cost_bound(job, price, item.report, self._limit(item))) for item in part],
+            job.settings.max_cost)
         if not count:
             return False
         items = [self._queue.popleft() for _ in range(count)]
         requests = [Request(job.task.prompt, item.report + item.suffix, job.task.schema, job.task.name,
-                            job.task.max_tokens) for item in items]
+                            self._limit(item)) for item in items]
         name = await self._create(label, requests)
         self._ledger.submitted(label, name)
         for item in items:
             item.asked += 1
         self._open[Batch(label, name)] = items
         return True
+
+    def _limit(self, item: _Item) -> int:
+        return item.limit or self._job.max_tokens
 
     async def _create(self, label: str, requests: list[Request]) -> str:
         async def once() -> str:
@@ -144,8 +158,7 @@ class _Run:
                     await asyncio.sleep(backoff(attempt, error.retry_after, base=job.base_wait))
         where = job.endpoint.base_url or "the endpoint"
         if last.kind == clients.AUTH:
-            names = " or ".join(clients.BACKENDS[job.backend].key_variables)
-            raise UserError(f"{where} refused the key ({last.status}): check {names}") from last
+            raise clients.key_refused(job.endpoint, last.status) from last
         raise UserError(f"{where} does not take batches ({last}): what is under way is remembered; run the same "
                         "command again to go on") from last
 
@@ -167,7 +180,7 @@ class _Run:
         entries: list[tuple[bytes, Entry]] = []
         spent = Spent()
         if len(replies) != len(items):  # Nobody can tell which belongs to which.
-            lost = sum(cost_bound(self._job, price, item.report) for item in items)
+            lost = sum(cost_bound(self._job, price, item.report, self._limit(item)) for item in items)
             spent = Spent(cost=lost, lost=lost)
             replies = tuple(ClientError(clients.SERVER) for _ in items)
         else:
@@ -178,8 +191,10 @@ class _Run:
                 spent = spent.plus(spent_on(self._job, price, item.report + item.suffix, reply))
             if entry.status != VALID and item.asked < self._job.settings.asks and not otherwise:
                 entry = dataclasses.replace(entry, status=FAILED)
-                again.append(dataclasses.replace(item, suffix=REASK.format(reason=entry.reason)
-                                                 if isinstance(reply, Reply) else ""))
+                cut = isinstance(reply, Reply) and reply.cut
+                again.append(dataclasses.replace(
+                    item, limit=2 * self._limit(item) if cut else 0,
+                    suffix=REASK.format(reason=entry.reason) if isinstance(reply, Reply) and not cut else ""))
             else:
                 self.statuses[entry.status] += 1
                 if entry.status != VALID:
@@ -192,16 +207,16 @@ class _Run:
 
     def _entry(self, item: _Item, reply: Reply | ClientError, otherwise: str) -> Entry:
         if isinstance(reply, ClientError):
-            passing = otherwise or reply.kind in clients.TRANSIENT
+            passing = otherwise or reply.kind in clients.TRANSIENT or reply.kind == clients.NOT_SERVED
             return Entry(FAILED if passing else INVALID, otherwise or str(reply), "")
         try:
-            answer = self._job.task.read(reply.text, item.report)
+            answer = self._job.read(reply, item.report, self._limit(item))
         except ReplyError as error:
             return Entry(INVALID, error.reason, reply.text[:KEPT_CHARACTERS])
         self.dropped.update(answer.dropped)
         self.repairs.update(answer.repairs)
         self.flags.update(answer.flags)
-        return Entry(VALID, "", reply.text)
+        return valid_entry(answer, reply)
 
 
 @contextlib.contextmanager

@@ -85,9 +85,7 @@ class Ledger:
         """Stores what a batch brought and what it took, and forgets it; without entries it was never submitted."""
         with self._cache._transaction():
             for key, entry in entries:
-                packed = zlib.compress(entry.reply.encode("utf-8", "surrogatepass"), 1)
-                self._db.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, 0, 0, ?)",
-                                 (key, self._scope, entry.status, entry.reason, packed, time.time()))
+                self._cache._store(key, self._scope, entry, Spent())
             if spent is not None:
                 self._cache._book(self._scope, dataclasses.astuple(spent))
             for statement in ("DELETE FROM claims WHERE owner = ?", "DELETE FROM batch_items WHERE label = ?",

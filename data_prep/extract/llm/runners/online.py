@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import sqlite3
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -17,15 +18,17 @@ from typing import TextIO
 from data_prep.extract.llm.cache import FAILED, INVALID, OVER, TAKEN, VALID, Cache, Entry, Spent
 from data_prep.extract.llm.clients import client as clients
 from data_prep.extract.llm.clients.client import Client, ClientError, Reply, Request
-from data_prep.extract.llm.jobs import Job
+from data_prep.extract.llm.jobs import PROMPT_CUT, Job
 from data_prep.extract.llm.limits import RateLimiter, backoff
 from data_prep.extract.llm.pricing import FREE, Price, most_tokens
 from data_prep.extract.llm.repair import MAX_CHARACTERS, ReplyError
 from data_prep.extract.llm.survey import Survey, question_tokens, survey, unfinished
+from data_prep.extract.llm.tasks import Answer
 from lgdea_jax.errors import UserError
 from lgdea_jax.runtime.progress import Progress
 
 _POLL = 0.2  # Seconds between looks at what another process is asking.
+_UNSAID = 5.0  # Seconds of a wait that need no words.
 KEPT_CHARACTERS = 16 * MAX_CHARACTERS  # Of a raw reply in quarantine.
 REASK = ("\n\nYour previous reply could not be used ({reason}). Reply again with one JSON object as described, and "
           "nothing else.")
@@ -99,9 +102,10 @@ class _Run:
         self._price = job.price or FREE
         self._limiter = RateLimiter(settings.requests_per_minute, settings.tokens_per_minute)
         self._later: list[tuple[bytes, str]] = []
-        self._under_way = 0
+        self._under_way = self._waiting = 0
         self._failures_in_a_row = 0
         self._answered = False
+        self._refused: list[tuple[bytes, Entry]] = []  # Before the first answer: by whose fault is not known yet.
         self.stopped = False
         self.finished: Counter[str] = Counter()  # Answered before their turn came, by earlier runs or other processes.
         self.calls = self.tokens_in = self.tokens_out = 0
@@ -128,6 +132,9 @@ class _Run:
                     self.statuses[statuses[key]] += 1
             if self._later:
                 await asyncio.sleep(_POLL)
+        for key, entry in self._refused if self._answered else ():  # It answers others: the reports' fault.
+            self._cache.put(key, self._job.scope, dataclasses.replace(entry, status=INVALID))
+            self.statuses += Counter({INVALID: 1, FAILED: -1})
 
     async def _worker(self, items: Iterator[tuple[bytes, str]]) -> None:
         for key, text in items:  # Shared by the workers: each takes the next one.
@@ -136,7 +143,7 @@ class _Run:
                 return
 
     async def _one(self, key: bytes, text: str) -> None:
-        bound = cost_bound(self._job, self._price, text)
+        bound = cost_bound(self._job, self._price, text, self._job.max_tokens)
         while True:
             claimed = self._cache.claim(key, self._job.scope, bound, self._job.settings.max_cost)
             if claimed != OVER:
@@ -150,10 +157,10 @@ class _Run:
             return
         self._under_way += 1
         try:
-            entry, used = await self._answer(text, bound)
-        except _OutOfBudget:
-            self.stopped = True
+            entry, used = await self._answer(key, text)
+        except _OutOfBudget:  # Its claim is free for the others, and its turn comes again.
             self._cache.release(key)
+            self._later.append((key, text))
             return
         except asyncio.CancelledError:
             self._cache.book_lost(self._job.scope, bound)  # The server may charge what it was asked.
@@ -168,16 +175,22 @@ class _Run:
         self.statuses[entry.status] += 1
         if entry.status != VALID:
             self.reasons[entry.reason] += 1
+        if entry.reason.startswith((clients.REFUSED, clients.TOO_LONG)) and entry.status == FAILED:
+            self._refused.append((key, entry))
         self._progress.show(sum(self.statuses.values()), self.cost)
 
-    async def _answer(self, text: str, bound: float) -> tuple[Entry, Spent]:
+    async def _answer(self, key: bytes, text: str) -> tuple[Entry, Spent]:
         """The entry to store and what its replies took: asks, reads, and asks again where the reply cannot be used."""
-        job, suffix, reason, reply = self._job, "", "", Reply("", 0, 0)
+        job, suffix, reason, reply, limit = self._job, "", "", Reply("", 0, 0), self._job.max_tokens
         used = Spent()
         for ask in range(job.settings.asks):
-            request = Request(job.task.prompt, text + suffix, job.task.schema, job.task.name, job.task.max_tokens)
+            request = Request(job.task.prompt, text + suffix, job.task.schema, job.task.name, limit)
+            bound = cost_bound(job, self._price, text, limit)
             try:
-                reply = await self._ask(request, bound, used.cost)
+                # What the first reply took is not booked yet, and one with more room may cost more than was claimed.
+                if ask and not self._cache.claim_more(key, job.scope, bound + used.cost, job.settings.max_cost):
+                    raise _OutOfBudget
+                reply = await self._ask(request, bound)
             except _OutOfBudget:
                 if not ask:
                     raise
@@ -186,23 +199,27 @@ class _Run:
                 return self._unanswered(error, reply.text), used
             used = self._charge(used, request, reply)
             try:
-                answer = job.task.read(reply.text, text)
+                answer = job.read(reply, text, limit)
             except ReplyError as error:
                 reason = error.reason
-                suffix = REASK.format(reason=reason)
+                if reason == PROMPT_CUT:
+                    break  # It would be cut again.
+                if reply.cut:
+                    limit *= 2
+                else:
+                    suffix = REASK.format(reason=reason)
                 continue
             self.dropped.update(answer.dropped)
             self.repairs.update(answer.repairs)
             self.flags.update(answer.flags)
-            return Entry(VALID, "", reply.text), used
-        return Entry(INVALID, reason, reply.text[:KEPT_CHARACTERS]), used
+            return valid_entry(answer, reply), used
+        return Entry(INVALID, reason, reply.text[:KEPT_CHARACTERS], reply.form), used
 
     def _unanswered(self, error: ClientError, reply: str) -> Entry:
         """What a request that finally failed means for its report, or for the whole run."""
         where = self._job.endpoint.base_url or "the endpoint"
         if error.kind == clients.AUTH:
-            names = " or ".join(clients.BACKENDS[self._job.backend].key_variables)
-            raise UserError(f"{where} refused the key ({error.status}): check {names}")
+            raise clients.key_refused(self._job.endpoint, error.status)
         if error.kind == clients.NOT_FOUND:
             raise UserError(f"{where} does not know the model {self._job.settings.model!r}, or its path is wrong (404)")
         self._failures_in_a_row += 1
@@ -211,18 +228,17 @@ class _Run:
                             "answered is kept; run the same command again to go on")
         if error.kind in clients.TRANSIENT:
             return Entry(FAILED, f"{error} after {self._job.settings.attempts} tries", reply)
-        if not self._answered:
+        if error.kind == clients.NOT_SERVED or not self._answered:
             return Entry(FAILED, str(error), reply)  # Perhaps it refuses everything: not the report's fault.
         return Entry(INVALID, str(error), reply)
 
-    async def _ask(self, request: Request, bound: float, unbooked: float) -> Reply:
-        """One reply, through passing failures. `unbooked` is what the same report has cost already."""
+    async def _ask(self, request: Request, bound: float) -> Reply:
+        """One reply, through passing failures; `bound` is what it may cost."""
         settings = self._job.settings
         tokens = question_tokens(self._job, request.report)
         for attempt in range(settings.attempts):
             await self._limiter.acquire(tokens + self._job.task.typical_tokens)
-            if settings.max_cost and not self._cache.affordable(self._job.scope, settings.max_cost - unbooked):
-                raise _OutOfBudget
+            await self._afford()
             self.calls += 1
             try:
                 reply = await self._client.ask(request)
@@ -233,13 +249,26 @@ class _Run:
                 if error.kind not in clients.TRANSIENT or attempt == settings.attempts - 1:
                     raise
                 delay = backoff(attempt, error.retry_after, base=self._job.base_wait)
-                if error.retry_after is not None:
-                    self._limiter.pause(delay)
+                if error.retry_after is not None and self._limiter.pause(delay) and delay > _UNSAID:
+                    show([f"the server asks for a wait of {error.retry_after:.0f} s: waiting {delay:.0f} s"],
+                         sys.stderr)
                 await asyncio.sleep(delay)
                 continue
             self._failures_in_a_row, self._answered = 0, True
             return reply
         raise AssertionError("attempts is at least 1")
+
+    async def _afford(self) -> None:
+        """Waits until another request may be sent. Raises `_OutOfBudget` where no request under way can free money."""
+        limit = self._job.settings.max_cost
+        self._waiting += 1
+        try:
+            while limit and not self._cache.affordable(self._job.scope, limit):
+                if self._waiting >= self._under_way:
+                    raise _OutOfBudget
+                await asyncio.sleep(0.02)  # They are claimed at more than they will cost.
+        finally:
+            self._waiting -= 1
 
     def _charge(self, used: Spent, request: Request, reply: Reply) -> Spent:
         """`used` and what this reply took."""
@@ -250,9 +279,14 @@ class _Run:
         return used.plus(took)
 
 
-def cost_bound(job: Job, price: Price, report: str) -> float:
-    """What one request about a report may cost at most."""
-    return price.cost(most_tokens(job.task.prompt) + most_tokens(report) + len(REASK) + 64, job.task.max_tokens)
+def cost_bound(job: Job, price: Price, report: str, limit: int) -> float:
+    """What one request about a report may cost at most, with a reply of at most `limit` tokens."""
+    return price.cost(most_tokens(job.task.prompt) + most_tokens(report) + len(REASK) + 64, limit)
+
+
+def valid_entry(answer: Answer, reply: Reply) -> Entry:
+    """A usable reply as it is stored."""
+    return Entry(VALID, "", reply.text, reply.form, answer.statements, answer.unsupported)
 
 
 def spent_on(job: Job, price: Price, question: str, reply: Reply) -> Spent:

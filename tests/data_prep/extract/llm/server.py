@@ -100,17 +100,23 @@ FAULTS = ("429 with", "429 without", "500", "503", "hang", "close", *TEXT_FAULTS
 class Server:
     """Runs in a thread of its own. `fault(report, nth)` names what goes wrong with a report's nth call, or None.
 
+    `raw(report, text)` gives what is sent in place of an answer, None for the answer: bytes, and numbers of seconds to
+    wait; the connection is closed after them. `refuse(asked)` gives (status, body) for a request that is refused.
+
     `calls` counts calls per report, `answered` those that got a whole answer; `headers` are of the last call.
     Batches are done after `looks` looks at them; `batch_fault(nth)` names what goes wrong when the nth is submitted:
     an HTTP status, "lost" (made, but the connection is closed before the answer), or a state that it ends in.
     """
 
-    def __init__(self, fault=None, key=KEY, delay=0.0, hang=30.0, refuse_schema=False):
+    def __init__(self, fault=None, key=KEY, delay=0.0, hang=30.0, refuse_schema=False, raw=None,
+                 refuse=None, host="127.0.0.1", port=0):
         self.fault = fault or (lambda report, nth: None)
         self.key, self.delay, self.hang, self.refuse_schema = key, delay, hang, refuse_schema
         self.calls, self.answered, self.bodies = Counter(), Counter(), []
         self.headers, self.open, self.most_open = {}, 0, 0
         self.redirect = None
+        self.raw, self.refuse = raw or (lambda report, text: None), refuse or (lambda asked: None)
+        self.host, self.port, self.connections = host, port, 0
         self.looks, self.batch_fault, self.batches, self.submissions = 2, lambda nth: None, {}, 0
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -127,14 +133,14 @@ class Server:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def base_url(self, backend):
         return f"{self.url}/v1" if backend == "openai" else self.url
 
     def _run(self):
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        server = self._loop.run_until_complete(asyncio.start_server(self._serve, self.host, self.port))
         self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         self._loop.run_forever()
@@ -145,6 +151,7 @@ class Server:
         self._loop.close()
 
     async def _serve(self, reader, writer):
+        self.connections += 1
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -182,6 +189,8 @@ class Server:
             prompt, report = (message["content"] for message in asked["messages"])
             if self.refuse_schema and asked.get("response_format", {}).get("type") == "json_schema":
                 return self._send(writer, 400, {"error": {"message": "unknown response_format"}})
+            if refused := self.refuse(asked):
+                return self._send(writer, *refused)
         report = report.split("\n\nYour previous reply")[0]
         self.calls[report] += 1
         if len(self.bodies) < 3:
@@ -207,6 +216,15 @@ class Server:
             return self._send(writer, int(fault[:3]), {"error": {"code": int(fault[:3]), "message": f"no: {report}"}},
                               extra)
         text = self._text(prompt, report, fault)
+        raw = self.raw(report, text)
+        for part in raw or ():
+            if isinstance(part, bytes):
+                writer.write(part)
+                await writer.drain()
+            else:
+                await asyncio.sleep(part)
+        if raw is not None:
+            return False
         used = {"prompt": len(prompt + report) // 4, "reply": len(text) // 4}
         if gemini:
             answer = self._gemini(text, used)

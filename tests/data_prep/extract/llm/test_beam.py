@@ -12,6 +12,7 @@ import pytest
 
 from data_prep.build import main
 from data_prep.extract.llm.cache import Cache
+from data_prep.extract.llm.data_use import Route
 from data_prep.extract.llm.runners import beam as beam_runner
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
@@ -184,7 +185,7 @@ def test_a_worker_for_whom_the_name_is_another_host_sends_nothing(tmp_path, monk
     with Server() as server:
         job = make_job("openai", server, tmp_path)
         assert job.endpoint.local
-        monkeypatch.setattr("data_prep.extract.llm.data_use.is_local", lambda url: False)
+        monkeypatch.setattr("data_prep.extract.llm.data_use.find_route", lambda url: Route(this_host=True))
         with pytest.raises(UserError, match="private network of this worker"):
             extract(job, 10)
         assert not server.calls

@@ -8,6 +8,7 @@ import pytest
 from data_prep.extract.llm.clients import client as clients
 from data_prep.extract.llm.clients.client import ClientError, Endpoint, Request, open_client
 from data_prep.extract.llm.clients.gemini_schema import gemini_schema, retry_delay
+from data_prep.extract.llm.data_use import Route
 from data_prep.extract.llm.replies import evidence_reply, json_schema
 from data_prep.extract.llm.tasks import load_task
 from lgdea_jax.errors import UserError
@@ -19,7 +20,7 @@ BACKENDS = ("openai", "genai", "gemini")
 def ask(backend, server, report=None, task=None, **options):
     """One question; returns the reply."""
     task = task or load_task("evidence")
-    endpoint = Endpoint(backend, "some-model", server.base_url(backend), **{"timeout": 5.0, "local": True, **options})
+    endpoint = Endpoint(backend, "some-model", server.base_url(backend), **{"timeout": 5.0, **options})
 
     async def run():
         client = open_client(endpoint)
@@ -86,7 +87,7 @@ def test_wrong_keys_redirects_and_dead_servers(backend, monkeypatch):
         server.redirect = target.base_url(backend)
         with pytest.raises(ClientError) as error:
             ask(backend, server)
-        assert error.value.kind == clients.REFUSED
+        assert error.value.kind == clients.NOT_SERVED
         assert not target.headers  # The report did not follow.
     with pytest.raises(ClientError) as error:  # That server is gone.
         ask(backend, server)
@@ -97,7 +98,7 @@ def test_wrong_keys_redirects_and_dead_servers(backend, monkeypatch):
 def test_remote_endpoints_do_use_the_proxy(backend):
     # The other tests show that local ones do not: the proxy of the environment leads nowhere.
     with Server() as server, pytest.raises(ClientError) as error:
-        ask(backend, server, local=False)
+        ask(backend, server, route=Route(this_host=True))
     assert error.value.kind in (clients.UNREACHABLE, clients.CONNECTION) and not server.calls
 
 
@@ -108,7 +109,7 @@ def test_keys_come_from_the_environment(backend, monkeypatch):
     with Server(key="none") as server:
         assert ask(backend, server).text  # Local servers often want none.
         with pytest.raises(UserError, match=r"OPENAI_API_KEY|GEMINI_API_KEY or GOOGLE_API_KEY"):
-            ask(backend, server, local=False)
+            ask(backend, server, route=Route(this_host=True))
 
 
 @pytest.mark.parametrize("structured", ["json_schema", "json_object", "none"])
@@ -147,4 +148,4 @@ def test_missing_packages_are_named(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(UserError, match=r"pip install 'lgdea-jax\[openai\]'"):
-        open_client(Endpoint("openai", "m", "http://localhost:1", local=True))
+        open_client(Endpoint("openai", "m", "http://localhost:1"))

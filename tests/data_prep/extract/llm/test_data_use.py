@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.extract.llm import data_use, pricing, stage
-from data_prep.extract.llm.data_use import check_terms, check_url, is_local, likely_identifiers
+from data_prep.extract.llm.data_use import check_terms, check_url, find_route, likely_identifiers
 from data_prep.extract.llm.limits import backoff
 from data_prep.extract.llm.settings import Settings
 from lgdea_jax.errors import UserError
@@ -33,7 +33,7 @@ def test_local_addresses(url, local, monkeypatch):
         return real(host, *args, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    assert is_local(url) == local
+    assert find_route(url).local == local
 
 
 def test_a_name_is_local_only_if_all_its_addresses_are(monkeypatch):
@@ -41,7 +41,7 @@ def test_a_name_is_local_only_if_all_its_addresses_are(monkeypatch):
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in ("10.0.0.1", "93.184.216.34")]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    assert not is_local("http://both.example/")
+    assert find_route("http://both.example/") == data_use.Route(("10.0.0.1", "93.184.216.34"))
 
 
 @pytest.mark.parametrize("url", ["http://me:secret@localhost/", "ftp://localhost/", "localhost:8000", "http:///v1",

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from data_prep.build import build, main
+from data_prep.extract.llm.data_use import Route
 from lgdea_jax.cli import load_config
 from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.data.source import open_records
@@ -36,9 +37,9 @@ def test_records_hold_what_the_model_found(tmp_path):
     for record in records:
         assert [(e.finding, e.certainty, e.phrase) for e in record.evidence] == sorted(
             truth(record.report), key=lambda item: record.report.index(item[2].rstrip(".")))
-        assert record.extractor == "openai:m/evidence@1"
+        assert record.extractor == "openai:m/evidence@2"
     metadata = load_metadata(tmp_path / "data")
-    assert metadata.extractor == "openai:m/evidence@1" and metadata.config["llm"]["model"] == "m"
+    assert metadata.extractor == "openai:m/evidence@2" and metadata.config["llm"]["model"] == "m"
     assert KEY not in metadata.to_json()
 
 
@@ -92,7 +93,7 @@ def test_the_attestation_is_stored(tmp_path, monkeypatch):
     said = "Approved by the data protection board of the hospital, 2026-03-01"
     with Server() as server:
         # The server stands for a remote one.
-        monkeypatch.setattr("data_prep.extract.llm.data_use.is_local", lambda url: False)
+        monkeypatch.setattr("data_prep.extract.llm.data_use.find_route", lambda url: Route(this_host=True))
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.delenv(name)
         with pytest.raises(UserError, match="credentialed"):

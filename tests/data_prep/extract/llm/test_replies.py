@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.extract.llm import labels
-from data_prep.extract.llm.repair import MAX_CHARACTERS, ReplyError, load_object
+from data_prep.extract.llm.repair import MAX_CHARACTERS, ReplyError, load_objects
 from data_prep.extract.llm.tasks import load_task
 from data_prep.extract.llm.verify import Report, Statement, verify
 from data_prep.extract.schema import problems
@@ -20,27 +20,58 @@ OBJECT = {"a": [1, {"b": "}"}], "c": 'say "x"'}
 @pytest.mark.parametrize("text, repairs", [
     (json.dumps(OBJECT), ()),
     (f"```json\n{json.dumps(OBJECT)}\n```", ("fence",)),
-    (f"Here: ```\n{json.dumps(OBJECT)}", ("prose", "fence")),
+    (f"Here: ```\n{json.dumps(OBJECT)}", ("fence", "prose")),
     (f"Sure! {json.dumps(OBJECT)} I hope {{it}} helps.", ("prose",)),
     (f"As in {{this}}: {json.dumps(OBJECT)}", ("prose",)),
     ('{"a": [1, {"b": "}"},], "c": "say \\"x\\"",}', ("trailing comma",)),
-    ('{"a": [1, {"b": "}"}], "c": "say \\"x\\"", "d": [1, {"e": "cut of', ("truncated",)),
+    (f'{{"a": "bro"ken"}} {json.dumps(OBJECT)}', ("prose",)),
 ])
 def test_repairs(text, repairs):
-    found, made = load_object(text)
-    if "truncated" in made:
-        assert found.pop("d") == [1]
-    assert (found, made) == (OBJECT, repairs)
+    assert load_objects(text) == ([OBJECT], repairs)
+
+
+DRAFT, FINAL = '{"draft": 1}', '{"final": 1}'
+
+
+@pytest.mark.parametrize("text", [
+    f"<think>maybe {DRAFT}</think>{FINAL}", f"maybe {DRAFT}\n</think>\n\n{FINAL}",
+    f"<Thinking>{DRAFT}</Thinking> {FINAL}",
+    f"<think>a</think><think>b <think>{DRAFT}</think> c</think>{FINAL}", f"[THINK]{DRAFT}[/THINK]{FINAL}",
+    f"<reasoning>\n{DRAFT}\n</reasoning>\n```json\n{FINAL}\n```",
+    f"<|begin_of_thought|>{DRAFT}<|end_of_thought|>{FINAL}",
+    f"<|channel|>analysis<|message|>so {DRAFT}<|end|><|start|>assistant<|channel|>final<|message|>{FINAL}",
+    f"analysisThe user wants {DRAFT}assistantfinal{FINAL}"])
+def test_what_a_model_thinks_is_no_answer(text):
+    objects, repairs = load_objects(text)
+    assert objects == [json.loads(FINAL)] and "reasoning" in repairs
+
+
+@pytest.mark.parametrize("text", [
+    f"<think>maybe {DRAFT}", f"<think>{DRAFT}</think>", f"{DRAFT}</think>I cannot tell.", f"[THINK]{DRAFT}",
+    f"<|channel|>analysis<|message|>{DRAFT}", f"analysis{DRAFT[:0]}So {DRAFT}"])
+def test_thoughts_without_an_answer_are_nothing(text):
+    with pytest.raises(ReplyError, match="no JSON"):
+        load_objects(text)
+
+
+def test_a_draft_does_not_stand_in_for_a_broken_answer():
+    assert load_objects(f"{DRAFT} No: {FINAL}")[0] == [json.loads(DRAFT), json.loads(FINAL)]
+    for broken in ('{"final": [1, {"a": 2}, {"b', '{"final": "x" "y"}'):
+        try:
+            assert json.loads(DRAFT) not in load_objects(f"{DRAFT} No: {broken}")[0]
+        except ReplyError:
+            continue
 
 
 @pytest.mark.parametrize("text, reason", [
-    ("", "empty"), ("I cannot.", "no JSON"), ("[1, 2]", "no JSON"), ("{", "repaired"), ('{"a', "repaired"),
-    ('{"a": "' + "x" * MAX_CHARACTERS, "too long"), ("{}", "repaired"), ('{"a":' * 20000, "too long"),
-    ('{"a":' * 5000, "repaired"),
+    ("", "empty"), ("I cannot.", "no JSON"), ("[1, 2]", "no JSON"), ("{", "no JSON"), ('{"a', "repaired"),
+    ('{"a": "' + "x" * MAX_CHARACTERS, "too long"), ("{}", "no JSON"), ('{"a":' * 20000, "too long"),
+    ('{"a":' * 5000, "repaired"), ("<think>" + "x" * 2_000_000, "too long"),
+    ('{"a": [1, {"b": "}"}], "c": "d", "e": 1', "quotes|no list|missing|repaired"),
 ])
 def test_what_cannot_be_repaired(text, reason):
     with pytest.raises(ReplyError, match=reason):
-        load_object(text)
+        load_task("evidence").read(text, "Lungs are clear.")
 
 
 values = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=8),
@@ -52,21 +83,18 @@ values = st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_si
 @settings(max_examples=150, deadline=None)
 def test_objects_survive_words_around_them_and_cuts_never_invent(value, data):
     text = json.dumps(value)
-    assert load_object(f"Yes.\n{text}\nDone.")[0] == value
-    cut = data.draw(st.integers(1, len(text)))
+    assert load_objects(f"Yes.\n{text}\nDone.")[0] == [value]
+    cut = data.draw(st.integers(1, len(text) - 1))
     try:
-        found, _ = load_object(text[:cut])
+        found, _ = load_objects(text[:cut])
     except ReplyError:
         return
-    assert _part(found, value)
+    assert all(_inside(item, value) for item in found)  # Whole ones only.
 
 
-def _part(found, whole):
-    if isinstance(found, dict) and isinstance(whole, dict):
-        return all(key in whole and _part(item, whole[key]) for key, item in found.items())
-    if isinstance(found, list) and isinstance(whole, list):
-        return len(found) <= len(whole) and all(map(_part, found, whole))
-    return found == whole
+def _inside(item, whole):
+    inner = whole.values() if isinstance(whole, dict) else whole if isinstance(whole, list) else ()
+    return any(item == part or _inside(item, part) for part in inner)
 
 
 REPORT = ("INDICATION: Small left effusion?\nFINDINGS: Small  left pleural\neffusion. No ___ pneumothorax. "
@@ -128,11 +156,55 @@ def test_replies_of_another_form_are_refused(reply):
         load_task("evidence").read(reply, REPORT)
 
 
-def test_a_truncated_reply_is_never_normal():
+def test_a_reply_that_lost_its_end_is_not_used():
     whole = json.dumps({"normal": True, "evidence": [
         item(quote="No pleural effusion", certainty="absent", laterality="", severity="")] * 2})
-    answer = load_task("evidence").read(whole[:-40], REPORT)
-    assert answer.repairs["truncated"] == 1 and not answer.value.normal and len(answer.value.evidence) == 1
+    for cut in range(1, len(whole)):
+        with pytest.raises(ReplyError):
+            load_task("evidence").read(whole[:cut], REPORT)
+
+
+def test_the_last_object_that_fits_the_schema_counts():
+    present, absent = (json.dumps({"normal": False, "evidence": [
+        item(quote=quote, finding="Pneumothorax", certainty=certainty, severity="", laterality="")]})
+        for quote, certainty in (("pneumothorax", "present"), ("No pneumothorax", "absent")))
+    for text in (f"<think>{present}</think>{absent}", f"{present}\nNo, it is denied:\n{absent}",
+                 f'{present} {absent} {{"note": "done"}}'):
+        (found,) = load_task("evidence").read(text, REPORT).value.evidence
+        assert found.certainty == "absent"
+    with pytest.raises(ReplyError):
+        load_task("evidence").read(f"{present}\nNo, it is denied:\n{absent[:-3]}", REPORT)
+
+
+@pytest.mark.parametrize("kind, probability", [("evidence", False), *((kind, p) for kind in labels.LABEL_TASKS
+                                                                      for p in (False, True))])
+def test_the_example_of_the_prompt_is_no_answer(kind, probability):
+    task = load_task(kind, probability)
+    example = task.prompt[task.prompt.rindex('{"normal"' if kind == "evidence" else "{"):]
+    keys = labels.keys(kind) if kind != "evidence" else ()
+    filled = json.dumps(dict.fromkeys(keys, "<answer>"))
+    for text in (example, example.replace("<true or false>", "false"), example.replace(", ...", ""), filled):
+        with pytest.raises(ReplyError):
+            task.read(text, REPORT)
+
+
+@pytest.mark.parametrize("items, flags", [
+    ([item(quote="pneumothorax", finding="Pneumothorax")], ("polarity Pneumothorax",)),
+    ([item(quote="No pneumothorax", finding="Pneumothorax")], ("polarity Pneumothorax",)),
+    ([item(certainty="absent")], ("polarity Pleural Effusion",)),
+    ([item(quote="No pneumothorax", finding="Pneumothorax", certainty="absent"), item()], ()),
+    ([item(quote="pneumothorax", finding="Pneumothorax", certainty="uncertain")], ())])
+def test_the_rules_look_at_the_polarity_of_each_quote(items, flags):
+    reply = json.dumps({"normal": False, "evidence": items})
+    assert load_task("evidence").read(reply, REPORT, cross_check=True).flags == flags
+
+
+def test_a_reply_of_unsupported_statements_is_not_used():
+    with pytest.raises(ReplyError, match="quotes the report"):
+        read(item(quote="large cavity"), item(quote="", finding="Unicorn"))
+    assert read().value.evidence == () and read(item(finding="Unicorn")).dropped == {"unknown finding": 1}
+    answer = read(item(), item(quote="large cavity"))
+    assert (answer.statements, answer.unsupported) == (2, 1)
 
 
 @given(st.text(alphabet="ab X_[]*\n.,", max_size=40), st.text(alphabet="ab X_\n", max_size=12), st.booleans())
@@ -205,8 +277,8 @@ def test_codes_are_unique_and_in_the_official_order():
 
 # Prompts are versioned: who changes one without a new version changes answers that are cached and published.
 DIGESTS = {
-    "evidence@1": "be8f847937f4", "chexpert14@1": "6cbc5ec18ad2", "chexpert14_probability@1": "07e8b9a45af7",
-    "ct_rate18@1": "102b1ad132ff", "ct_rate18_probability@1": "bb880dcfedab"}
+    "evidence@2": "1b995ad23a5f", "chexpert14@2": "8dd976b12d80", "chexpert14_probability@2": "c9bca3beb2d6",
+    "ct_rate18@2": "d51107c70a2c", "ct_rate18_probability@2": "7e93488ad88c"}
 
 
 def test_prompts_do_not_change_without_a_new_version():

@@ -1,20 +1,18 @@
 """Volumes: one frame whatever the file's order, Hounsfield units once, and one reason for whatever is refused."""
 
 import gzip
-import itertools
 
 import nibabel
 import numpy as np
-import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from lgdea_jax.errors import UserError
 from lgdea_jax.io import UnreadableImage, decode_volume, encode_volume, read_volume
 from lgdea_jax.io.raw_volume import VolumeHeader
 from tests.fixtures.ct import write_nifti
+from tests.io.volumes.writers import CODES, SPACING, chest, repairs
 
 
 def direction_letters(affine):
@@ -30,21 +28,6 @@ def centroid_mm(mask, affine):
     """The centre of a mask [z, y, x] in the affine's millimetres."""
     return (affine @ np.array([*(p.mean() for p in np.nonzero(mask)), 1.0]))[:3]
 
-SPACING = (5.0, 3.0, 2.0)
-CODES = ["".join(letters) for axes in itertools.permutations(("LR", "AP", "SI"))
-         for letters in itertools.product(*axes)]
-
-
-def chest(shape=(8, 10, 12), seed=0):
-    """A volume that passes for a chest: air around, soft tissue with noise, lungs; every voxel tells its place."""
-    rng = np.random.default_rng(seed)
-    volume = np.full(shape, -1000, np.int16)
-    volume[:, 2:-2, 2:-2] = rng.integers(0, 100, (shape[0], shape[1] - 4, shape[2] - 4))
-    volume[2:-2, 4:-4, 4:-4] = rng.integers(-900, -800, (shape[0] - 4, shape[1] - 8, shape[2] - 8))
-    volume[-1, -3, -3] = 700  # Head, back, left.
-    return volume
-
-
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from(CODES), st.integers(0, 5))
 def test_orientation_round_trips(tmp_path_factory, codes, seed):
@@ -55,7 +38,7 @@ def test_orientation_round_trips(tmp_path_factory, codes, seed):
     np.testing.assert_array_equal(read, volume)
     np.testing.assert_allclose(info.spacing, SPACING, rtol=1e-6)
     assert direction_letters(info.affine) == "SPL"
-    assert info.conversions == (() if codes[2] in "SI" else ("not axial",))
+    assert repairs(info) == (() if codes[2] in "SI" else ("not axial",))
     # The brightest voxel is where nibabel's own affine says it is.
     image = nibabel.load(path)
     there = image.affine @ [*np.argwhere(np.asarray(image.dataobj) == 700)[0], 1]
@@ -100,7 +83,7 @@ def test_the_tables_slope(tmp_path):
     write_nifti(tmp_path / "raw.nii", chest() + 1024, SPACING)
     read, info = read_volume(tmp_path / "raw.nii", header)
     np.testing.assert_array_equal(read, chest())
-    assert info.conversions == ("slope from the table",)
+    assert repairs(info) == ("slope from the table",)
     for how in ({}, {"slope": 1, "intercept": -1024, "dtype": np.uint16}):  # As values, or by the file's own slope.
         write_nifti(tmp_path / "hu.nii", chest(), SPACING, **how)
         with pytest.raises(UnreadableImage, match=r"^rescaled twice"):
@@ -116,7 +99,7 @@ def test_padding_is_told_from_values_that_were_rescaled_twice(tmp_path):
     write_nifti(tmp_path / "p.nii", volume, SPACING)
     read, info = read_volume(tmp_path / "p.nii")
     np.testing.assert_array_equal(read, np.maximum(volume, -1024))
-    assert info.conversions == ("padding",)
+    assert repairs(info) == ("padding",)
     with_noise = chest().astype(np.int32) - 1024 + np.random.default_rng(0).integers(-40, 40, volume.shape)
     write_nifti(tmp_path / "p.nii", with_noise, SPACING)
     with pytest.raises(UnreadableImage, match="values far below air: rescaled twice"):
@@ -189,7 +172,7 @@ def test_what_a_header_can_do(tmp_path, change, reason):
         read, info = read_volume(path)
         np.testing.assert_array_equal(read, chest())
         np.testing.assert_allclose(info.spacing, SPACING, rtol=1e-4)
-        assert info.conversions == ({_one_frame: "one frame of 4D", _micrometres: "units"}.get(change, "oblique"),)
+        assert repairs(info) == ({_one_frame: "one frame of 4D", _micrometres: "units"}.get(change, "oblique"),)
 
 
 def test_spacing_from_the_table(tmp_path):
@@ -200,7 +183,7 @@ def test_spacing_from_the_table(tmp_path):
             change(tmp_path / "v.nii")
         read, info = read_volume(tmp_path / "v.nii", header)
         np.testing.assert_array_equal(read, chest())
-        assert info.spacing == header.spacing and info.conversions == ("spacing from the table",)
+        assert info.spacing == header.spacing and repairs(info) == ("spacing from the table",)
         np.testing.assert_allclose(np.linalg.norm(info.affine[:3, :3], axis=0), header.spacing)
 
 
@@ -249,87 +232,6 @@ def test_npz(tmp_path):
     path.write_bytes(path.read_bytes()[:-300])
     with pytest.raises(UnreadableImage, match="truncated or damaged"):
         read_volume(path, header)
-
-
-def write_series(folder, volume, spacing, *, change=None, orientation=(1, 0, 0, 0, 1, 0), names=None):
-    """Writes a canonical volume as axial DICOM slices, in any order of file names; `change(dataset, k)` per slice."""
-    folder.mkdir(parents=True, exist_ok=True)
-    series = generate_uid(entropy_srcs=[folder.name])
-    for k, rows in enumerate(volume):
-        meta = pydicom.dataset.FileMetaDataset()
-        meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
-        meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[folder.name, str(k)])
-        one = pydicom.dataset.Dataset()
-        one.file_meta = meta
-        one.SOPClassUID, one.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
-        one.SeriesInstanceUID, one.Modality, one.InstanceNumber = series, "CT", len(volume) - k
-        one.PatientSex, one.PatientAge = "F", "061Y"
-        one.Rows, one.Columns = rows.shape
-        one.ImageOrientationPatient = list(orientation)
-        one.ImagePositionPatient = [10.0, -20.0, 100.0 + k * spacing[0]]
-        one.PixelSpacing = [spacing[1], spacing[2]]
-        one.RescaleSlope, one.RescaleIntercept = 1, -1024
-        one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
-        one.BitsAllocated, one.BitsStored, one.HighBit, one.PixelRepresentation = 16, 12, 11, 0
-        one.PixelData = (rows + 1024).astype("<u2").tobytes()
-        if not (change and change(one, k) is False):
-            one.save_as(folder / f"{(k * 7) % len(volume)}.dcm", enforce_file_format=True)
-
-
-def test_dicom_series(tmp_path):
-    write_series(tmp_path / "s", chest(), SPACING)
-    (tmp_path / "s" / "readme.txt").write_text("x" * 200)
-    read, info = read_volume(tmp_path / "s")
-    np.testing.assert_array_equal(read, chest())
-    np.testing.assert_allclose(info.spacing, SPACING)
-    assert (info.sex, info.age, info.conversions) == ("F", 61.0, ())
-    np.testing.assert_allclose(info.affine @ [0, 0, 0, 1], [-10, 20, 100, 1])  # LPS to RAS.
-    sitk = pytest.importorskip("SimpleITK")
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "s")))
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.DICOMOrient(reader.Execute(), "LPS")), read)
-
-
-def test_dicom_series_lying_on_its_face(tmp_path):
-    """A prone patient's slices are turned by half a circle; the reader turns them back."""
-    write_series(tmp_path / "s", chest()[:, ::-1, ::-1], SPACING, orientation=(-1, 0, 0, 0, -1, 0))
-    np.testing.assert_array_equal(read_volume(tmp_path / "s")[0], chest())
-
-
-def _set(**values):
-    def change(one, k):
-        for name, value in values.items():
-            value = value(k) if callable(value) else value
-            if value is None:
-                delattr(one, name)
-            else:
-                setattr(one, name, value)
-
-    return change
-
-
-@pytest.mark.parametrize("change, reason", [
-    (_set(SeriesInstanceUID=lambda k: f"1.2.{k % 2}"), "mixes several series"),
-    (_set(PixelSpacing=None), r"without a voxel spacing \(PixelSpacing\)"),
-    (_set(PixelSpacing=lambda k: [3.0, 2.0 + k]), "mixes slices"),
-    (_set(ImagePositionPatient=None), "without a position"),
-    (_set(ImagePositionPatient=lambda k: [0, 0, 5.0 * (k // 2)]), "two slices at one position"),
-    (_set(ImagePositionPatient=lambda k: [0, 0, 5.0 * k + (k > 3) * 4]), "lacks slices"),
-    (_set(ImagePositionPatient=lambda k: [0, 2.0 * k, 5.0 * k]), "sheared"),
-    (_set(Modality="MR"), "not CT"), (_set(RescaleSlope=0), "a slope of 0"),
-    (lambda one, k: k != 4, "lacks slices"), (lambda one, k: k == 4, "one slice"),
-    (lambda one, k: False, "no DICOM files"),
-    (_set(PixelData=lambda k: bytes(10)), "truncated or damaged")])
-def test_series_that_are_refused(tmp_path, change, reason):
-    write_series(tmp_path / "s", chest(), SPACING, change=change)
-    with pytest.raises(UnreadableImage, match=reason):
-        read_volume(tmp_path / "s")
-
-
-def test_one_slice_is_no_volume(tmp_path):
-    write_series(tmp_path / "s", chest(), SPACING)
-    with pytest.raises(UnreadableImage, match="name the folder"):
-        read_volume(next((tmp_path / "s").iterdir()))
 
 
 @settings(max_examples=20, deadline=None)

@@ -1,0 +1,81 @@
+"""Where in a sentence the reach of a cue ends: at words like "but", and where a new statement begins.
+
+A new statement may begin at a comma, at a dash, or without any mark ("no effusion small nodule").
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+
+from data_prep.extract.rules.lexicon import FINDING, PREDICATE, SUBJECT
+from data_prep.extract.rules.lexicon_cues import BREAK, NEGATE
+from data_prep.extract.rules.tokens import Token
+
+# A new statement after a comma: it begins with one of these words, or holds a verb and does not go on with "or".
+_OPENS = re.compile(
+    r",\s*(?!(?:and/or|or|nor)\b)(?:and\s+)?(?:(?:there|the|this|these|heart|lungs|bony|again|it|but|however|likely|"
+    r"possibly|probably|suggesting)\b"
+    r"|(?:mild|small|stable|unchanged|moderate|minimal|left|right|bilateral|persistent|old|new)\b(?!.*\b(?:or|nor)\b)"
+    r"|(?:(?!\b(?:or|nor)\b)[^,])*?\b(?P<verb>is|are|was|were|has|have|appears?|remains?|demonstrates?)\b)")
+# The same wherever it stands: a new subject after a comma.
+_OPENS_ANEW = re.compile(r",\s*(?:and\s+|so\s+|then\s+)?(?:he|she|we|they|i|(?:the )?patient|this|these)\s")
+# The last of a list with its verb: "..., effusion and mass are not seen".
+_ENUMERATED = re.compile(r"\band\b.*\b(?:are|were|have)$")
+# Between a finding and another one that begins a statement, or between a subject and its predicate.
+_SIZED = re.compile(
+    r"\s+(?:tiny|small|mild|minimal|trace|subtle|moderate|large|severe|stable|unchanged|new|old|left|right|bilateral)\s+"
+    r"(?:(?!and\b|or\b|of\b|in\b|with\b|to\b|at\b)[a-z]+\s+){0,3}")
+_LINKED = re.compile(r"\s+(?:(?:is|are|remains?|appears?|size|mildly|slightly|moderately|severely)\s+)*")
+
+
+def breaks(text: str, start: int, end: int, tokens: Sequence[Token]) -> list[int]:
+    """Offsets in order at which the reach of a cue ends in the sentence `text[start:end]` (normalised)."""
+    return sorted([token.start for token in tokens if BREAK in token.roles] + _commas(text, start, end, tokens)
+                  + _dashes(text, start, end, tokens) + _unparted(text, tokens))
+
+
+def _commas(text: str, start: int, end: int, tokens: Sequence[Token]) -> list[int]:
+    """Commas that open a new statement; before the first finding they part adjectives ("no acute, displaced")."""
+    if "," not in text[start:end]:
+        return []
+    anew = [match.start() for match in _OPENS_ANEW.finditer(text, start, end)]
+    first = min((token.start for token in tokens if FINDING in token.roles or SUBJECT in token.roles), default=end)
+    return anew + [match.start() for match in _OPENS.finditer(text, start, end)
+                   if match.start() > first and not (match["verb"] and _ENUMERATED.search(match.group()))]
+
+
+def _dashes(text: str, start: int, end: int, tokens: Sequence[Token]) -> list[int]:
+    """Dashes between statements: one with "not seen" behind it goes on with the first."""
+    opening = (FINDING, SUBJECT, PREDICATE, NEGATE)
+    found, at = [], text.find(" - ", start, end)
+    while at >= 0:
+        following = next((token for token in tokens if token.start > at), None)
+        if following and not following.roles.keys().isdisjoint(opening):
+            found.append(at)
+        at = text.find(" - ", at + 2, end)
+    return found
+
+
+def _unparted(text: str, tokens: Sequence[Token]) -> list[int]:
+    """Ends of findings after which a statement begins without any mark."""
+    found = []
+    for one, other in itertools.pairwise(token for token in tokens if set(token.roles) != {PREDICATE}):
+        if FINDING not in one.roles:
+            continue
+        between = text[one.end:other.start]
+        if FINDING in other.roles:
+            begins = _SIZED.fullmatch(between) is not None
+        else:
+            begins = SUBJECT in other.roles and between == " " and _states(text, other, tokens)
+        if begins:
+            found.append(one.end)
+    return found
+
+
+def _states(text: str, subject: Token, tokens: Sequence[Token]) -> bool:
+    """Whether a predicate follows a subject directly ("heart enlarged", "lungs are clear")."""
+    following = next((token for token in tokens if token.start >= subject.end), None)
+    return (following is not None and PREDICATE in following.roles
+            and _LINKED.fullmatch(text, subject.end, following.start) is not None)

@@ -1,0 +1,45 @@
+"""Forms that are filled in: "Pneumothorax: none", "Effusion | no", "Mass [No]", "Nodule (-)", "[ ] Fracture"."""
+
+from __future__ import annotations
+
+import re
+
+_NO = (r"(?:no|none|nil|neg|negative|absent|never|denie[ds]|n|0|false|"
+       r"not (?:seen|present|identified|detected|found|evident|visible|observed|visualized))")
+# A dash within brackets is a space in normalised text.
+_ANSWER_NO = re.compile(
+    r"(?:(?:\s+(?:seen|present|noted))?\s*[:|=?]\s*\**\s*|\s*\.{2,}\s*|\s{2,}|\s+-\s+)"
+    rf"[\[(]?\s*{_NO}\s*[\])]?\s*(?=[.,;|]|$)|\s*[\[(]\s*(?:{_NO}|-)?\s*[\])]")
+_SEPARATED = re.compile(r"[:|=?\[(]|\.\.|\s\s| - ")  # Without one of these there is no answer.
+_ANSWER_YES = re.compile(r"\s*\?\s*(?:yes|present|positive)\b")
+_UNTICKED = re.compile(r"[\[(]\s*[\])]\s*(?:[a-z]+\s+){0,4}$")
+_BOX_FIRST = re.compile(r"\s*[\[(]\s*[x\u2713\u2714]?\s*[\])]\s*[a-z]")
+# "? pneumonia" and "?PNA" ask, a question mark behind the finding as well.
+_ASKED = re.compile(r"\?\s*(?:(?!and\b|or\b)[a-z/]+\s+){0,4}$")
+
+
+class Form:
+    """The answers in a sentence, `text[start:end]` (normalised)."""
+
+    def __init__(self, text: str, start: int, end: int) -> None:
+        self._text, self._start = text, start
+        self._boxes_first = _BOX_FIRST.match(text, start, end) is not None
+        self._answers = ([match.span() for match in _ANSWER_NO.finditer(text, start, end)]
+                         if _SEPARATED.search(text, start, end) and not self._boxes_first else [])
+
+    def first_no(self, offset: int) -> tuple[int, int] | None:
+        """The span of the first "no" that stands behind `offset`, with its colon or brackets."""
+        return next((span for span in self._answers if span[0] >= offset), None)
+
+    def unticked(self, offset: int) -> bool:
+        """Whether what begins at `offset` has an empty box before it."""
+        return self._boxes_first and _UNTICKED.search(self._text[self._start:offset]) is not None
+
+    def holds(self, offset: int) -> bool:
+        """Whether the word at `offset` is an answer, and so says nothing of what follows it."""
+        return any(start <= offset < end for start, end in self._answers)
+
+    def asks(self, start: int, end: int) -> bool:
+        """Whether a question mark stands before or behind the words `start:end`, without the answer "yes"."""
+        return not _ANSWER_YES.match(self._text, end) and (
+            self._text[end:end + 2].strip() == "?" or _ASKED.search(self._text[self._start:start]) is not None)
