@@ -99,16 +99,21 @@ class TextTokenizer:
         return self._tokenizer.decode([int(i) for i in ids if i != self.pad_id])
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
+def train_tokenizer(texts: Iterable[tuple[str, str]], vocab_size: int, *, subjects: int = 5) -> TextTokenizer:
     """Trains a lower-casing WordPiece tokeniser with [CLS] text [SEP].
 
     The vocabulary is every character, then whole words by frequency; a quarter of the room is left for the commonest
     beginnings and endings of the words that did not fit. The library's own WordPiece trainer breaks ties by hash order,
     so that two runs on equal input give different vocabularies; here ties break by the alphabet.
 
+    Every checkpoint and export carries the vocabulary, in plain text. A word or a piece of the reports of few subjects
+    may be a name or a number of theirs, and stays out. What is in the reports of many (the name of somebody who signs
+    them) does not.
+
     Args:
-      texts: the training split's reports (never the evaluation splits').
+      texts: (subject, text) of the training split's reports (never the evaluation splits').
       vocab_size: upper bound on the vocabulary, special tokens included.
+      subjects: how many different subjects' texts must contain a word or a piece of several characters.
 
     Returns:
       The tokeniser; equal input gives an equal one.
@@ -117,15 +122,21 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
 
     normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     words: Counter[str] = Counter()
-    for text in texts:
-        words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    owners: dict[str, set[str]] = {}  # Of words and of pieces; no more than `subjects` of each are kept.
+    for subject, text in texts:
+        found = Counter(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+        words.update(found)
+        for word in found:
+            if len(known := owners.setdefault(word, set())) < subjects:
+                known.add(subject)
     characters = sorted({character for word in words for character in word})
     vocabulary = dict.fromkeys([*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters)])
     if len(vocabulary) > vocab_size:
         raise UserError(f"a vocabulary of {vocab_size} is too small: the characters alone need {len(vocabulary)}")
 
     def commonest(counts: Counter[str], room: int) -> list[str]:
-        ranked = sorted((-count, token) for token, count in counts.items() if count > 1 and token not in vocabulary)
+        ranked = sorted((-count, token) for token, count in counts.items()
+                        if len(owners[token]) >= subjects and token not in vocabulary)
         return [token for _, token in ranked[:room]]
 
     room = vocab_size - len(vocabulary)
@@ -134,8 +145,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
     for word, count in words.items():
         if word not in vocabulary:
             for cut in range(2, min(len(word), 9)):
-                pieces[word[:cut]] += count
-                pieces[f"##{word[-cut:]}"] += count
+                for piece in (word[:cut], f"##{word[-cut:]}"):
+                    pieces[piece] += count
+                    if len(known := owners.setdefault(piece, set())) < subjects:
+                        known.update(owners[word])
     vocabulary.update(dict.fromkeys(commonest(pieces, vocab_size - len(vocabulary))))
     vocabulary.update(dict.fromkeys(commonest(words, vocab_size - len(vocabulary))))
 

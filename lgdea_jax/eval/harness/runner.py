@@ -2,7 +2,7 @@
 
 OUT/results.json holds values with 95% bootstrap intervals over subjects; OUT/samples.npz the per-sample results for
 paired tests (`evaluators.tasks.load_samples`, `metrics/hierarchical.py`); OUT/overlays the heatmaps of a seeded sample.
-Subjects appear as digests, studies not at all. `python -m lgdea_jax.report OUT` makes a page of it.
+Subjects appear as digests with a key that stays with the data set, studies not at all. `python -m lgdea_jax.report OUT` makes a page of it.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from lgdea_jax.eval.harness.output import (
     command_line,
     config_hash,
     save_samples,
+    secret_key,
     table,
     write_json,
 )
@@ -86,6 +87,7 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
         rows = np.unique(np.concatenate([part.rows for part in selected.values()]))
         leaks = guard.check(inputs.model.spec, data_dir, tuple(inputs.source.parts), rows, trained_on=args.trained_on,
                             allow=args.allow_leaks) if benchmark.guard else None
+        secret = secret_key(data_dir, inputs.metadata)
         out = stack.enter_context(own_folder(args.out))
         encoders = inputs.encoders(selected)
         probes = inputs.probes(encoders)
@@ -109,7 +111,7 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
         if "retrieval" in chosen:
             examples = retrieval_examples.write_examples(
                 first, records, out / retrieval_examples.FOLDER, _example_count(args, inputs.metadata), args.seed)
-        save_samples(out / SAMPLES, {result.mode: result.samples for result in results})
+        save_samples(out / SAMPLES, {result.mode: result.samples for result in results}, key=secret)
         rejected = _rejected(selected, encoders)
         head = {**_head(inputs, argv, first, len(records), chosen), "leakage": leaks,
                 "overlays": results[0].mode if pictures else "",
