@@ -36,7 +36,7 @@ from lgdea_jax.data.shard_file import offsets_file
 from lgdea_jax.data.source import RecordSource
 from lgdea_jax.errors import UserError
 from lgdea_jax.preprocess.text import train_tokenizer
-from lgdea_jax.runtime.files import write_atomically
+from lgdea_jax.runtime.files import TableWriter, write_atomically
 
 REJECTED_FILE = "rejected.csv"
 SUMS_FILE = "SHA256SUMS"
@@ -144,7 +144,7 @@ def _write_rejected(folder: Path, tasks: Sequence[ShardTask]) -> tuple[Rejection
 
     def write(file: Any) -> None:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
-        rows = csv.writer(text, lineterminator="\n")
+        rows = TableWriter(text)
         rows.writerow(("study_id", "image_id", "row", "reason"))
         for task in tasks:
             for rejection in _finished(folder, task).rejections:

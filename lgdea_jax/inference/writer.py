@@ -6,7 +6,6 @@ for all of them, OUT/rejected.csv the files that could not be read. With the fla
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import os
@@ -28,7 +27,7 @@ from lgdea_jax.inference.volumes import Scan, slice_overlay, window_of
 from lgdea_jax.io.opening import printable
 from lgdea_jax.io.raw_volume import NO_HEADER, VolumeHeader
 from lgdea_jax.preprocess.image_spec import input_dtype
-from lgdea_jax.runtime.files import write_text_atomically
+from lgdea_jax.runtime.files import TableWriter, write_text_atomically
 from lgdea_jax.runtime.progress import Progress
 
 RESEARCH_ONLY = "Research use only, not a medical device."
@@ -131,11 +130,11 @@ class Writer:
             (folder / HEATMAPS).mkdir(exist_ok=True)
             self.names.append(f"{HEATMAPS}/")
         self._csv_file = (folder / SCORES).open("w", encoding="utf-8", newline="")
-        self._csv = csv.writer(self._csv_file)
+        self._csv = TableWriter(self._csv_file)
         self._csv.writerow(["image", *prompts, *(f"probability:{prompt}" for prompt, _, _ in self._calibrated),
                             "warnings"])
         self._rejected_file = (folder / REJECTED).open("w", encoding="utf-8", newline="")
-        self._rejected_csv = csv.writer(self._rejected_file)
+        self._rejected_csv = TableWriter(self._rejected_file)
         self._rejected_csv.writerow(["image", "reason"])
         self._lines = (folder / PREDICTIONS).open("w", encoding="utf-8")
         described = [{"prompt": prompt, "finding": finding or None, "sentences": list(sentences)}

@@ -1,12 +1,13 @@
-"""Files that are whole or not there: atomic writes, digests, locks."""
+"""Files that are whole or not there: atomic writes, locks; tables that no spreadsheet takes for formulas."""
 
 from __future__ import annotations
 
+import csv
 import errno
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,28 @@ def own_folder(path: str | Path, flag: str = "--out") -> Iterator[Path]:
         raise UserError(f"{flag}={path} is a file, not a folder") from None
     with lock(folder / LOCK):
         yield folder
+
+
+class TableWriter:
+    """Writes rows of CSV to an open text file; text that a spreadsheet would take for a formula begins with a quote.
+
+    Names of files, ids and prompts come from anywhere. Numbers stay as they are, also negative ones.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._rows = csv.writer(file, lineterminator="\n")
+
+    def writerow(self, cells: Iterable[Any]) -> None:
+        """Adds a row."""
+        self._rows.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in cells])
+
+
+def safe_cell(text: str) -> str:
+    """`text`, after a quote where it begins like a formula (=, +, -, @, a tab or a carriage return)."""
+    if text[:1] not in tuple("=+-@\t\r"):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text

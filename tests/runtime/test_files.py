@@ -1,13 +1,15 @@
 """Locks of output folders: one command at a time, whatever ends it."""
 
+import csv
 import fcntl
+import io
 import subprocess
 import sys
 
 import pytest
 
 from lgdea_jax.errors import UserError
-from lgdea_jax.runtime.files import LOCK, lock, own_folder
+from lgdea_jax.runtime.files import LOCK, TableWriter, lock, own_folder
 
 
 def test_one_command_at_a_time(tmp_path):
@@ -49,3 +51,12 @@ def test_a_lock_that_was_removed_is_nobodys(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", removed_meanwhile)
     with pytest.raises(UserError, match="another command"), lock(tmp_path / "lock"):
         pass
+
+
+def test_no_text_is_a_formula():
+    file = io.StringIO()
+    TableWriter(file).writerow(["=cmd|' /C calc'!A0", "@SUM(A1)", "+1+2", "-2+3", "\tx", "-0.25", "+3", "1e-5", -7,
+                                "a=b", "", "no -x"])
+    [row] = csv.reader(io.StringIO(file.getvalue()))
+    assert row == ["'=cmd|' /C calc'!A0", "'@SUM(A1)", "'+1+2", "'-2+3", "'\tx", "-0.25", "+3", "1e-5", "-7", "a=b", "",
+                   "no -x"]
