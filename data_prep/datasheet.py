@@ -75,7 +75,8 @@ def sheet(metadata: DatasetMetadata, rejected: Counter[str]) -> str:
         "## Preparation", "", block(metadata.command), "", *_splits(metadata),
         f"- Evidence by `{metadata.extractor or 'none'}`. Every item quotes its report.",
         "- Converted images: "
-        + (", ".join(f"{count:,} x {plain(name)}" for name, count in sorted(metadata.converted.items())) or "none") + ".",
+        + (", ".join(f"{count:,} x {plain(name)}" for name, count in sorted(metadata.converted.items()))
+           or "none") + ".",
         "- Rejected rows: "
         + ("; ".join(f"{count:,} x {plain(reason)}" for reason, count in rejected.most_common(20)) or "none") + ".",
         "- SHA-256 of every file: SHA256SUMS.", "",

@@ -94,6 +94,29 @@ class TextTokenizer:
             row[: len(ids)] = ids
         return rows
 
+    def losses(self, text: str, max_length: int) -> tuple[str, tuple[str, ...]]:
+        """What a row of `encode` does not carry of `text`.
+
+        Returns:
+          (the part of the text that is cut off, "" for none; words that it has no token for, or letters only).
+        """
+        encoding = self._tokenizer.encode(text)
+        words: dict[int, list[int]] = {}
+        for place, word in enumerate(encoding.word_ids):
+            if word is not None:
+                words.setdefault(word, []).append(place)
+        unknown: dict[str, None] = {}
+        for places in words.values():
+            word = text[encoding.offsets[places[0]][0]:encoding.offsets[places[-1]][1]]
+            tokens = [encoding.tokens[place] for place in places]
+            letters = len(word) > 2 and len(tokens) >= len(word) and word.isalpha()
+            if letters or any(token in ("[UNK]", "<unk>") for token in tokens):
+                unknown[word] = None
+        cut = ""
+        if len(encoding.ids) > max_length:  # As `encode` cuts: the last place is the closing token's.
+            cut = text[encoding.offsets[max_length - 1][0]:]
+        return cut, tuple(unknown)
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids` without special tokens."""
         return self._tokenizer.decode([int(i) for i in ids if i != self.pad_id])

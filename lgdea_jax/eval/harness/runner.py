@@ -2,7 +2,8 @@
 
 OUT/results.json holds values with 95% bootstrap intervals over subjects; OUT/samples.npz the per-sample results for
 paired tests (`evaluators.tasks.load_samples`, `metrics/hierarchical.py`); OUT/overlays the heatmaps of a seeded sample.
-Subjects appear as digests with a key that stays with the data set, studies not at all. `python -m lgdea_jax.report OUT` makes a page of it.
+Subjects appear as digests with a key that stays with the data set, studies not at all. `python -m lgdea_jax.report OUT`
+makes a page of it.
 """
 
 from __future__ import annotations
