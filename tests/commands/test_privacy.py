@@ -45,7 +45,7 @@ def made(tmp_path_factory, compile_cache):
     for number, (surname, split) in enumerate(zip(SURNAMES, SPLITS, strict=True)):
         for visit in range(3):
             study = f"{ACCESSION.format(number)}-{visit}"
-            name = tables.image(_made(folder / "in"), f"{surname}_{visit}.png", shape=(48, 48), seed=10 * number + visit)
+            name = tables.image(_made(folder / "in"), f"{surname}_{visit}.png", (48, 48), seed=10 * number + visit)
             text = (f"FINDINGS: {surname} ({subject_of(number)}, {study}) has a small nodule in the left upper lobe. "
                     f"No pleural effusion in {surname}. {sentence_of(number)}")
             rows.append(tables.row(study, subject=subject_of(number), split=split, image=name, report=text,
