@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import math
+import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -38,6 +42,40 @@ class StopSignals:
             signal.signal(number, handler)
         self._old = {}
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While this context lasts there is nothing to save: a signal ends the process, also in a long compilation.
+
+        Python's handlers run in the main thread between two of its instructions, so not while XLA compiles; the bytes
+        that the system's handler writes to a pipe reach a thread.
+        """
+        if self.number:  # It came before.
+            raise SystemExit(self.status)
+        if not self._old:  # Not the main thread.
+            yield
+            return
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+
+        def wait() -> None:
+            while number := os.read(reader, 1)[0]:
+                if number in self._old:
+                    print(f"stopped by {signal.Signals(number).name}: no step was in flight", file=sys.stderr,
+                          flush=True)
+                    os._exit(_status(number))
+
+        thread = threading.Thread(target=wait, daemon=True)
+        before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        thread.start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            os.write(writer, b"\0")  # Ends the thread, if no signal has.
+            thread.join()
+            os.close(reader)
+            os.close(writer)
+
     def _remember(self, number: int, frame: Any) -> None:
         if self.number:
             self.__exit__()
@@ -66,7 +104,11 @@ class StopSignals:
     @property
     def status(self) -> int:
         """The exit status for the signal."""
-        return cli.INTERRUPTED if self.number == signal.SIGINT else cli.TERMINATED
+        return _status(self.number)
+
+
+def _status(number: int) -> int:
+    return cli.INTERRUPTED if number == signal.SIGINT else cli.TERMINATED
 
 
 class Watchdog:

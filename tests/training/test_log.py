@@ -187,3 +187,37 @@ def test_collapsed_evidence_stops_the_run(side):
             check_collapse(collapsed, 100, after=100, information=0.1)
         check_collapse(collapsed, 99, after=100, information=0.1)
         check_collapse(collapsed, 500, after=100, information=0.0)
+
+
+@pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_in_a_long_call_of_a_library_ends_the_process(name, status):
+    """As a compilation it gives Python no chance to run a handler; it would take hours."""
+    code = """
+import hashlib
+from lgdea_jax.runtime.guards import StopSignals
+with StopSignals() as stop:
+    with stop.at_once():
+        pass
+    with stop.at_once():
+        print("ready", flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(getattr(signal, name))
+        assert process.wait(timeout=30) == status
+        assert process.stderr.read() == f"stopped by {name}: no step was in flight\n"
+    finally:
+        process.kill()
+
+
+def test_a_signal_that_came_before_is_honoured():
+    with StopSignals() as stop:
+        with stop.at_once():
+            pass
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.number == signal.SIGTERM  # After the context a signal is remembered again.
+        with pytest.raises(SystemExit) as left, stop.at_once():
+            pass
+        assert left.value.code == 143
