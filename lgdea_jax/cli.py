@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from lgdea_jax.errors import UserError, environment_fault, nearest
 
+LARGEST_SEED = 2**32 - 1
 OK, FAULT, USAGE, PARTIAL, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
 
@@ -152,6 +153,7 @@ def load_config(argv: Sequence[str]) -> tuple[Any, list[str]]:
         raise UserError("--config=FILE is needed, for example --config=configs/phantom.py")
     config = read_config(path)
     set_overrides(config, overrides)
+    check_seeds(config)
     config.lock()
     return config, rest
 
@@ -224,6 +226,30 @@ def _parse(text: str, old: Any) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def check_seeds(config: Any, prefix: str = "") -> None:
+    """Refuses a `seed` that is no whole number from 0 to 2^32 - 1: what NumPy and JAX both take, and tell apart.
+
+    Raises:
+      UserError: names the key.
+    """
+    for key, value in config.items():
+        if hasattr(value, "keys"):
+            check_seeds(value, f"{prefix}{key}.")
+        elif key == "seed" and not 0 <= value <= LARGEST_SEED:
+            raise UserError(f"config key {prefix + key!r} is {value}: a seed is a number from 0 to {LARGEST_SEED}")
+
+
+def seed(text: str) -> int:
+    """The value of a flag for a seed; as the type of an argument of argparse."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {LARGEST_SEED}")
+    return value
 
 
 def check_keys(config: Any, *, like: str) -> None:

@@ -101,6 +101,7 @@ def check_config(config: Any) -> None:
       UserError: names the key.
     """
     cli.check_keys(config, like="common.py")
+    cli.check_seeds(config)
     for key in ("total_steps", "log.every", "checkpoint.every", "checkpoint.keep", "image.size", "text.phrases"):
         value = config
         for part in key.split("."):

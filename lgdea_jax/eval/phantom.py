@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     """Parses the flags, builds the world if need be, and evaluates; returns the exit status."""
     parser = flags.make_parser(BENCHMARK, data_dir="optional", example="--studies=200 --bootstrap=100")
     parser.add_argument("--studies", type=int, default=1000, help="size of the world that is made (default: 1000)")
-    parser.add_argument("--world_seed", type=int, default=0, help="seed of the world that is made (default: 0)")
+    parser.add_argument("--world_seed", type=cli.seed, default=0, help="seed of the world that is made (default: 0)")
     args = parser.parse_args(argv)
     data_dir = Path(args.data_dir) if args.data_dir else make_world(args)
     return runner.evaluate(args, argv, BENCHMARK, data_dir)
