@@ -24,8 +24,8 @@ def dataset(name, group, *, extractor="rules"):
     # Further sets of labels, made from the reports: silver (the extractor's) and weak (keywords). For the findings that
     # the data are labelled for; without any, for the 14 of CheXpert, or in CT the 18 of CT-RATE.
     config.derived_labels = ()
-    config.tokenizer = ConfigDict({  # Of the tokeniser that is trained on the reports.
-        "vocab_size": 16000,
+    config.tokenizer = ConfigDict({
+        "vocab_size": 16000,  # Of the tokeniser that is trained on the reports.
         "subjects": 5,  # A word becomes a token if the reports of this many subjects have it: names of patients do not.
     })
     config.shard_studies = 1000

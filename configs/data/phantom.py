@@ -31,8 +31,8 @@ def get_config(arg=None):
     config.extractor = "rules"  # rules, none, or a language model: openai, genai, gemini.
     config.llm = llm.get_config()
     config.derived_labels = ()  # silver and weak: further sets of labels, made from the reports.
-    config.tokenizer = ConfigDict({  # Of the tokeniser that is trained on the reports.
-        "vocab_size": 4000,
+    config.tokenizer = ConfigDict({
+        "vocab_size": 4000,  # Of the tokeniser that is trained on the reports.
         "subjects": 5,  # A word becomes a token if the reports of this many subjects have it: names of patients do not.
     })
     config.shard_studies = 500
