@@ -349,6 +349,9 @@ class _Damage(Exception):
 def _read(what: str, read: Callable[[], Any]) -> Any:
     """`read()`; any error is damage of `what`, but for those of permissions, memory and the like."""
     try:
+        if sys.unraisablehook is not _without_late_reads:
+            _hooks.append(sys.unraisablehook)
+            sys.unraisablehook = _without_late_reads
         return read()
     except Exception as error:  # Orbax and TensorStore have many.
         fault = environment_fault(error)
@@ -356,11 +359,18 @@ def _read(what: str, read: Callable[[], Any]) -> Any:
             raise UserError(f"{fault} while reading a checkpoint") from None
     # Coroutines that Orbax leaves half done print tracebacks when they are collected: now, and in silence.
     hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
-    try:
-        gc.collect()
-    finally:
-        sys.unraisablehook = hook
+    gc.collect()
+    sys.unraisablehook = hook
     raise _Damage(what)
+
+
+_hooks: list[Any] = []
+
+
+def _without_late_reads(unraisable: Any) -> None:
+    """A `sys.unraisablehook`: where one read fails, TensorStore's threads tell that nobody awaits the rest."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        _hooks[-1](unraisable)
 
 
 def _like(leaf: Any, dtype: Any) -> Any:

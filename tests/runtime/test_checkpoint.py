@@ -3,6 +3,8 @@
 import errno
 import json
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -393,3 +395,33 @@ def test_what_cannot_be_read_for_another_reason_is_not_damaged(store, monkeypatc
     with pytest.raises(UserError, match=r"^no permission while reading") as caught:
         store.resume(state(0), print)
     assert not isinstance(caught.value, DamagedCheckpoint) and store.steps() == [1]
+
+
+def test_damage_is_one_line_of_a_command(tmp_path):
+    """Whatever Orbax and TensorStore leave behind: coroutines half done, reads that nobody awaits."""
+    rng = np.random.default_rng(0)
+    saved = state(1) | {"aux": {f"a{n}": jnp.asarray(rng.normal(size=(40, 30)), jnp.float32) for n in range(40)}}
+    store = Checkpoints(tmp_path)
+    store.save(saved, SPEC)
+    store.close()
+    for path in files_of(tmp_path / "checkpoints/1/train"):
+        if "/d/" in str(path):
+            path.write_bytes(path.read_bytes()[:40] + b"\xff" + path.read_bytes()[41:])
+    code = f"""
+import logging
+import numpy as np
+from lgdea_jax import cli
+from lgdea_jax.runtime.checkpoint import Checkpoints
+
+logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+def main(argv):
+    store = Checkpoints({str(tmp_path)!r}, writable=False)
+    ema = {{"tower": {{"kernel": np.zeros((4, 3), np.float32)}}, "scale": np.zeros((), np.float32)}}
+    store.restore_state(1, {{"params": {{}}, "ema": ema, "step": np.zeros((), np.int32)}})
+
+cli.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: the checkpoint at step 1 of") and "damaged" in done.stderr
