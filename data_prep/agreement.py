@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--second_replies", metavar="FILE", default="", help="the cache of the second model's replies")
     parser.add_argument("--limit", type=int, default=0, help="reports to compare at most (default: all)")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (default: 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="of the bootstrap (default: 0)")
     parser.add_argument("--out", metavar="FILE", help="JSON file for the result")
     args = parser.parse_args(argv)
     if bool(args.data_dir) == bool(args.reports):

@@ -91,7 +91,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--html", required=True, help="the page to write")
     parser.add_argument("--split", default="train", help="train, validation or test (default: train)")
     parser.add_argument("--sample", type=int, default=50, help="reports on the page")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample (default: 0)")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="of the sample (default: 0)")
     agreement.add_flags(parser, default="")
     parser.add_argument("--agree_on", type=int, default=5000, help="reports to compare on, at most")
     parser.add_argument("--replies", default="", help="cache of a language model's replies")

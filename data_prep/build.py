@@ -119,7 +119,7 @@ def build(config: Any, out: str | Path | None, *, command: str = "", progress: b
             for _ in workers.run(plan, todo, config.workers, progress=progress):
                 pass
         metadata, rejections = finish.finish(plan.spec.out, plan.tasks, plan.spec, config, plan.fingerprint, command)
-    finish.remove_build_folder(plan.spec.out)
+        finish.remove_build_folder(plan.spec.out)
     return BuildResult(plan.spec.out, metadata.counts, metadata.converted, rejections, metadata.corrections,
                        time.monotonic() - started)
 

@@ -21,6 +21,7 @@ from data_prep.study import SPLITS
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import DatasetMetadata, load_metadata
 from lgdea_jax.errors import UserError
+from lgdea_jax.pages.markdown import block, plain
 
 FILE = "DATASHEET.md"
 _COUNTS = ("rows", "read", "rejected", "studies", "images", "reports", "normal", "evidence")
@@ -59,24 +60,25 @@ def sheet(metadata: DatasetMetadata, rejected: Counter[str]) -> str:
                "without access.**", ""] if "credentialed" in terms else []
     splits = metadata.splits
     return "\n".join([
-        f"# Data sheet: {metadata.name}", "", *warning,
+        f"# Data sheet: {plain(metadata.name)}", "", *warning,
         "## Origin", "", "| source | licence | terms |", "|---|---|---|",
-        *(f"| {item.source} | {item.licence} | {item.terms} |" for item in metadata.sources), "",
+        *(f"| {plain(item.source)} | {plain(item.licence)} | {plain(item.terms)} |" for item in metadata.sources), "",
         "TODO: who collected the data, when, where, why, and with whose consent or approval.", "",
         "## Content", "",
-        f"- Modalities: {', '.join(metadata.modalities)}; languages: {', '.join(metadata.languages)}.",
+        f"- Modalities: {plain(', '.join(metadata.modalities))}; languages: {plain(', '.join(metadata.languages))}.",
         f"- Images as `{metadata.transform}`, longer side at most {metadata.image_size} px, {metadata.image_encoding}.",
-        f"- Labels: {', '.join(metadata.label_names) or 'none'}.", "",
+        f"- Labels: {plain(', '.join(metadata.label_names)) or 'none'}.", "",
         f"| | {' | '.join(splits)} |", "|---|" + "---|" * len(splits),
         *(f"| {name} | " + " | ".join(f"{metadata.counts[split].get(name, 0):,}" for split in splits) + " |"
           for name in _COUNTS), "",
         "TODO: ages, sexes, devices; who is missing from the data.", "",
-        "## Preparation", "", "```bash", metadata.command, "```", "", *_splits(metadata),
+        "## Preparation", "", block(metadata.command), "", *_splits(metadata),
         f"- Evidence by `{metadata.extractor or 'none'}`. Every item quotes its report.", *_corrections(metadata),
-        "- Converted images: " + (", ".join(f"{count:,} x {name}" for name, count in sorted(metadata.converted.items()))
-                                  or "none") + ".",
+        "- Converted images: "
+        + (", ".join(f"{count:,} x {plain(name)}" for name, count in sorted(metadata.converted.items()))
+           or "none") + ".",
         "- Rejected rows: "
-        + ("; ".join(f"{count:,} x {reason}" for reason, count in rejected.most_common(20)) or "none") + ".",
+        + ("; ".join(f"{count:,} x {plain(reason)}" for reason, count in rejected.most_common(20)) or "none") + ".",
         "- SHA-256 of every file: SHA256SUMS.", "",
         "## Use", "",
         "- Research use only. A subject lies in one split only; near-duplicate images across splits are looked for "

@@ -17,7 +17,6 @@ There is no configuration file; the keys of data sets are in docs/reference/conf
 
 from __future__ import annotations
 
-import csv
 import io
 import statistics
 from collections import Counter
@@ -33,7 +32,7 @@ from lgdea_jax import cli
 from lgdea_jax.errors import UserError
 from lgdea_jax.pages.elements import Table
 from lgdea_jax.pages.scan import Picture, Section, page
-from lgdea_jax.runtime.files import write_atomically, write_text_atomically
+from lgdea_jax.runtime.files import TableWriter, write_atomically, write_text_atomically
 
 KINDS = (("image", "images"), ("volume", "volumes"))
 
@@ -80,7 +79,7 @@ def _write(path: Path, write: Any) -> None:
 
 def _write_inventory(file: Any, entries: Iterable[Entry], summary: Summary, *, identifiers: bool) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
-    rows = csv.writer(text, lineterminator="\n")
+    rows = TableWriter(text)
     rows.writerow((*COLUMNS, *IDENTIFIERS) if identifiers else COLUMNS)
     for entry in entries:
         summary.add(entry)

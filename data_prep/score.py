@@ -82,7 +82,7 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Any]:
     parser.add_argument("--uids", metavar="FILE", help="only reports whose uid stands in this file, one a line")
     parser.add_argument("--min_positives", type=int, default=20, help="findings with fewer stay out of the macro mean")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument("--seed", type=cli.seed, default=0, help="of the bootstrap (default: 0)")
     llm.add_flags(parser)
     agreement.add_flags(parser, default="none")
     args = parser.parse_args(rest)

@@ -19,6 +19,7 @@ from lgdea_jax import cli
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness.output import config_hash
 from lgdea_jax.inference import loading
+from lgdea_jax.pages.markdown import block, code, plain
 from lgdea_jax.pages.results import load_run
 
 FILE = "MODEL_CARD.md"
@@ -76,19 +77,21 @@ def card(spec: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
         "# Model card", "",
         "**Research use only, not a medical device.** Nothing here may guide the care of a patient.", "",
         "## Model", "",
-        f"- Method `{config['method']}` of LGDEA-JAX (docs/method.md states what is published and what is not).",
-        f"- Step {spec['step']} of {config['total_steps']}; config hash `{config_hash(config)}`; "
-        f"jax {spec['versions']['jax']}.",
-        f"- Images go through `{spec['transform']}`; texts through a tokeniser of SHA-256 "
-        f"`{spec['tokenizer_digest'][:16]}`.", "",
+        f"- Method {code(config['method'])} of LGDEA-JAX (docs/method.md states what is published and what is not).",
+        f"- Step {spec['step']} of {config['total_steps']}; config hash {code(config_hash(config))}; "
+        f"jax {plain(spec['versions']['jax'])}.",
+        f"- Images go through {code(spec['transform'])}; texts through a tokeniser of SHA-256 "
+        f"{code(spec['tokenizer_digest'][:16])}.", "",
         "TODO: authors, contact, licence of the weights, how to cite.", "",
         "| setting | value |", "|---|---|",
-        *(f"| `{key}` | `{_get(config, key)}` |" for key in SETTINGS if _get(config, key) not in (None, "")), "",
+        *(f"| {code(key)} | {code(_get(config, key))} |"
+          for key in SETTINGS if _get(config, key) not in (None, "")), "",
         "## Training data", "",
-        f"- {', '.join(data['names'])}: {items} (digest `{data['digest'][:16]}`). The data sets' own sheets "
-        "(`python -m data_prep.datasheet`) have their origin and their terms.",
-        f"- Labels known to the data: {', '.join(spec['label_names']) or 'none'}. Pretraining "
+        f"- {', '.join(map(plain, data['names']))}: {items} (digest {code(data['digest'][:16])}). The data sets' own "
+        "sheets (`python -m data_prep.datasheet`) have their origin and their terms.",
+        f"- Labels known to the data: {', '.join(map(plain, spec['label_names'])) or 'none'}. Pretraining "
         + ("uses them." if config["method"] == "supervised" else "does not use them: its findings come from reports."),
+        f"- The checkpoint and its exports carry the tokeniser's words in plain text. {_words(spec)}",
         "", "TODO: whose images these are: hospitals, years, countries, devices, ages, sexes.", "",
         "## Results", ""]
     if not results:
@@ -107,28 +110,36 @@ def card(spec: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _results(content: Mapping[str, Any]) -> list[str]:
-    lines = [f"### {content['benchmark']}", "",
-             f"{content['data']}, {content['split']} split: {content.get('images', '?')} images of "
-             f"{content.get('subjects', '?')} subjects. 95% intervals over subjects.", "", "```bash",
-             content["command"], "```", ""]
+    lines = [f"### {plain(content['benchmark'])}", "",
+             f"{plain(content['data'])}, {plain(content['split'])} split: {content.get('images', '?')} images of "
+             f"{content.get('subjects', '?')} subjects. 95% intervals over subjects.", "",
+             block(content["command"]), ""]
     leakage = content.get("leakage")
     if leakage and leakage.get("subjects_in_common"):
         lines += [f"**{leakage['subjects_in_common']} subjects were in the training data.**", ""]
     for result in content["results"]:
         overall = {name: entry for name, entry in result["metrics"].items()
                    if name.count("/") == 1 or name.startswith("retrieval/")}
-        lines += [f"| metric ({result['mode']}) | value [95% interval] | n |", "|---|---|---|",
-                  *(f"| {name} | {number(entry)} | {entry['n']} |" for name, entry in overall.items()), ""]
+        lines += [f"| metric ({plain(result['mode'])}) | value [95% interval] | n |", "|---|---|---|",
+                  *(f"| {plain(name)} | {number(entry)} | {entry['n']} |" for name, entry in overall.items()), ""]
         for attribute, groups in result.get("subgroups", {}).items():
             names = [name for name in ("zero_shot/auroc", "grounding/cnr")
                      if any(name in group["metrics"] for group in groups.values())]
             if names:
-                lines += [f"| by {attribute} ({result['mode']}) | images | {' | '.join(names)} |",
+                lines += [f"| by {plain(attribute)} ({plain(result['mode'])}) | images | {' | '.join(names)} |",
                           "|---|---|" + "---|" * len(names),
-                          *(f"| {name} | {group['images']} | "
+                          *(f"| {plain(name)} | {group['images']} | "
                             + " | ".join(number(group["metrics"].get(metric)) for metric in names) + " |"
                             for name, group in groups.items()), ""]
     return lines
+
+
+def _words(spec: Mapping[str, Any]) -> str:
+    subjects = spec.get("tokenizer_subjects")
+    if not subjects:
+        return "It is not one of `data_prep.build`: see where it comes from."
+    return (f"Each is in the reports of at least {subjects} subjects: rarer ones, such as names of patients, are left "
+            "out; names in many reports (of staff, of the hospital) are not.")
 
 
 def number(entry: Mapping[str, Any] | None) -> str:
@@ -141,7 +152,8 @@ def number(entry: Mapping[str, Any] | None) -> str:
 def _get(config: Mapping[str, Any], key: str) -> Any:
     for part in key.split("."):
         config = config.get(part) if isinstance(config, Mapping) else None  # type: ignore[assignment]
-    return json.loads(json.dumps(config))
+    value = json.loads(json.dumps(config))
+    return Path(value).name if key.endswith(".weights") and value else value  # Its folder is nobody's business.
 
 
 if __name__ == "__main__":

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import argparse
 import ast
-import errno
 import hashlib
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lgdea_jax.errors import UserError, nearest
+from lgdea_jax.errors import UserError, environment_fault, nearest
 
+LARGEST_SEED = 2**32 - 1
 OK, FAULT, USAGE, PARTIAL, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
 
@@ -29,14 +30,15 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = USAGE
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        print(f"error: no space left on the disk while writing {error.filename or 'the output'}", file=sys.stderr)
-        status = USAGE
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         status = INTERRUPTED
+    except Exception as error:
+        fault = environment_fault(error)
+        if not fault:
+            raise
+        print(f"error: {fault}", file=sys.stderr)
+        status = USAGE
     sys.stdout.flush()
     sys.exit(status)
 
@@ -94,20 +96,30 @@ def read_config(path: str) -> Any:
 
     file = find_config(path).resolve()
     # A package around the file's folder, so that `from . import common` works from a checkout, from the installed
-    # package and from a user's own folder alike.
+    # package and from a user's own folder alike; a copy of a config of ours finds ours there.
     package = "_lgdea_configs_" + hashlib.sha256(str(file.parent).encode()).hexdigest()[:12]
     if package not in sys.modules:
         sys.modules[package] = types.ModuleType(package)
-        sys.modules[package].__path__ = [str(file.parent)]
+        ours = [folder for root in _config_roots() for folder in (root, root / "data")]
+        sys.modules[package].__path__ = [str(folder) for folder in (file.parent, *ours)]
     spec = importlib.util.spec_from_file_location(f"{package}.{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"{file.name} defines no get_config(arg)")
+    arg = path.split(":", 1)[1] if ":" in path else None
     try:
-        return module.get_config(path.split(":", 1)[1] if ":" in path else None)
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"{file.name} defines no get_config(arg)")
+        return module.get_config(arg)
+    except (UserError, OSError):
+        raise
+    except SyntaxError as error:
+        raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}") from None
     except ValueError as error:  # An argument that the file does not know.
         raise UserError(f"{path}: {error}") from None
+    except Exception as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        where = f", line {frames[-1].lineno}" if frames else ""
+        raise UserError(f"{file}{where}: {type(error).__name__}: {error}") from None
 
 
 def load_config(argv: Sequence[str]) -> tuple[Any, list[str]]:
@@ -141,6 +153,7 @@ def load_config(argv: Sequence[str]) -> tuple[Any, list[str]]:
         raise UserError("--config=FILE is needed, for example --config=configs/phantom.py")
     config = read_config(path)
     set_overrides(config, overrides)
+    check_seeds(config)
     config.lock()
     return config, rest
 
@@ -213,6 +226,30 @@ def _parse(text: str, old: Any) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
+
+
+def check_seeds(config: Any, prefix: str = "") -> None:
+    """Refuses a `seed` that is no whole number from 0 to 2^32 - 1: what NumPy and JAX both take, and tell apart.
+
+    Raises:
+      UserError: names the key.
+    """
+    for key, value in config.items():
+        if hasattr(value, "keys"):
+            check_seeds(value, f"{prefix}{key}.")
+        elif key == "seed" and not 0 <= value <= LARGEST_SEED:
+            raise UserError(f"config key {prefix + key!r} is {value}: a seed is a number from 0 to {LARGEST_SEED}")
+
+
+def seed(text: str) -> int:
+    """The value of a flag for a seed; as the type of an argument of argparse."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {LARGEST_SEED}")
+    return value
 
 
 def check_keys(config: Any, *, like: str) -> None:

@@ -3,12 +3,49 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable
 from typing import Any
 
 
 class UserError(Exception):
     """Wrong use, or a fault of the whole run, that the user can mend: one line, exit status 2."""
+
+
+# What the environment of a program can do to it, whatever the program: errno -> what to tell.
+FAULTS = {
+    errno.ENOSPC: "no space left on the disk", errno.EDQUOT: "no space left on the disk (the quota is used up)",
+    errno.EFBIG: "the file is larger than the file system or ulimit -f allows",
+    errno.EROFS: "the file system is read-only", errno.EACCES: "no permission", errno.EPERM: "not permitted",
+    errno.ENOTDIR: "a file stands where a folder is needed", errno.EISDIR: "a folder stands where a file is needed",
+    errno.ENAMETOOLONG: "the file name is too long", errno.ELOOP: "the links lead in a circle",
+    errno.EIO: "the disk or the file system reports an input/output error",
+    errno.ESTALE: "the network file system has lost the file", errno.ENOLCK: "the file system has no locks",
+    errno.EMFILE: "too many open files: raise ulimit -n", errno.ENFILE: "too many open files on this machine",
+    errno.ENOMEM: "out of memory"}
+OUT_OF_MEMORY = "out of memory"
+DEVICE_MEMORY = ("the device is out of memory: try smaller config.batch.* or --batch_size, --config.batch.micro=4, "
+                 "--config.model.remat=True, --config.mesh.fsdp=-1; --config.dry_run=True states how much a step takes")
+
+
+def environment_fault(error: BaseException) -> str:
+    """What the environment did (a key of `FAULTS`, no memory left) if an error, or one that it came from, is of that
+    kind; otherwise "". Names the file where it is known."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, OSError) and chain.errno in FAULTS:
+            return FAULTS[chain.errno] + (f": {chain.filename}" if chain.filename else "")
+        if isinstance(chain, MemoryError):
+            return OUT_OF_MEMORY
+        # Libraries wrap the system's errors in their own: its number is left in the text.
+        number = re.search(r"\[(?:OS error|Errno) (\d+)", str(chain))
+        if number and int(number[1]) in FAULTS:
+            return FAULTS[int(number[1])]
+        if type(chain).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and "RESOURCE_EXHAUSTED" in str(chain):
+            return DEVICE_MEMORY
+        chain = chain.__cause__ or (None if chain.__suppress_context__ else chain.__context__)
+    return ""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from lgdea_jax import cli
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.inference import loading
+from lgdea_jax.runtime.files import own_folder
 
 TOWERS = ("image", "text")
 
@@ -35,9 +36,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--names", default="", help="hf, openclip, timm or torchvision (default: hf, or our own where "
                                                     "no published model has such a tower)")
     args = parser.parse_args(argv)
-    for line in export(loading.restore(args.checkpoint, args.step), Path(args.out), names=args.names,
-                       towers=(args.tower,) if args.tower else TOWERS):
-        print(line)
+    run = loading.restore(args.checkpoint, args.step)
+    with own_folder(args.out) as out:
+        for line in export(run, out, names=args.names, towers=(args.tower,) if args.tower else TOWERS):
+            print(line)
     return cli.OK
 
 

@@ -32,13 +32,14 @@ from pathlib import Path
 
 from lgdea_jax import cli
 from lgdea_jax.errors import UserError
-from lgdea_jax.eval.harness.output import config_hash, make_folder
+from lgdea_jax.eval.harness.output import config_hash
 from lgdea_jax.inference import calibration
 from lgdea_jax.inference.images import find_images
 from lgdea_jax.inference.model import explain, load
 from lgdea_jax.inference.volumes import WINDOWS, find_volumes
 from lgdea_jax.inference.writer import REJECTED, RESEARCH_ONLY, Writer, run
 from lgdea_jax.io.raw_volume import NO_HEADER, VolumeHeader
+from lgdea_jax.runtime.files import own_folder
 
 
 def main(argv: list[str]) -> int:
@@ -75,12 +76,13 @@ def main(argv: list[str]) -> int:
     print(RESEARCH_ONLY)
     for line in explain(encoded) if encoded else ():
         print(line)
-    writer = Writer(make_folder(args.out), encoded, calibrated, model, head={
-        "notice": RESEARCH_ONLY, "command": shlex.join(["python", "-m", "lgdea_jax.predict", *argv]),
-        "checkpoint": str(args.checkpoint), "step": int(spec["step"]), "transform": predictor.transform,
-        "method": spec["config"]["method"], "scoring": predictor.scoring}, embeddings=args.embeddings,
-        heatmaps=args.heatmaps, window=args.window)
-    clock = run(model, paths, writer, header=VolumeHeader(spacing=args.spacing, axes=args.axes))
+    head = {"notice": RESEARCH_ONLY, "command": shlex.join(["python", "-m", "lgdea_jax.predict", *argv]),
+            "checkpoint": str(args.checkpoint), "step": int(spec["step"]), "transform": predictor.transform,
+            "method": spec["config"]["method"], "scoring": predictor.scoring}
+    with own_folder(args.out) as out:
+        writer = Writer(out, encoded, calibrated, model, head=head, embeddings=args.embeddings,
+                        heatmaps=args.heatmaps, window=args.window)
+        clock = run(model, paths, writer, header=VolumeHeader(spacing=args.spacing, axes=args.axes))
     share = 100 * clock.model / max(clock.total, 1e-9)
     what = "volumes" if model.volumes else "images"
     print(f"{writer.count} {what}, {writer.warned} with warnings, {len(writer.rejected)} rejected: "

@@ -23,7 +23,7 @@ from lgdea_jax import cli
 from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.data.source import open_records
 from lgdea_jax.eval.harness.inputs import check_transform
-from lgdea_jax.eval.harness.output import make_folder, write_json
+from lgdea_jax.eval.harness.output import write_json
 from lgdea_jax.inference import loading
 from lgdea_jax.inference.prototypes import (
     FILE,
@@ -35,6 +35,7 @@ from lgdea_jax.inference.prototypes import (
     prototype_vectors,
     read_records,
 )
+from lgdea_jax.runtime.files import own_folder
 
 
 def main(argv: list[str]) -> int:
@@ -56,18 +57,19 @@ def main(argv: list[str]) -> int:
     predict = loading.load_predictor(args.checkpoint, args.step)
     check_transform(predict.transform, predict.frame, metadata)
     mu = prototype_vectors(predict)
-    out = make_folder(args.out)
-    phrases, near, cells = read_records(predict, mu, source, rows, show=True)
-    table = describe(assignments(predict, phrases.texts, len(mu)), phrases, near, cells)
-    draw_patches(table, near, source, predict, out / PATCHES)
-    used = np.array([row["share"] for row in table])
-    left = sum(row["share"] < LEAST_SHARE for row in table)
-    content = {
-        "checkpoint": str(args.checkpoint), "step": int(predict.spec["step"]), "data": metadata.name,
-        "split": args.split, "records": len(rows), "phrases": int(phrases.counts.sum()),
-        "distinct_phrases": len(phrases.texts), "effective_number": float(np.exp(-(used * np.log(used + 1e-12)).sum())),
-        "hardly_used": int(left), "terms": sorted({item.terms for item in metadata.sources}), "prototypes": table}
-    write_json(out / FILE, content)
+    with own_folder(args.out) as out:
+        phrases, near, cells = read_records(predict, mu, source, rows, show=True)
+        table = describe(assignments(predict, phrases.texts, len(mu)), phrases, near, cells)
+        draw_patches(table, near, source, predict, out / PATCHES)
+        used = np.array([row["share"] for row in table])
+        left = sum(row["share"] < LEAST_SHARE for row in table)
+        content = {
+            "checkpoint": str(args.checkpoint), "step": int(predict.spec["step"]), "data": metadata.name,
+            "split": args.split, "records": len(rows), "phrases": int(phrases.counts.sum()),
+            "distinct_phrases": len(phrases.texts),
+            "effective_number": float(np.exp(-(used * np.log(used + 1e-12)).sum())),
+            "hardly_used": int(left), "terms": sorted({item.terms for item in metadata.sources}), "prototypes": table}
+        write_json(out / FILE, content)
     print(f"{len(mu)} prototypes, {left} of them hardly used, {content['effective_number']:.1f} in effect, on "
           f"{content['phrases']} phrases ({len(phrases.texts)} distinct)")
     for row in table[:10]:

@@ -25,6 +25,7 @@ from lgdea_jax.errors import UserError
 from lgdea_jax.experiment import Experiment
 from lgdea_jax.runtime import host_memory, sharding
 from lgdea_jax.runtime.checkpoint import Checkpoints
+from lgdea_jax.runtime.files import own_folder
 from lgdea_jax.training import loop
 from lgdea_jax.training.data import batch_sizes, prepare_data
 from lgdea_jax.training.dry_run import dry_run
@@ -82,17 +83,15 @@ def train(config: Any, workdir: str | Path) -> int:
         for line in dry_run(experiment, mesh):
             log.info(line)
         return cli.OK
-    workdir = Path(workdir)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise UserError(f"--workdir={workdir}: {error.strerror}") from None
     batch_sizes(experiment, mesh)  # Refuses what does not fit before a data set is made.
-    make_missing(config.data)
-    first = jax.process_index() == 0
-    data = prepare_data(experiment, mesh, show=first, pairs_file=workdir / PAIRS_FILE if first else None)
-    with contextlib.closing(Checkpoints(workdir, keep=config.checkpoint.keep)) as checkpoints:
-        return loop.run(experiment, workdir, mesh, data, checkpoints)
+    workdir, first = Path(workdir), jax.process_index() == 0
+    with own_folder(workdir, "--workdir") if first else contextlib.nullcontext():
+        make_missing(config.data)
+        data = prepare_data(experiment, mesh, show=first, pairs_file=workdir / PAIRS_FILE if first else None)
+        sharding.wait_for_all("folder made")
+        with contextlib.closing(Checkpoints(workdir, keep=config.checkpoint.keep,
+                                            metric=config.eval.metric)) as checkpoints:
+            return loop.run(experiment, workdir, mesh, data, checkpoints)
 
 
 def check_config(config: Any) -> None:
@@ -102,6 +101,7 @@ def check_config(config: Any) -> None:
       UserError: names the key.
     """
     cli.check_keys(config, like="common.py")
+    cli.check_seeds(config)
     for key in ("total_steps", "log.every", "checkpoint.every", "checkpoint.keep", "image.size", "text.phrases"):
         value = config
         for part in key.split("."):

@@ -121,7 +121,8 @@ def random_model(variant: str, batch_size: int) -> Model:
         config.model.image.vit.variant = variant
         config.model.text.bert.variant = "XS"
     config.method = "clip"
-    tokenizer = train_tokenizer([text for name in LABELLED for text in prompts.positive_prompts(name)], 2000)
+    texts = [(text, text) for name in LABELLED for text in prompts.positive_prompts(name)]
+    tokenizer = train_tokenizer(texts, 2000, subjects=1)
     sizes = {"vocab_size": tokenizer.vocab_size, "num_labels": 0}
     experiment = Experiment.of(config)
     graphdef, _ = experiment.model.abstract(**sizes)

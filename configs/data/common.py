@@ -26,7 +26,10 @@ def dataset(name, group, *, extractor="rules"):
     # the data are labelled for; without any, for the 14 of CheXpert, or in CT the 18 of CT-RATE.
     config.derived_labels = ()
     config.silver_from = ""  # Silver labels from this file of data_prep.score --labels_out instead.
-    config.tokenizer = ConfigDict({"vocab_size": 16000})
+    config.tokenizer = ConfigDict({
+        "vocab_size": 16000,  # Of the tokeniser that is trained on the reports.
+        "subjects": 5,  # A word becomes a token if the reports of this many subjects have it: names of patients do not.
+    })
     config.shard_studies = 1000
     config.workers = 0  # 0: all cores. Does not change the result.
     return config

@@ -29,7 +29,10 @@ def get_config(arg=None):
     config.evidence = ""  # A corrected evidence.csv, which goes before the extractor's.
     config.derived_labels = ()  # silver and weak: further sets of labels, made from the reports.
     config.silver_from = ""  # Silver labels from this file of data_prep.score --labels_out instead.
-    config.tokenizer = ConfigDict({"vocab_size": 8000})
+    config.tokenizer = ConfigDict({
+        "vocab_size": 8000,  # Of the tokeniser that is trained on the reports.
+        "subjects": 5,  # A word becomes a token if the reports of this many subjects have it: names of patients do not.
+    })
     config.shard_studies = 1000
     config.workers = 0  # 0: all cores. Does not change the result.
     return config

@@ -40,7 +40,7 @@ from lgdea_jax.data.source import RecordSource
 from lgdea_jax.errors import UserError
 from lgdea_jax.preprocess.text import train_tokenizer
 from lgdea_jax.records import hash64
-from lgdea_jax.runtime.files import write_atomically
+from lgdea_jax.runtime.files import TableWriter, write_atomically
 
 REJECTED_FILE = "rejected.csv"
 SUMS_FILE = "SHA256SUMS"
@@ -89,7 +89,7 @@ def finish(folder: Path, tasks: Sequence[ShardTask], spec: ShardSpec, config: An
                     f, np.concatenate([_finished(folder, task, "offsets").columns["offsets"] for task in parts])))
     written = tables.join(folder, {split: parts for split, parts in splits.items() if shards[split]}, spec,
                           fingerprint["extractor"])
-    tokenizer = _write_tokenizer(folder, shards.get("train", []), config.tokenizer.vocab_size)
+    tokenizer = _write_tokenizer(folder, shards.get("train", []), config.tokenizer)
     metadata = DatasetMetadata(
         schema_version=fingerprint["schema_version"], name=spec.name, modalities=tuple(sorted(modalities)),
         languages=tuple(sorted(languages)), label_names=spec.label_names, transform=spec.transform,
@@ -179,7 +179,7 @@ def _write_rejected(folder: Path, tasks: Sequence[ShardTask], more: Iterable[Rej
 
     def write(file: Any) -> None:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
-        rows = csv.writer(text, lineterminator="\n")
+        rows = TableWriter(text)
         rows.writerow(("study_id", "image_id", "row", "reason"))
         for rejection in itertools.chain(*(_finished(folder, task).rejections for task in tasks), more):
             rows.writerow((rejection.study_id, rejection.image_id, rejection.row, rejection.reason))
@@ -223,26 +223,26 @@ def _write_index(file: Any, folder: Path, parts: Sequence[ShardTask]) -> None:
                     column.write(np.ascontiguousarray(_finished(folder, task, name).columns[name]).tobytes())
 
 
-def _train_reports(folder: Path, shards: Sequence[Shard]) -> Iterator[str]:
-    """The reports of the training split, those of several views once."""
+def _train_reports(folder: Path, shards: Sequence[Shard]) -> Iterator[tuple[str, str]]:
+    """(subject, report) of the training split's reports, those of several views once."""
     previous = None
     for record in RecordSource(folder, shards) if shards else ():
         if record.has_report and record.study_id != previous:
-            yield record.report
+            yield record.subject_id, record.report
         previous = record.study_id
 
 
-def _write_tokenizer(folder: Path, shards: Sequence[Shard], vocab_size: int) -> str:
+def _write_tokenizer(folder: Path, shards: Sequence[Shard], settings: Any) -> str:
     reports = _train_reports(folder, shards)
     first = next(reports, None)
     if first is None:
         return ""
 
-    def texts() -> Iterator[str]:
+    def texts() -> Iterator[tuple[str, str]]:
         yield first
         yield from reports
 
-    tokenizer = train_tokenizer(texts(), vocab_size)
+    tokenizer = train_tokenizer(texts(), settings.vocab_size, subjects=settings.subjects)
     write_atomically(folder / TOKENIZER_FILE, lambda f: f.write(tokenizer.serialised.encode("utf-8")))
     return TOKENIZER_FILE
 

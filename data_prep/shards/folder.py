@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import Any
 
 from lgdea_jax.data.dataset import BUILD_FOLDER, DatasetMetadata, load_metadata
 from lgdea_jax.errors import UserError
-from lgdea_jax.runtime.files import write_atomically
+from lgdea_jax.runtime.files import LOCK, lock, write_atomically
 
 FINGERPRINT_FILE = "build.json"
 
@@ -57,23 +56,15 @@ def own(folder: Path, fingerprint: dict[str, Any]) -> Iterator[None]:
     """Makes or reopens the folder of an unfinished data set, and holds its lock.
 
     Raises:
-      UserError: it holds something else or was begun with another fingerprint, or another build holds the lock.
+      UserError: it holds something else or was begun with another fingerprint, or another command holds the lock.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out={folder} is a file, not a folder")
     work = folder / BUILD_FOLDER
     if folder.is_dir() and any(folder.iterdir()) and not work.is_dir():
         raise UserError(f"--out={folder} is not empty and holds no data set of ours: give an empty or a new folder")
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        lock = open(work / "lock", "w")  # noqa: SIM115 (held until the build is done)
-    except PermissionError:
-        raise UserError(f"no permission to write to --out={folder}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another build is writing to {folder}") from None
+    work.mkdir(parents=True, exist_ok=True)
+    with lock(work / LOCK):
         file = work / FINGERPRINT_FILE
         if file.is_file():
             _compare(folder, json.loads(file.read_text(encoding="utf-8")), fingerprint)

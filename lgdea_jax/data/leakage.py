@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
 import logging
@@ -18,7 +17,7 @@ from lgdea_jax.io import decode_image, decode_volume
 from lgdea_jax.io.encoded_volume import FORMAT as VOLUME_FORMAT
 from lgdea_jax.preprocess.image import resize
 from lgdea_jax.records import Record
-from lgdea_jax.runtime.files import write_atomically
+from lgdea_jax.runtime.files import TableWriter, write_atomically
 
 _LOG = logging.getLogger("lgdea_jax")
 POLICIES = ("refuse", "drop", "allow")
@@ -230,8 +229,9 @@ def _near_duplicates(indexes: Mapping[str, Mapping[str, np.ndarray]], split: str
     listed = ""
     if pairs_file is not None:
         text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerows([PAIR_COLUMNS, *(line for twins in found for line in twins.lines())])
+        rows = TableWriter(text)
+        for line in (PAIR_COLUMNS, *(line for twins in found for line in twins.lines())):
+            rows.writerow(line)
         write_atomically(pairs_file, lambda file: file.write(text.getvalue().encode("utf-8", "backslashreplace")))
         listed = f"; the pairs are listed in {pairs_file}"
     what = ", ".join(f"{len(twins.pairs)} near-duplicate images in both {twins.where}" for twins in found) + listed

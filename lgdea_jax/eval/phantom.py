@@ -16,7 +16,7 @@ from lgdea_jax import cli
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.eval.harness import flags, runner
 from lgdea_jax.eval.harness.benchmark import Benchmark
-from lgdea_jax.eval.harness.output import command_line, make_folder
+from lgdea_jax.eval.harness.output import command_line
 from lgdea_jax.inference.loading import load_spec
 
 BENCHMARK = Benchmark(
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     """Parses the flags, builds the world if need be, and evaluates; returns the exit status."""
     parser = flags.make_parser(BENCHMARK, data_dir="optional", example="--studies=200 --bootstrap=100")
     parser.add_argument("--studies", type=int, default=1000, help="size of the world that is made (default: 1000)")
-    parser.add_argument("--world_seed", type=int, default=0, help="seed of the world that is made (default: 0)")
+    parser.add_argument("--world_seed", type=cli.seed, default=0, help="seed of the world that is made (default: 0)")
     args = parser.parse_args(argv)
     data_dir = Path(args.data_dir) if args.data_dir else make_world(args)
     return runner.evaluate(args, argv, BENCHMARK, data_dir)
@@ -43,7 +43,7 @@ def make_world(args: Any) -> Path:
         raise UserError("--studies must be at least 1")
     size = min(max(checkpoint_image_size(args.checkpoint, args.step), 64), 512)
     config = world_config(size, args.split, args.studies, args.world_seed)
-    folder = make_folder(args.out) / f"world_{args.split}_{args.studies}_{size}px_seed{args.world_seed}"
+    folder = Path(args.out) / f"world_{args.split}_{args.studies}_{size}px_seed{args.world_seed}"
     build.build(config, folder, command=command_line("phantom", []))
     return folder
 

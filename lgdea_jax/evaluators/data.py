@@ -38,7 +38,7 @@ class EvalData:
     Attributes:
       images: uint8 [N, S, S], the model's input; of volumes, `Volumes` that are decoded when they are indexed.
       labels: int8 [N, L] of POSITIVE, NEGATIVE, UNCERTAIN, MISSING, in the order of `label_names`.
-      subjects: [N] keys, digests of the subject ids: results may be handed on without patient identifiers.
+      subjects: [N] keys, digests of the subject ids; `eval.harness.output.save_samples` hashes them with a secret.
       report_of: int64 [N], the row of the image's report, or -1.
       boxes: [N] tuples of boxes in original pixels.
       original_shapes, stored_shapes: int32 [N, 3], (depth, height, width) before and after the record transform.

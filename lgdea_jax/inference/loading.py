@@ -47,6 +47,7 @@ def load_spec(checkpoint: str | Path, step: str | int = "latest") -> dict[str, A
 
 
 def _mute() -> None:
-    """Orbax and JAX warn about reading a checkpoint on another machine, which is nothing a user can act on."""
-    for name in ("absl", "orbax", "jax"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    """Orbax and JAX warn about reading a checkpoint on another machine, which is nothing a user can act on, and log the
+    errors that they also raise."""
+    for name in ("absl", "orbax", "jax", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -40,12 +40,14 @@ class EncodedPrompts:
       findings: the finding that each names, "" for free text.
       sentences: the texts that stand for each prompt (positive ones).
       queries: float32 [P, Q] for heatmaps; None in a model that cannot ground.
+      warnings: of each prompt, what the model does not read of it.
     """
 
     prompts: tuple[str, ...]
     findings: tuple[str, ...]
     sentences: tuple[tuple[str, ...], ...]
     queries: np.ndarray | None
+    warnings: tuple[tuple[str, ...], ...]
     _free: Mapping[str, np.ndarray]
     _ensembles: Mapping[tuple[str, int], np.ndarray]
     _together: tuple[str, ...]
@@ -127,9 +129,17 @@ class Model:
         sentences = tuple(ensembles[finding, 0] if finding else (prompt,)
                           for prompt, finding in zip(prompts, findings))
         queries = np.stack([take("query", group).mean(0) for group in sentences]) if "query" in encoded else None
-        return EncodedPrompts(prompts, findings, sentences, queries,
+        warnings = tuple(() if finding else self._unread(prompt) for prompt, finding in zip(prompts, findings))
+        return EncodedPrompts(prompts, findings, sentences, queries, warnings,
                      {prompt: take("embedding", group)[0] for prompt, group in free.items()},
                      {key: take("embedding", group) for key, group in ensembles.items()}, everything, scoring)
+
+    def _unread(self, prompt: str) -> tuple[str, ...]:
+        cut, unknown = self.predictor.text_losses(wording.in_context(prompt, self.predictor.prompt_context))
+        found = [f"cut, the model does not read {_shortened(cut.strip())!r}"] if cut.strip(" .") else []
+        if unknown:
+            found.append(f"unknown words: {_shortened(', '.join(unknown))}")
+        return tuple(found)
 
     def scores(self, images: Any, prompts: str | Sequence[str] | EncodedPrompts) -> np.ndarray:
         """float32 [N, P]: how well each prompt fits each image; larger fits better.
@@ -223,6 +233,10 @@ class Model:
                          ahead=2 if self.volumes else 3)
 
 
+def _shortened(text: str, most: int = 80) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def _several(images: Any) -> list[Any]:
     """One image or several as a list."""
     if isinstance(images, (str, os.PathLike)) or not isinstance(images, (Sequence, np.ndarray)):
@@ -265,11 +279,13 @@ def finding_of(prompt: str) -> str:
 def explain(encoded: EncodedPrompts) -> list[str]:
     """One line per prompt: scored as a finding or as free text, and the finding that may have been meant."""
     lines = []
-    for prompt, finding, sentences in zip(encoded.prompts, encoded.findings, encoded.sentences):
+    for prompt, finding, sentences, warnings in zip(encoded.prompts, encoded.findings, encoded.sentences,
+                                                    encoded.warnings):
         if finding:
             lines.append(f"  {prompt}: the finding {finding}, with {len(sentences)} prompts")
         else:
             # Free text may contain the name of a finding; only a text that is nearly a name is a slip.
             close = difflib.get_close_matches(prompt.lower(), [name.lower() for name in LABELLED], n=1, cutoff=0.85)
-            lines.append(f"  {prompt}: as free text{nearest(prompt, LABELLED) if close else ''}")
+            kind = f"as free text{nearest(prompt, LABELLED) if close else ''}"
+            lines.append("; ".join((f"  {prompt}: {kind}", *warnings)))
     return lines

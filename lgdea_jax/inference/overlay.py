@@ -5,6 +5,7 @@ Image-left is patient-right, as everywhere. The pictures carry the finding and t
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -170,6 +171,8 @@ def _legend(sheet: Image.Image, overlay: Overlay, corner: tuple[int, int], width
     pen.text((x, y), left, fill=_DIM, font=font)
     x += int(font.getlength(left)) + 6
     sheet.paste(bar, (x, y + 3))
+    # Each map has its own scale: the brightest colour is no sign that something is there.
+    right += ", the scale of this picture alone"
     pen.text((x + 126, y), right, fill=_DIM, font=font)
     note = "patient's right is image left"
     if width - x > 150 + font.getlength(right) + font.getlength(note):
@@ -181,9 +184,10 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """The text, shortened with an ellipsis to `width` pixels."""
-    if font.getlength(text) <= width:
+    """The text on one line, shortened with an ellipsis to `width` pixels."""
+    # No letter is narrower than a pixel; measuring text takes time that grows with its square.
+    text, whole = " ".join(text[:8 * int(width)].split())[: int(width)], len(text) <= width
+    if whole and font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text.rstrip() + "..."
+    fits = bisect.bisect_right(range(len(text) + 1), width, key=lambda n: font.getlength(text[:n].rstrip() + "...")) - 1
+    return text[:max(0, fits)].rstrip() + "..."

@@ -136,6 +136,10 @@ class Predictor:
         tokens = self._text.tokens(texts, phrases, self.tokenizer)
         return self._batched(self._texts, tokens, weight)
 
+    def text_losses(self, text: str) -> tuple[str, tuple[str, ...]]:
+        """(the end of a prompt that the tower cannot take, its words that the tokeniser does not know)."""
+        return self.tokenizer.losses(text, self._text.length)
+
     def _batched(self, function: Callable[..., Any], *arrays: np.ndarray) -> dict[str, np.ndarray]:
         count, size = len(arrays[0]), self.batch_size
         if not count:

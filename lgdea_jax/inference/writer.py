@@ -6,7 +6,6 @@ for all of them, OUT/rejected.csv the files that could not be read. With the fla
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import os
@@ -28,7 +27,7 @@ from lgdea_jax.inference.volumes import Scan, slice_overlay, window_of
 from lgdea_jax.io.opening import printable
 from lgdea_jax.io.raw_volume import NO_HEADER, VolumeHeader
 from lgdea_jax.preprocess.image_spec import input_dtype
-from lgdea_jax.runtime.files import write_text_atomically
+from lgdea_jax.runtime.files import TableWriter, write_text_atomically
 from lgdea_jax.runtime.progress import Progress
 
 RESEARCH_ONLY = "Research use only, not a medical device."
@@ -131,16 +130,17 @@ class Writer:
             (folder / HEATMAPS).mkdir(exist_ok=True)
             self.names.append(f"{HEATMAPS}/")
         self._csv_file = (folder / SCORES).open("w", encoding="utf-8", newline="")
-        self._csv = csv.writer(self._csv_file)
+        self._csv = TableWriter(self._csv_file)
         self._csv.writerow(["image", *prompts, *(f"probability:{prompt}" for prompt, _, _ in self._calibrated),
                             "warnings"])
         self._rejected_file = (folder / REJECTED).open("w", encoding="utf-8", newline="")
-        self._rejected_csv = csv.writer(self._rejected_file)
+        self._rejected_csv = TableWriter(self._rejected_file)
         self._rejected_csv.writerow(["image", "reason"])
         self._lines = (folder / PREDICTIONS).open("w", encoding="utf-8")
-        described = [{"prompt": prompt, "finding": finding or None, "sentences": list(sentences)}
-                     for prompt, finding, sentences in zip(prompts, encoded.findings, encoded.sentences)
-                     ] if encoded else []
+        described = [{"prompt": prompt, "finding": finding or None, "sentences": list(sentences),
+                      "warnings": list(warnings)} for prompt, finding, sentences, warnings in zip(
+                          prompts, encoded.findings, encoded.sentences, encoded.warnings)] if encoded else []
+        self._stems = file_stems(prompts)
         self._head = {**head, "calibration": calibration.source if calibration else None, "prompts": described}
         self._write_about()
         self._vectors = (folder / f"{EMBEDDINGS}.tmp").open("wb") if embeddings else None
@@ -189,9 +189,10 @@ class Writer:
         predictor, volume = self._model.predictor, isinstance(picture, Scan)
         # Of a volume only one slice is drawn: a whole heatmap would take hundreds of megabytes per prompt.
         maps = (self._model.grids if volume else partial(self._model.heatmap, picture))(patches, self._encoded)
-        for prompt, finding, heat, score in zip(self._encoded.prompts, self._encoded.findings, maps, scores):
+        for prompt, ending, finding, heat, score in zip(self._encoded.prompts, self._stems, self._encoded.findings,
+                                                        maps, scores):
             stem = re.sub(r"[^\w.-]+", "_", picture.stem)[:60]
-            name = f"{self.count:06d}_{stem}_{re.sub(r'[^a-z0-9]+', '_', prompt.lower())[:40]}.png"
+            name = f"{self.count:06d}_{stem}_{ending}.png"
             known = f"    probability {probabilities[prompt]:.2f}" if prompt in probabilities else ""
             lines = (f"score {score:+.3f}{known}", RESEARCH_ONLY, *picture.warnings)
             if volume:
@@ -222,3 +223,15 @@ class Writer:
                     while part := rows.read(1 << 20):
                         file.write(part)
             os.unlink(self._vectors.name)
+
+
+def file_stems(prompts: Sequence[str]) -> list[str]:
+    """A part of a file name for each prompt, all of them different: what looks alike is numbered."""
+    stems: list[str] = []
+    for prompt in prompts:
+        stem = re.sub(r"[^a-z0-9]+", "_", prompt.lower()).strip("_")[:40] or "prompt"
+        name, number = stem, 2
+        while name in stems:
+            name, number = f"{stem}_{number}", number + 1
+        stems.append(name)
+    return stems

@@ -94,21 +94,49 @@ class TextTokenizer:
             row[: len(ids)] = ids
         return rows
 
+    def losses(self, text: str, max_length: int) -> tuple[str, tuple[str, ...]]:
+        """What a row of `encode` does not carry of `text`.
+
+        Returns:
+          (the part of the text that is cut off, "" for none; words that it has no token for, or letters only).
+        """
+        encoding = self._tokenizer.encode(text)
+        words: dict[int, list[int]] = {}
+        for place, word in enumerate(encoding.word_ids):
+            if word is not None:
+                words.setdefault(word, []).append(place)
+        unknown: dict[str, None] = {}
+        for places in words.values():
+            word = text[encoding.offsets[places[0]][0]:encoding.offsets[places[-1]][1]]
+            tokens = [encoding.tokens[place] for place in places]
+            letters = len(word) > 2 and len(tokens) >= len(word) and word.isalpha()
+            if letters or any(token in ("[UNK]", "<unk>") for token in tokens):
+                unknown[word] = None
+        cut = ""
+        if len(encoding.ids) > max_length:  # As `encode` cuts: the last place is the closing token's.
+            cut = text[encoding.offsets[max_length - 1][0]:]
+        return cut, tuple(unknown)
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids` without special tokens."""
         return self._tokenizer.decode([int(i) for i in ids if i != self.pad_id])
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
+def train_tokenizer(texts: Iterable[tuple[str, str]], vocab_size: int, *, subjects: int = 5) -> TextTokenizer:
     """Trains a lower-casing WordPiece tokeniser with [CLS] text [SEP].
 
     The vocabulary is every character, then whole words by frequency; a quarter of the room is left for the commonest
     beginnings and endings of the words that did not fit. The library's own WordPiece trainer breaks ties by hash order,
     so that two runs on equal input give different vocabularies; here ties break by the alphabet.
 
+    Every checkpoint and export carries the vocabulary, in plain text. A word or a piece of the reports of few subjects
+    may be a name or a number of theirs, and stays out. What is in the reports of many (the name of somebody who signs
+    them) does not.
+
     Args:
-      texts: the training split's reports (never the evaluation splits').
+      texts: (subject, text) of the training split's reports (never the evaluation splits').
       vocab_size: upper bound on the vocabulary, special tokens included.
+      subjects: how many different subjects' texts must contain a word or a piece of several characters.
 
     Returns:
       The tokeniser; equal input gives an equal one.
@@ -117,15 +145,21 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
 
     normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     words: Counter[str] = Counter()
-    for text in texts:
-        words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    owners: dict[str, set[str]] = {}  # Of words and of pieces; no more than `subjects` of each are kept.
+    for subject, text in texts:
+        found = Counter(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+        words.update(found)
+        for word in found:
+            if len(known := owners.setdefault(word, set())) < subjects:
+                known.add(subject)
     characters = sorted({character for word in words for character in word})
     vocabulary = dict.fromkeys([*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters)])
     if len(vocabulary) > vocab_size:
         raise UserError(f"a vocabulary of {vocab_size} is too small: the characters alone need {len(vocabulary)}")
 
     def commonest(counts: Counter[str], room: int) -> list[str]:
-        ranked = sorted((-count, token) for token, count in counts.items() if count > 1 and token not in vocabulary)
+        ranked = sorted((-count, token) for token, count in counts.items()
+                        if len(owners[token]) >= subjects and token not in vocabulary)
         return [token for _, token in ranked[:room]]
 
     room = vocab_size - len(vocabulary)
@@ -134,8 +168,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> TextTokenizer:
     for word, count in words.items():
         if word not in vocabulary:
             for cut in range(2, min(len(word), 9)):
-                pieces[word[:cut]] += count
-                pieces[f"##{word[-cut:]}"] += count
+                for piece in (word[:cut], f"##{word[-cut:]}"):
+                    pieces[piece] += count
+                    if len(known := owners.setdefault(piece, set())) < subjects:
+                        known.update(owners[word])
     vocabulary.update(dict.fromkeys(commonest(pieces, vocab_size - len(vocabulary))))
     vocabulary.update(dict.fromkeys(commonest(words, vocab_size - len(vocabulary))))
 

@@ -6,7 +6,6 @@ report is in what a runner logs, and a pipeline that was killed goes on from the
 
 from __future__ import annotations
 
-import errno
 import functools
 import importlib
 import logging
@@ -17,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lgdea_jax.errors import UserError, require
+from lgdea_jax.errors import UserError, environment_fault, require
 from lgdea_jax.runtime.files import write_text_atomically
 
 FAULTS = "faults"  # Folder for faults of the whole run: the only way from a worker to the process that started it.
@@ -58,9 +57,10 @@ class _Do:
         except UserError as error:
             self._record(str(error))
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            fault = environment_fault(error)
+            if not fault:
                 raise
-            self._record(f"no space left on the disk while writing {error.filename or 'the output'}")
+            self._record(fault)
         return []
 
     def _record(self, message: str) -> None:

@@ -1,13 +1,20 @@
-"""Files that are whole or not there: atomic writes, digests, locks."""
+"""Files that are whole or not there: atomic writes, locks; tables that no spreadsheet takes for formulas."""
 
 from __future__ import annotations
 
+import csv
 import errno
+import fcntl
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from lgdea_jax.errors import UserError
+
+LOCK = ".lock"
 
 
 def sync_folder(path: Path) -> None:
@@ -51,3 +58,63 @@ def write_atomically(path: Path, write: Callable[[Any], None], *, mode: int = 0o
 def write_text_atomically(path: Path, text: str, *, mode: int = 0o666) -> None:
     """Writes UTF-8 text with `write_atomically`."""
     write_atomically(path, lambda file: file.write(text.encode("utf-8")), mode=mode)
+
+
+@contextmanager
+def lock(file: Path) -> Iterator[None]:
+    """Holds the lock `file`, made if need be, of its folder; the system gives it back whatever ends the process.
+
+    Raises:
+      UserError: another process (or another place of this one) holds it.
+    """
+    with open(file, "a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = os.fstat(handle.fileno()).st_ino == os.stat(file).st_ino
+        except (BlockingIOError, FileNotFoundError):  # The second: removed by the one that has just finished.
+            mine = False
+        if not mine:
+            raise UserError(f"another command is writing to {file.parent}: wait for it, or give another folder")
+        yield
+
+
+@contextmanager
+def own_folder(path: str | Path, flag: str = "--out") -> Iterator[Path]:
+    """Makes an output folder and holds its lock: two commands at once would mix or destroy their files.
+
+    Raises:
+      UserError: it is a file, or another command writes to it.
+      OSError: it cannot be made or written to.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UserError(f"{flag}={path} is a file, not a folder") from None
+    with lock(folder / LOCK):
+        yield folder
+
+
+class TableWriter:
+    """Writes rows of CSV to an open text file; text that a spreadsheet would take for a formula begins with a quote.
+
+    Names of files, ids and prompts come from anywhere. Numbers stay as they are, also negative ones.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._rows = csv.writer(file, lineterminator="\n")
+
+    def writerow(self, cells: Iterable[Any]) -> None:
+        """Adds a row."""
+        self._rows.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in cells])
+
+
+def safe_cell(text: str) -> str:
+    """`text`, after a quote where it begins like a formula (=, +, -, @, a tab or a carriage return)."""
+    if text[:1] not in tuple("=+-@\t\r"):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import math
+import os
 import signal
-from collections.abc import Mapping, Sequence
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -38,6 +42,40 @@ class StopSignals:
             signal.signal(number, handler)
         self._old = {}
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While this context lasts there is nothing to save: a signal ends the process, also in a long compilation.
+
+        Python's handlers run in the main thread between two of its instructions, so not while XLA compiles; the bytes
+        that the system's handler writes to a pipe reach a thread.
+        """
+        if self.number:  # It came before.
+            raise SystemExit(self.status)
+        if not self._old:  # Not the main thread.
+            yield
+            return
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+
+        def wait() -> None:
+            while number := os.read(reader, 1)[0]:
+                if number in self._old:
+                    print(f"stopped by {signal.Signals(number).name}: no step was in flight", file=sys.stderr,
+                          flush=True)
+                    os._exit(_status(number))
+
+        thread = threading.Thread(target=wait, daemon=True)
+        before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        thread.start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            os.write(writer, b"\0")  # Ends the thread, if no signal has.
+            thread.join()
+            os.close(reader)
+            os.close(writer)
+
     def _remember(self, number: int, frame: Any) -> None:
         if self.number:
             self.__exit__()
@@ -66,7 +104,11 @@ class StopSignals:
     @property
     def status(self) -> int:
         """The exit status for the signal."""
-        return cli.INTERRUPTED if self.number == signal.SIGINT else cli.TERMINATED
+        return _status(self.number)
+
+
+def _status(number: int) -> int:
+    return cli.INTERRUPTED if number == signal.SIGINT else cli.TERMINATED
 
 
 class Watchdog:
@@ -89,12 +131,13 @@ class Watchdog:
             faulthandler.cancel_dump_traceback_later()
 
 
-def mean_metrics(rows: Sequence[tuple[int, Mapping[str, np.ndarray]]], *, saved: Sequence[int]) -> dict[str, float]:
+def mean_metrics(rows: Sequence[tuple[int, Mapping[str, np.ndarray]]], *, saved: Callable[[], Sequence[int]]
+                 ) -> dict[str, float]:
     """The mean of each metric over some steps.
 
     Args:
       rows: (step, metrics on the host), ascending.
-      saved: steps of the checkpoints, for the message.
+      saved: gives the steps of the checkpoints, for the message.
 
     Raises:
       UserError: a metric is NaN or infinite; the first step and the loss are named.
@@ -103,7 +146,8 @@ def mean_metrics(rows: Sequence[tuple[int, Mapping[str, np.ndarray]]], *, saved:
         bad = [name for name in sorted(metrics, key=lambda name: (not name.startswith("loss/"), name))
                if not np.isfinite(metrics[name])]
         if bad:
-            where = f"the last good checkpoint is step {saved[-1]}" if saved else "there is no checkpoint yet"
+            steps = saved()
+            where = f"the last good checkpoint is step {steps[-1]}" if steps else "there is no checkpoint yet"
             raise UserError(f"{bad[0]} became {metrics[bad[0]]} at step {step}; {where}. Try a lower "
                             "--config.optim.rate, a smaller --config.optim.clip_norm, or that loss's weight at 0 to "
                             "see if it is the cause")

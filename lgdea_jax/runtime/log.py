@@ -115,9 +115,11 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
     """The rows of a JSONL file; [] if there is none. An incomplete last line, of a killed run, is left out."""
     rows = []
     if Path(path).is_file():
-        for line in Path(path).read_text(encoding="utf-8").splitlines():
+        for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(json.JSONDecodeError):
-                rows.append(json.loads(line))
+                row = json.loads(line)
+                if isinstance(row, dict) and isinstance(row.get("step"), int):
+                    rows.append(row)
     return rows
 
 

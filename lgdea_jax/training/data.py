@@ -38,6 +38,7 @@ class Data:
       items: stream -> its parts as random access to items, without augmentation, with their weights in the mixture.
       names: of the data sets with rows in the batch; `digest`: SHA-256 over their shards, so that a resumed run reads
         the same data.
+      tokenizer_subjects: how many subjects' reports have each of its words; 0 where it is not one of `data_prep.build`.
       record_size: longer side in pixels to which the build reduced images; 0 where the data sets differ or do not say.
     """
 
@@ -51,6 +52,7 @@ class Data:
     names: tuple[str, ...]
     digest: str
     record_size: int = 0
+    tokenizer_subjects: int = 0
 
 
 def prepare_data(experiment: Experiment, mesh: jax.sharding.Mesh, *, show: bool,
@@ -80,7 +82,7 @@ def prepare_data(experiment: Experiment, mesh: jax.sharding.Mesh, *, show: bool,
             hint = f"--config.image.modality=ct --config.volume.geometry={sorted(of_volumes)[0]} trains on volumes"
         raise UserError(f"the records were made with the transform {', '.join(transforms)}; this code trains on "
                         f"{wanted}: {hint}")
-    tokenizer = load_tokenizer(config, directories, metadata)
+    tokenizer, subjects = load_tokenizer(config, directories, metadata)
     label_names = tuple(dict.fromkeys(
         name for meta in metadata for name in label_columns(meta.label_names, config.data.labels)))
     counts = {stream: plan.count(stream) for stream in STREAMS}
@@ -105,7 +107,7 @@ def prepare_data(experiment: Experiment, mesh: jax.sharding.Mesh, *, show: bool,
                 record_transform=transforms[0], sizes=sizes,
                 counts={stream: count for stream, count in counts.items() if sizes[stream]},
                 names=tuple(meta.name for meta in trained_on), digest=shards_digest(trained_on),
-                record_size=record_size(metadata))
+                record_size=record_size(metadata), tokenizer_subjects=subjects)
 
 
 def record_size(metadata: Sequence[DatasetMetadata]) -> int:
@@ -202,22 +204,27 @@ def weighted_parts(
         yield part, (1.0 if weight is None else weight) if explicit else float(len(part.rows))
 
 
-def load_tokenizer(config: Any, directories: Sequence[str], metadata: Sequence[DatasetMetadata]) -> TextTokenizer:
+def load_tokenizer(config: Any, directories: Sequence[str], metadata: Sequence[DatasetMetadata]
+                   ) -> tuple[TextTokenizer, int]:
     """The tokeniser that the config names, or that of the data set of the pairs, or the only one that there is.
+
+    Returns:
+      (tokeniser, the least number of subjects whose reports have each of its words; 0 for one that the config names).
 
     Raises:
       UserError: none, or several data sets that carry different ones.
     """
     if config.text.tokenizer:
-        return TextTokenizer.load(config.text.tokenizer)
-    own = {directory: TextTokenizer.load(Path(directory) / meta.tokenizer)
+        return TextTokenizer.load(config.text.tokenizer), 0
+    own = {directory: (TextTokenizer.load(Path(directory) / meta.tokenizer),
+                       int(meta.config.get("tokenizer", {}).get("subjects", 0)))
            for directory, meta in zip(directories, metadata, strict=True) if meta.tokenizer}
     if not own:
         raise UserError("no data set carries a tokeniser: name one with --config.text.tokenizer=FILE")
     paired = data_plan.pair_directories(config.data)
     if len(paired) == 1 and paired[0] in own:
         return own[paired[0]]
-    if len({tokenizer.digest for tokenizer in own.values()}) > 1:
+    if len({tokenizer.digest for tokenizer, _ in own.values()}) > 1:
         raise UserError("the data sets carry different tokenisers: name the one to use with "
                         f"--config.text.tokenizer=FILE (for example {next(iter(own))}/{dataset.TOKENIZER_FILE})")
     return next(iter(own.values()))

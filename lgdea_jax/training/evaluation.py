@@ -88,7 +88,7 @@ class Evaluation:
                 if metric not in scores:
                     log.warning("eval.metric %r is not among the scores%s: no checkpoint is the best", metric,
                                 nearest(metric, scores))
-            self._checkpoints.score(step, metric, value)
+            self._checkpoints.score(step, value)
         return True
 
     def _scores(self, params: Any) -> dict[str, float]:

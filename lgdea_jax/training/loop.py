@@ -14,6 +14,7 @@ import jax
 from lgdea_jax import cli
 from lgdea_jax.experiment import Experiment
 from lgdea_jax.runtime.checkpoint import Checkpoints
+from lgdea_jax.runtime.files import write_text_atomically
 from lgdea_jax.runtime.guards import StopSignals, Watchdog, check_collapse, mean_metrics
 from lgdea_jax.runtime.log import Clock, TrainLog, utilisation
 from lgdea_jax.runtime.progress import Progress
@@ -32,15 +33,16 @@ def run(experiment: Experiment, workdir: Path, mesh: jax.sharding.Mesh, data: Da
     """The loop, from the last checkpoint or from the beginning to `config.total_steps`; returns an exit status."""
     config, main_process = experiment.config, jax.process_index() == 0
     clock = Clock()
-    with clock.pause("start"):
-        spec = make_spec(experiment, data)
-        parts = prepare_parts(experiment, data, mesh)
-        state, resumed = start_state(experiment, data, parts, spec, checkpoints)
-        start = int(state["step"])
-        if main_process:
-            (workdir / "config.json").write_text(json.dumps(spec["config"], indent=1, sort_keys=True) + "\n")
     with contextlib.ExitStack() as stack:
         stop = stack.enter_context(StopSignals())
+        with clock.pause("start"), stop.at_once():
+            spec = make_spec(experiment, data)
+            parts = prepare_parts(experiment, data, mesh)
+            state, resumed = start_state(experiment, data, parts, spec, checkpoints)
+            start = int(state["step"])
+            if main_process:
+                write_text_atomically(workdir / "config.json",
+                                      json.dumps(spec["config"], indent=1, sort_keys=True) + "\n")
         journal = stack.enter_context(contextlib.closing(TrainLog(
             workdir, first_step=start, active=main_process, tensorboard=config.log.tensorboard)))
         watchdog = Watchdog(config.log.watchdog_seconds)
@@ -53,7 +55,7 @@ def run(experiment: Experiment, workdir: Path, mesh: jax.sharding.Mesh, data: Da
         if start >= config.total_steps:
             log.info("already trained for %d steps: nothing to do", start)
             return cli.OK
-        with clock.pause("compile"):
+        with clock.pause("compile"), stop.at_once():
             batches = stack.enter_context(contextlib.closing(device_batches(experiment, mesh, data, start)))
             first = next(batches)
             step_function = compile_step(experiment, parts, first, mesh, pad_id=data.tokenizer.pad_id)
@@ -122,7 +124,7 @@ class MetricsLog:
           UserError: one of them is not finite, or the evidence has collapsed.
         """
         step = self._pending[-1][0]
-        scalars = mean_metrics(jax.device_get(self._pending), saved=self._checkpoints.steps())
+        scalars = mean_metrics(jax.device_get(self._pending), saved=self._saved)
         self._pending.clear()
         check_collapse(scalars, step - self._config.optim.warmup_steps, **self._config.alarm)
         rates = self._clock.rates(step, self._rows)
@@ -133,6 +135,10 @@ class MetricsLog:
         total = self._config.total_steps
         self._progress.show(step, seconds_left=(total - step) * seconds, force=step == total,
                             note=f"loss {scalars['loss']:.4f}  {1000 * seconds:.0f} ms/step")
+
+    def _saved(self) -> list[int]:
+        self._checkpoints.wait()
+        return self._checkpoints.steps()
 
     def end(self) -> None:
         """The last line: how long it took, and what did not count as training."""

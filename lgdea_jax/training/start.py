@@ -31,11 +31,11 @@ def start_state(experiment: Experiment, data: Data, parts: Parts, spec: dict[str
     Raises:
       UserError: the earlier run is another one, or `init_from` does not fit.
     """
-    config, steps = experiment.config, checkpoints.steps()
-    if steps:
-        check_resume(spec, checkpoints.spec(steps[-1]))
-        state = checkpoints.restore_state(steps[-1], parts.target)
-        origin = f"from step {steps[-1]} of this run"
+    config = experiment.config
+    state = checkpoints.resume(parts.target, lambda then: check_resume(spec, then))
+    resumed = state is not None
+    if resumed:
+        origin = f"from step {int(state['step'])} of this run"
     else:
         state = parts.initial()
         origin = f"fresh, seed {config.seed}"
@@ -49,7 +49,7 @@ def start_state(experiment: Experiment, data: Data, parts: Parts, spec: dict[str
             state, loaded = initialise_from(experiment, data, state)
             origin = f"{loaded:,} from {' and '.join(config.init_from.split(','))}, the rest fresh"
     log.info("parameters (%s)\n%s", origin, parameter_table(state["params"], rates=parts.optimizer.rates))
-    return state, bool(steps)
+    return state, resumed
 
 
 def initialise_from(experiment: Experiment, data: Data, state: State) -> tuple[State, int]:

@@ -173,7 +173,9 @@ def make_spec(experiment: Experiment, data: Data) -> dict[str, Any]:
             [part for stream in ("pairs", "images") for part, _ in data.items[stream]]),
         "tokenizer": data.tokenizer.serialised,
         "tokenizer_digest": data.tokenizer.digest,
+        "tokenizer_subjects": data.tokenizer_subjects,
         "label_names": list(data.label_names),
+        "metric": experiment.config.eval.metric,  # Of the best checkpoint.
         "finding_names": [finding.name for finding in FINDINGS],
         "data": {"names": list(data.names), "items": dict(data.counts), "digest": data.digest},
         "versions": {"jax": jax.__version__, "numpy": np.__version__},

@@ -46,6 +46,24 @@ def test_the_model_card(phantom_data, tmp_path, capsys):
         card.main([f"--checkpoint={run}", f"--results={tmp_path / 'out'}"])
 
 
+def test_text_from_data_is_no_markup():
+    """Names of data sets, labels and groups, and a command, that would be markup, a link, or end a block."""
+    evil = "<img src=x onerror=alert(1)> [a](javascript:b) | c\n# d"
+    config = {"method": evil, "total_steps": 5, "model": {"image": {"weights": "/home/miller/vit.safetensors"}}}
+    spec = {"config": config, "step": 5, "transform": evil, "tokenizer_digest": "ab" * 32, "tokenizer_subjects": 7,
+            "versions": {"jax": evil}, "label_names": [evil], "data": {"names": [evil], "items": {"pairs": 1},
+                                                                        "digest": "cd" * 32}}
+    content = results(config_hash="x", step=5)
+    content |= {"benchmark": evil, "data": evil, "split": evil, "command": "x 'a\n```\n<script>'"}
+    content["results"][0]["mode"] = evil
+    text = card.card(spec, [content])
+    outside = re.sub(r"(?m)^(`{3,})bash\n.*?\n\1$", "", text, flags=re.S)
+    outside = re.sub(r"`[^`\n]*`", "", outside)
+    assert "<" not in outside and "](" not in outside and "\n# d" not in text and "```" not in outside
+    assert "vit.safetensors" in text and "/home/miller" not in text
+    assert "at least 7 subjects" in text and "<img" in text  # In a code span HTML means nothing.
+
+
 def test_only_what_was_trained_on_is_listed(phantom_data, tmp_path, caplog):
     """Half of the 40 studies are unpaired, and another data set has images: without rows in the batch nobody reads
     them, which one line of the log says and the card keeps to."""

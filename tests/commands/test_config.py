@@ -1,6 +1,7 @@
 """Config flags: types kept, groups and unknown keys refused with the nearest name, leftovers of config files."""
 
 import errno
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from lgdea_jax import cli
-from lgdea_jax.errors import UserError
+from lgdea_jax.errors import DEVICE_MEMORY, UserError
 
 FILE = """
 from ml_collections import ConfigDict
@@ -122,7 +123,16 @@ def test_keys_that_nobody_reads_are_refused():
 
 @pytest.mark.parametrize("raised, status, line", [
     (UserError("no such thing"), 2, "error: no such thing\n"),
-    (OSError(errno.ENOSPC, "No space left", "file"), 2, "error: no space left on the disk while writing file\n"),
+    (OSError(errno.ENOSPC, "No space left", "file"), 2, "error: no space left on the disk: file\n"),
+    (OSError(errno.EROFS, "Read-only", "file"), 2, "error: the file system is read-only: file\n"),
+    (PermissionError(errno.EACCES, "denied", "file"), 2, "error: no permission: file\n"),
+    (PermissionError(errno.EPERM, "denied", "file"), 2, "error: not permitted: file\n"),
+    (NotADirectoryError(errno.ENOTDIR, "x", "a/b"), 2, "error: a file stands where a folder is needed: a/b\n"),
+    (OSError(errno.EIO, "x"), 2, "error: the disk or the file system reports an input/output error\n"),
+    (MemoryError(), 2, "error: out of memory\n"),
+    (ValueError("WRITE: x [OS error 28: No space left on device]"), 2, "error: no space left on the disk\n"),
+    (type("JaxRuntimeError", (RuntimeError,), {})("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."), 2,
+     f"error: {DEVICE_MEMORY}\n"),
     (KeyboardInterrupt(), 130, "stopped\n"),
     (None, 0, ""),
 ])
@@ -140,7 +150,31 @@ def test_our_own_faults_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
         cli.run(lambda argv: 1 // 0, [])
     with pytest.raises(OSError, match="other"):
-        cli.run(lambda argv: (_ for _ in ()).throw(OSError(errno.EIO, "other")), [])
+        cli.run(lambda argv: (_ for _ in ()).throw(OSError(errno.ENOENT, "other")), [])
+
+    def main(argv):
+        try:
+            raise OSError(errno.ENOSPC, "full")
+        except OSError:
+            raise KeyError("ours") from None
+
+    with pytest.raises(KeyError):
+        cli.run(main, [])
+
+
+def test_a_config_of_the_users_own(tmp_path):
+    """A copy works in any folder; what is wrong in it is one line with its place."""
+    copy = tmp_path / "mine.py"
+    shutil.copy("configs/phantom.py", copy)
+    assert cli.read_config(str(copy)).to_dict() == cli.read_config("configs/phantom.py").to_dict()
+    for text, line in (("def get_config(arg=None):\n  return (\n", r"broken0\.py, line \d: "),
+                       ("x = 1\nimport no_such_module\n", r"broken1\.py, line 2: ModuleNotFoundError: No module named"),
+                       ("def get_config(arg=None):\n    return nothing\n", r"broken2\.py, line 2: NameError: name")):
+        file = tmp_path / f"broken{line[6]}.py"
+        file.write_text(text)
+        with pytest.raises(UserError, match=line) as caught:
+            cli.read_config(str(file))
+        assert "\n" not in str(caught.value)
 
 
 def test_importing_the_package_imports_nothing():

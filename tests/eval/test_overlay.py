@@ -1,5 +1,7 @@
 """Overlays: boxes, heat and peak land where they belong, at any size and aspect."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -70,3 +72,17 @@ def test_long_titles_are_shortened():
     drawn = o.draw(o.Overlay(blank, blank.astype(np.float32), (64, 64), (), "Long " * 60, ("w " * 400,)))
     pixels = np.asarray(drawn)
     assert (pixels[:60, -14:] == o._PAPER).all()  # Nothing is written into the margin.
+
+
+def test_a_title_of_any_length_is_drawn_at_once():
+    blank = np.zeros((64, 64), np.uint8)
+    start = time.process_time()
+    for title in ("word " * 20_000, "x" * 100_000, "two\nlines", "", "i" * 5000):
+        drawn = np.asarray(o.draw(o.Overlay(blank, blank.astype(np.float32), (64, 64), (), title, (title,))))
+        assert (drawn[:60, -14:] == o._PAPER).all()
+    assert time.process_time() - start < 5.0
+    font = o._font(20)
+    text = "a mass in the left upper lobe and an effusion "
+    fitted = o._fit(text * 9, font, 300)
+    assert fitted.endswith("...") and font.getlength(fitted) <= 300 < font.getlength(fitted[:-3] + "and...")
+    assert o._fit("two\nlines", font, 300) == "two lines"

@@ -1,6 +1,7 @@
 """Evaluators on a world whose right answers are known, against direct computations."""
 
 import dataclasses
+import hashlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -283,6 +284,26 @@ def test_smoothing_blurs_the_grid():
     assert smooth["grounding/cnr"] < sharp["grounding/cnr"]
 
 
+def hmac_of(subject):
+    return hashlib.blake2b(str(subject).encode(), digest_size=8, key=b"k" * 32).hexdigest()
+
+
+def test_the_secret_stays_with_the_data_set(tmp_path, monkeypatch):
+    def metadata(*terms):
+        return SimpleNamespace(sources=[SimpleNamespace(terms=term) for term in terms])
+
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.mkdir()
+    key = output.secret_key(one, metadata("open", "own"))
+    assert len(key) == 32 and output.secret_key(one, metadata("own")) == key
+    assert output.secret_key(other, metadata("credentialed")) not in (key, b"")
+    assert [path.name for path in one.iterdir()] == [output.SECRET]
+    assert output.secret_key(tmp_path / "none", metadata("open")) == b""
+    with pytest.raises(UserError, match=r"\.subject_key.*cannot be made"):
+        output.secret_key(tmp_path / "none", metadata("own"))
+
+
 def test_samples_on_disk_give_the_same_metrics_and_intervals(tmp_path):
     data = _data()
     live = [tasks.evaluator(task, data).run(Oracle(noise=0.8)) for task in tasks.TASKS]
@@ -294,6 +315,12 @@ def test_samples_on_disk_give_the_same_metrics_and_intervals(tmp_path):
         assert loaded[sample.task].sizes() == sample.sizes() and dict(loaded[sample.task].info) == sample.info
         ends = [bootstrap.intervals(s.metrics, s.subjects, resamples=50) for s in (sample, loaded[sample.task])]
         assert ends[0] == ends[1]
+    output.save_samples(tmp_path / "keyed.npz", {"clean": live}, key=b"k" * 32)
+    keyed = tasks.load_samples(tmp_path / "keyed.npz", "clean")
+    for sample in live:
+        given = keyed[sample.task]
+        assert given.metrics() == pytest.approx(sample.metrics(), nan_ok=True)
+        assert [hmac_of(subject) for subject in sample.subjects] == given.subjects.tolist()
     with pytest.raises(UserError, match="mode"):
         tasks.load_samples(tmp_path / "samples.npz", "official")
     with pytest.raises(UserError, match="cannot read"):

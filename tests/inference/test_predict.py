@@ -87,6 +87,29 @@ def test_prompts_are_findings_or_free_text(models, pictures):
             model.encode_prompts(wrong)
 
 
+def test_what_the_model_does_not_read_of_a_prompt_is_told(models):
+    """The tower of this config takes 8 tokens, two of them the opening and the closing one."""
+    model = models["lgdea"]
+    prompts = ["small left nodule", "no nodule. no mass. no pleural effusion seen before", "結節 in the left lung",
+               "qzxjq effusion", "Nodule"]
+    asked = model.encode_prompts(prompts)
+    known, cut, script, letters, finding = asked.warnings
+    assert known == finding == ()
+    assert len(cut) == 1 and cut[0].startswith("cut, the model does not read '") and "seen before" in cut[0]
+    assert script == ("unknown words: 結, 節",) and letters == ("unknown words: qzxjq",)
+    lines = explain(asked)
+    assert lines[0].endswith("as free text") and "unknown words: qzxjq" in lines[3] and "seen before" in lines[1]
+    # What is told is so: prompts that differ in what is cut off have one score.
+    scores = model.encode_prompts(["no nodule. no mass. no x", "no nodule. no mass. no y z"])._free.values()
+    np.testing.assert_array_equal(*scores)
+
+
+def test_files_of_prompts_that_look_alike_are_numbered():
+    stems = writing.file_stems(["left nodule?", "Left nodule", "結節", "肺炎", "left nodule 2", "x" * 50, "x" * 60])
+    assert stems == ["left_nodule", "left_nodule_2", "prompt", "prompt_2", "left_nodule_2_2", "x" * 40,
+                     "x" * 40 + "_2"]
+
+
 def test_paths_arrays_and_pil_images_are_alike(models, pictures):
     model = models["lgdea"]
     expected = model.scores([str(path) for path in pictures], "Nodule")

@@ -113,3 +113,75 @@ def test_towers_that_nobody_published_have_no_foreign_names(tmp_path):
         pretrained.save_tower(tower, {}, tmp_path)
     with pytest.raises(pretrained.WeightsError, match="no model with timm names has this tower"):
         pretrained.save_tower(tower, {}, tmp_path, names="timm")
+
+
+def damaged(content, rng):
+    """Bytes with a flipped bit, cut, or with another number, name or bracket in the header."""
+    out, kind = bytearray(content), rng.random()
+    length = int.from_bytes(content[:8], "little")
+    if kind < 0.5:
+        out[int(rng.integers(len(out)))] ^= 1 << int(rng.integers(8))
+    elif kind < 0.65:
+        del out[int(rng.integers(len(out))):]
+    else:
+        place = 8 + int(rng.integers(length))
+        out[place:place + 1] = rng.choice([b"-", b"9", b"]", b'"', b"}", b"n", b" ", b"["])
+    return bytes(out)
+
+
+@pytest.mark.parametrize("times", [300, pytest.param(4000, marks=pytest.mark.slow)])
+def test_no_damaged_file_is_a_traceback_and_none_of_ours_is_used(tmp_path, times):
+    """Our files carry a digest; of others only what the header says can be checked."""
+    rng, refused = np.random.default_rng(times), 0
+    tensors = {"a.weight": rng.normal(size=(3, 5)).astype(np.float32), "b": np.arange(4, dtype=np.int64),
+               "c": rng.normal(size=6).astype(np.float16)}
+    files.write(tmp_path, tensors, {})
+    path = tmp_path / "model.safetensors"
+    ours = path.read_bytes()
+    save_file({name: torch.from_numpy(value) for name, value in tensors.items()}, path)
+    for content, own in ((ours, True), (path.read_bytes(), False)):
+        for _ in range(times // 2):
+            path.write_bytes(damaged(content, rng))
+            try:
+                found = files.read_tensors(path)
+            except pretrained.WeightsError as error:
+                refused += 1
+                assert "\n" not in str(error) and str(path) in str(error)
+                continue
+            if own:
+                assert set(found) == set(tensors)
+                assert all(found[name].tobytes() == value.tobytes() for name, value in tensors.items())
+    assert refused > times // 2
+
+
+@pytest.mark.parametrize("header", [
+    [], 3, {"a": 3}, {"a": {}}, {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0]}},
+    {"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}, {"a": {"dtype": [], "shape": [1],
+                                                                         "data_offsets": [0, 4]}},
+    {"a": {"dtype": "F32", "shape": ["1"], "data_offsets": [0, 4]}},
+    {"a": {"dtype": "F32", "shape": [2**40, 2**40], "data_offsets": [0, 4]}},
+    {"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}},
+    {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "b": {"dtype": "F32", "shape": [1],
+                                                                       "data_offsets": [0, 4]}},
+    {"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}])
+def test_impossible_headers(tmp_path, header):
+    text = json.dumps(header).encode()
+    (tmp_path / "x.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(8))
+    with pytest.raises(pretrained.WeightsError, match=r"x\.safetensors"):
+        files.read_tensors(tmp_path / "x.safetensors")
+
+
+def test_damaged_torch_files(tmp_path):
+    torch.save({"a": torch.arange(40.0)}, tmp_path / "x.pt")
+    content, rng = (tmp_path / "x.pt").read_bytes(), np.random.default_rng(0)
+    for _ in range(150):
+        (tmp_path / "x.pt").write_bytes(damaged(content, rng))
+        try:
+            files.read_tensors(tmp_path / "x.pt")
+        except pretrained.WeightsError as error:
+            assert "\n" not in str(error)
+    for name, text in (("config.json", "[1]"), ("y.safetensors.index.json", '{"weight_map": {"a": "../../z"}}'),
+                       ("z.safetensors.index.json", '{"weight_map": [1]}')):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(pretrained.WeightsError):
+            files.read_config(tmp_path / "x") if name == "config.json" else files.read_tensors(tmp_path / name)

@@ -17,9 +17,14 @@ WORDS = ("small", "left", "pleural", "effusion", "no", "pneumothorax", "heart", 
 TEXTS = [" ".join(np.random.default_rng(i).choice(WORDS, 8)) + "." for i in range(60)]
 
 
+def of_subjects(texts):
+    """Each text of a subject of its own."""
+    return [(f"subject {number}", text) for number, text in enumerate(texts)]
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer(TEXTS, 120)
+    return train_tokenizer(of_subjects(TEXTS), 120)
 
 
 @settings(max_examples=100, deadline=None)
@@ -45,7 +50,8 @@ def test_any_text_is_encoded(tokenizer, text):
 def test_equal_corpora_give_equal_tokenisers(texts, random):
     shuffled = list(texts)
     random.shuffle(shuffled)
-    assert train_tokenizer(texts, 64).serialised == train_tokenizer(shuffled, 64).serialised
+    one, other = (train_tokenizer(of_subjects(some), 64, subjects=2) for some in (texts, shuffled))
+    assert one.serialised == other.serialised
 
 
 def test_vocabulary(tokenizer):
@@ -56,7 +62,23 @@ def test_vocabulary(tokenizer):
     upper = tokenizer.encode(["Small LEFT Effusion"], 8)
     np.testing.assert_array_equal(upper, tokenizer.encode(["small left effusion"], 8))
     with pytest.raises(UserError, match="vocabulary of 10 is too small"):
-        train_tokenizer(TEXTS, 10)
+        train_tokenizer(of_subjects(TEXTS), 10)
+
+
+def test_words_of_few_subjects_are_no_tokens():
+    """However often they occur, whole or in pieces of several characters: a tokeniser stands in every checkpoint."""
+    texts = [("1", "Brzezinska effusion 4711234")] * 9 + [(str(n), "Brzezinska effusion 4711234") for n in (2, 3, 4)]
+    texts += [(str(n), "small effusion") for n in range(5, 9)]
+    texts += [(str(n), word) for n in range(4) for word in ("unmoved", "unclear")]  # Their "un" is of four subjects.
+    found = set(json.loads(train_tokenizer(texts, 500).serialised)["model"]["vocab"])
+    long = {token for token in found if len(token.removeprefix("##")) > 1 and token not in SPECIAL_TOKENS}
+    assert long == {"effusion"}
+    four = set(json.loads(train_tokenizer(texts, 500, subjects=4).serialised)["model"]["vocab"])
+    assert {"small", "brzezinska", "4711234", "unclear", "effusion"} <= four
+    few = [(str(n), f"{a} {b}") for n, (a, b) in enumerate([("cardiac", "cardial"), ("cardiol", "cardiox"),
+                                                           ("cardioy", "x"), ("cardioz", "x"), ("cardiov", "x")])]
+    pieces = set(json.loads(train_tokenizer(few, 500).serialised)["model"]["vocab"])
+    assert "cardi" in pieces and "cardio" not in pieces  # Five subjects begin a word with the one, four with the other.
 
 
 def test_saved_loaded_and_pickled_it_is_the_same(tokenizer, tmp_path):

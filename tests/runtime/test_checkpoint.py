@@ -13,9 +13,9 @@ import pytest
 from lgdea_jax.arrays import flatten, unflatten
 from lgdea_jax.errors import UserError
 from lgdea_jax.runtime import checkpoint
-from lgdea_jax.runtime.checkpoint import Checkpoints, check_names, disk_is_full
+from lgdea_jax.runtime.checkpoint import Checkpoints, check_names
 
-SPEC = {"config": {"a": 1}, "transform": "t"}
+SPEC = {"config": {"a": 1}, "transform": "t", "metric": "m"}
 
 
 def state(step, *, ema=True):
@@ -28,13 +28,19 @@ def state(step, *, ema=True):
 
 @pytest.fixture
 def store(tmp_path):
-    store = Checkpoints(tmp_path, keep=2)
+    store = Checkpoints(tmp_path, keep=2, metric="m")
     yield store
     store.close()
 
 
 def names(folder):
     return sorted(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def evaluated(folder, step, value):
+    """A row of evals.jsonl."""
+    with open(folder / "evals.jsonl", "a") as file:
+        file.write(json.dumps({"step": step, "m": value}) + "\n")
 
 
 def test_round_trip_in_bits(store, tmp_path):
@@ -49,7 +55,7 @@ def test_round_trip_in_bits(store, tmp_path):
     predicts = reader.restore_params(3, saved["params"])
     np.testing.assert_array_equal(predicts["tower"]["kernel"], saved["ema"]["tower"]["kernel"])
     spec = reader.spec(3)
-    assert spec["config"] == {"a": 1} and (spec["step"], spec["data_step"], spec["spec_version"]) == (3, 3, 4)
+    assert spec["config"] == {"a": 1} and (spec["step"], spec["data_step"], spec["spec_version"]) == (3, 3, 5)
     reader.close()
 
 
@@ -76,7 +82,8 @@ def test_donated_buffers_do_not_reach_a_checkpoint(store):
 def test_the_last_and_the_best_are_kept(store, tmp_path):
     for step, value in ((1, 0.5), (2, 0.9), (3, 0.6), (4, float("nan")), (5, 0.9)):
         store.save(state(step), SPEC)
-        store.score(step, "m", value)
+        evaluated(tmp_path, step, None if value != value else value)
+        store.score(step, value)
     store.wait()
     assert names(tmp_path) == [2, 4, 5] and store.best == {"step": 2, "metric": "m", "score": 0.9}
     assert store.resolve("latest") == 5 and store.resolve("best") == 2 and store.resolve("4") == 4
@@ -140,7 +147,7 @@ def test_another_version_is_refused(store, monkeypatch):
         store.wait()
     for read in (lambda: store.spec(1), lambda: store.restore_state(1, saved),
                  lambda: store.restore_params(1, saved["params"])):
-        with pytest.raises(UserError, match="checkpoints/1 has spec version 3, this code reads version 4: train"):
+        with pytest.raises(UserError, match="checkpoints/1 has spec version 3, this code reads version 5: train"):
             read()
 
 
@@ -252,14 +259,28 @@ def test_nothing_is_written_where_it_does_not_fit(store, tmp_path, monkeypatch):
     assert store.steps() == [1, 2]
 
 
-def test_which_errors_are_a_full_disk():
-    assert disk_is_full(OSError(errno.ENOSPC, "x")) and disk_is_full(OSError(errno.EDQUOT, "x"))
-    assert disk_is_full(ValueError("RESOURCE_EXHAUSTED: writing a: No space left on device [OS error 28]"))
-    assert not disk_is_full(OSError(errno.EIO, "x")) and not disk_is_full(ValueError("out of memory"))
-
-
-def test_the_best_is_written_whole(store, tmp_path):
-    store.save(state(1), SPEC)
-    store.score(1, "m", 0.25)
-    assert json.loads((tmp_path / "checkpoints/best.json").read_text()) == {"step": 1, "metric": "m", "score": 0.25}
-    assert not list((tmp_path / "checkpoints").glob("best.tmp"))
+def test_the_best_is_derived_from_the_rows(tmp_path):
+    """A run that was killed between the row of an evaluation and whatever came next has lost nothing."""
+    store = Checkpoints(tmp_path, keep=1, metric="m")
+    for step in (1, 2, 3):
+        store.save(state(step), SPEC)
+        store.wait()
+        evaluated(tmp_path, step, {1: 0.2, 2: 0.7, 3: 0.7}[step])
+        store.score(step, {1: 0.2, 2: 0.7, 3: 0.7}[step])
+    store.save(state(4), SPEC)
+    store.wait()
+    evaluated(tmp_path, 4, 0.9)  # Killed here: nobody told the store.
+    with open(tmp_path / "evals.jsonl", "a") as file:
+        file.write('{"step": 9, "m": 1.0}\n{"step": 10, "m"')  # A step without a checkpoint, half a row.
+    store.close()
+    again = Checkpoints(tmp_path, keep=1, metric="m")
+    assert again.best == {"step": 4, "metric": "m", "score": 0.9} and again.steps() == [4]
+    again.save(state(5), SPEC)
+    again.save(state(6), SPEC)
+    again.wait()
+    assert again.steps() == [4, 6]
+    again.close()
+    for metric in ("m", None):
+        reader = Checkpoints(tmp_path, writable=False, metric=metric)
+        assert reader.resolve("best") == 4
+        reader.close()

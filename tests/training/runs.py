@@ -71,7 +71,7 @@ def state(workdir, step):
     single = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     targets = {item: {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=single)
                       for name, leaf in leaves.items()} for item, leaves in store.arrays(step).items()}
-    items = store._restore(step, targets)
+    items = store._load(step, targets)
     store.close()
     used = "ema" if any(name.startswith("params/") for name in items["train"]) else "params"
     arrays = items["train"] | {f"{used}/{name}": array for name, array in items["params"].items()}

@@ -95,12 +95,12 @@ def test_utilisation():
 
 def test_means_and_the_first_metric_that_is_not_finite():
     rows = [(step, {"loss": np.float32(2 * step), "loss/a": np.float32(4 * step - 3)}) for step in (1, 2)]
-    assert mean_metrics(rows, saved=[]) == {"loss": 3.0, "loss/a": 3.0}
+    assert mean_metrics(rows, saved=list) == {"loss": 3.0, "loss/a": 3.0}
     rows.append((3, {"loss": np.float32("nan"), "loss/a": np.float32("inf")}))
     with pytest.raises(UserError, match=r"^loss/a became inf at step 3; there is no checkpoint yet"):
-        mean_metrics(rows, saved=[])
+        mean_metrics(rows, saved=list)
     with pytest.raises(UserError, match="the last good checkpoint is step 2"):
-        mean_metrics(rows, saved=[1, 2])
+        mean_metrics(rows, saved=lambda: [1, 2])
 
 
 def test_signals_are_remembered_and_given_back():
@@ -187,3 +187,37 @@ def test_collapsed_evidence_stops_the_run(side):
             check_collapse(collapsed, 100, after=100, information=0.1)
         check_collapse(collapsed, 99, after=100, information=0.1)
         check_collapse(collapsed, 500, after=100, information=0.0)
+
+
+@pytest.mark.parametrize("name, status", [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_in_a_long_call_of_a_library_ends_the_process(name, status):
+    """As a compilation it gives Python no chance to run a handler; it would take hours."""
+    code = """
+import hashlib
+from lgdea_jax.runtime.guards import StopSignals
+with StopSignals() as stop:
+    with stop.at_once():
+        pass
+    with stop.at_once():
+        print("ready", flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(getattr(signal, name))
+        assert process.wait(timeout=30) == status
+        assert process.stderr.read() == f"stopped by {name}: no step was in flight\n"
+    finally:
+        process.kill()
+
+
+def test_a_signal_that_came_before_is_honoured():
+    with StopSignals() as stop:
+        with stop.at_once():
+            pass
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.number == signal.SIGTERM  # After the context a signal is remembered again.
+        with pytest.raises(SystemExit) as left, stop.at_once():
+            pass
+        assert left.value.code == 143

@@ -170,7 +170,7 @@ def test_a_run_goes_on_with_its_own_config_only(finished, phantom_data, flags, m
 
 def test_a_run_goes_on_with_its_own_tokeniser_and_data_only(finished, phantom_data, tmp_path):
     other = tmp_path / "tokenizer.json"
-    train_tokenizer(["quite another corpus", "of other words"], 60).save(other)
+    train_tokenizer([("a", "quite another corpus"), ("b", "of other words")], 60).save(other)
     with pytest.raises(UserError, match="made with another tokeniser"):
         runs.here(finished, phantom_data, *CLIP, f"text.tokenizer={other}")
     data = tmp_path / "data"

@@ -45,7 +45,8 @@ def make_parser(benchmark: Benchmark, *, data_dir: str = "required", example: st
     parser.add_argument("--step", default="latest", help="latest, best or a step number (default: latest)")
     parser.add_argument("--split", default=benchmark.split,
                         help=f"train, validation or test (default: {benchmark.split})")
-    parser.add_argument("--seed", type=int, default=0, help="of resampling, balanced draws and overlays (default: 0)")
+    parser.add_argument("--seed", type=cli.seed, default=0,
+                        help="of resampling, balanced draws and overlays (default: 0)")
     parser.add_argument("--bootstrap", type=_count, default=1000, metavar="N",
                         help="resamples of subjects for the 95%% intervals; 0: none (default: 1000)")
     parser.add_argument("--records", type=_count, default=0, metavar="N",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import math
+import os
+import secrets
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.errors import UserError
+from lgdea_jax.data.dataset import DatasetMetadata
+from lgdea_jax.errors import UserError, environment_fault
 from lgdea_jax.eval.harness.notes import notes
 from lgdea_jax.evaluators.samples import Samples
 from lgdea_jax.metrics.bootstrap import Interval
 from lgdea_jax.runtime.files import write_atomically, write_text_atomically
 
-RESULTS, SAMPLES, OVERLAYS = "results.json", "samples.npz", "overlays"
+RESULTS, SAMPLES, OVERLAYS, SECRET = "results.json", "samples.npz", "overlays", ".subject_key"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,22 +39,6 @@ class ModeResult:
     info: dict[str, Any]
     samples: tuple[Samples, ...]
     subgroups: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def make_folder(path: str) -> Path:
-    """The output folder, made.
-
-    Raises:
-      UserError: it cannot be made.
-    """
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"--out={path} is not a folder") from None
-    except PermissionError:
-        raise UserError(f"no permission to write to --out={path}") from None
-    return folder
 
 
 def as_json(result: ModeResult) -> dict[str, Any]:
@@ -72,13 +60,48 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_text_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def save_samples(path: Path, samples: Mapping[str, Sequence[Samples]]) -> None:
-    """Writes {mode: samples of each task} as one .npz without pickles; `evaluators.tasks.load_samples` reads it."""
+def save_samples(path: Path, samples: Mapping[str, Sequence[Samples]], *, key: bytes = b"") -> None:
+    """Writes {mode: samples of each task} as one .npz without pickles; `evaluators.tasks.load_samples` reads it.
+
+    Args:
+      path: of the file; samples: what it is to hold.
+      key: of `secret_key`; the subjects' keys are hashed with it. b"" leaves them as they are.
+    """
     entries: dict[str, np.ndarray] = {}
     for mode, items in samples.items():
         for item in items:
+            if key:
+                item = dataclasses.replace(item, subjects=np.array([hashlib.blake2b(
+                    str(subject).encode(), digest_size=8, key=key).hexdigest() for subject in item.subjects], "U16"))
             entries |= item.dump(f"{mode}/")
     write_atomically(path, lambda file: np.savez_compressed(file, **entries))
+
+
+def secret_key(data_dir: Path, metadata: DatasetMetadata) -> bytes:
+    """32 random bytes that belong to a data set and stay with it: DATA/.subject_key, made when it is first needed.
+
+    A plain hash of a subject's id is no secret: all ids of seven digits are tried in seconds. With the key only who has
+    the data set can find a subject in its results, and results on one data set still pair. Open data (all sources under
+    open terms) have public ids: b"", so that results pair between copies that were built apart.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    if {item.terms for item in metadata.sources} == {"open"}:
+        return b""
+    file = data_dir / SECRET
+    try:
+        if not file.is_file():
+            made = data_dir / f"{SECRET}.{os.getpid()}"
+            made.write_bytes(secrets.token_bytes(32))
+            with contextlib.suppress(FileExistsError):  # Another evaluation was faster: its key is the one.
+                os.link(made, file)
+            made.unlink()
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}, with which the subjects in {SAMPLES} are hashed, cannot be made or read "
+                        f"({environment_fault(error) or error.strerror}): whoever may write to the data set evaluates "
+                        "on it once") from None
 
 
 def config_hash(config: Any) -> str:

@@ -2,12 +2,14 @@
 
 OUT/results.json holds values with 95% bootstrap intervals over subjects; OUT/samples.npz the per-sample results for
 paired tests (`evaluators.tasks.load_samples`, `metrics/hierarchical.py`); OUT/overlays the heatmaps of a seeded sample.
-Subjects appear as digests, studies not at all. `python -m lgdea_jax.report OUT` makes a page of it.
+Subjects appear as digests with a key that stays with the data set, studies not at all. `python -m lgdea_jax.report OUT`
+makes a page of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,8 +34,8 @@ from lgdea_jax.eval.harness.output import (
     as_json,
     command_line,
     config_hash,
-    make_folder,
     save_samples,
+    secret_key,
     table,
     write_json,
 )
@@ -43,6 +45,7 @@ from lgdea_jax.eval.harness.protocol import choose_protocol
 from lgdea_jax.eval.harness.selection import Selection
 from lgdea_jax.evaluators import probe, tasks
 from lgdea_jax.evaluators.encoder import Encoder
+from lgdea_jax.runtime.files import own_folder
 
 
 def run_benchmark(benchmark: Benchmark, argv: Sequence[str]) -> int:
@@ -74,7 +77,7 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
     benchmark = dataclasses.replace(benchmark, protocol=choose_protocol(
         benchmark.name, benchmark.protocols, benchmark.protocol, mode=args.mode, name=args.protocol))
     modes = {"both": tasks.MODES, "clean": ("clean",)}.get(args.mode, ("official",))
-    with StageProgress() as progress:
+    with StageProgress() as progress, contextlib.ExitStack() as stack:
         inputs = Inputs.open(args, benchmark, data_dir, progress)
         if not inputs.model.reads_text:
             if not args.probe:
@@ -85,7 +88,8 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
         rows = np.unique(np.concatenate([part.rows for part in selected.values()]))
         leaks = guard.check(inputs.model.spec, data_dir, tuple(inputs.source.parts), rows, trained_on=args.trained_on,
                             allow=args.allow_leaks) if benchmark.guard else None
-        out = make_folder(args.out)
+        secret = secret_key(data_dir, inputs.metadata)
+        out = stack.enter_context(own_folder(args.out))
         encoders = inputs.encoders(selected)
         probes = inputs.probes(encoders)
         thresholds = inputs.thresholds(chosen)
@@ -108,11 +112,12 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
         if "retrieval" in chosen:
             examples = retrieval_examples.write_examples(
                 first, records, out / retrieval_examples.FOLDER, _example_count(args, inputs.metadata), args.seed)
-    save_samples(out / SAMPLES, {result.mode: result.samples for result in results})
-    rejected = _rejected(selected, encoders)
-    head = {**_head(inputs, argv, first, len(records), chosen), "overlays": results[0].mode if pictures else "",
-            "leakage": leaks, "rejected": [{"record": row, "reason": reason} for row, reason in rejected.items()]}
-    write_json(out / RESULTS, {**head, "results": [as_json(result) for result in results]})
+        save_samples(out / SAMPLES, {result.mode: result.samples for result in results}, key=secret)
+        rejected = _rejected(selected, encoders)
+        head = {**_head(inputs, argv, first, len(records), chosen), "leakage": leaks,
+                "overlays": results[0].mode if pictures else "",
+                "rejected": [{"record": row, "reason": reason} for row, reason in rejected.items()]}
+        write_json(out / RESULTS, {**head, "results": [as_json(result) for result in results]})
     print(table(head, results))
     print(f"wrote {out / RESULTS}, {out / SAMPLES}, {pictures} pictures in {out / OVERLAYS}"
           + (f", {examples} examples in {out / retrieval_examples.FOLDER}" if examples else ""))

@@ -6,8 +6,9 @@ the data (https://github.com/huggingface/safetensors). The library's NumPy reade
 
 from __future__ import annotations
 
+import hashlib
 import json
-import pickle
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dt
 # In order of preference.
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "open_clip_model.safetensors",
                 "pytorch_model.bin", "pytorch_model.bin.index.json", "open_clip_pytorch_model.bin")
+DIGEST = "sha256"  # Key of the metadata in the header of a file that we write.
 CONFIG_FILES = ("config.json", "open_clip_config.json")
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 # Where training scripts put the weights inside what they save.
@@ -60,10 +62,12 @@ def read_tensors(file: Path) -> dict[str, np.ndarray]:
       WeightsError: it cannot be read; names the package to install where torch is needed.
     """
     if file.name.endswith(".index.json"):
-        shards = sorted(set(_json(file).get("weight_map", {}).values()))
+        listed = _json(file).get("weight_map", {})
+        if not isinstance(listed, dict) or not all(isinstance(shard, str) for shard in listed.values()):
+            raise WeightsError(f"{file} is damaged: weight_map does not map names to files")
         tensors: dict[str, np.ndarray] = {}
-        for shard in shards:
-            if not (file.parent / shard).is_file():
+        for shard in sorted(set(listed.values())):
+            if Path(shard).name != shard or shard.endswith(".index.json") or not (file.parent / shard).is_file():
                 raise WeightsError(f"{file.name} lists {shard}, which is missing")
             tensors |= read_tensors(file.parent / shard)
         return tensors
@@ -87,21 +91,54 @@ def read_safetensors(file: Path) -> dict[str, np.ndarray]:
             raise WeightsError(f"{file} is cut short, or no safetensors file")
         try:
             header = json.loads(stream.read(length))
-        except ValueError:
-            raise WeightsError(f"{file} is no safetensors file: its header cannot be read") from None
+        except (ValueError, RecursionError):
+            header = None
+    if not isinstance(header, dict):
+        raise WeightsError(f"{file} is no safetensors file: its header cannot be read")
     data = np.memmap(file, np.uint8, mode="r", offset=8 + length) if size > 8 + length else np.zeros(0, np.uint8)
-    tensors = {}
+    tensors, parts = {}, []
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        if entry["dtype"] not in DTYPES:
-            raise WeightsError(f"{file}: {name} is of the dtype {entry['dtype']}; known: {', '.join(DTYPES)}")
-        start, end = entry["data_offsets"]
-        dtype = np.dtype(DTYPES[entry["dtype"]])
-        if end > data.size or end - start != dtype.itemsize * int(np.prod(entry["shape"], dtype=np.int64)):
-            raise WeightsError(f"{file} is cut short: {name} is not whole")
-        tensors[name] = data[start:end].view(dtype).reshape(entry["shape"])
+        kind, shape, (start, end) = _entry(file, name, entry)
+        if end > data.size or end - start != kind.itemsize * math.prod(shape):
+            raise WeightsError(f"{file} is cut short or damaged: {name} is not whole")
+        tensors[name] = data[start:end].view(kind).reshape(shape)
+        parts.append((start, end, name))
+    # The format has no digest, but its tensors fill the data one after the other.
+    place = 0
+    for start, end, name in sorted(parts):
+        if start != place:
+            raise WeightsError(f"{file} is damaged: {name} does not begin where the tensor before it ends")
+        place = end
+    if place != data.size:
+        raise WeightsError(f"{file} is damaged: it has {data.size - place} bytes that belong to no tensor")
+    notes = header.get("__metadata__")
+    if isinstance(notes, dict) and DIGEST in notes and notes[DIGEST] != tensors_digest(tensors):
+        raise WeightsError(f"{file} is damaged: its tensors are not those that were saved")
     return tensors
+
+
+def tensors_digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 (hex) of names, dtypes, shapes and values; files that we write carry it, published ones do not."""
+    total = hashlib.sha256()
+    for name, array in sorted(tensors.items()):
+        total.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return total.hexdigest()
+
+
+def _entry(file: Path, name: str, entry: Any) -> tuple[np.dtype, tuple[int, ...], tuple[int, int]]:
+    """(dtype, shape, place) of a tensor in the header of a safetensors file."""
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= set(entry):
+        raise WeightsError(f"{file} is damaged: the header says no dtype, shape or place of {name}")
+    kind, shape, place = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(kind, str) or kind not in DTYPES:
+        raise WeightsError(f"{file}: {name} is of the dtype {kind}; known: {', '.join(DTYPES)}")
+    if not all(isinstance(part, list) and all(type(number) is int and number >= 0 for number in part)
+               for part in (shape, place)) or len(place) != 2:
+        raise WeightsError(f"{file} is damaged: the header has no possible shape or place of {name}")
+    return np.dtype(DTYPES[kind]), tuple(shape), (place[0], place[1])
 
 
 def read_torch(file: Path) -> dict[str, np.ndarray]:
@@ -116,7 +153,9 @@ def read_torch(file: Path) -> dict[str, np.ndarray]:
         raise WeightsError(f"{file} is a torch file: pip install torch, or give a safetensors file") from None
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # The errors of a damaged file are of every kind.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{file} cannot be read as weights only ({reason}): save its state_dict, best as "
                            "safetensors") from None
@@ -154,13 +193,16 @@ def write(folder: Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, 
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: np.asarray(value, order="C") for name, value in sorted(tensors.items())},
-              folder / "model.safetensors", metadata={"format": "pt"})
+    arrays = {name: np.asarray(value, order="C") for name, value in sorted(tensors.items())}
+    save_file(arrays, folder / "model.safetensors", metadata={"format": "pt", DIGEST: tensors_digest(arrays)})
     (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{file} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise WeightsError(f"{file} holds no JSON object but a {type(content).__name__}")
+    return content

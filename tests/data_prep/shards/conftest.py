@@ -19,7 +19,7 @@ def config(**changes):
         "name": "fake", "source": "fake", "fake": {"counts": {"train": 45, "validation": 7, "test": 5}, "seed": 3,
                                                    "reject_every": 6},
         "image_size": 24, "image_encoding": "png", "extractor": "rules", "shard_studies": 10, "workers": 1,
-        "tokenizer": {"vocab_size": 200}})
+        "tokenizer": {"vocab_size": 200, "subjects": 2}})
     out.update(changes)
     return out
 

@@ -88,9 +88,10 @@ def test_checksums_and_tokeniser(built):
 def test_tokeniser_has_seen_training_reports_only(tmp_path, monkeypatch):
     seen = []
     real = finish.train_tokenizer
-    monkeypatch.setattr(finish, "train_tokenizer", lambda texts, size: real(seen.extend(texts) or seen, size))
+    monkeypatch.setattr(finish, "train_tokenizer", lambda texts, size, **options: real(
+        seen.extend(texts) or seen, size, **options))
     build(config(), tmp_path / "data")
-    reports = {r.study_id: r.report for r in open_records(tmp_path / "data", "train") if r.has_report}
+    reports = {r.study_id: (r.subject_id, r.report) for r in open_records(tmp_path / "data", "train") if r.has_report}
     assert seen == list(reports.values())  # Those of two views once.
 
 

@@ -103,7 +103,7 @@ def test_a_shard_that_is_gone_or_short_is_made_again(tmp_path, monkeypatch):
 
 
 def test_two_builds_do_not_write_to_one_folder(tmp_path):
-    with own(tmp_path / "data", {"a": 1}), pytest.raises(UserError, match="another build"):
+    with own(tmp_path / "data", {"a": 1}), pytest.raises(UserError, match="another command is writing"):
         build(config(), tmp_path / "data")
 
 

@@ -1,0 +1,62 @@
+"""Locks of output folders: one command at a time, whatever ends it."""
+
+import csv
+import fcntl
+import io
+import subprocess
+import sys
+
+import pytest
+
+from lgdea_jax.errors import UserError
+from lgdea_jax.runtime.files import LOCK, TableWriter, lock, own_folder
+
+
+def test_one_command_at_a_time(tmp_path):
+    out = tmp_path / "a" / "out"
+    with own_folder(out) as folder:
+        assert folder == out and out.is_dir()
+        with pytest.raises(UserError, match=f"another command is writing to {out}"), own_folder(out):
+            pass
+        with open(out / LOCK) as handle, pytest.raises(BlockingIOError):  # The system's own view of it.
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with own_folder(out):
+        pass
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--workdir=.*file is a file, not a folder"), own_folder(
+            tmp_path / "file", "--workdir"):
+        pass
+
+
+def test_a_killed_command_leaves_no_lock(tmp_path):
+    code = f"""
+import os, signal
+from lgdea_jax.runtime.files import own_folder
+with own_folder({str(tmp_path)!r}):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    with own_folder(tmp_path):
+        pass
+
+
+def test_a_lock_that_was_removed_is_nobodys(tmp_path, monkeypatch):
+    """A build removes its work folder at its end: who has opened the file before must not go on."""
+    flock = fcntl.flock
+
+    def removed_meanwhile(handle, flags):
+        (tmp_path / "lock").unlink()
+        flock(handle, flags)
+
+    monkeypatch.setattr(fcntl, "flock", removed_meanwhile)
+    with pytest.raises(UserError, match="another command"), lock(tmp_path / "lock"):
+        pass
+
+
+def test_no_text_is_a_formula():
+    file = io.StringIO()
+    TableWriter(file).writerow(["=cmd|' /C calc'!A0", "@SUM(A1)", "+1+2", "-2+3", "\tx", "-0.25", "+3", "1e-5", -7,
+                                "a=b", "", "no -x"])
+    [row] = csv.reader(io.StringIO(file.getvalue()))
+    assert row == ["'=cmd|' /C calc'!A0", "'@SUM(A1)", "'+1+2", "'-2+3", "'\tx", "-0.25", "+3", "1e-5", "-7", "a=b", "",
+                   "no -x"]
