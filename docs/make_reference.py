@@ -29,7 +29,8 @@ NOTE = "<!-- Written by docs/make_reference.py: do not edit. -->\n"
 # Groups of the training config in the order of the page, by heading.
 HEADINGS: Mapping[str, tuple[str, ...]] = {
     "General": ("",), "Data": ("data",), "Batch": ("batch",), "Images": ("image",), "Volumes": ("volume",),
-    "Text": ("text",), "Augmentation": ("augment",), "Model": ("model",), "Evidence memory": ("memory",),
+    "Text": ("text",), "Augmentation": ("augment",), "Model": ("model",),
+    "Unpaired data": ("memory", "strong"),
     "Optimiser": ("optim",), "Devices and hosts": ("mesh", "distributed"), "Evaluation": ("eval",),
     "Checkpoints": ("checkpoint",), "Logging and alarms": ("log", "alarm"), "Methods": ("methods",)}
 # Methods that share another's keys are not listed again.
