@@ -74,7 +74,9 @@ def finish(folder: Path, tasks: Sequence[ShardTask], spec: ShardSpec, config: An
             shards[split] = []
     kept = _write_rejected(folder, tasks)
     if not any(shards.values()):
-        raise UserError(f"no row of the source could be used: see {folder / REJECTED_FILE}")
+        reasons = Counter(rejection.reason for rejection in kept).most_common(1)
+        why = "".join(f" ({count} x {reason})" for reason, count in reasons)
+        raise UserError(f"no row of the source could be used{why}: see {folder / REJECTED_FILE}")
     _check_keys(folder, splits)
     for split, parts in splits.items():
         if shards[split]:
