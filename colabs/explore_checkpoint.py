@@ -152,14 +152,13 @@ for draw in range(4):
     pairs = np.random.default_rng(draw).permutation(len(records))[:len(records) // 3]
     seeds = seed_edges(pairs, own[pairs], num_images=len(records), num_reports=len(reports))
     factor = relation_factor(seeds, of_images, of_reports, alpha=0.8, order=3)
-    related = np.array(of_images @ factor @ of_reports.T)  # Few enough here for a table of all with all.
-    np.add.at(related, (seeds.images, seeds.reports), 0.2 * seeds.weights)
+    related = np.array(of_images @ factor @ of_reports.T)  # Of a few items: training never makes this array.
     free = np.setdiff1d([i for i, findings in enumerate(stated) if findings], pairs)  # Unpaired, with a finding.
     first = np.argsort(-related[free], axis=1)[:, :5]
     found.append(np.take_along_axis(share[free], first, axis=1).mean())
     chance.append(share[free].mean())
 print("an unpaired image shares a finding with the five reports most related to it: "
       f"{np.mean(found):.0%}, with any report: {np.mean(chance):.0%} (mean of {len(found)} draws)")
-# Relations are shares of a walk from an image, and a pair is the strongest relation that there is.
+# Relations are shares of a walk from an image, and the images of the pairs are nearest to their own reports.
 assert related.min() >= 0 and related.sum(axis=1).max() < 1 + 1e-4
-assert related[pairs, own[pairs]].mean() > 10 * related.mean()
+assert related[pairs, own[pairs]].mean() > related.mean()

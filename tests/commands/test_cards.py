@@ -55,7 +55,7 @@ def test_only_what_was_trained_on_is_listed(phantom_data, tmp_path, caplog):
     (other / "dataset.json").write_text(json.dumps({**content, "name": "more_images"}))
     config = cli.read_config("tests/training/tiny.py:lgdea")
     config.data.dir, config.data.images_from, config.data.pairs = str(phantom_data), (str(other),), 0.5
-    config.batch.reports = 4
+    config.batch.images, config.batch.reports = 0, 4
 
     def listed():
         caplog.clear()

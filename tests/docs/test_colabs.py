@@ -20,7 +20,8 @@ NAMES = [path.stem for path in SOURCES]
 
 
 def test_they_are_there():
-    assert {"quick_start", "your_own_data", "explore_checkpoint", "limited_pairs", "chest_ct"} <= set(NAMES)
+    assert {"quick_start", "your_own_data", "explore_checkpoint", "limited_pairs", "unpaired_targets",
+            "chest_ct"} <= set(NAMES)
     assert {path.stem for path in COLABS.glob("*.ipynb")} == set(NAMES)
 
 

@@ -30,7 +30,7 @@ def test_batch_is_that_of_the_data(method, phantom_data):
 
 @pytest.mark.parametrize("method", ["clip", "lgdea"])  # Without and with an evidence memory.
 def test_says_what_a_step_costs_and_writes_nothing(method, tmp_path, capsys):
-    flags = (f"method={method}", "dry_run=true", "log.peak_tflops=1.0", "total_steps=3600")
+    flags = (f"method={method}", "dry_run=true", "log.peak_tflops=1.0", "total_steps=3600", "data.pairs=0.05")
     assert runs.here(tmp_path / "run", "nowhere", *flags) == cli.OK
     text = capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -40,3 +40,5 @@ def test_says_what_a_step_costs_and_writes_nothing(method, tmp_path, capsys):
     assert memory >= 0 and flops > 1e6
     assert step == pytest.approx(flops / 0.4e12 * 1000, abs=0.06) and hours == pytest.approx(step / 1000, abs=0.01)
     assert "vocabulary assumed: 30,522" in text
+    held = re.search(r"evidence memory of a device: ([\d.]+) GiB for 377,000 images and 227,000 reports", text)
+    assert (float(held[1]) if held else None) == (0.06 if method == "lgdea" else None)  # 604,000 x 100 bytes.

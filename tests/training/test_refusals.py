@@ -254,3 +254,41 @@ def test_a_config_file_with_a_key_that_nobody_reads(phantom_data, tmp_path):
                                                                      "    return config"))
     with pytest.raises(UserError, match=r"unknown config key 'optim\.warm'"):
         runs.here(tmp_path / "run", phantom_data, config=tmp_path / "mine.py")
+
+
+@pytest.mark.parametrize("method, counts, expected", [
+    ("lgdea", (40, 51, 32), (8, 16, 8)), ("lgdea", (40, 0, 32), (8, 0, 8)), ("lgdea", (40, 0, 0), (8, 0, 0)),
+    ("lgdea_pairs", (40, 51, 32), (8, 0, 8)), ("clip", (40, 51, 32), (8, 0, 0)),
+    ("supervised", (40, 51, 32), (8, 16, 0))])
+def test_unpaired_rows_by_default(method, counts, expected):
+    """As many as the method can use where there are such items, and the rest is named with its reason."""
+    experiment = Experiment.of(cli.read_config(f"tests/training/tiny.py:{method}"))
+
+    class Mesh:
+        size = 4
+
+    items = dict(zip(("pairs", "images", "reports"), counts, strict=True))
+    sizes = train_data.batch_sizes(experiment, Mesh, items)
+    assert tuple(sizes.values()) == expected and list(sizes) == list(items)
+    left = [f"{items[stream]} {stream} (the method {method} does not learn from unpaired {stream})"
+            for stream in ("images", "reports") if items[stream] and not sizes[stream]]
+    assert train_data.not_trained_on(experiment, items, sizes) == ", ".join(left)
+    # Before the data are read, what the config asks for is expected.
+    assert train_data.batch_sizes(experiment, Mesh)["images"] == 0
+    experiment.config.data.pairs = 0.5
+    assert (train_data.batch_sizes(experiment, Mesh)["images"] > 0) == ("images" in experiment.method.streams)
+
+
+def test_a_ratio_is_rounded_to_the_devices_and_a_number_wins():
+    config = cli.read_config("tests/training/tiny.py:lgdea")
+    config.batch.images_per_pair, config.batch.reports_per_pair = 0.1, 0.0
+
+    class Mesh:
+        size = 4
+
+    items = {"pairs": 40, "images": 51, "reports": 32}
+    assert train_data.batch_sizes(Experiment.of(config), Mesh, items) == {"pairs": 8, "images": 4, "reports": 0}
+    cli.set_override(config, "batch.images", "12")
+    assert train_data.batch_sizes(Experiment.of(config), Mesh, items)["images"] == 12
+    cli.set_override(config, "batch.images", "auto")
+    assert train_data.batch_sizes(Experiment.of(config), Mesh, items)["images"] == 4
