@@ -86,8 +86,10 @@ def prepare_data(experiment: Experiment, mesh: jax.sharding.Mesh, *, show: bool,
     counts = {stream: plan.count(stream) for stream in STREAMS}
     sizes = batch_sizes(experiment, mesh, counts)
     if show:
+        log.info("devices: %s, computing in %s", sharding.describe(mesh), config.dtype)
         log.info("data: %s", ", ".join(f"{count} {stream}" for stream, count in counts.items()))
-        log.info("batch: %s", ", ".join(f"{sizes[stream]} {stream}" for stream in STREAMS if sizes[stream]))
+        log.info("batch: %s; %d rows a device", ", ".join(
+            f"{sizes[stream]} {stream}" for stream in STREAMS if sizes[stream]), sum(sizes.values()) // mesh.size)
         if unused := not_trained_on(experiment, counts, sizes):
             log.info("not trained on: %s", unused)
     trained_on = [meta for directory, meta in zip(directories, metadata, strict=True) if any(
