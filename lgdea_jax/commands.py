@@ -44,7 +44,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Use": {
         "predict": ("lgdea_jax.predict", "score your own images or volumes, with heatmaps"),
         "calibrate": ("lgdea_jax.calibrate", "turn scores into probabilities"),
-        "export": ("lgdea_jax.export", "write the towers for PyTorch"),
+        "export": ("lgdea_jax.export", "write the model as a folder to hand on, or its towers for PyTorch"),
     },
 }
 COMMANDS = {name: module for group in GROUPS.values() for name, (module, _) in group.items()}

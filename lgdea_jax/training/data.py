@@ -39,6 +39,7 @@ class Data:
       names: of the data sets with rows in the batch; `digest`: SHA-256 over their shards, so that a resumed run reads
         the same data.
       record_size: longer side in pixels to which the build reduced images; 0 where the data sets differ or do not say.
+      sources: origins of what is trained on, with their terms.
     """
 
     batches: Any
@@ -51,6 +52,7 @@ class Data:
     names: tuple[str, ...]
     digest: str
     record_size: int = 0
+    sources: tuple[dataset.SourceTerms, ...] = ()
 
 
 def prepare_data(experiment: Experiment, mesh: jax.sharding.Mesh, *, show: bool,
@@ -107,7 +109,8 @@ def prepare_data(experiment: Experiment, mesh: jax.sharding.Mesh, *, show: bool,
                 record_transform=transforms[0], sizes=sizes,
                 counts={stream: count for stream, count in counts.items() if sizes[stream]},
                 names=tuple(meta.name for meta in trained_on), digest=shards_digest(trained_on),
-                record_size=record_size(metadata))
+                record_size=record_size(metadata),
+                sources=tuple(dict.fromkeys(item for meta in trained_on for item in meta.sources)))
 
 
 def record_size(metadata: Sequence[DatasetMetadata]) -> int:
