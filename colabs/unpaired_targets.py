@@ -36,7 +36,7 @@ flags = [f"--config.data.pairs={pairs}", f"--config.total_steps={steps}", f"--co
          "--config.checkpoint.keep=10", f"--config.eval.every={steps}", "--config.memory.truth=true"]
 if SMALL:
     flags += ["--config.model.image.resnet.sizes.width=16", "--config.optim.warmup_steps=20",
-              "--config.batch.pairs=12"]
+              "--config.batch.pairs=12", "--config.alarm.information=0"]  # So short a training tells little apart.
 assert train.main(["--config=configs/phantom.py", f"--workdir={RUN}", f"--config.data.dir={DATA}", *flags]) == 0
 
 # %% [markdown]

@@ -196,7 +196,8 @@ def get_config(arg=None):
 
     # Targets of unpaired images and reports, for lgdea, mean_teacher and oracle.
     config.memory = ConfigDict()
-    config.memory.start = 0.1  # Targets begin here, a share of the steps: an untrained teacher's errors stay.
+    # Targets begin here, a share of the steps, but not before the warm-up ends: an untrained teacher's errors stay.
+    config.memory.start = 0.1
     config.memory.full = 0.3  # They have their full weight from here on, a share of the steps.
     config.memory.graph_every = 100  # Steps from one rebuild of the relations to the next.
     config.memory.landmarks = 256  # Anchors of each side of the relations, at most as many as items.

@@ -23,31 +23,40 @@ from lgdea_jax.metrics.hierarchical import gap_closed
 
 
 def means(cells: Sequence[Cell]) -> Block:
-    """Mean and standard deviation over seeds of every cell."""
-    rows = []
+    """Mean and standard deviation over seeds of every cell that has a finished run; the others are named."""
+    rows, missing = [], [cell for cell in cells if not cell.rows]
+    left = ", ".join(f"{share_name(pairs)} ({', '.join(f'`{cell.method}`' for cell in missing if cell.pairs == pairs)})"
+                     for pairs in dict.fromkeys(cell.pairs for cell in missing))
     for cell in cells:
+        if not cell.rows:
+            continue
         shown = []
         for name in METRICS:
             values = cell.metric(name).values
             spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
             shown.append(f"{values.mean():.3f}{spread}" if len(values) else "-")
         rows.append((share_name(cell.pairs), f"`{cell.method}`", cell.progress, *shown))
-    return Block("Means over seeds", (), ("pairs", "method", "seeds", *METRICS.values()), tuple(rows))
+    sentences = (f"Not run yet: {left}.",) if left else ()
+    return Block("Means over seeds", sentences, ("pairs", "method", "seeds", *METRICS.values()), tuple(rows))
 
 
 def results(cells: Sequence[Cell], chosen: Sequence[Contrast]) -> Block | None:
-    """One line for each contrast; None without any."""
+    """One line for each contrast of which two seeds are finished; None without any."""
     rows = []
     for contrast, a, b in available(cells, chosen):
+        if min(len(a.rows), len(b.rows)) < 2:
+            continue
         state = "final" if len(a.rows) == a.expected and len(b.rows) == b.expected else "preliminary"
         rows.append((f"{contrast.title} ({a.name}, {b.name})", verdict(contrast, a, b), state))
     return Block("Results", (), ("comparison", "result", "state"), tuple(rows)) if rows else None
 
 
 def contrasts(cells: Sequence[Cell], chosen: Sequence[Contrast]) -> Block | None:
-    """A row for each contrast: the difference of each primary metric, its interval and p-value; None without any."""
+    """The difference of each primary metric, its interval and p-value, as `results` chooses them; None without any."""
     rows = []
     for _, a, b in available(cells, chosen):
+        if min(len(a.rows), len(b.rows)) < 2:
+            continue
         found = differences(a, b)
         p = adjusted(found)
         shown = []
@@ -75,6 +84,8 @@ def gap(cells: Sequence[Cell]) -> Block | None:
             if method not in at:
                 continue
             three = [at[m] for m in (method, "lgdea_pairs", "oracle")]
+            if not all(cell.rows for cell in three):
+                continue
             seeds = set.intersection(*({row["seed"] for row in cell.rows} for cell in three))
             shown = []
             for name in PRIMARY:
@@ -94,6 +105,8 @@ def settings(cells: Sequence[Cell]) -> Block:
     """How the cells were trained, and how long that took."""
     rows = []
     for cell in cells:
+        if not cell.rows:
+            continue
         seconds = [sum(row["seconds"].values()) for row in cell.rows if not row["resumed"]]
         rows.append((share_name(cell.pairs), f"`{cell.method}`", str(cell.steps),
                      f"{np.median(seconds):.0f}" if seconds else "-", f"`{cell.config}`"))

@@ -74,7 +74,8 @@ class MemoryOptions:
         config = experiment.config
         part = config.memory.to_dict()
         names = {field.name for field in dataclasses.fields(cls)} - {"source", "start", "full", "seed"}
-        start, full = (max(1, round(part[name] * config.total_steps)) for name in ("start", "full"))
+        start, full = (max(1, config.optim.warmup_steps, round(part[name] * config.total_steps))
+                       for name in ("start", "full"))
         return cls(source=experiment.method.targets, start=start, full=full, seed=config.seed,
                    **{name: part[name] for name in names})
 

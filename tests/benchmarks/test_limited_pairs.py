@@ -232,11 +232,12 @@ def test_table_plots_and_page_of_what_is_finished(tmp_path, capsys):
         assert run.config_hash() in page
 
 
-def test_no_rows_at_all_is_a_table_of_dashes(tmp_path, capsys):
+def test_what_is_not_run_is_named(tmp_path, capsys):
     assert lp.main([f"--out={tmp_path}", f"--data={tmp_path / 'none'}", "--cells=clip@0.01,lgdea_pairs@0.01,"
                     "clip_evidence_soft@0.01,lgdea@0.01,oracle@0.01", "--only-table"]) == cli.OK
     text = capsys.readouterr().out
-    assert "| 1% | `clip` | 0 of 8 | - | - | - | - |" in text and "not known yet" in text
+    assert "Not run yet: 1% (`clip`, `clip_evidence_soft`, `lgdea_pairs`, `lgdea`, `oracle`)." in text
+    assert "### Results" not in text and "| 1% |" not in text
 
 
 def test_non_inferiority():
