@@ -95,6 +95,7 @@ setup(
                   "data_prep": ["extract/llm/prompts/*", "extract/llm/*.json"]},
     install_requires=CORE,
     extras_require=EXTRAS,
+    entry_points={"console_scripts": ["lgdea = lgdea_jax.commands:main"]},
     cmdclass={"build_py": BuildPy},
     classifiers=[
         "Programming Language :: Python :: 3", "Intended Audience :: Science/Research",

@@ -6,18 +6,10 @@
 # [arXiv 2509.13175](https://arxiv.org/abs/2509.13175). The volumes are schematic; numbers from here say nothing
 # about real CT. **Research use only, not a medical device.**
 
-# %%
-# Where the package is not installed (Colab), this installs it. LGDEA_PACKAGE says what from: a name on a package index,
-# a wheel file that you uploaded, or "git+https://..." of your copy of the repository.
-import importlib.util
-import os
-import subprocess
-import sys
+# %% install
 
-if importlib.util.find_spec("lgdea_jax") is None:
-    package = os.environ.get("LGDEA_PACKAGE", "lgdea-jax")
-    wanted = f"lgdea-jax[data,ct,colab] @ {package}" if "://" in package else f"{package}[data,ct,colab]"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", wanted], check=True)
+# %%
+import os
 
 # Small settings, which the tests use: LGDEA_SMALL=1. Everything is written below WORK.
 SMALL = os.environ.get("LGDEA_SMALL") == "1"

@@ -2,21 +2,14 @@
 # # Limited pairs: the plots of the study
 #
 # How zero-shot classification, retrieval and grounding on the phantom world depend on how many studies stay paired. The
-# finished runs lie in `benchmarks/experiments/limited_pairs.jsonl`; this notebook reads them and trains nothing, so it
-# needs a checkout of the repository around it. What is not finished is said, not guessed.
+# finished runs lie in `benchmarks/experiments/limited_pairs.jsonl`; this notebook reads them and trains nothing, so
+# the package must be installed from a clone of the repository. What is not finished is said, not guessed.
+
+# %% install
 
 # %%
-# Where the package is not installed (Colab), this installs it. LGDEA_PACKAGE says what from: a name on a package index,
-# a wheel file that you uploaded, or "git+https://..." of your copy of the repository.
-import importlib.util
 import os
-import subprocess
 import sys
-
-if importlib.util.find_spec("lgdea_jax") is None:
-    package = os.environ.get("LGDEA_PACKAGE", "lgdea-jax")
-    wanted = f"lgdea-jax[data,colab] @ {package}" if "://" in package else f"{package}[data,colab]"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", wanted], check=True)
 
 # Small settings, which the tests use: LGDEA_SMALL=1. Everything is written below WORK.
 SMALL = os.environ.get("LGDEA_SMALL") == "1"
@@ -25,10 +18,11 @@ WORK = os.environ.get("LGDEA_WORK", "lgdea_work")
 # %%
 from pathlib import Path
 
-folders = [Path(os.environ.get("LGDEA_CHECKOUT", ".")).resolve(), *Path.cwd().resolve().parents]
+import lgdea_jax
+
+checkout = Path(lgdea_jax.__file__).resolve().parents[1]
 ROWS = Path("benchmarks", "experiments", "limited_pairs.jsonl")
-checkout = next((folder for folder in folders if (folder / ROWS).is_file()), None)
-assert checkout is not None, "open this notebook inside a checkout, or name one in LGDEA_CHECKOUT"
+assert (checkout / ROWS).is_file(), "the package is installed without the rest of the repository: install a clone"
 sys.path.insert(0, str(checkout))
 
 # %% [markdown]

@@ -5,18 +5,10 @@
 # checkpoint is evaluated: zero-shot classification, retrieval, grounding. Minutes on a CPU. The pictures are schematic;
 # numbers from here say nothing about real radiographs. **Research use only, not a medical device.**
 
-# %%
-# Where the package is not installed (Colab), this installs it. LGDEA_PACKAGE says what from: a name on a package index,
-# a wheel file that you uploaded, or "git+https://..." of your copy of the repository.
-import importlib.util
-import os
-import subprocess
-import sys
+# %% install
 
-if importlib.util.find_spec("lgdea_jax") is None:
-    package = os.environ.get("LGDEA_PACKAGE", "lgdea-jax")
-    wanted = f"lgdea-jax[data,colab] @ {package}" if "://" in package else f"{package}[data,colab]"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", wanted], check=True)
+# %%
+import os
 
 # Small settings, which the tests use: LGDEA_SMALL=1. Everything is written below WORK.
 SMALL = os.environ.get("LGDEA_SMALL") == "1"

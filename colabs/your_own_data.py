@@ -5,18 +5,10 @@
 # that you can judge it before any training. No language model is needed; nothing leaves this machine.
 # **Research use only, not a medical device.**
 
-# %%
-# Where the package is not installed (Colab), this installs it. LGDEA_PACKAGE says what from: a name on a package index,
-# a wheel file that you uploaded, or "git+https://..." of your copy of the repository.
-import importlib.util
-import os
-import subprocess
-import sys
+# %% install
 
-if importlib.util.find_spec("lgdea_jax") is None:
-    package = os.environ.get("LGDEA_PACKAGE", "lgdea-jax")
-    wanted = f"lgdea-jax[data,colab] @ {package}" if "://" in package else f"{package}[data,colab]"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", wanted], check=True)
+# %%
+import os
 
 # Small settings, which the tests use: LGDEA_SMALL=1. Everything is written below WORK.
 SMALL = os.environ.get("LGDEA_SMALL") == "1"

@@ -7,7 +7,7 @@
 Options after `--` are Beam's; without a runner among them the pipeline runs on this machine. The pipeline makes the
 shards, or asks the language model where `config.extractor` names one. The source and DATA must lie on disks that all
 workers mount. The result equals that of `data_prep.build` byte for byte, and either command continues a build that the
-other began. Needs the extra `beam`: pip install 'lgdea-jax[beam]'.
+other began. Needs the extra `beam`.
 
 `--config.KEY=VALUE` changes a key of the config file. The file describes its keys; docs/reference/configuration.md
 lists all of them.

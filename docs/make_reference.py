@@ -297,8 +297,10 @@ def _short(name: str) -> str:
 
 COMMANDS_HEAD = """# Commands
 
-Every command is a module: `python -m MODULE`. `--help` prints its flags with examples. `DATA` is a folder written by
-`data_prep.build`, `RUN` a folder of `lgdea_jax.train`, `OUT` a folder for results.
+Every command is a module: `python -m MODULE`. An installation has `lgdea` as well, which is shorter and otherwise
+the same: `lgdea train` is `python -m lgdea_jax.train`, `lgdea build` is `python -m data_prep.build`, `lgdea eval NAME`
+is `python -m lgdea_jax.eval.NAME`. `lgdea --help` lists the commands, `--help` of a command its flags with examples.
+`DATA` is a folder written by `data_prep.build`, `RUN` a folder of `lgdea_jax.train`, `OUT` a folder for results.
 
 Commands that take `--config=FILE` also take `--config.KEY=VALUE` for every key of the
 [configuration](configuration.md).

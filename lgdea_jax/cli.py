@@ -49,11 +49,21 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, but an unknown flag comes before a missing one: the one may be the other, misspelt."""
+        for word in sys.argv[1:] if args is None else args:
+            if word == "--":
+                break
+            name = word.split("=")[0]
+            if name.startswith("--") and " " not in name and name not in self._option_string_actions:
+                self.error(f"unrecognized arguments: {name}")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Raises `UserError` instead of printing the usage."""
         if message.startswith("unrecognized arguments: "):
             name = message.removeprefix("unrecognized arguments: ").split()[0]
-            flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+            flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
             message = f"unknown argument {name.split('=')[0]!r}{nearest(name.split('=')[0], flags)}"
         raise UserError(f"{message} (see {self.prog} --help)")
 

@@ -2,6 +2,10 @@
 
     python -m lgdea_jax.export --checkpoint=RUN --out=DIR --tower=image
     python -m lgdea_jax.export --checkpoint=RUN --out=DIR --names=openclip
+    python -m lgdea_jax.export --checkpoint=RUN --out=DIR --format=lgdea
+
+With `--format=lgdea` DIR is the whole model instead, heads included, for `lgdea_jax.load("DIR")` or as the --checkpoint
+of another command (see `inference/model_folder`).
 
 `transformers.AutoModel.from_pretrained` opens DIR/image and DIR/text if the tower is one of Hugging Face's (see
 `models/pretrained`). A tower that no published model has is written with our names, and the output states this.
@@ -12,6 +16,7 @@ heads of the method are not exported.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +24,7 @@ import numpy as np
 
 from lgdea_jax import cli
 from lgdea_jax.errors import UserError, choose
-from lgdea_jax.inference import loading
+from lgdea_jax.inference import loading, model_folder
 from lgdea_jax.runtime.files import own_folder
 
 TOWERS = ("image", "text")
@@ -35,12 +40,36 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--step", default="latest", help="latest, best or a step number (default: latest)")
     parser.add_argument("--names", default="", help="hf, openclip, timm or torchvision (default: hf, or our own where "
                                                     "no published model has such a tower)")
+    parser.add_argument("--format", choices=("towers", "lgdea"), default="towers",
+                        help="towers for PyTorch, or the whole model for lgdea_jax.load (default: towers)")
     args = parser.parse_args(argv)
     run = loading.restore(args.checkpoint, args.step)
+    if args.format == "lgdea":
+        if args.tower or args.names:
+            raise UserError("--tower and --names are for --format=towers")
+        with own_folder(args.out) as out:
+            for line in export_model(run, out):
+                print(line)
+            card = Path(args.checkpoint) / "MODEL_CARD.md"
+            if card.is_file():
+                shutil.copy(card, out / card.name)
+            else:
+                print(f"no card in it: python -m lgdea_jax.card --checkpoint={args.out} writes one")
+        return cli.OK
     with own_folder(args.out) as out:
         for line in export(run, out, names=args.names, towers=(args.tower,) if args.tower else TOWERS):
             print(line)
     return cli.OK
+
+
+def export_model(run: Any, out: Path) -> list[str]:
+    """Writes the whole model of a run (from `predictor.restore`) to the folder `out`; returns lines to print."""
+    from lgdea_jax.arrays import flatten
+
+    params = {path: np.asarray(value) for path, value in flatten(run.params).items()}
+    names = model_folder.write(out, params, run.spec)
+    count = sum(value.size for value in params.values())
+    return [f"model, {count:,} parameters, step {run.spec['step']}: {out} ({', '.join(names)})"]
 
 
 def export(run: Any, out: Path, *, towers: tuple[str, ...] = TOWERS, names: str = "") -> list[str]:

@@ -79,7 +79,9 @@ def finish(folder: Path, tasks: Sequence[ShardTask], spec: ShardSpec, config: An
     corrections = count_corrections(spec.evidence, (_finished(folder, task) for task in tasks))
     kept = _write_rejected(folder, tasks, _strangers(folder, tasks, spec.evidence))
     if not any(shards.values()):
-        raise UserError(f"no row of the source could be used: see {folder / REJECTED_FILE}")
+        reasons = Counter(rejection.reason for rejection in kept).most_common(1)
+        why = "".join(f" ({count} x {reason})" for reason, count in reasons)
+        raise UserError(f"no row of the source could be used{why}: see {folder / REJECTED_FILE}")
     _check_keys(folder, splits)
     for split, parts in splits.items():
         if shards[split]:

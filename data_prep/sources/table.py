@@ -239,7 +239,8 @@ class _Checker:
             raise UserError(f"{self._name} has a header and no rows")
         labels = np.frombuffer(self._labels, np.int8).reshape(len(offset), -1)
         good = good.astype(bool)
-        self._check_same(key[good], None, number[good], "study_id and image_id are those of")
+        self._check_same(key[good], None, number[good], "study_id and image_id are those of",
+                         ": remove one of the two, or give every image of a study an image_id of its own")
         self._check_same(study[good], subject[good], number[good], "subject_id differs from that of the same study in")
         self._check_same(study[good], split[good], number[good], "split differs from that of the same study in")
         self._check_same(subject[good], split[good], number[good], "the subject is in another split in")
@@ -261,7 +262,8 @@ class _Checker:
         ids, at, count = np.unique(study[images], return_index=True, return_counts=True)
         table.single_image = dict(zip(ids[count == 1].tolist(), key[images][at[count == 1]].tolist(), strict=True))
 
-    def _check_same(self, group: np.ndarray, value: np.ndarray | None, number: np.ndarray, what: str) -> None:
+    def _check_same(self, group: np.ndarray, value: np.ndarray | None, number: np.ndarray, what: str,
+                    remedy: str = "") -> None:
         """Raises a UserError at the first row whose `value` is not that of its group's first row (None: any second)."""
         if len(np.unique(group)) == len(group):
             return
@@ -270,7 +272,7 @@ class _Checker:
         wrong = earlier != np.arange(len(group)) if value is None else value != value[earlier]
         if wrong.any():
             at = int(np.argmax(wrong))
-            raise UserError(f"{self._name} row {number[at]}: {what} row {number[earlier[at]]}")
+            raise UserError(f"{self._name} row {number[at]}: {what} row {number[earlier[at]]}{remedy}")
 
 
 def image_id(columns: Columns, cells: list[str]) -> str:

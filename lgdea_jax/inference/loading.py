@@ -10,6 +10,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from lgdea_jax.inference import model_folder
+
 
 def load_predictor(checkpoint: str | Path, step: str | int = "latest", *, batch_size: int | None = None) -> Any:
     """The `predictor.Predictor` of a run; arguments and errors as of `restore`."""
@@ -37,6 +39,8 @@ def restore(checkpoint: str | Path, step: str | int = "latest") -> Any:
 
 def load_spec(checkpoint: str | Path, step: str | int = "latest") -> dict[str, Any]:
     """The spec of a checkpoint, without its parameters; arguments and errors as of `restore`."""
+    if model_folder.is_model(checkpoint):
+        return model_folder.read_spec(checkpoint, step)
     from lgdea_jax.runtime.checkpoint import Checkpoints
 
     _mute()

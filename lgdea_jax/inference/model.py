@@ -248,10 +248,10 @@ def _several(images: Any) -> list[Any]:
 
 
 def load(checkpoint: str | Path, step: str | int = "latest", *, batch_size: int = 16) -> Model:
-    """The model of a run.
+    """The model of a run, or of a folder that `lgdea_jax.export --format=lgdea` wrote.
 
     Args:
-      checkpoint: run directory of lgdea_jax.train (RUN).
+      checkpoint: run directory of lgdea_jax.train (RUN), or an exported folder.
       step: "latest", "best" or a number.
       batch_size: images per call; of volumes at most 8, and at most as many as hold 4 million voxels.
 

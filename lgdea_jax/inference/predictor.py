@@ -17,13 +17,15 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
+from lgdea_jax.arrays import flatten, unflatten
 from lgdea_jax.errors import UserError
 from lgdea_jax.experiment import Experiment
 from lgdea_jax.findings import prompts
+from lgdea_jax.inference import model_folder
 from lgdea_jax.models.forward import forward
 from lgdea_jax.preprocess.image_spec import ImageSpec, input_dtype, input_shape
 from lgdea_jax.preprocess.text import TextTokenizer
-from lgdea_jax.runtime.checkpoint import Checkpoints
+from lgdea_jax.runtime.checkpoint import Checkpoints, check_names
 
 
 class Predictor:
@@ -194,26 +196,38 @@ class Restored:
 
 
 def restore(checkpoint: str | Path, step: str | int = "latest") -> Restored:
-    """The model of a run, from its checkpoint alone.
+    """The model of a run, from its checkpoint alone, or of a folder that was exported.
 
     Args:
-      checkpoint: the run's directory (RUN).
+      checkpoint: the run's directory (RUN), or a folder of `model_folder`.
       step: "latest", "best" or a number.
 
     Raises:
       UserError: no such checkpoint, or one that does not fit this code.
     """
-    store = Checkpoints(checkpoint, writable=False)
-    number = store.resolve(step)
-    spec = store.spec(number)
+    exported = model_folder.is_model(checkpoint)
+    if exported:
+        spec = model_folder.read_spec(checkpoint, step)
+        number = int(spec["step"])
+    else:
+        store = Checkpoints(checkpoint, writable=False)
+        number = store.resolve(step)
+        spec = store.spec(number)
     experiment = Experiment.of(ConfigDict(spec["config"]))
     tokenizer = TextTokenizer(spec["tokenizer"])
     graphdef, shapes = experiment.model.abstract(
         vocab_size=tokenizer.vocab_size, num_labels=len(spec["label_names"]))
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes)
-    params = store.restore_params(number, target)
-    store.close()
+    if exported:
+        found, wanted = model_folder.read_params(checkpoint), flatten(target)
+        check_names({path: value.shape for path, value in found.items()},
+                    {path: tuple(leaf.shape) for path, leaf in wanted.items()}, str(checkpoint))
+        params = unflatten(target, {path: jax.device_put(found[path].astype(leaf.dtype), sharding)
+                                    for path, leaf in wanted.items()})
+    else:
+        params = store.restore_params(number, target)
+        store.close()
     return Restored(experiment, params, graphdef, tokenizer, {**spec, "step": number})
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lgdea_jax.errors import pip_line
 from lgdea_jax.io.codestream import MAX_TILES, decode_jpeg, read_codestream
 from lgdea_jax.io.dicom_file import DAMAGED, number, open_pydicom
 from lgdea_jax.io.image_info import MAX_PIXEL_BYTES, MAX_PIXELS, UnreadableImage, damage_as
@@ -100,8 +101,7 @@ def _decoder(dataset: Any) -> Any:
     except NotImplementedError:
         raise UnreadableImage(f"a DICOM file in {_syntax_name(dataset)}, which is not supported") from None
     if not decoder.is_available:
-        raise UnreadableImage(f"no decoder for a DICOM file in {_syntax_name(dataset)}: "
-                              "pip install 'lgdea-jax[dicom]'")
+        raise UnreadableImage(f"no decoder for a DICOM file in {_syntax_name(dataset)}: {pip_line('dicom')}")
     return decoder
 
 

@@ -119,6 +119,14 @@ def make_mesh(*, data: int, fsdp: int, devices: Sequence[jax.Device] | None = No
     return jax.make_mesh(tuple(sizes), BATCH_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
+def describe(mesh: Mesh) -> str:
+    """"8 x NVIDIA H100 in 2 processes, mesh data 4, fsdp 2": the devices of a run, for people."""
+    processes = jax.process_count()
+    spread = f" in {processes} processes" if processes > 1 else ""
+    return (f"{mesh.size} x {mesh.devices.flat[0].device_kind}{spread}, mesh "
+            f"{', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())}")
+
+
 def partition_spec(path: str, shape: Sequence[int], fsdp: int, rules: Sequence[tuple[str, str]]) -> PartitionSpec:
     """Where one parameter lives: the first rule that matches its path decides.
 

@@ -40,6 +40,7 @@ class Data:
         the same data.
       tokenizer_subjects: how many subjects' reports have each of its words; 0 where it is not one of `data_prep.build`.
       record_size: longer side in pixels to which the build reduced images; 0 where the data sets differ or do not say.
+      sources: origins of what is trained on, with their terms.
     """
 
     batches: Any
@@ -53,6 +54,7 @@ class Data:
     digest: str
     record_size: int = 0
     tokenizer_subjects: int = 0
+    sources: tuple[dataset.SourceTerms, ...] = ()
 
 
 def prepare_data(experiment: Experiment, mesh: jax.sharding.Mesh, *, show: bool,
@@ -88,8 +90,10 @@ def prepare_data(experiment: Experiment, mesh: jax.sharding.Mesh, *, show: bool,
     counts = {stream: plan.count(stream) for stream in STREAMS}
     sizes = batch_sizes(experiment, mesh, counts)
     if show:
+        log.info("devices: %s, computing in %s", sharding.describe(mesh), config.dtype)
         log.info("data: %s", ", ".join(f"{count} {stream}" for stream, count in counts.items()))
-        log.info("batch: %s", ", ".join(f"{sizes[stream]} {stream}" for stream in STREAMS if sizes[stream]))
+        log.info("batch: %s; %d rows a device", ", ".join(
+            f"{sizes[stream]} {stream}" for stream in STREAMS if sizes[stream]), sum(sizes.values()) // mesh.size)
         if unused := not_trained_on(experiment, counts, sizes):
             log.info("not trained on: %s", unused)
     trained_on = [meta for directory, meta in zip(directories, metadata, strict=True) if any(
@@ -107,7 +111,8 @@ def prepare_data(experiment: Experiment, mesh: jax.sharding.Mesh, *, show: bool,
                 record_transform=transforms[0], sizes=sizes,
                 counts={stream: count for stream, count in counts.items() if sizes[stream]},
                 names=tuple(meta.name for meta in trained_on), digest=shards_digest(trained_on),
-                record_size=record_size(metadata), tokenizer_subjects=subjects)
+                record_size=record_size(metadata), tokenizer_subjects=subjects,
+                sources=tuple(dict.fromkeys(item for meta in trained_on for item in meta.sources)))
 
 
 def record_size(metadata: Sequence[DatasetMetadata]) -> int:

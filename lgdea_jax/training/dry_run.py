@@ -67,8 +67,7 @@ def dry_run(experiment: Experiment, mesh: Mesh) -> list[str]:
     batch = abstract_batch(experiment.batch_schema(ASSUMED_LABELS), rows, mesh)
     compiled = compile_step(experiment, parts, batch, mesh, pad_id=tokenizer.pad_id if tokenizer else 0)
     total = sum(rows.values())
-    lines = [f"dry run: {mesh.size} x {jax.local_devices()[0].device_kind}, mesh "
-             f"{', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())}; "
+    lines = [f"dry run: {sharding.describe(mesh)}; "
              f"{total} rows a step ({', '.join(f'{n} {s}' for s, n in rows.items() if n)})"]
     if experiment.text and not tokenizer:
         lines.append(f"  vocabulary assumed: {ASSUMED_VOCABULARY:,} tokens")

@@ -51,6 +51,12 @@ class Evaluation:
         self._journal, self._checkpoints, self._clock, self._stop = journal, checkpoints, clock, stop
         self._examples: EvalData | None = None
         self._predict: _Stoppable | None = None
+        self._nothing = self._why_nothing()
+        if self._nothing and jax.process_index() == 0:
+            log.info("not evaluated while training: %s", self._nothing)
+        elif not experiment.method.text and jax.process_index() == 0:
+            log.info("evaluated while training: the classifier alone, because the method %s has no text tower",
+                     experiment.method.name)
 
     def due(self, step: int) -> bool:
         """Whether the run evaluates after `step`."""
@@ -93,10 +99,10 @@ class Evaluation:
 
     def _scores(self, params: Any) -> dict[str, float]:
         """Scores by metric name; {} when there is nothing to evaluate on."""
+        if self._nothing:
+            return {}
         if self._examples is None:
             self._examples = self._read()
-        if self._examples is None:
-            return {}
         if self._predict is None:  # One for all evaluations: what it has compiled stays.
             self._predict = _Stoppable(Predictor(self._experiment, params=params, graphdef=self._graphdef,
                                                  tokenizer=self._data.tokenizer, spec=self._spec), self._stop)
@@ -105,13 +111,23 @@ class Evaluation:
             return evaluate(self._predict, self._examples, seed=0)
         return classifier_scores(self._predict, self._examples, self._data.label_names)
 
-    def _read(self) -> EvalData | None:
+    @property
+    def _directory(self) -> str:
+        return self._config.eval.dir or self._config.data.dir
+
+    def _why_nothing(self) -> str:
+        """Why there is nothing to evaluate on; "" if there is."""
+        if not self._directory:
+            return "neither eval.dir nor data.dir names a data set"
+        splits = dataset.load_metadata(self._directory).splits
+        if self._config.eval.split in splits:
+            return ""
+        return (f"the data set at {self._directory} has no split {self._config.eval.split!r} (it has: "
+                f"{', '.join(splits)}); --config.eval.split names another one")
+
+    def _read(self) -> EvalData:
         part = self._config.eval
-        directory = part.dir or self._config.data.dir
-        metadata = dataset.load_metadata(directory) if directory else None
-        if metadata is None or part.split not in metadata.splits:
-            return None
-        records = source.open_records(directory, part.split)
+        metadata, records = dataset.load_metadata(self._directory), source.open_records(self._directory, part.split)
         count = min(part.records or len(records), len(records))
         chosen = np.sort(np.random.default_rng(0).permutation(len(records))[:count])
         examples = EvalData.from_records([records[int(row)] for row in chosen], metadata, self._experiment.image_spec)

@@ -134,7 +134,8 @@ class MetricsLog:
         self._journal.write(step, scalars | rates)
         total = self._config.total_steps
         self._progress.show(step, seconds_left=(total - step) * seconds, force=step == total,
-                            note=f"loss {scalars['loss']:.4f}  {1000 * seconds:.0f} ms/step")
+                            note=f"loss {scalars['loss']:.4f}  rate {scalars['learning_rate']:.1e}  "
+                                 f"{1000 * seconds:.0f} ms/step  {self._rows / seconds if seconds else 0:.0f} rows/s")
 
     def _saved(self) -> list[int]:
         self._checkpoints.wait()

@@ -178,6 +178,7 @@ def make_spec(experiment: Experiment, data: Data) -> dict[str, Any]:
         "metric": experiment.config.eval.metric,  # Of the best checkpoint.
         "finding_names": [finding.name for finding in FINDINGS],
         "data": {"names": list(data.names), "items": dict(data.counts), "digest": data.digest},
+        "sources": [dataclasses.asdict(item) for item in data.sources],
         "versions": {"jax": jax.__version__, "numpy": np.__version__},
     }
 

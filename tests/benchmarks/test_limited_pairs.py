@@ -262,7 +262,7 @@ def test_rows_of_other_subjects_are_refused(tmp_path):
 def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(UserError, match=re.escape("pip install 'lgdea-jax[colab]'")):
+    with pytest.raises(UserError, match=re.escape('pip install -e ".[colab]"')):
         lp.main([f"--out={tmp_path}", f"--data={tmp_path / 'none'}", "--only-table"])
 
 

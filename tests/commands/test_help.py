@@ -88,7 +88,7 @@ def test_a_missing_extra_names_its_pip_line(module, extra, monkeypatch):
         return real(name, *args)
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(UserError, match=re.escape(f"pip install 'lgdea-jax[{extra}]'")):
+    with pytest.raises(UserError, match=re.escape(f'pip install -e ".[{extra}]"')):
         require(module, extra, "this")
 
 
@@ -106,7 +106,7 @@ def test_a_dicom_without_its_extra_is_a_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", missing)
     monkeypatch.setattr(importlib, "import_module", lambda name, *args: missing(name))
-    with pytest.raises(UserError, match=r"pip install 'lgdea-jax\[dicom\]'"):
+    with pytest.raises(UserError, match=r'pip install -e "\.\[dicom\]"'):
         read_image_file(path)
 
 

@@ -47,6 +47,8 @@ def test_the_wheel_holds_what_the_code_reads(built):
     wanted |= {f"lgdea_jax/configs/{path.relative_to(ROOT / 'configs')}" for path in (ROOT / "configs").rglob("*.py")}
     assert wanted - names == set()
     assert not [name for name in names if name.startswith(("tests/", "configs/", "benchmarks/"))]
+    entries = zipfile.ZipFile(built[0]).read(next(name for name in names if name.endswith("entry_points.txt")))
+    assert b"lgdea = lgdea_jax.commands:main" in entries
     with tarfile.open(built[1]) as archive:
         sources = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     assert {"setup.py", "pyproject.toml", "README.md", "LICENSE", "benchmarks/published.csv", "configs/phantom.py",

@@ -46,7 +46,7 @@ def test_fits_minimise_the_penalised_log_loss_of_the_known_labels():
 
 def test_a_missing_scikit_learn_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
-    with pytest.raises(UserError, match=r"pip install 'lgdea-jax\[probe\]'"):
+    with pytest.raises(UserError, match=r'pip install -e "\.\[probe\]"'):
         require_scikit_learn()
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import subprocess
 import sys
 import weakref
 
@@ -27,6 +28,7 @@ from lgdea_jax.preprocess import image_statistics
 from lgdea_jax.runtime.checkpoint import Checkpoints
 from tests.fixtures import bad_images
 from tests.inference.test_predictor import make
+from tests.training.runs import ROOT, environment
 
 
 def model_of(phantom_data, method):
@@ -149,6 +151,13 @@ def run(phantom_data, tmp_path_factory):
     store.save({"params": model.predictor._params, "ema": {}, "step": np.int32(1)}, spec)
     store.close()
     return folder
+
+
+def test_loading_prints_nothing(run):
+    """In a process of its own: loggers stay muted once they are."""
+    code = f"import logging; logging.basicConfig(); import lgdea_jax; lgdea_jax.load({str(run)!r})"
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def rows(path):

@@ -130,5 +130,5 @@ def test_dicom_without_the_extra_names_it(tmp_path, monkeypatch):
 
     path = write_dicom(tmp_path / "a", RAMP.astype(np.uint16))
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(UserError, match=r"pip install 'lgdea-jax\[dicom\]'"):
+    with pytest.raises(UserError, match=r'pip install -e "\.\[dicom\]"'):
         read_image_file(path)

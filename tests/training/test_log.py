@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import signal
 import subprocess
 import sys
@@ -166,6 +167,28 @@ def test_no_patient_in_the_log(phantom_data, compile_cache, tmp_path, caplog):
                   cache=compile_cache)
     for record in open_records(phantom_data, "train"):
         assert record.subject_id not in caplog.text and record.study_id not in caplog.text
+
+
+def test_a_run_states_what_it_runs_on_and_what_it_does_not_evaluate(phantom_data, compile_cache, tmp_path, capsys):
+    devices = jax.device_count()
+    runs.here(tmp_path, phantom_data, "method=supervised", "total_steps=1", "eval.split=none", cache=compile_cache)
+    told = capsys.readouterr().err
+    lines = told.splitlines()
+    assert lines[0] == f"devices: {devices} x cpu, mesh data {devices}, fsdp 1, computing in float32"
+    assert re.fullmatch(r"data: 40 pairs, 0 images, 0 reports", lines[1])
+    assert lines[2] == f"batch: 8 pairs; {8 // devices} rows a device"
+    [why] = [line for line in lines if line.startswith("not evaluated while training: ")]
+    assert "has no split 'none' (it has: train, validation, test)" in why and "--config.eval.split" in why
+    [metrics] = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    [step] = [line for line in lines if line.startswith("step 1/1  ")]
+    rate, rows = re.fullmatch(r"step 1/1  loss [\d.]+  rate (\S+)  \d+ ms/step  (\d+) rows/s  0:00 left", step).groups()
+    assert float(rate) == pytest.approx(metrics["learning_rate"], rel=0.05)
+    assert int(rows) == pytest.approx(metrics["time/examples_per_second"], abs=1)
+
+
+def test_what_is_evaluated_without_a_text_tower_is_stated(phantom_data, compile_cache, tmp_path, capsys):
+    runs.here(tmp_path, phantom_data, "method=supervised", "total_steps=1", cache=compile_cache)
+    assert "the classifier alone, because the method supervised has no text tower" in capsys.readouterr().err
 
 
 def evidence_metrics(side, table):

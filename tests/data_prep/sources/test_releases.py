@@ -120,5 +120,5 @@ def test_the_command_with_worker_processes(tmp_path):
 def test_dicom_without_the_extra_names_it(tmp_path, monkeypatch):
     folder = releases.written("rsna_pneumonia", tmp_path / "rsna")
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(UserError, match=r"pip install 'lgdea-jax\[dicom\]'"):
+    with pytest.raises(UserError, match=r'pip install -e "\.\[dicom\]"'):
         build(releases.config("rsna_pneumonia", folder), tmp_path / "out", progress=False)

@@ -208,7 +208,7 @@ def test_the_missing_extra_is_named(tmp_path):
     command = [sys.executable, "-c", code, *arguments(path), f"--out={tmp_path / 'data'}", "--runner=beam"]
     process = subprocess.run(command, cwd=run.ROOT, env=run.environment(), text=True,
                              capture_output=True, check=False)
-    run.assert_refused(process, "--runner=beam needs apache_beam: pip install 'lgdea-jax[beam]'")
+    run.assert_refused(process, '--runner=beam needs apache_beam: pip install -e ".[beam]"')
     assert not (tmp_path / "data").exists()
 
 

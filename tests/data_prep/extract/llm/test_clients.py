@@ -147,5 +147,5 @@ def test_missing_packages_are_named(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(UserError, match=r"pip install 'lgdea-jax\[openai\]'"):
+    with pytest.raises(UserError, match=r'pip install -e "\.\[openai\]"'):
         open_client(Endpoint("openai", "m", "http://localhost:1"))

@@ -1,0 +1,108 @@
+"""A model as a folder that others can load: weights, configuration, tokeniser, transform, labels, terms of the data.
+
+    python -m lgdea_jax.export --format=lgdea --checkpoint=RUN --out=DIR
+    lgdea_jax.load("DIR")
+
+DIR/model.safetensors has the parameters that predict, by our names, and no state of the optimiser. DIR/config.json has
+the checkpoint's spec (configuration, transform, labels, statistics of the training images) without places on the disk
+of the one who trained; DIR/tokenizer.json the tokeniser; DIR/TERMS.md what the model was trained on, and on what terms.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lgdea_jax.errors import UserError
+
+WEIGHTS, SPEC, TOKENIZER, TERMS = "model.safetensors", "config.json", "tokenizer.json", "TERMS.md"
+FORMAT, VERSION = "lgdea", 1
+# Keys of a training's configuration that name places: a prediction reads none of them.
+PLACES = ("compile_cache", "init_from", "data.dir", "data.pairs_from", "data.images_from", "data.reports_from",
+          "data.held_out_from", "data.make_from", "eval.dir", "text.tokenizer", "model.image.weights",
+          "model.text.weights")
+
+
+def is_model(path: str | Path) -> bool:
+    """Whether a folder holds a model of this format, rather than a run."""
+    return (Path(path) / WEIGHTS).is_file() and (Path(path) / SPEC).is_file()
+
+
+def write(folder: Path, params: Mapping[str, np.ndarray], spec: Mapping[str, Any]) -> list[str]:
+    """Writes a model.
+
+    Args:
+      folder: where to; made if need be.
+      params: the parameters by path.
+      spec: of the checkpoint.
+
+    Returns:
+      The names of the files.
+    """
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.loads(json.dumps(spec["config"]))
+    for key in PLACES:
+        *groups, last = key.split(".")
+        group = config
+        for name in groups:
+            group = group.get(name, {})
+        if last in group:
+            group[last] = type(group[last])()
+    content = {"format": FORMAT, "format_version": VERSION, "spec": {**spec, "config": config}}
+    tokenizer = content["spec"].pop("tokenizer")
+    save_file({path: np.asarray(value, order="C") for path, value in params.items()}, folder / WEIGHTS)
+    (folder / SPEC).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
+    (folder / TERMS).write_text(terms(spec), encoding="utf-8")
+    return [WEIGHTS, SPEC, TOKENIZER, TERMS]
+
+
+def terms(spec: Mapping[str, Any]) -> str:
+    """What a model was trained on and on what terms, as text."""
+    lines = ["# Terms", "", "Research use only, not a medical device.", "", "Trained on:", ""]
+    sources = spec.get("sources") or [{"source": name, "licence": "unstated", "terms": "unstated"}
+                                      for name in spec["data"]["names"]]
+    lines += [f"- {item['source']}: licence {item['licence']}, terms {item['terms']}" for item in sources]
+    lines += ["", "A model of credentialed data may be shared only as the terms of those data allow.", ""]
+    return "\n".join(lines)
+
+
+def read_spec(folder: str | Path, step: str | int = "latest") -> dict[str, Any]:
+    """The spec of a model.
+
+    Args:
+      folder: written by `write`.
+      step: "latest", or the step that it was exported at.
+
+    Raises:
+      UserError: another format, or another step.
+    """
+    content = json.loads((Path(folder) / SPEC).read_text(encoding="utf-8"))
+    if content.get("format") != FORMAT or content.get("format_version") != VERSION:
+        raise UserError(f"{folder} is no model of the format {FORMAT} {VERSION}: export it again from its run with "
+                        "python -m lgdea_jax.export --format=lgdea")
+    spec = content["spec"] | {"tokenizer": (Path(folder) / TOKENIZER).read_text(encoding="utf-8")}
+    if str(step) not in ("latest", str(spec["step"])):
+        raise UserError(f"{folder} holds one step, {spec['step']}: --step={step} needs the run")
+    return spec
+
+
+def read_params(folder: str | Path) -> dict[str, np.ndarray]:
+    """The parameters of a model by path.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(Path(folder) / WEIGHTS)
+    except SafetensorError as error:
+        raise UserError(f"{Path(folder) / WEIGHTS} is damaged ({error}): copy it again") from None
