@@ -11,7 +11,7 @@ from typing import Any
 from lgdea_jax.eval.harness import examples, pictures
 from lgdea_jax.inference.prototypes import PATCHES
 from lgdea_jax.pages.elements import LinePlot, Table, image_url, panel_urls
-from lgdea_jax.runtime.log import EVALS, METRICS, read_rows
+from lgdea_jax.runtime.log import EVALS, METRICS, step_rows
 
 MOST_PROTOTYPES = 40
 # Curves of a run: keys that its logs may have, in this order, and their titles.
@@ -71,7 +71,7 @@ def prototypes(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def training(folder: Path) -> list[LinePlot]:
     """Curves of a run of lgdea_jax.train from its logs."""
-    rows, evaluations = read_rows(folder / METRICS), read_rows(folder / EVALS)
+    rows, evaluations = step_rows(folder / METRICS), step_rows(folder / EVALS)
     losses = [key for key in dict.fromkeys(k for row in rows for k in row) if key.startswith("loss/")]
     plots = [*(_curve(rows, key, title) for key, title in _CURVES),
              *(_curve(rows, key, key) for key in losses[:_MOST_LOSSES]),

@@ -30,7 +30,7 @@ from lgdea_jax.arrays import flatten, unflatten
 from lgdea_jax.errors import FAULTS, UserError, environment_fault
 from lgdea_jax.runtime import sharding
 from lgdea_jax.runtime.digests import layout_digest, spec_digest, values_digest
-from lgdea_jax.runtime.log import EVALS, read_rows
+from lgdea_jax.runtime.log import EVALS, step_rows
 
 log = logging.getLogger("lgdea_jax")
 
@@ -121,7 +121,7 @@ class Checkpoints:
                 with contextlib.suppress(_Damage):
                     self._metric = self._load_spec(step).get("metric")
                     break
-        values = {row["step"]: row.get(self._metric) for row in read_rows(self._workdir / EVALS)}
+        values = {row["step"]: row.get(self._metric) for row in step_rows(self._workdir / EVALS)}
         scores = {step: float(value) for step, value in values.items()
                   if isinstance(value, (int, float)) and np.isfinite(value) and step in self.steps()}
         if jax.process_count() > 1:  # Another process may not have the rows (yet): all are to keep the same steps.

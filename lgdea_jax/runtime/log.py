@@ -103,7 +103,7 @@ class TrainLog:
 
     def has_eval(self, step: int) -> bool:
         """Whether the evaluations at `step` were finished (by this run or the one that it resumes)."""
-        return any(row["step"] == step for row in read_rows(self._workdir / EVALS))
+        return any(row["step"] == step for row in step_rows(self._workdir / EVALS))
 
     def close(self) -> None:
         """Flushes TensorBoard."""
@@ -118,14 +118,19 @@ def read_rows(path: str | Path) -> list[dict[str, Any]]:
         for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(json.JSONDecodeError):
                 row = json.loads(line)
-                if isinstance(row, dict) and isinstance(row.get("step"), int):
+                if isinstance(row, dict):
                     rows.append(row)
     return rows
 
 
+def step_rows(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a run's log, as of `read_rows`; those without a step, of a damaged file, are left out."""
+    return [row for row in read_rows(path) if isinstance(row.get("step"), int)]
+
+
 def _keep_rows(path: Path, wanted: Any) -> None:
     if path.is_file():
-        rows = [row for row in read_rows(path) if wanted(row)]
+        rows = [row for row in step_rows(path) if wanted(row)]
         write_text_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
