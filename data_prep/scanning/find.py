@@ -25,6 +25,8 @@ _START = 352  # Bytes: a NIfTI header with its magic number.
 # Names of files that hold pictures, whatever they begin with: an empty "a.png" is a picture that cannot be read.
 _IMAGE_SUFFIXES = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".dcm": "dicom", ".dicom": "dicom", ".bmp": "bmp",
                    ".gif": "gif", ".tif": "tiff", ".tiff": "tiff", ".webp": "webp", ".jp2": "jpeg 2000"}
+# Python's own list, not that of the machine.
+_SUFFIXES = mimetypes.MimeTypes().types_map[True]
 _VOLUME_SUFFIXES = {".nii": "nifti", ".nii.gz": "nifti", ".npz": "npz", ".hdr": "analyze", ".img": "analyze",
                     ".mha": "metaimage", ".mhd": "metaimage", ".nrrd": "nrrd", ".mgz": "mgh"}
 
@@ -124,7 +126,7 @@ def _look(folder: Path, path: str) -> Item:
     if _is_bare_dicom(start):
         return _dicom(name, path, bare=True)
     # A common suffix is named; any other could be a part of somebody's name.
-    return Item("other", name, suffix[1:] if suffix in mimetypes.types_map else "unknown")
+    return Item("other", name, suffix[1:] if suffix in _SUFFIXES else "unknown")
 
 
 def _start(path: str) -> bytes:

@@ -92,7 +92,10 @@ def own_folder(path: str | Path, flag: str = "--out") -> Iterator[Path]:
     except FileExistsError:
         raise UserError(f"{flag}={path} is a file, not a folder") from None
     with lock(folder / LOCK):
-        yield folder
+        try:
+            yield folder
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)  # Still held: `lock` refuses a file that is gone when it has it.
 
 
 class TableWriter:

@@ -34,7 +34,7 @@ def test_killed_and_resumed_is_bit_for_bit_the_same(straight, phantom_data, comp
     assert [row["memory/confidence"] > 0 for row in runs.rows(straight)] == [False, False, True, True, True, True]
     assert all(row["loss/evid_image"] > 0 and row["loss/evid_report"] > 0 for row in runs.rows(straight)[3:])
     visited = runs.state(straight, 6)["aux/images/visited"]
-    assert set(range(7)) >= set(visited.tolist()) > {0, 6}
+    assert max(visited) == 6 and len(set(visited.tolist())) > 2 and min(visited) >= 0
     runs.assert_same_state(straight, tmp_path, 6)
     # Batch n is the same whoever reads it: those of the second process begin with number 4, and go on past the end.
     whole = runs.batches(straight)

@@ -37,7 +37,7 @@ def test_the_pipeline_resamples_and_encodes_volumes_and_goes_on_from_finished_sh
     rows.append(tables.row("s5", image="none.nii.gz"))
     path = tables.write(tmp_path / "in", rows)
     options = ["--config=configs/data/table_ct.py", f"--config.table.path={path}", "--config.workers=1",
-               "--config.volume.geometry=fvlm", "--config.shard_studies=1", "--config.tokenizer.vocab_size=300"]
+               "--config.volume.geometry=fvlm_centre", "--config.shard_studies=1", "--config.tokenizer.vocab_size=300"]
     assert build.main([*options, f"--out={tmp_path / 'local'}"]) == cli.PARTIAL
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("data_prep.shards.finish.finish", lambda *args: (_ for _ in ()).throw(UserError("stopped")))
