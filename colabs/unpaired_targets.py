@@ -70,6 +70,7 @@ assert all(0 <= row["memory/target_to_truth"] <= 1 for row in rows) and rows[-1]
 
 # %%
 import lgdea_jax
+from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.data.plan import make_plan
 from lgdea_jax.data.source import open_records
 from lgdea_jax.io import decode_image
@@ -80,7 +81,8 @@ plan = make_plan(cli.load_config(["--config=configs/phantom.py", f"--config.data
 [part] = plan.parts["images"]
 source = open_records(DATA, "train")
 unpaired = [source[int(row)] for row in part.rows[:200 if SMALL else 500]]
-images = [decode_image(record.image) for record in unpaired]
+encoding = load_metadata(DATA).image_encoding
+images = [decode_image(record.image, encoding) for record in unpaired]
 names = first.spec["label_names"]
 labels = np.stack([record.labels for record in unpaired])
 kept = [number for number, name in enumerate(names) if name != "No Finding" and (labels[:, number] == 1).sum() >= 8]

@@ -18,6 +18,7 @@ The memory's arrays are `state["aux"]`: rows split over the devices like a batch
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -37,6 +38,7 @@ from lgdea_jax.relations.seeds import seed_edges
 
 Arrays = dict[str, Any]
 SIDES = ("images", "reports")
+PADDING = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,8 +108,9 @@ class EvidenceMemory:
         return self.options.source == "relations"
 
     def rows(self, side: str) -> int:
-        """Rows of a side, padded to the devices."""
-        return -(-getattr(self, side) // self.shards) * self.shards
+        """Rows of a side, padded: to the same number on every mesh whose size divides PADDING, so that a run can move."""
+        block = math.lcm(PADDING, self.shards)
+        return -(-getattr(self, side) // block) * block
 
     def row_bytes(self) -> int:
         """Bytes of one item; 0 without rows."""

@@ -383,7 +383,7 @@ def test_a_run_that_fails_does_not_stop_the_others(phantom_data, compile_cache, 
     """1% of 40 studies is no pair at all."""
     out, errors = execute(tmp_path, phantom_data, compile_cache, "--steps=2", "--cells=clip@0.01,clip@1.0", status=3)
     assert "failed: clip 1% seed 0: lgdea_jax.train ended with 2: error: data.pairs=0.01 asks for 0" in errors
-    assert "| 1% | `clip` | 0 of 1 |" in out and "| 100% | `clip` | 1 |" in out
+    assert "Not run yet: 1% (`clip`)." in out and "| 100% | `clip` | 1 |" in out
     assert "Traceback" not in errors
 
 

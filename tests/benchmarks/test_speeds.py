@@ -42,6 +42,7 @@ def small_config(monkeypatch, phantom_data):
         config = shrink(read(path, *args))
         config.model.image.vit.sizes.update(TOWER)
         config.model.text.bert.sizes.update(TOWER)
+        config.optim.rates = ()
         return config
 
     monkeypatch.setattr(cli, "read_config", read_small)

@@ -123,11 +123,13 @@ def test_targets_of_other_sources_have_no_rows():
 
 def test_rows_are_padded_to_the_devices_and_a_million_fit():
     memory = make_memory(images=10, reports=8, shards=4)
-    assert (memory.rows("images"), memory.rows("reports")) == (12, 8)
+    assert (memory.rows("images"), memory.rows("reports")) == (256, 256)
+    assert make_memory(images=257, shards=3).rows("images") == 768
     large = make_memory(images=1_000_000, reports=600_000, prototypes=16, width=8, landmarks=32)
     aux = jax.jit(large.blank)()
     aux = jax.jit(large.visit, static_argnums=1, donate_argnums=0)(
         aux, "images", jnp.asarray([0, 999_999]), jnp.ones([2, 16]) / 16, jnp.ones([2, 8]), 7)
     assert int(aux["images"]["visited"][999_999]) == 7 and int(jnp.sum(aux["images"]["visited"] > 0)) == 2
     assert sum(leaf.nbytes for side in ("images", "reports") for leaf in aux[side].values()) == (
-        1_600_000 * large.row_bytes())
+        (large.rows("images") + large.rows("reports")) * large.row_bytes())
+    assert large.rows("images") < 1_000_300
