@@ -108,7 +108,7 @@ class EvidenceMemory:
         return self.options.source == "relations"
 
     def rows(self, side: str) -> int:
-        """Rows of a side, padded: to the same number on every mesh whose size divides PADDING, so that a run can move."""
+        """Rows of a side, padded: as many on every mesh whose size divides PADDING, so that a run can move."""
         block = math.lcm(PADDING, self.shards)
         return -(-getattr(self, side) // block) * block
 
