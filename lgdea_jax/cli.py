@@ -174,9 +174,11 @@ def set_overrides(config: Any, overrides: Sequence[tuple[str, str]]) -> None:
     Raises:
       UserError: as `set_override`.
     """
-    limited = config.get("limited", ())
-    if limited and float(dict(overrides).get("data.pairs", config.data.pairs)) != 1:
-        for entry in limited:
+    if limited := config.get("limited", ()):
+        for key, value in overrides:
+            if key == "data.pairs":
+                set_override(config, key, value)
+        for entry in limited if config.data.pairs != 1 else ():
             set_override(config, *entry.split("=", 1))
     for key, value in overrides:
         set_override(config, key, value)

@@ -77,5 +77,7 @@ def test_the_limited_argument_is_a_share_of_pairs():
     assert cli.load_config(["--config=configs/phantom.py:limited", "--config.total_steps=7"])[0].total_steps == 7
     whole, _ = cli.load_config(["--config=configs/phantom.py:limited", "--config.data.pairs=1.0"])
     assert whole.total_steps == 500 and whole.augment.noise == 2
+    with pytest.raises(UserError, match=r"config key 'data.pairs': 'many' is not of type float"):
+        cli.load_config(["--config=configs/phantom.py", "--config.data.pairs=many"])
     with pytest.raises(UserError, match=r"configs/phantom.py:limted: unknown argument 'limted'; known: limited"):
         cli.read_config("configs/phantom.py:limted")
