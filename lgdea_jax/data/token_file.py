@@ -1,7 +1,7 @@
 """The tokens of a split's reports, made once and mapped into memory: a file of the data set, DATA/tokens/.
 
 Its name holds a digest of all that decides what is in it: the tokeniser, the text view, the shards. So another
-tokeniser gets a file of its own, and a stale one is never read. It says what the reports say: it is kept where they are.
+tokeniser gets a file of its own, and a stale one is never read. Tokens are the reports' words, and stay with them.
 """
 
 from __future__ import annotations

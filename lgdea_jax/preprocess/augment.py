@@ -14,8 +14,8 @@ from lgdea_jax.preprocess.volume import VolumeView
 
 # A crop that keeps less than this share of the area can cut away what the report describes.
 SMALLEST_CROP = 0.6
-# Sides of the rectangle that is erased, shares of the image's; numbers that the affine map and the curve are drawn from.
-ERASED = (0.1, 0.32)
+ERASED = (0.1, 0.32)  # Sides of the rectangle that is erased, shares of the image's.
+# Random numbers that the affine map and the intensity curve take.
 GEOMETRY_DRAWS, CURVE_DRAWS = 5, 3
 
 

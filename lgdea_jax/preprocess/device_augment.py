@@ -1,4 +1,4 @@
-"""`Augment` inside the training step: the same draws and formulas on the device, by (seed, step, stream, row). No flips."""
+"""`Augment` inside the training step: the host's formulas, drawn by (seed, step, stream, row). No flips."""
 
 from __future__ import annotations
 

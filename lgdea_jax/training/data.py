@@ -94,6 +94,9 @@ def prepare_data(experiment: Experiment, mesh: jax.sharding.Mesh, *, show: bool,
         log.info("data: %s", ", ".join(f"{count} {stream}" for stream, count in counts.items()))
         log.info("batch: %s; %d rows a device", ", ".join(
             f"{sizes[stream]} {stream}" for stream in STREAMS if sizes[stream]), sum(sizes.values()) // mesh.size)
+        if not volume and 0 < record_size(metadata) < experiment.image_spec:
+            log.warning("images: records of %d px are enlarged to image.size=%d: build the data set with "
+                        "--config.image_size=%d", record_size(metadata), *[experiment.image_spec] * 2)
         if unused := not_trained_on(experiment, counts, sizes):
             log.info("not trained on: %s", unused)
     trained_on = [meta for directory, meta in zip(directories, metadata, strict=True) if any(

@@ -16,7 +16,7 @@ from lgdea_jax.errors import UserError
 from lgdea_jax.runtime import guards
 from lgdea_jax.runtime import log as train_log
 from lgdea_jax.runtime.guards import StopSignals, Watchdog, check_collapse, mean_metrics
-from lgdea_jax.runtime.log import Clock, TrainLog, read_rows, utilisation
+from lgdea_jax.runtime.log import Clock, TrainLog, read_rows, slow_input, utilisation
 from tests.training import runs
 
 
@@ -29,6 +29,14 @@ def time(monkeypatch):
     monkeypatch.setattr(train_log.time, "perf_counter", lambda: Time.now)
     monkeypatch.setattr(train_log.time, "monotonic", lambda: Time.now)
     return Time
+
+
+def test_an_input_slower_than_the_step_is_said_with_both_rates():
+    line = slow_input(0.8, 0.1, rows=256, workers=8)
+    assert "8 worker processes read 320 rows a second" in line and "could take 2,560" in line and "\n" not in line
+    assert "threads of this process" in slow_input(0.8, 0.1, rows=256, workers=0)
+    # The loop that runs ahead waits for batches too, for less than a step each; and before a step was timed.
+    assert not slow_input(0.09, 0.1, rows=256, workers=8) and not slow_input(0.8, 0.0, rows=256, workers=8)
 
 
 def test_pauses_are_no_training(time):
