@@ -286,7 +286,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--only", default="rate,growth,shipped", help="of rate, growth, shipped")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each side (default: 5)")
     parser.add_argument("--seconds", type=float, default=5.0, help="of one measurement of `rate` (default: 5)")
-    parser.add_argument("--studies", type=int, default=200, help="studies of `shipped` (default: 200)")
+    parser.add_argument("--studies", type=int, default=60, help="studies of `shipped` (default: 60)")
     parser.add_argument("--records", type=int, nargs="+", default=list(GROWTH), help="sizes of `growth`")
     options = parser.parse_args(argv)
     result: dict[str, Any] = {"command": ["benchmarks.speed.input_pipeline", *argv],

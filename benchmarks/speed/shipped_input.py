@@ -55,7 +55,7 @@ def batches_of(folder: Path, **changes: Any) -> Callable[[int], Any]:
     return make
 
 
-def measure(folder: Path, repeats: int, studies: int, steps: int = 2) -> dict[str, Any]:
+def measure(folder: Path, repeats: int, studies: int, steps: int = 1) -> dict[str, Any]:
     """Pairs a second and core of both, and their ratio.
 
     Args:
