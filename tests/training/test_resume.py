@@ -8,8 +8,7 @@ import pytest
 from tests.training import runs
 
 UNPAIRED = ("data.pairs=0.5", "batch.images=4", "batch.reports=4", "optim.ema=0.9", "eval.every=2",
-            "augment.device=True", "data.keep_tokens=True", "model.text.bert.dropout_rate=0.1",
-            "methods.lgdea.weights.evid_report=0.2")
+            "model.text.bert.dropout_rate=0.1", "methods.lgdea.weights.evid_report=0.2")
 
 
 @pytest.fixture(scope="module")
