@@ -19,10 +19,11 @@ from lgdea_jax import cli
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness.output import config_hash
 from lgdea_jax.inference import loading
+from lgdea_jax.inference.model_folder import CARD as FILE
 from lgdea_jax.pages.markdown import block, code, plain
 from lgdea_jax.pages.results import load_run
+from lgdea_jax.runtime import hub
 
-FILE = "MODEL_CARD.md"
 # The keys of the config that the card lists.
 SETTINGS = ("total_steps", "seed", "dtype", "batch.pairs", "batch.images", "batch.reports", "data.pairs", "image.size",
             "model.image.name", "model.image.weights", "model.text.name", "model.text.weights", "model.width",
@@ -46,6 +47,8 @@ def main(argv: list[str]) -> int:
         if theirs != (config_hash(spec["config"]), int(spec["step"])):
             raise UserError(f"{run.folder} holds results of another run or step than {args.checkpoint} at step "
                             f"{spec['step']}")
+    if not args.out and hub.is_address(args.checkpoint):
+        raise UserError(f"--out=FILE is needed: {args.checkpoint} is not on this disk")
     path = Path(args.out) if args.out else Path(args.checkpoint) / FILE
     write(path, card(spec, [run.content for run in runs]))
     return cli.OK
