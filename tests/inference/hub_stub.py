@@ -91,7 +91,8 @@ class Handler(BaseHTTPRequestHandler):
             name = f"{asked['organization']}/{asked['name']}"
             known = name in self.server.models
             if not known:
-                self.server.models[name] = {"private": asked.get("visibility") == "private" or bool(asked.get("private")),
+                private = asked.get("visibility") == "private" or bool(asked.get("private"))
+                self.server.models[name] = {"private": private,
                                             "commits": {"0" * 40: {}}, "main": "0" * 40}
             self.answer({"url": f"http://{self.headers['Host']}/{name}", "name": name}, 409 if known else 200)
         elif path == "/api/validate-yaml":
@@ -145,7 +146,8 @@ def in_this_process(monkeypatch, cache):
 
     with serve() as (address, server):
         monkeypatch.setattr(constants, "ENDPOINT", address)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE",
+                            address + "/{repo_id}/resolve/{revision}/{filename}")
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setenv("HF_TOKEN", TOKEN)

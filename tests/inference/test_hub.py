@@ -1,6 +1,5 @@
 """Models on the hub: uploaded to a stub of its API on a socket, loaded from the cache with the network off."""
 
-import os
 import subprocess
 import sys
 
@@ -62,7 +61,7 @@ def test_paths_stay_as_they_are(tmp_path):
 def test_a_model_of_credentialed_data_needs_an_attestation(exported, stub, capsys):  # noqa: F811
     with pytest.raises(UserError, match=r"trained on a hospital \(credentialed\): .*--attest_data_use"):
         push.main([str(exported), "me/model"])
-    with pytest.raises(UserError, match="at least 20 characters"):
+    with pytest.raises(UserError, match=r"at least 20 characters"):
         push.main([str(exported), "me/model", "--attest_data_use=yes"])
     assert stub.asked == [] and stub.models == {}
     assert push.main([str(exported), "me/model", ATTESTED]) == 0
@@ -90,13 +89,13 @@ def test_which_terms_ask_for_an_attestation(terms, asked):
 def test_a_private_model_does_not_land_in_a_public_one(exported, stub):  # noqa: F811
     assert push.main([str(exported), "me/open", ATTESTED, "--public"]) == 0
     assert not stub.models["me/open"]["private"]
-    with pytest.raises(UserError, match="hf://me/open is public: --public states that this is meant"):
+    with pytest.raises(UserError, match=r"hf://me/open is public: --public states that this is meant"):
         push.main([str(exported), "me/open", ATTESTED])
     assert len(stub.models["me/open"]["commits"]) == 2  # The empty one that it began with, and one upload.
 
 
 def test_what_cannot_be_had_is_a_line(exported, stub, tmp_path, monkeypatch):  # noqa: F811
-    with pytest.raises(UserError, match="is no exported model: python -m lgdea_jax.export"):
+    with pytest.raises(UserError, match=r"is no exported model: python -m lgdea_jax.export"):
         push.main([str(tmp_path), "me/model"])
     push.main([str(exported), "me/model", ATTESTED])
     stub.models["me/tower"] = {"private": False, "main": "1" * 40,
@@ -144,10 +143,10 @@ def test_scores_are_equal_from_the_cache_with_the_network_off(run, exported, tmp
         online = scores("", "hf://me/model", "online.npy", HF_ENDPOINT=url)
         assert ("GET", f"/me/model/resolve/{address.split('@')[1]}/model.safetensors") in server.asked
     np.testing.assert_allclose(online, expected, rtol=0, atol=1e-6)
-    for number, address in enumerate(("hf://me/model", address)):
-        offline = scores(OFFLINE, address, f"offline{number}.npy", HF_ENDPOINT=url)
+    for number, name in enumerate(("hf://me/model", address)):
+        offline = scores(OFFLINE, name, f"offline{number}.npy", HF_ENDPOINT=url)
         np.testing.assert_allclose(offline, expected, rtol=0, atol=1e-6)
-    told = scores("", "hf://me/model", "told.npy", HF_ENDPOINT=url, HF_HUB_OFFLINE=str(int(os.name == "posix")))
+    told = scores("", "hf://me/model", "told.npy", HF_ENDPOINT=url, HF_HUB_OFFLINE="1")
     np.testing.assert_allclose(told, expected, rtol=0, atol=1e-6)
     missing = python("-c", f"{OFFLINE}\nimport lgdea_jax\nlgdea_jax.load('hf://me/other')", HF_ENDPOINT=url)
     assert "hf://me/other is not in the cache of the hub (HF_HOME), and the hub cannot be reached" in missing.stderr

@@ -131,12 +131,12 @@ def test_weights_on_the_hub_are_pinned_to_their_commit(tmp_path, monkeypatch):
 def test_what_says_too_little_is_a_line(tmp_path):
     config = config_of()
     config.model.image.name = ""
-    with pytest.raises(UserError, match="nothing says which image tower is meant: give --config.init_from=RUN"):
+    with pytest.raises(UserError, match=r"nothing says which image tower is meant: give --config.init_from=RUN"):
         complete(config, tmp_path)
     weights = saved("vit", tmp_path / "w")
     (weights / "config.json").unlink()
     config.model.image.weights = str(weights)
-    with pytest.raises(UserError, match="no config.json that describes a tower: name it with"):
+    with pytest.raises(UserError, match=r"no config.json that describes a tower: name it with"):
         complete(config, tmp_path)
-    with pytest.raises(UserError, match="model.text.weights: no weights at nowhere"):
+    with pytest.raises(UserError, match=r"model.text.weights: no weights at nowhere"):
         complete(config_of(model__text__weights="nowhere"), tmp_path)
