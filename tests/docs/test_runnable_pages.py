@@ -17,7 +17,7 @@ GUIDES = ROOT / "docs/guides"
 SHORT = ["--config.total_steps=2", "--config.eval.every=2", "--config.checkpoint.every=2", "--config.batch.pairs=8",
          "--config.log.tensorboard=False", "--config.compile_cache=", "--config.optim.warmup_steps=1"]
 # Of a block of Python in a page: {variable: its shape} after it has run, where L is the number of labels.
-SHAPES = {"python": {"scores": (2, 2), "vectors": (2, 16), "found['image']": (8, 16), "maps[0]": (2, 40, 50)},
+SHAPES = {"python": {"scores": (2, 2), "vectors": (2, 24), "found['image']": (8, 24), "maps[0]": (2, 40, 50)},
           "finetune": {"scores": (2, "L"), "maps[0]": (1, 40, 50)}, "sharing": {}}
 
 
