@@ -137,10 +137,10 @@ def batch_sizes(experiment: Experiment, mesh: jax.sharding.Mesh, counts: Mapping
         that it does not read.
     """
     method, config = experiment.method, experiment.config
+    # Without text a pair is an image: where no image has a report, the rows of pairs are those of images.
+    alone = counts is not None and not method.text and not counts["pairs"] and counts["images"] > 0
     if counts is None:
         counts = {stream: int(config.data.pairs != 1 or bool(config.data[f"{stream}_from"])) for stream in STREAMS}
-    # Without text a pair is an image: where no image has a report, the rows of pairs are those of images.
-    alone = not method.text and bool(counts["images"]) and not counts["pairs"]
     sizes: dict[str, int] = {}
     for stream in STREAMS:
         rows = config.batch[stream]
