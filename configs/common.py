@@ -87,7 +87,7 @@ def get_config(arg=None):
     config.data.pairs = 1.0
     # Of the unpaired images and reports, what is used: a share (<= 1) or a number (> 1), drawn by the seed.
     config.data.images = 1.0
-    config.data.reports = 1.0
+    config.data.reports = 1.0  # Of unpaired reports, see `images`.
     # Report texts that occur both in training and in evaluation: refuse, drop (from training) or allow. Templated
     # normal reports are equal in good faith in many hospitals.
     config.data.equal_reports = "refuse"
