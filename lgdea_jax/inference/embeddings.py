@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.data.batch import BatchSchema
 from lgdea_jax.data.dataset import load_index, load_metadata
-from lgdea_jax.data.pipeline import Items
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.inference.images import Rejected
 from lgdea_jax.inference.model import Model
+from lgdea_jax.io import decode_image
 from lgdea_jax.io.opening import printable
 from lgdea_jax.io.raw_volume import NO_HEADER, VolumeHeader
+from lgdea_jax.preprocess.image import letterbox
 from lgdea_jax.preprocess.image_spec import transform_name
 from lgdea_jax.runtime.files import write_atomically, write_text_atomically
 
@@ -46,13 +47,12 @@ def of_split(model: Model, data_dir: str | Path, split: str) -> tuple[int, Calla
     rows = np.flatnonzero(load_index(data_dir, split)["has_image"])
     if not len(rows):
         raise UserError(f"the split {split} of {data_dir} has no image")
-    items = Items(str(data_dir), split, rows, stream="images", schema=BatchSchema(predictor.frame, None, 0),
-                  tokenizer=None, label_names=(), cache=False)
+    records = open_records(data_dir, split)
 
     def read(start: int, end: int) -> np.ndarray:
-        if model.volumes:
-            return np.stack([items[index]["image"] for index in range(start, end)])
-        return items.read(np.arange(start, end))["image"]
+        found = (records[int(row)] for row in rows[start:end])
+        return np.stack([predictor.frame.prepare(record.image) if model.volumes else letterbox(
+            decode_image(record.image, record.image_format), predictor.frame) for record in found])
 
     def embed(start: int, end: int) -> Part:
         size, found = predictor.batch_size, []
