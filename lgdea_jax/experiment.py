@@ -28,6 +28,10 @@ from lgdea_jax.records import MODALITIES
 IMAGE_TOWERS = {"vit": (vit.sizes, vit.ViT), "resnet": (resnet.sizes, resnet.ResNet),
                 "resnet3d": (resnet3d.sizes, resnet3d.ResNet3D)}
 TEXT_TOWERS = {"bert": (bert.sizes, bert.Bert)}
+# What a tower's empty options are where no published weights and no run fill them (`training.tower_options`).
+OPEN: Mapping[str, Mapping[str, str]] = {
+    "vit": {"variant": "B/16", "family": "plain", "pool": "gap"}, "resnet": {"variant": "resnet50"},
+    "resnet3d": {"variant": "resnet18"}, "bert": {"variant": "base", "family": "bert", "pool": "cls"}}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -129,6 +133,7 @@ class OptimOptions:
       weight_decay, beta1, beta2: of AdamW.
       clip_norm: largest global norm of the gradient; 0 does not clip.
       rates: (pattern over parameter paths, multiplier of the learning rate); the first match wins, 0 freezes.
+      frozen: share of the image tower's blocks that do not learn, with all that is before them.
       ema: decay of the averaged parameters; 0 has none.
     """
 
@@ -141,6 +146,7 @@ class OptimOptions:
     beta2: float
     clip_norm: float
     rates: tuple[tuple[str, float], ...]
+    frozen: float
     ema: float
 
 
@@ -278,6 +284,7 @@ def load_model(config: Any, method: Method, spec: ImageSpec, text: TextView | No
     def tower(part: Any, towers: Mapping[str, tuple], **extra: Any) -> Tower:
         sizes, cls = towers[choose("tower", part.name, towers)]
         options = part[part.name].to_dict()
+        options |= {key: value for key, value in OPEN[part.name].items() if not options[key]}
         try:
             chosen = sizes(options.pop("variant"), **{k: v for k, v in options.pop("sizes").items() if v})
         except (ValueError, TypeError) as error:
@@ -309,7 +316,7 @@ def load_optim(config: Any) -> OptimOptions:
     return OptimOptions(
         schedule=part.schedule, peak=part.rate, warmup_steps=part.warmup_steps, total_steps=config.total_steps,
         weight_decay=part.weight_decay, beta1=part.beta1, beta2=part.beta2, clip_norm=part.clip_norm,
-        rates=rate_rules(part.rates), ema=part.ema)
+        rates=rate_rules(part.rates), frozen=part.frozen, ema=part.ema)
 
 
 def rate_rules(entries: Sequence[str]) -> tuple[tuple[str, float], ...]:

@@ -21,7 +21,7 @@ from lgdea_jax.experiment import Experiment
 from lgdea_jax.findings.label_sets import label_columns
 from lgdea_jax.preprocess.image import RECORD_TRANSFORM
 from lgdea_jax.preprocess.text import TextTokenizer
-from lgdea_jax.runtime import sharding
+from lgdea_jax.runtime import hub, sharding
 from lgdea_jax.runtime.progress import Progress
 
 log = logging.getLogger("lgdea_jax")
@@ -135,12 +135,18 @@ def batch_sizes(experiment: Experiment, mesh: jax.sharding.Mesh, counts: Mapping
         that it does not read.
     """
     method, config = experiment.method, experiment.config
+    # Without text a pair is an image: where no image has a report, the rows of pairs are those of images.
+    alone = counts is not None and not method.text and not counts["pairs"] and counts["images"] > 0
     if counts is None:
         counts = {stream: int(config.data.pairs != 1 or bool(config.data[f"{stream}_from"])) for stream in STREAMS}
     sizes: dict[str, int] = {}
     for stream in STREAMS:
         rows = config.batch[stream]
-        if rows == "auto":
+        if stream == "pairs" and alone:
+            rows = 0
+        elif stream == "images" and rows == "auto" and alone:
+            rows = config.batch.pairs
+        elif rows == "auto":
             wanted = config.batch[f"{stream}_per_pair"] * sizes["pairs"] / mesh.size
             rows = max(1, round(wanted)) * mesh.size if stream in method.streams and counts[stream] and wanted else 0
         if rows < 0 or rows % mesh.size:
@@ -243,7 +249,7 @@ def load_tokenizer(config: Any, directories: Sequence[str], metadata: Sequence[D
       UserError: none, or several data sets that carry different ones.
     """
     if config.text.tokenizer:
-        return TextTokenizer.load(config.text.tokenizer), 0
+        return TextTokenizer.load(hub.fetch(config.text.tokenizer, hub.DESCRIPTIONS)), 0
     own = {directory: (TextTokenizer.load(Path(directory) / meta.tokenizer),
                        int(meta.config.get("tokenizer", {}).get("subjects", 0)))
            for directory, meta in zip(directories, metadata, strict=True) if meta.tokenizer}

@@ -183,8 +183,12 @@ def make_spec(experiment: Experiment, data: Data) -> dict[str, Any]:
     }
 
 
-def check_resume(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
+def check_resume(now: Mapping[str, Any], then: Mapping[str, Any], *, constant: bool) -> None:
     """Refuses to go on with a run under another config, tokeniser, transform or data.
+
+    Args:
+      now, then: specs of the run as it would go on, and of its checkpoint.
+      constant: whether no loss depends on the share of `total_steps` that is done.
 
     Raises:
       UserError: names the first differences.
@@ -204,6 +208,27 @@ def check_resume(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
     old, new = dict(leaves(then["config"])), dict(leaves(now["config"]))
     changed = [key for key in sorted(set(old) | set(new))
                if key.split(".")[0] in FIXED_ON_RESUME and key not in FREE_ON_RESUME and old.get(key) != new.get(key)]
+    if changed == ["total_steps"]:
+        why = cannot_extend(old, new, constant=constant)
+        if why:
+            raise UserError(f"the run in this workdir has total_steps={old['total_steps']}, not {new['total_steps']}: "
+                            f"{why}; a new --workdir with --config.init_from=RUN starts from its parameters")
+        return
     if changed:
         named = ", ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in changed[:3])
         raise UserError(f"the run in this workdir has another config ({named}): use a new --workdir")
+
+
+def cannot_extend(old: Mapping[str, Any], new: Mapping[str, Any], *, constant: bool) -> str:
+    """Why a run cannot go on to other `total_steps`; "" where it goes on as if it had had them from the beginning.
+
+    Args:
+      old, new: {key: value} of the configs; constant: as in `check_resume`.
+    """
+    if new["optim.schedule"] != "constant":
+        return f"the {new['optim.schedule']} schedule ends there"
+    if not constant:
+        return "the targets of unpaired items set in at shares of it"
+    if min(old["total_steps"], new["total_steps"]) <= new["optim.warmup_steps"]:
+        return "it is within the warm-up"
+    return ""
