@@ -9,7 +9,6 @@ compares. Only tables WITHOUT ROWID, at the page size that `PAGE` states, in UTF
 from __future__ import annotations
 
 import struct
-import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,30 +31,39 @@ def rows(path: Path, widths: Collection[int]) -> Iterator[tuple[Any, ...]]:
         yield from _all({number: page}, newer, widths)
 
 
-def log_is_whole(path: Path) -> bool:
+def log_is_whole(path: Path, frames: int) -> bool:
     """Whether SQLite takes all transactions that are in the log of the database at `path`.
 
-    It ends the log in silence at a frame that is wrong, as it must after a power cut. Call it while a connection that
-    has read something is open: how far it came stands in the log's index.
+    It ends the log in silence at a frame that is wrong, as it must after a power cut. Only the log is opened here: to
+    close the database, or the log's index, would give up the locks that SQLite holds in this process.
+
+    Args:
+      frames: of the log that SQLite takes, the second number of `PRAGMA wal_checkpoint(PASSIVE)`.
     """
-    log, index = (path.with_name(path.name + ending) for ending in ("-wal", "-shm"))
-    if not log.is_file() or not index.is_file():
+    log = path.with_name(f"{path.name}-wal")
+    if not log.is_file():
         return True
-    last: dict[bytes, int] = {}  # Salt of a round of the log -> its last frame that ends a transaction.
+    count, last = (log.stat().st_size - _LOG_HEADER) // (_FRAME_HEADER + PAGE), 0
     with open(log, "rb") as file:
-        for number in range((log.stat().st_size - _LOG_HEADER) // (_FRAME_HEADER + PAGE)):
+        header = file.read(_LOG_HEADER)
+        order = {0x377F0682: "<", 0x377F0683: ">"}.get(int.from_bytes(header[:4], "big"))
+        if count > 0 and (order is None or _checksum(header[:24], order) != struct.unpack(">2I", header[24:])):
+            return False
+        for number in range(count):
             file.seek(_LOG_HEADER + number * (_FRAME_HEADER + PAGE))
             head = file.read(_FRAME_HEADER)
-            if any(head[4:8]):
-                last[head[8:16]] = number + 1
-    with open(index, "rb") as file:  # After the log: others may be writing.
-        head = file.read(40)
-    if len(head) < 40:
-        return True
-    salt = head[32:40]
-    if not any(salt):  # The log's own header is wrong.
-        return not last
-    return last.get(salt, 0) <= int.from_bytes(head[16:20], sys.byteorder)
+            if any(head[4:8]) and head[8:16] == header[16:24]:  # Ends a transaction, in this round of the log.
+                last = number + 1
+    return last <= frames
+
+
+def _checksum(data: bytes, order: str) -> tuple[int, int]:
+    a = b = 0
+    words = struct.unpack(f"{order}{len(data) // 4}I", data)
+    for first, second in zip(words[::2], words[1::2], strict=True):
+        a = (a + first + b) & 0xFFFFFFFF
+        b = (b + second + a) & 0xFFFFFFFF
+    return a, b
 
 
 def _log_pages(path: Path) -> list[tuple[int, bytes]]:

@@ -13,6 +13,7 @@ import hashlib
 import os
 import sqlite3
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def open_file(path: Path) -> sqlite3.Connection:
         db, version, file = _connect(path), -1, os.stat(path).st_ino
         with _judging():
             version = db.execute("PRAGMA user_version").fetchone()[0]
-            whole = sqlite_rows.log_is_whole(path)  # Before anything is written: that begins the log anew.
+            whole = _log_is_whole(path, db)  # Before anything is written: that begins the log anew.
             if whole and version == 0 and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
                 db.executescript(f"BEGIN IMMEDIATE; {_schema()} PRAGMA user_version={VERSION}; COMMIT;")
                 version = VERSION
@@ -114,6 +115,15 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _log_is_whole(path: Path, db: sqlite3.Connection) -> bool:
+    """`sqlite_rows.log_is_whole`, twice: a process that begins the log anew is between two states for a moment."""
+    for wait in (0.0, 0.2):
+        time.sleep(wait)
+        if sqlite_rows.log_is_whole(path, db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]):
+            return True
+    return False
 
 
 def _sound(db: sqlite3.Connection) -> bool:

@@ -1,5 +1,6 @@
 """A reply cache that a disk or a hand has changed: nothing wrong is used, and what is not hit is kept."""
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -11,7 +12,6 @@ import pytest
 from data_prep.extract.llm import cache_file
 from data_prep.extract.llm.cache import FAILED, INVALID, VALID, Cache, Entry, Spent, key_of
 from lgdea_jax.errors import UserError
-from lgdea_jax.runtime import sqlite_rows
 
 SCOPE = b"s" * 16
 KEYS = [key_of(SCOPE, f"report {i}") for i in range(60)]
@@ -138,25 +138,19 @@ def test_nobody_mends_a_file_through_which_another_asks(tmp_path):
 
 def test_a_log_is_whole(made, tmp_path):
     """A last transaction that is not whole is no damage; a wrong frame before it is."""
-    shutil.copytree(made["killed"], tmp_path / "k")
-    log = tmp_path / "k/c-wal"
-    whole = log.read_bytes()
+    whole = (made["killed"] / "c-wal").read_bytes()
     frames = (len(whole) - 32) // 4120
-    for cut in (32, 32 + 4120, len(whole) - 4120 * 3, len(whole) - 7):
-        (tmp_path / "k/c-shm").unlink(missing_ok=True)
-        log.write_bytes(whole[:cut])
-        db = cache_file._connect(tmp_path / "k/c")
-        db.execute("PRAGMA user_version").fetchone()
-        assert sqlite_rows.log_is_whole(tmp_path / "k/c"), cut
-        db.close()
-        shutil.rmtree(tmp_path / "k")
+
+    def is_whole(log):
         shutil.copytree(made["killed"], tmp_path / "k")
+        (tmp_path / "k/c-shm").unlink(missing_ok=True)
+        (tmp_path / "k/c-wal").write_bytes(log)
+        with contextlib.closing(cache_file._connect(tmp_path / "k/c")) as db:
+            answer = cache_file._log_is_whole(tmp_path / "k/c", db)
+        shutil.rmtree(tmp_path / "k")
+        return answer
+
+    for cut in (32, 32 + 4120, len(whole) - 4120 * 3, len(whole) - 7, len(whole)):
+        assert is_whole(whole[:cut]), cut
     for place in (5, 32 + 9, 32 + 200, 32 + 4120 * (frames // 2) + 20):
-        (tmp_path / "k/c-shm").unlink(missing_ok=True)
-        log.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1:])
-        db = cache_file._connect(tmp_path / "k/c")
-        db.execute("PRAGMA user_version").fetchone()
-        assert not sqlite_rows.log_is_whole(tmp_path / "k/c"), place
-        db.close()
-        shutil.rmtree(tmp_path / "k")
-        shutil.copytree(made["killed"], tmp_path / "k")
+        assert not is_whole(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1:]), place
