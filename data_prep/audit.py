@@ -38,6 +38,7 @@ from data_prep.scoring.inputs import distinct_reports
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.data.source import open_records
+from lgdea_jax.data.sums import VERIFY, DamagedData, read_sums
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.vocabulary import BY_NAME, NO_FINDING
 from lgdea_jax.pages.audit import Item, page
@@ -106,6 +107,8 @@ def main(argv: list[str]) -> int:
     if second is not None:
         agreement.check_different(recorded, second.name)
     table = EvidenceTable(Path(args.data_dir) / FILE) if metadata.extractor else None
+    if table and table.sha256 != read_sums(Path(args.data_dir)).get(FILE):
+        raise DamagedData(f"{table.path} is damaged, or was changed: {VERIFY}; corrections go into a copy of it")
     replies = agreement.open_replies(metadata.extractor, args.replies) if args.replies else None
     reports = list(distinct_reports(open_records(args.data_dir, args.split), args.agree_on))
     if not reports:
