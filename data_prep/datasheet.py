@@ -22,8 +22,8 @@ from data_prep.study import SPLITS
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import DatasetMetadata, load_metadata
 from lgdea_jax.data.sums import read_checked
-from lgdea_jax.errors import UserError
 from lgdea_jax.pages.markdown import block, plain
+from lgdea_jax.runtime.files import output_file, write_text_atomically
 
 FILE = "DATASHEET.md"
 _COUNTS = ("rows", "read", "rejected", "studies", "images", "reports", "normal", "evidence")
@@ -38,10 +38,8 @@ def main(argv: list[str]) -> int:
     folder = Path(args.data_dir)
     text = sheet(load_metadata(folder), rejected_reasons(folder))
     path = Path(args.out) if args.out else folder / FILE
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({type(error).__name__})") from None
+    with output_file(path):
+        write_text_atomically(path, text)
     print(f"wrote {path}: {len(re.findall('TODO:', text))} lines begin with TODO and are yours to write")
     return cli.OK
 
