@@ -71,7 +71,7 @@ def test_refusals(run, exported, tmp_path):
         (copy / path.name).write_bytes(path.read_bytes())
     whole = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(whole[:-8])
-    with pytest.raises(UserError, match=r"model\\.safetensors is damaged: copy the model again"):
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged: copy the model again"):
         lgdea_jax.load(copy)
     (copy / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(UserError, match="is no model of the format lgdea 1"):
