@@ -55,7 +55,7 @@ def environment_fault(error: BaseException) -> str:
                 if words in str(chain):
                     return fault
         # Libraries wrap the system's errors in their own: its number is left in the text.
-        number = re.search(r"\[(?:OS error|Errno) (\d+)", str(chain))
+        number = re.search(r"[\[(](?:OS error|os error|Errno) (\d+)", str(chain))
         if number and int(number[1]) in FAULTS:
             return FAULTS[int(number[1])]
         if type(chain).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and "RESOURCE_EXHAUSTED" in str(chain):
