@@ -129,13 +129,13 @@ def test_a_clock_that_jumps_back_changes_nothing(made, phantom_data, compile_cac
 
     def backwards():
         calls.append(1)
-        return real() - 3600 * len(calls)
+        return real() - (3600 if len(calls) > 5 else 0)
 
     monkeypatch.setattr(time, "time", backwards)
     assert runs.here(tmp_path / "two", phantom_data, *flags, config="tests/training/tiny.py:clip",
                      cache=compile_cache) == cli.OK
     build.build(config, tmp_path / "data two", progress=False)
-    assert len(calls) > 1
+    assert len(calls) > 10
     for name in ("metrics.jsonl", "evals.jsonl"):
         assert runs.rows(tmp_path / "one", name) == runs.rows(tmp_path / "two", name)
     runs.assert_same_state(tmp_path / "one", tmp_path / "two", 3)
