@@ -27,7 +27,7 @@ FOLDERS = {
 FILES = {
     "scan": ("data_prep.scan", ["{pictures}", "--out={out}"]),
     "score": ("data_prep.score", ["--extractor=rules", "--reports={reports}", "--reference={reference}", "--out={out}",
-                                  "--min_positives=1", "--resamples=5"]),
+                                  "--min_positives=1", "--resamples=5", "--columns=findings"]),
     "audit": ("data_prep.audit", ["--data_dir={data}", "--html={out}", "--sample=30"]),
     "agreement": ("data_prep.agreement", ["--data_dir={data}", "--second={data}/evidence.csv", "--resamples=5",
                                           "--out={out}"]),
