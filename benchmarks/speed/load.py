@@ -36,8 +36,7 @@ from data_prep.build import build
 from data_prep.extract.llm.jobs import Job
 from data_prep.extract.llm.runners.online import extract
 from data_prep.extract.llm.settings import Settings
-from lgdea_jax import cli
-from lgdea_jax.pages.results import load_run, page
+from lgdea_jax import cli, report
 from lgdea_jax.runtime.files import output_file, write_text_atomically
 
 PARTS = ("build", "replies", "page")
@@ -143,10 +142,11 @@ def write_page(count: int) -> dict[str, float]:
                 "subjects": 400, "checkpoint": f"runs/{number // 10}", "step": 1000, "command": "python -m x",
                 "terms": [], "leakage": None,
                 "results": [{"mode": "clean", "metrics": metrics, "info": {}, "subgroups": {}}]}))
-            runs.append(load_run(out))
-        begun = time.process_time()
-        text = page(runs, [])
-        return {"results": count, "cpu_seconds": time.process_time() - begun, "megabytes": len(text.encode()) / 1e6}
+            runs.append(str(out))
+        begun, target = time.process_time(), Path(folder) / "page.html"
+        report.main([*runs, f"--html={target}"])
+        return {"results": count, "cpu_seconds": time.process_time() - begun,
+                "megabytes": target.stat().st_size / 1e6}
 
 
 def main(argv: Sequence[str]) -> int:
