@@ -41,8 +41,9 @@ from lgdea_jax.runtime.files import output_file, write_text_atomically
 
 PARTS = ("build", "replies", "page")
 SENTENCES = ("There is a small left pleural effusion.", "No pneumothorax.", "The heart is enlarged.",
-             "Lungs are clear.", "A 2 cm nodule lies in the right upper lobe.", "Mild bibasilar atelectasis.", "No focal consolidation.",
-             "Degenerative changes of the spine.", "Interval increase of the edema.", "Lines and tubes are unchanged.")
+             "Lungs are clear.", "A 2 cm nodule lies in the right upper lobe.", "Mild bibasilar atelectasis.",
+             "No focal consolidation.", "Degenerative changes of the spine.", "Interval increase of the edema.",
+             "Lines and tubes are unchanged.")
 FINDINGS = {0: "Pleural Effusion", 2: "Cardiomegaly", 4: "Nodule", 5: "Atelectasis"}
 LEAST_REPLIES, MOST_MEGABYTES, MOST_SLOWER = 500, 100, 1.2
 
@@ -63,10 +64,10 @@ def write_table(folder: Path, count: int) -> Path:
     with open(folder / "studies.csv", "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(("study_id", "subject_id", "split", "image", "report"))
-        for number, report in enumerate(reports(count)):
+        for number, text in enumerate(reports(count)):
             split = "train" if number % 10 < 8 else "test"
             image = "" if number % 10 else f"{number % 200 // 10}.png"
-            rows.writerow((f"s{number}", f"p{number}", split, image, report))
+            rows.writerow((f"s{number}", f"p{number}", split, image, text))
     return folder / "studies.csv"
 
 
@@ -84,9 +85,9 @@ def build_rows(count: int) -> dict[str, float]:
 
 def answer(asked: bytes) -> bytes:
     """What a server of the OpenAI protocol sends back: the findings of FINDINGS that the report states."""
-    report = json.loads(asked)["messages"][-1]["content"]
+    text = json.loads(asked)["messages"][-1]["content"]
     items = [{"quote": SENTENCES[n], "finding": name, "certainty": "present", "laterality": "", "severity": "",
-              "temporality": "", "anatomy": ""} for n, name in FINDINGS.items() if SENTENCES[n] in report]
+              "temporality": "", "anatomy": ""} for n, name in FINDINGS.items() if SENTENCES[n] in text]
     body = json.dumps({"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [
         {"index": 0, "finish_reason": "stop", "message": {
             "role": "assistant", "content": json.dumps({"normal": False, "evidence": items})}}],
