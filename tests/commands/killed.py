@@ -10,6 +10,9 @@ import time
 
 import numpy as np
 
+# The server that forks takes these over, before it imports JAX.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 CONTEXT = multiprocessing.get_context("forkserver")
 PRELOAD = ["tests.commands.killed", "tests.training.harness", "lgdea_jax.predict", "data_prep.build", "data_prep.audit",
            "data_prep.extract.llm.runners.online", "tensorflow_datasets"]
