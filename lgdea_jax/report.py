@@ -15,9 +15,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from lgdea_jax import cli
-from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness.output import RESULTS
 from lgdea_jax.pages.results import PUBLISHED, load_extra, load_published, load_run, page
+from lgdea_jax.runtime.files import output_file, write_text_atomically
 
 
 def main(argv: list[str]) -> int:
@@ -35,11 +35,9 @@ def main(argv: list[str]) -> int:
     runs = [load_run(folder) for folder in folders if extras.get(folder) is None]
     published = load_published(Path(args.published) if args.published else PUBLISHED)
     target = Path(args.html)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(page(runs, published, [extra for extra in extras.values() if extra]), encoding="utf-8")
-    except (IsADirectoryError, NotADirectoryError, FileExistsError, PermissionError) as error:
-        raise UserError(f"cannot write {target} ({type(error).__name__})") from None
+    text = page(runs, published, [extra for extra in extras.values() if extra])
+    with output_file(target):
+        write_text_atomically(target, text)
     print(f"wrote {target} ({target.stat().st_size / 1e6:.1f} MB)")
     return cli.OK
 
