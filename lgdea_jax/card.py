@@ -20,7 +20,7 @@ from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness.output import config_hash
 from lgdea_jax.inference import loading
 from lgdea_jax.pages.markdown import block, code, plain
-from lgdea_jax.pages.results import load_run
+from lgdea_jax.pages.runs import load_run
 
 FILE = "MODEL_CARD.md"
 # The keys of the config that the card lists.
