@@ -50,6 +50,7 @@ EXTRAS = {
     "tpu": ["jax[tpu]>=0.10,<0.13"],
     "colab": ["matplotlib>=3.8", "ipywidgets>=8"],  # For colabs/ and the plots of benchmarks/.
     "probe": ["scikit-learn>=1.4"],  # For --probe of the evaluation scripts.
+    "wandb": ["wandb>=0.22,<1"],
     "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.7,<10"],
 }
 EXTRAS["test"] = [
