@@ -99,7 +99,8 @@ setup(
     entry_points={"console_scripts": ["lgdea = lgdea_jax.commands:main"]},
     cmdclass={"build_py": BuildPy},
     classifiers=[
-        "Programming Language :: Python :: 3", "Intended Audience :: Science/Research",
+        *(f"Programming Language :: Python :: {version}" for version in ("3", "3.11", "3.12", "3.13", "3.14")),
+        "Intended Audience :: Science/Research",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )
