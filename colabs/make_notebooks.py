@@ -78,17 +78,19 @@ def notebook(source: str, name: str, outputs: Sequence[list[dict[str, Any]]]) ->
             body = "\n".join(line.removeprefix("#").removeprefix(" ") for line in body.split("\n"))
         if number == 0:
             title, _, rest = body.partition("\n")
-            body = f"{title}\n\n[![Open in Colab]({BADGE})]({colab_link(name)})\n{rest}\n\n{NOTE}"
+            note = f"\n\n{NOTE}" if outputs else ""
+            body = f"{title}\n\n[![Open in Colab]({BADGE})]({colab_link(name)})\n{rest}{note}"
         lines = body.splitlines(keepends=True)
         # An id that stays as long as the cell does, so that diffs are small.
         cell = {"cell_type": "markdown" if markdown else "code", "metadata": {}, "source": lines,
                 "id": hashlib.sha256(f"{number}{body}".encode()).hexdigest()[:8]}
         if not markdown:
             number_of = sum(item["cell_type"] == "code" for item in cells) + 1
-            cell |= {"execution_count": number_of, "outputs": next(left, [])}
+            cell |= {"execution_count": number_of if outputs else None, "outputs": next(left, [])}
         cells.append(cell)
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}, "outputs_of": digest(source)}
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"},
+                "outputs_of": digest(source) if outputs else ""}
     return json.dumps({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}, indent=1,
                       sort_keys=True, ensure_ascii=False) + "\n"
 
@@ -113,6 +115,7 @@ def execute(path: Path, work: Path) -> list[list[dict[str, Any]]]:
     import nbformat
 
     os.environ |= {"LGDEA_SMALL": "1", "LGDEA_WORK": "lgdea_work", "JAX_PLATFORMS": "cpu",
+                   "TF_CPP_MIN_LOG_LEVEL": "3",  # XLA warns of slow machines.
                    "PYTHONPATH": str(FOLDER.parent)}
     content = nbformat.reads(notebook(path.read_text(encoding="utf-8"), path.stem, []), as_version=4)
     nbclient.NotebookClient(content, timeout=1800, kernel_name="python3",
@@ -185,7 +188,7 @@ def main(names: Sequence[str]) -> None:
                 print(f"running {path.name}", flush=True)
                 outputs = execute(path, Path(folder))
             elif made_of != digest(source):
-                continue  # Its outputs would be another source's.
+                outputs = []  # Another source's.
             target.write_text(notebook(source, path.stem, outputs), encoding="utf-8")
             print(f"wrote {target.name} ({target.stat().st_size / 1e3:.0f} kB)", flush=True)
 
