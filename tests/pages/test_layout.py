@@ -20,7 +20,8 @@ LONG = "a_name_without_a_place_to_break_it_" * 4
 # Elements wider than the window, but what scrolls by itself; and text of pictures outside of its picture.
 _OVERFLOW = """JSON.stringify([...document.querySelectorAll("body *")].filter(e =>
 !e.closest(".scroll, .line, .skip") && e.getBoundingClientRect().width > 0 &&
-(e.getBoundingClientRect().right > innerWidth + 1 || e.getBoundingClientRect().left < -1)).map(e => e.tagName + "." + e.className).concat(
+(e.getBoundingClientRect().right > innerWidth + 1 || e.getBoundingClientRect().left < -1))
+.map(e => e.tagName + "." + e.className).concat(
 [...document.querySelectorAll("svg text")].filter(e => { const a = e.getBoundingClientRect(),
 b = e.ownerSVGElement.getBoundingClientRect(); return a.width > 0 && (a.left < b.left - 1 || a.right > b.right + 1 ||
 a.top < b.top - 1 || a.bottom > b.bottom + 1) }).map(e => e.textContent)))"""
