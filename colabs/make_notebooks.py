@@ -181,7 +181,8 @@ def sources() -> list[Path]:
 def main(names: Sequence[str]) -> None:
     """Writes the notebooks; runs those named, or without names those with outputs of another source."""
     with tempfile.TemporaryDirectory() as folder:
-        for path in sources():
+        # The quick start first: it shows the training that others go on from.
+        for path in sorted(sources(), key=lambda path: path.stem != "quick_start"):
             source, target = path.read_text(encoding="utf-8"), path.with_suffix(".ipynb")
             made_of, outputs = stored(target)
             if path.stem in names or (not names and made_of != digest(source)):

@@ -21,7 +21,7 @@ MAKER = runpy.run_path(str(COLABS / "make_notebooks.py"))
 SOURCES = MAKER["sources"]()
 NAMES = [path.stem for path in SOURCES]
 # Notebooks whose outputs are still to be made: `python colabs/make_notebooks.py`.
-WITHOUT_OUTPUTS = {"explore_checkpoint", "limited_pairs", "quick_start", "unpaired_targets", "your_own_data"}
+WITHOUT_OUTPUTS = {"unpaired_targets", "your_own_data"}
 
 
 def test_they_are_there():
