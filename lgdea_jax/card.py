@@ -21,7 +21,7 @@ from lgdea_jax.eval.harness.output import config_hash
 from lgdea_jax.inference import loading, model_folder
 from lgdea_jax.inference.model_folder import CARD as FILE
 from lgdea_jax.pages.markdown import block, code, plain
-from lgdea_jax.pages.results import load_run
+from lgdea_jax.pages.runs import load_run
 from lgdea_jax.runtime import hub
 from lgdea_jax.runtime.files import output_file, write_text_atomically
 
