@@ -46,7 +46,7 @@ from lgdea_jax.pages.audit import Item, page
 def _item(record: Any, replies: Any, table: EvidenceTable | None) -> Item:
     flags, dropped = tuple(f"contradiction {name}" for name in contradictions(record.evidence)), ()
     if replies is not None:
-        answer = replies.answer(record.report)
+        answer = replies.answer(record.report, record.language)
         flags = answer.flags
         dropped = [(reason, item.finding, item.certainty, item.quote) for reason, item in answer.lost]
         # What was not even a statement of a finding that is known has no quote to show.
@@ -106,7 +106,9 @@ def main(argv: list[str]) -> int:
     if second is not None:
         agreement.check_different(recorded, second.name)
     table = EvidenceTable(Path(args.data_dir) / FILE) if metadata.extractor else None
-    replies = agreement.open_replies(metadata.extractor, args.replies) if args.replies else None
+    replies = None
+    if args.replies:
+        replies = agreement.open_replies(metadata.extractor, args.replies, metadata.config.get("llm", {}))
     reports = list(distinct_reports(open_records(args.data_dir, args.split), args.agree_on))
     if not reports:
         raise UserError(f"the {args.split} split has no reports")

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -52,13 +53,19 @@ class Found:
 
     Attributes:
       extraction: of it; extractor: its name, CORRECTED where a person has changed it, "" without one.
-      own: lines of the extractor's; verified: lines that a person has confirmed.
+      own: lines of the extractor's, each with the votes for it; verified: lines that a person has confirmed.
     """
 
     extraction: Extraction = dataclasses.field(default_factory=lambda: Extraction((), False))
     extractor: str = ""
-    own: frozenset[Line] = frozenset()
+    own: Mapping[Line, str] = dataclasses.field(default_factory=dict)
     verified: frozenset[Line] = frozenset()
+
+
+def _votes(extraction: Extraction) -> dict[Line, str]:
+    """The lines of an extraction, each with the votes for it, "" without a vote."""
+    return {line: vote for line, vote in zip_longest(evidence_table.lines(extraction), extraction.votes, fillvalue="")
+            if line}
 
 
 class RecordMaker:
@@ -141,9 +148,9 @@ class RecordMaker:
                 raise
             own = None
         if reading is None:
-            return Found(own, self._extractor.name, frozenset(evidence_table.lines(own))) if own else Found()
-        lines = frozenset(evidence_table.lines(own)) if own else frozenset()
-        if lines == frozenset(evidence_table.lines(reading.extraction)):
+            return Found(own, self._extractor.name, _votes(own)) if own else Found()
+        lines = _votes(own) if own else {}
+        if lines.keys() == frozenset(evidence_table.lines(reading.extraction)):
             return Found(own, self._extractor.name, lines, reading.verified)
         return Found(reading.extraction, CORRECTED, lines, reading.verified)
 
@@ -155,6 +162,8 @@ class RecordMaker:
         if reason:
             raise NoEvidence(reason)
         try:
+            if isinstance(self._extractor, Replies):
+                return self._extractor.extract(report, language)
             return self._extractor.extract(report)
         except Quarantined as error:
             raise NoEvidence(error.reason) from None
@@ -162,7 +171,7 @@ class RecordMaker:
     def _lines(self, study: str, found: Found) -> list[tuple[str, ...]]:
         """The study's lines of evidence.csv; a line that is not the extractor's has been corrected."""
         return [(study, *line, self._extractor.name if line in found.own else CORRECTED,
-                 evidence_table.VERIFIED if line in found.verified else "")
+                 evidence_table.VERIFIED if line in found.verified else "", found.own.get(line, ""))
                 for line in evidence_table.lines(found.extraction)] if found.extractor else []
 
     def image(self, ref: ImageRef, converted: Counter[str]) -> tuple[Any, ...]:

@@ -58,14 +58,14 @@ def write(path, lines, columns=COLUMNS):
 
 
 def key(row):
-    return tuple(row[name] for name in COLUMNS[1:-2])
+    return tuple(row[name] for name in COLUMNS[1:-3])
 
 
 def test_the_tables_hold_every_report_and_statement(made):
     folder, _ = made
     lines, stored = rows(folder / "data/evidence.csv"), records(folder / "data")
     assert list(lines[0]) == ["study", "finding", "certainty", "side", "place", "severity", "change", "quote", "start",
-                              "end", "extractor", "verified"]
+                              "end", "extractor", "verified", "votes"]
     expected = []
     for study, text in REPORTS.items():
         record = stored[study]

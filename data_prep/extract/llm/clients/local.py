@@ -69,6 +69,8 @@ class LocalClient:
             "max_tokens": request.max_tokens, "stream": True, "stream_options": {"include_usage": True}}
         if self._endpoint.temperature is not None:
             options["temperature"] = self._endpoint.temperature
+        if request.seed is not None:
+            options["seed"] = request.seed
         if self._endpoint.structured == "json_schema":
             options["response_format"] = {"type": "json_schema", "json_schema": {
                 "name": "reply", "schema": dict(request.schema), "strict": True}}

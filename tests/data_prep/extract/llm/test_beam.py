@@ -152,7 +152,7 @@ def test_two_runs_do_not_ask_the_same(tmp_path):
     with Server() as server:
         job = make_job("openai", server, tmp_path)
         with Cache(job.cache) as other:
-            other.claim(job.key(make_report(3)), job.scope, 0.0)
+            other.claim(job.question(make_report(3)).key, job.scope, 0.0)
             with pytest.raises(UserError, match="another process"):
                 extract(job, 10)
         assert not server.calls and extract(job, 10).valid == 10

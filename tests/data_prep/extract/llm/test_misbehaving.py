@@ -115,7 +115,7 @@ def test_a_report_that_goes_wrong_is_accounted_for(kind, tmp_path, capsys, caplo
     assert (summary.asked, summary.valid) == (12, 11 + (status == VALID)) and summary.left == 0
     assert (summary.quarantined, summary.failed) == (int(status == INVALID), int(status == FAILED))
     with Cache(job.cache) as cache:
-        entry = cache.get(job.key(reports[5]))
+        entry = cache.get(job.question(reports[5]).key)
     assert entry.status == status
     replies = Replies(job)
     for report in reports:
