@@ -113,9 +113,13 @@ def build(config: Any, out: str | Path | None, *, command: str = "", progress: b
                 if len(todo) == len(plan.tasks):  # Nothing is built: the settings of the model may still change.
                     folder.forget_fingerprint(plan.spec.out)
                 raise
-        if pipeline is not None and not plan.spec.job:
-            beam.run(todo, workers.ShardWork(plan.sources, plan.spec), plan.spec.out / BUILD_FOLDER, pipeline)
-        else:  # With a job the shards only need its cache, which is a file of this machine.
+        if pipeline is not None:
+            asked = plan.spec.job is not None
+            if asked:
+                workers.hand_out(plan, todo)
+            beam.run(todo, workers.ShardWork(plan.sources, plan.spec, handed_out=asked), plan.spec.out / BUILD_FOLDER,
+                     pipeline)
+        else:
             for _ in workers.run(plan, todo, config.workers, progress=progress):
                 pass
         metadata, rejections = finish.finish(plan.spec.out, plan.tasks, plan.spec, config, plan.fingerprint, command)

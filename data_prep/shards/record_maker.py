@@ -14,7 +14,7 @@ import numpy as np
 from data_prep.extract import evidence_table
 from data_prep.extract.evidence_table import CORRECTED, EvidenceTable, Faulty, Line
 from data_prep.extract.extractors import LLM_EXTRACTORS, Extractor, open_extractor, unread
-from data_prep.extract.llm.jobs import Quarantined, Replies
+from data_prep.extract.llm.jobs import Quarantined, Replies, Store
 from data_prep.extract.rules import keywords
 from data_prep.extract.schema import Extraction
 from data_prep.shards.plan import ShardSpec
@@ -69,14 +69,14 @@ def _votes(extraction: Extraction) -> dict[Line, str]:
 
 
 class RecordMaker:
-    """Turns studies into records by one `ShardSpec`."""
+    """Turns studies into records by one `ShardSpec`; `store` has the replies of its job, None for the job's cache."""
 
-    def __init__(self, spec: ShardSpec) -> None:
+    def __init__(self, spec: ShardSpec, store: Store | None = None) -> None:
         self._spec = spec
         self._table: EvidenceTable | None = spec.evidence
         self._extractor: Extractor | Replies | None = None
         if spec.extractor in LLM_EXTRACTORS:
-            self._extractor = Replies(spec.job)
+            self._extractor = Replies(spec.job, store)
         elif spec.extractor != "none":
             self._extractor = open_extractor(spec.extractor)
         self._silver: Mapping[str, dict[str, int]] | None = None

@@ -7,17 +7,17 @@ import functools
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from data_prep.extract.llm import pricing
-from data_prep.extract.llm.cache import FAILED, VALID, Cache, key_of, scope_of
+from data_prep.extract.llm.cache import FAILED, VALID, Cache, Entry, key_of, scope_of
 from data_prep.extract.llm.clients.client import Endpoint, Reply, Request
 from data_prep.extract.llm.labels import Labels
 from data_prep.extract.llm.pricing import Price, fewest_tokens
 from data_prep.extract.llm.quarantine import CUT
 from data_prep.extract.llm.questions import parts, votes
 from data_prep.extract.llm.questions.question import Question, Text
-from data_prep.extract.llm.repair import ReplyError
+from data_prep.extract.llm.repair import REPEATS, ReplyError, repeats
 from data_prep.extract.llm.settings import Settings
 from data_prep.extract.llm.tasks import EVIDENCE, Answer, Task, load_task
 from data_prep.extract.llm.verify import polarity
@@ -121,9 +121,14 @@ class Job:
         if 0 < reply.tokens_in < fewest:
             # Ollama and others drop what does not fit, and say nothing.
             raise ReplyError(PROMPT_CUT)
-        if reply.cut:
+        if reply.cut and not repeats(reply.text):
             raise ReplyError(f"{CUT}{limit} tokens: see llm.max_tokens")
-        return self.task.read(reply.text, question.text)
+        try:
+            return self.task.read(reply.text, question.text)
+        except ReplyError:
+            if repeats(reply.text):
+                raise ReplyError(REPEATS) from None
+            raise
 
     # --- Questions ---
 
@@ -177,13 +182,23 @@ class Job:
 _fewest_tokens = functools.lru_cache(64)(fewest_tokens)  # Of prompts.
 
 
-class Replies:
-    """Reads a job's answers from its cache. Nothing is asked here."""
+class Store(Protocol):
+    """Where replies are read from: a `Cache`, or a file of some of its replies (`runners.replies_file`)."""
 
-    def __init__(self, job: Job) -> None:
+    def get(self, key: bytes) -> Entry | None:
+        """The stored reply, or None."""
+
+    def close(self) -> None:
+        """Frees it."""
+
+
+class Replies:
+    """Reads a job's answers, from its cache where no other store is given. Nothing is asked here."""
+
+    def __init__(self, job: Job, store: Store | None = None) -> None:
         self.job = job
         self.name = job.name
-        self._cache = Cache(job.cache)
+        self._cache = store or Cache(job.cache)
         # A connection of sqlite3 is in a cycle of references: left to the collector, its files would stay for a while.
         weakref.finalize(self, self._cache.close)
 
