@@ -121,8 +121,8 @@ class Job:
         if 0 < reply.tokens_in < fewest:
             # Ollama and others drop what does not fit, and say nothing.
             raise ReplyError(PROMPT_CUT)
-        if reply.cut and not repeats(reply.text):
-            raise ReplyError(f"{CUT}{limit} tokens: see llm.max_tokens")
+        if reply.cut:
+            raise ReplyError(REPEATS if repeats(reply.text) else f"{CUT}{limit} tokens: see llm.max_tokens")
         try:
             return self.task.read(reply.text, question.text)
         except ReplyError:

@@ -59,7 +59,7 @@ class Survey:
         """The estimate in words."""
         endpoint = job.endpoint
         own = "this process" if endpoint.backend == "local" else f"{endpoint.backend}'s own endpoint"
-        where = endpoint.base_url or own
+        where = endpoint.base_url or (f"files in {job.settings.exchange}" if job.settings.exchange else own)
         kind = ("corrected by what the server counted before" if self.measured
                 else f"offline estimate, error about {ESTIMATE_ERROR:.0%}")
         lines = [

@@ -40,7 +40,9 @@ def cut(report: str, tokens: int) -> tuple[Span, ...]:
     if not tokens or len(report) <= tokens or estimate_tokens(report) <= tokens:
         return whole
     units = [piece for unit in _units(report) for piece in _fitting(report, unit, max(1, tokens // OVERLAP))]
-    sizes = [estimate_tokens(report[start:end]) for start, end in units]
+    # With what stands between it and the next one: line breaks are tokens, too.
+    ends = [*(start for start, _ in units[1:]), len(report)]
+    sizes = [estimate_tokens(report[start:end]) for (start, _), end in zip(units, ends)]
     parts, first = [], 0
     while True:
         last, size = first, sizes[first]

@@ -27,6 +27,7 @@ from data_prep.extract.llm.clients.client import ClientError, Reply, Request
 from data_prep.extract.llm.jobs import Job
 from data_prep.extract.llm.limits import backoff
 from data_prep.extract.llm.pricing import FREE
+from data_prep.extract.llm.quarantine import CUT
 from data_prep.extract.llm.questions.question import Question
 from data_prep.extract.llm.repair import ReplyError
 from data_prep.extract.llm.runners.batch_ledger import Batch, Ledger
@@ -81,7 +82,7 @@ class _Run:
                 self._requeue(batch)
                 continue
             self._ledger.submitted(batch.label, name)
-            items = [_Item(self._job.recall(*item), asked=1) for item in self._ledger.items(batch.label)]
+            items = [_Item(self._job.recall(*item), asked=batch.asked) for item in self._ledger.items(batch.label)]
             self._open[Batch(batch.label, name)] = items
         while True:
             while self._queue and self._room() and await self._submit():
@@ -99,7 +100,8 @@ class _Run:
         return len(self._open) < _MOST_BATCHES or not self._service.waits
 
     def _requeue(self, batch: Batch) -> None:
-        self._queue.extendleft(_Item(self._job.recall(*item)) for item in reversed(self._ledger.items(batch.label)))
+        self._queue.extendleft(_Item(self._job.recall(*item), asked=batch.asked - 1)
+                               for item in reversed(self._ledger.items(batch.label)))
         self._ledger.strike_out(batch.label)
 
     async def _submit(self) -> bool:
@@ -109,13 +111,13 @@ class _Run:
         times = 1 if self._service.waits else _LARGER
         for item in itertools.islice(self._queue, times * _MOST_REQUESTS):
             size += fixed + len(item.question.text.encode("utf-8", "surrogatepass"))
-            if part and size > times * _MOST_BYTES:
+            if part and (size > times * _MOST_BYTES or item.asked != part[0].asked):
                 break
             part.append(item)
         price = job.price or FREE
         label, count = self._ledger.write_down(
             [(item.question.key, item.question.text, cost_bound(job, price, item.question, self._limit(item)))
-             for item in part], job.settings.max_cost)
+             for item in part], job.settings.max_cost, part[0].asked + 1)
         if not count:
             return False
         items = [self._queue.popleft() for _ in range(count)]
@@ -203,7 +205,7 @@ class _Run:
                 spent = spent.plus(spent_on(price, self._request(item), reply))
             if entry.status != VALID and item.asked < self._job.settings.asks and not otherwise:
                 entry = dataclasses.replace(entry, status=FAILED)
-                cut = isinstance(reply, Reply) and reply.cut
+                cut = entry.reason.startswith(CUT)
                 again.append(dataclasses.replace(
                     item, limit=2 * self._limit(item) if cut else 0,
                     suffix=REASK.format(reason=entry.reason) if isinstance(reply, Reply) and not cut else ""))

@@ -21,6 +21,7 @@ from data_prep.extract.llm.clients.client import Client, ClientError, Reply, Req
 from data_prep.extract.llm.jobs import PROMPT_CUT, Job
 from data_prep.extract.llm.limits import RateLimiter, backoff
 from data_prep.extract.llm.pricing import FREE, Price, most_tokens
+from data_prep.extract.llm.quarantine import CUT
 from data_prep.extract.llm.questions.question import Question
 from data_prep.extract.llm.repair import MAX_CHARACTERS, ReplyError
 from data_prep.extract.llm.survey import Asked, Survey, question_tokens, survey, unfinished
@@ -211,7 +212,7 @@ class _Run:
                 reason = error.reason
                 if reason == PROMPT_CUT:
                     break  # It would be cut again.
-                if reply.cut:
+                if reason.startswith(CUT):
                     limit *= 2
                 else:
                     suffix = REASK.format(reason=reason)

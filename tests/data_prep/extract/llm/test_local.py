@@ -21,6 +21,7 @@ from data_prep.extract.llm.cache import FAILED, INVALID, VALID
 from data_prep.extract.llm.clients import client as clients
 from data_prep.extract.llm.clients.client import ClientError, Endpoint, Request, open_client
 from data_prep.extract.llm.data_use import IN_PROCESS
+from data_prep.extract.llm.repair import repeats
 from data_prep.extract.llm.settings import Settings
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import load_metadata
@@ -53,6 +54,8 @@ class Llama(types.ModuleType):
                 if llama.error == "value":
                     raise ValueError("the words of the report")
                 text = json.dumps(evidence_reply(question["messages"][1]["content"]))
+                if llama.error == "loop":
+                    text = text[:100] + 10_000 * '{"quote": "edema is seen", "finding": "Edema"}, '
                 ended = "length" if llama.error == "cut" else "stop"
                 for start in range(0, len(text), 20):
                     llama.parts_taken += 1
@@ -125,6 +128,10 @@ def test_what_goes_wrong_has_a_kind_and_no_words(llama, weights):
         with pytest.raises(ClientError) as caught:
             ask(weights)
         assert caught.value.kind == kind and "secret" not in str(caught.value) and "words" not in str(caught.value)
+    llama.error, llama.parts_taken = "loop", 0
+    reply = ask(weights)
+    # It is ended long before its 24,000 pieces, and is not asked for again with twice the room.
+    assert llama.parts_taken < 200 and not reply.cut and repeats(reply.text)
     llama.error, llama.parts_taken = None, 0
     with pytest.raises(ClientError, match=clients.CONNECTION):
         ask(weights, closed=True)  # An interrupted run ends a reply at once.

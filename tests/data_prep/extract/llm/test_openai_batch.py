@@ -142,6 +142,8 @@ def test_the_guards_hold(tmp_path, monkeypatch, caplog, capsys):
             with pytest.raises(UserError, match=words):
                 stage.ask(lambda: [make_report(0)], job_of(server, tmp_path), terms=lambda terms=terms: (terms,),
                           where="x", progress=False)
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
         with pytest.raises(UserError, match="none is sent over plain http"):
             extract(job_of(server, tmp_path), [make_report(0)])
         assert server.headers.get("authorization") != f"Bearer {KEY}" and not server.calls
