@@ -171,7 +171,7 @@ class Server:
 
     async def _handle(self, method, path, headers, body, writer):
         self.headers = {**headers, ":path": path}
-        files = path.startswith(PATH)
+        files = path.startswith(PATH) and "x-goog-api-key" not in headers
         gemini = "enerateContent" in path or ("/batches" in path and not files)
         given = headers.get("x-goog-api-key") if gemini else headers.get("authorization", "").removeprefix("Bearer ")
         if self.redirect:
