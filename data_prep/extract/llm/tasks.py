@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from data_prep.extract.llm import labels, own_prompt
+from data_prep.extract.llm import labels
 from data_prep.extract.llm.labels import Labels
-from data_prep.extract.llm.own_prompt import Own
+from data_prep.extract.llm.questions import own_prompt
+from data_prep.extract.llm.questions.own_prompt import Own
 from data_prep.extract.llm.repair import ReplyError, load_objects
 from data_prep.extract.llm.replies import FINDING_NAMES, evidence_reply, json_schema, quotes, read_evidence
 from data_prep.extract.llm.verify import UNSUPPORTED, Report, Statement, polarity, verify

@@ -1,1 +1,1 @@
-"""What is asked about a report: its own parts and passes, and how their answers become one."""
+"""What is asked about a report: the user's own prompt, parts, passes, and how their answers become one."""
