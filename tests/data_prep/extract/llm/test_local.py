@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.build import main as build
+from data_prep.extract.llm import stage
 from data_prep.extract.llm.cache import FAILED, INVALID, VALID
 from data_prep.extract.llm.clients import client as clients
 from data_prep.extract.llm.clients.client import ClientError, Endpoint, Request, open_client
@@ -116,6 +117,16 @@ def test_a_reply_is_asked_for_in_this_process_only(llama, weights):
     assert not (options.ui or options.endpoint_slots or options.endpoint_props)
     ask(weights, temperature=None, structured="none")
     assert "temperature" not in llama.asked[-1] and "response_format" not in llama.asked[-1]
+
+
+def test_a_dry_run_measures_ten_reports(llama, weights, tmp_path, capsys):
+    job = stage.make_job("local", {"model": str(weights)}, tmp_path / "data")
+    _, sent = stage.estimate(lambda: [make_report(i) for i in range(30)], job, terms=lambda: (), where="x")
+    asked = {question["messages"][1]["content"] for question in llama.asked}
+    assert sent == 0 and len(llama.asked) == len(asked) == 10 < sum(make_report(i) not in asked for i in range(30))
+    printed = capsys.readouterr().out
+    assert "measured on 10 reports: " in printed and "5000 tokens in and 70 out a report" in printed
+    assert "10,000 reports: " in printed and sorted(path.name for path in tmp_path.iterdir()) == [weights.name]
 
 
 def test_what_goes_wrong_has_a_kind_and_no_words(llama, weights):
