@@ -48,7 +48,7 @@ from lgdea_jax.runtime.files import output_file, write_text_atomically
 def _item(record: Any, replies: Any, table: EvidenceTable | None) -> Item:
     flags, dropped = tuple(f"contradiction {name}" for name in contradictions(record.evidence)), ()
     if replies is not None:
-        answer = replies.answer(record.report)
+        answer = replies.answer(record.report, record.language)
         flags = answer.flags
         dropped = [(reason, item.finding, item.certainty, item.quote) for reason, item in answer.lost]
         # What was not even a statement of a finding that is known has no quote to show.
@@ -110,7 +110,9 @@ def main(argv: list[str]) -> int:
     table = EvidenceTable(Path(args.data_dir) / FILE) if metadata.extractor else None
     if table and table.sha256 != read_sums(Path(args.data_dir)).get(FILE):
         raise DamagedData(f"{table.path} is damaged, or was changed: {VERIFY}; corrections go into a copy of it")
-    replies = agreement.open_replies(metadata.extractor, args.replies) if args.replies else None
+    replies = None
+    if args.replies:
+        replies = agreement.open_replies(metadata.extractor, args.replies, metadata.config.get("llm", {}))
     reports = list(distinct_reports(open_records(args.data_dir, args.split), args.agree_on))
     if not reports:
         raise UserError(f"the {args.split} split has no reports")

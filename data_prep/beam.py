@@ -4,8 +4,8 @@
     python -m data_prep.beam --config=configs/data/table.py --config.table.path=studies.csv --out=DATA \\
         -- --runner=FlinkRunner --flink_master=HOST:8081
 
-Options after `--` are Beam's; without a runner among them the pipeline runs on this machine. The pipeline makes the
-shards, or asks the language model where `config.extractor` names one. The source and DATA must lie on disks that all
+Options after `--` are Beam's; without a runner among them the pipeline runs on this machine. The pipeline asks the
+language model where `config.extractor` names one, and makes the shards. The source and DATA must lie on disks that all
 workers mount. The result equals that of `data_prep.build` byte for byte, and either command continues a build that the
 other began. Needs the extra `beam`.
 

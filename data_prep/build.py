@@ -9,8 +9,8 @@ rows were rejected, see DATA/rejected.csv.
 
 With `--config.extractor=openai` (any OpenAI-compatible endpoint), `genai` or `gemini`, or with `local` and a GGUF file
 in `--config.llm.model`, a language model extracts the evidence (keys `config.llm`; API keys come from the environment).
-`--dry_run` then sends nothing and estimates the cost, and `--max_cost` limits it. A remote endpoint gets data under
-credentialed terms only with `--attest_data_use="..."`.
+`--dry_run` then estimates hours and cost and sends nothing (see `llm.sample`), and `--max_cost` limits it. A remote
+endpoint gets data under credentialed terms only with `--attest_data_use="..."`.
 
 The folder also has the evidence as a table, DATA/evidence.csv. `--config.evidence=FILE` takes such a table back,
 corrected by hand or on the page of `data_prep.audit`. It goes before the extractor; every quote is checked.
@@ -113,9 +113,13 @@ def build(config: Any, out: str | Path | None, *, command: str = "", progress: b
                 if len(todo) == len(plan.tasks):  # Nothing is built: the settings of the model may still change.
                     folder.forget_fingerprint(plan.spec.out)
                 raise
-        if pipeline is not None and not plan.spec.job:
-            beam.run(todo, workers.ShardWork(plan.sources, plan.spec), plan.spec.out / BUILD_FOLDER, pipeline)
-        else:  # With a job the shards only need its cache, which is a file of this machine.
+        if pipeline is not None:
+            asked = plan.spec.job is not None
+            if asked:
+                workers.hand_out(plan, todo)
+            beam.run(todo, workers.ShardWork(plan.sources, plan.spec, handed_out=asked), plan.spec.out / BUILD_FOLDER,
+                     pipeline)
+        else:
             for _ in workers.run(plan, todo, config.workers, progress=progress):
                 pass
         metadata, rejections = finish.finish(plan.spec.out, plan.tasks, plan.spec, config, plan.fingerprint, command)
@@ -183,8 +187,10 @@ def main(argv: list[str]) -> int:
         raise UserError("options after -- are Beam's: they need --runner=beam")
     if args.dry_run and config.extractor in LLM_EXTRACTORS:
         plan = make_plan(config, Path(args.out) if args.out else None)
-        stage.estimate(stage.SourceReports(plan.sources), plan.spec.job)
-        print("dry run: nothing was sent, nothing was written")
+        reports = stage.SourceReports(plan.sources)
+        _, sent = stage.estimate(reports, plan.spec.job, terms=lambda: reports.terms,
+                                 where=f"config.{config.source}.terms")
+        print(f"dry run: {f'{sent} reports were sent' if sent else 'nothing was sent'}, nothing was written")
         return cli.OK
     command = shlex.join(["python", "-m", "data_prep.build", *argv])
     pipeline = argv[end + 1:] if args.runner == "beam" and not args.dry_run else None  # A dry run reads locally.

@@ -72,7 +72,8 @@ def sheet(metadata: DatasetMetadata, rejected: Counter[str]) -> str:
           for name in _COUNTS), "",
         "TODO: ages, sexes, devices; who is missing from the data.", "",
         "## Preparation", "", block(metadata.command), "", *_splits(metadata),
-        f"- Evidence by `{metadata.extractor or 'none'}`. Every item quotes its report.", *_corrections(metadata),
+        f"- Evidence by `{metadata.extractor or 'none'}`. Every item quotes its report.", *_asked(metadata),
+        *_corrections(metadata),
         "- Converted images: "
         + (", ".join(f"{count:,} x {plain(name)}" for name, count in sorted(metadata.converted.items()))
            or "none") + ".",
@@ -83,6 +84,21 @@ def sheet(metadata: DatasetMetadata, rejected: Counter[str]) -> str:
         "- Research use only. A subject lies in one split only; near-duplicate images across splits are looked for "
         "when a training starts.",
         "", "TODO: how good the labels and the evidence are, and who judged them (`python -m data_prep.audit`).", ""])
+
+
+def _asked(metadata: DatasetMetadata) -> list[str]:
+    """The user's own prompt and the votes of a language model; [] without."""
+    found = metadata.extraction
+    prompt, votes = found.get("prompt", {}), found.get("votes")
+    lines = [f"- {what}: " + ", ".join(f"`{plain(name)}` (SHA-256 {digest[:16]})" for name, digest in
+                                       sorted(prompt[key].items())) + "."
+             for key, what in (("prompt", "Own prompt"), ("examples", f"{prompt.get('number_of_examples', 0)} own "
+                                                                      "examples in the prompt")) if key in prompt]
+    if votes:
+        lines.append(f"- The model read every report {votes['passes']} times ({plain(votes['sampling'])}); what most "
+                     f"passes state counts. {votes['by_majority']:,} statements were not stated by all; "
+                     f"{votes['outvoted']:,} were outvoted. The column votes of evidence.csv has each.")
+    return lines
 
 
 def _corrections(metadata: DatasetMetadata) -> list[str]:

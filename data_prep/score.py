@@ -6,7 +6,8 @@
 `R.csv` has `uid` and text columns. `REF.csv` has `uid` and one column per finding with 1, 0, -1 (uncertain: left out)
 or empty (missing: left out). With `--config` both come from a source of `data_prep.build` instead; `--config.KEY=VALUE`
 changes a key of that file. `--extractor=openai` (or local, genai, gemini) asks a language model: `--llm.model`,
-`--llm.base_url`, `--max_cost`, `--dry_run`, ...; API keys come from the environment. With `--task=labels
+`--llm.base_url`, `--max_cost`, `--dry_run`, ...; API keys come from the environment. The rules are scored on the same
+reports, and AUC, F1, cost and time of both are printed side by side. With `--task=labels
 --label_set=ct_rate18` it labels instead of extracting, with `--probability` in percent. Without probabilities an AUC is
 computed over five levels (absent, not mentioned, possible, likely, present).
 
@@ -122,6 +123,31 @@ def _findings(truth: np.ndarray, levels: np.ndarray, scores: np.ndarray | None, 
     macro = {"n": len(truth), "findings": int(chosen.sum()), "min_positives": args.min_positives,
              **{key: measures.estimate(measures.mean_over(samples[key], chosen)).as_json() for key in measures.METRICS}}
     return table, macro
+
+
+def _rules_beside(inputs: Inputs, args: argparse.Namespace) -> dict[str, Any]:
+    """What the rules are worth on those of the same reports that they read; {} where they read none."""
+    readable = [i for i, text in enumerate(inputs.texts) if not unread("rules", "", text)]
+    if not readable:
+        return {}
+    part, rules = inputs.only(readable), open_extractor("rules")
+    extractions, speed = _extract(rules.extract, part.texts)
+    findings, macro = _findings(part.truth, ordinal.of_extractions(extractions, part.names), None, part.names, args)
+    return {"extractor": rules.name, "findings": findings, "macro": macro, "cost": 0.0,
+            "seconds": round(len(readable) / speed, 3)}
+
+
+def _print_beside(result: Mapping[str, Any]) -> None:
+    """AUC, F1, cost and time of both extractors."""
+    print(f"{'':34} {'n':>6}  {'auc':^20}  {'f1':^20}  {'cost':>9} {'seconds':>9} {'reports/s':>9}")
+    own = {"extractor": result["extractor"], "macro": result["macro"], "cost": result["cost"]["total"]["cost"],
+           "seconds": result["cost"]["seconds"]}
+    for row in filter(None, (own, result["beside"])):
+        n, seconds = row["macro"]["n"], row["seconds"]
+        # Answers of earlier runs take no time in this one.
+        time_taken = f"{seconds:>9.2f} {n / seconds:>9.1f}" if seconds else f"{'earlier':>9} {'':>9}"
+        print(f"{row['extractor']:34} {n:>6}  {_cell(row['macro']['auc'])}  {_cell(row['macro']['f1'])}  "
+              f"{row['cost']:>9.4f} {time_taken}".rstrip())
 
 
 def _negated_words(texts: Sequence[str], truth: np.ndarray, levels: np.ndarray, names: Sequence[str]) -> dict:
@@ -286,6 +312,7 @@ def main(argv: list[str]) -> int:
         "negated_word_specificity": _negated_words(inputs.texts, inputs.truth, levels, names),
         "attributes": _attributes(inputs, extractions, args) if inputs.attributes else {},
         "assertions": _assertions(args.assertions, extractor.assertion, args, rejected) if args.assertions else {},
+        "beside": _rules_beside(inputs, args) if asks else {},
         "reports_per_second": round(speed, 1), "cost": cost, "extraction": extraction,
         "agreement": agreement.compare(args, inputs.texts, levels, names), "uncertain": args.uncertain,
         "fold": args.fold, "split": args.split, "where": args.where, "ignored_columns": list(inputs.ignored),
@@ -295,6 +322,8 @@ def main(argv: list[str]) -> int:
     with output_file(args.out) as file:
         write_text_atomically(file, json.dumps(result, indent=1) + "\n")
     _print(result, inputs.ignored)
+    if asks:
+        _print_beside(result)
     for line in agreement.lines(result["agreement"]):
         print(line)
     for item in rejected[:20]:

@@ -27,7 +27,7 @@ from lgdea_jax.records import CERTAINTIES, LATERALITIES, SEVERITIES, TEMPORALITI
 
 FILE = "evidence.csv"
 STATEMENT = ("finding", "certainty", "side", "place", "severity", "change", "quote", "start", "end")
-COLUMNS = ("study", *STATEMENT, "extractor", "verified")
+COLUMNS = ("study", *STATEMENT, "extractor", "verified", "votes")  # votes: of a model's passes, "2/3"; not read.
 NEEDED = ("study", "finding", "certainty", "quote")
 VERIFIED = "yes"
 CORRECTED = "corrected"  # In place of an extractor's name: what a person has changed.

@@ -17,10 +17,12 @@ class Extraction:
     Attributes:
       evidence: diagnostic statements in the order of the text; spans are character offsets in the report as given.
       normal: True where the report states normality and nothing is present or uncertain.
+      votes: for each statement how many passes of a language model have it ("2/3"); () where there was only one pass.
     """
 
     evidence: tuple[Evidence, ...]
     normal: bool
+    votes: tuple[str, ...] = ()
 
 
 def problems(extraction: Extraction, report: str) -> list[str]:

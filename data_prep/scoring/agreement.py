@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,13 @@ def add_flags(parser: argparse.ArgumentParser, *, default: str) -> None:
     group.add_argument("--second_replies", default="", metavar="FILE", help="the cache of that model's replies")
 
 
-def open_replies(name: str, cache: str) -> Replies:
+def open_replies(name: str, cache: str, settings: Mapping[str, Any] | None = None) -> Replies:
     """The reader of a language model's stored replies.
 
     Args:
       name: as recorded with the data, "openai:MODEL/evidence@2"; cache: the file of the replies.
+      settings: with which it was asked, as recorded with the data; those of one pass with our prompt where there are
+        none.
 
     Raises:
       UserError: no such name or file, or another prompt than this version's.
@@ -54,7 +56,7 @@ def open_replies(name: str, cache: str) -> Replies:
     if not Path(cache).is_file():
         raise UserError(f"no reply cache {cache!r}")
     model, _, task = rest.rpartition("/")
-    replies = Replies(Job(backend, Settings(model=model), cache))
+    replies = Replies(Job(backend, Settings(**{**(settings or {}), "model": model}), cache))
     if replies.job.task.name != task:
         raise UserError(f"{name} was asked with the prompt {task}, this version has {replies.job.task.name}")
     return replies

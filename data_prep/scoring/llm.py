@@ -32,7 +32,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--probability", action="store_true", help="with --task=labels: asks for a probability each")
     group.add_argument("--terms", default="unstated",
                        help=f"of the reports: {', '.join(TERMS)}; stricter ones of their rows or source win")
-    group.add_argument("--dry_run", action="store_true", help="estimates tokens and cost; sends nothing")
+    group.add_argument("--dry_run", action="store_true",
+                       help="estimates tokens, hours and cost; sends nothing (but see llm.sample)")
     for field in dataclasses.fields(Settings):
         names = [f"--llm.{field.name}"] + ([f"--{field.name}"] if field.name in ("max_cost", "attest_data_use") else [])
         text = f"see configs/data/llm.py (default: {field.default!r})".replace("%", "%%")
@@ -94,11 +95,12 @@ def ask(args: argparse.Namespace, texts: Sequence[str], terms: Sequence[str]) ->
     values = {field.name: getattr(args, f"llm_{field.name}") for field in dataclasses.fields(Settings)}
     kind = "evidence" if args.task == "evidence" else args.label_set
     job = stage.make_job(args.extractor, values, Path(args.out), kind=kind, probability=args.probability)
+    strictest = {data_use.strictest((args.terms, stated)) for stated in terms}
     if args.dry_run:
-        stage.estimate(lambda: texts, job)
+        _, sent = stage.estimate(lambda: texts, job, where="--terms", terms=lambda: strictest)
+        print(f"dry run: {f'{sent} reports were sent' if sent else 'nothing was sent'}")
         return None
     started = time.perf_counter()
-    strictest = {data_use.strictest((args.terms, stated)) for stated in terms}
     summary = stage.ask(lambda: texts, job, where="--terms", terms=lambda: strictest)
     seconds = time.perf_counter() - started
     replies = Replies(job)
@@ -114,8 +116,10 @@ def ask(args: argparse.Namespace, texts: Sequence[str], terms: Sequence[str]) ->
         spent = cache.spent(job.scope)
     cost = {"total": dataclasses.asdict(spent), "asked": summary.asked, "valid": summary.valid,
             "quarantined": summary.quarantined, "dropped": dict(summary.dropped), "repaired": dict(summary.repairs),
-            "flagged": dict(summary.flags), "currency": job.price.currency if job.price else None}
-    return Answers(job.name, tuple(found), reasons, summary.asked / seconds if summary.asked else 0.0, cost,
+            "flagged": dict(summary.flags), "currency": job.price.currency if job.price else None,
+            "seconds": round(seconds, 3) if summary.asked else 0.0}
+    speed = summary.asked / job.settings.votes / seconds if summary.asked else 0.0
+    return Answers(job.name, tuple(found), reasons, speed, cost,
                    quality.record(job) | {"terms": sorted(strictest)})
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from data_prep.extract import evidence_table
 from data_prep.extract.evidence_table import CORRECTED, EvidenceTable, Faulty, Line
 from data_prep.extract.extractors import LLM_EXTRACTORS, Extractor, open_extractor, unread
-from data_prep.extract.llm.jobs import Quarantined, Replies
+from data_prep.extract.llm.jobs import Quarantined, Replies, Store
 from data_prep.extract.rules import keywords
 from data_prep.extract.schema import Extraction
 from data_prep.shards.plan import ShardSpec
@@ -52,24 +53,30 @@ class Found:
 
     Attributes:
       extraction: of it; extractor: its name, CORRECTED where a person has changed it, "" without one.
-      own: lines of the extractor's; verified: lines that a person has confirmed.
+      own: lines of the extractor's, each with the votes for it; verified: lines that a person has confirmed.
     """
 
     extraction: Extraction = dataclasses.field(default_factory=lambda: Extraction((), False))
     extractor: str = ""
-    own: frozenset[Line] = frozenset()
+    own: Mapping[Line, str] = dataclasses.field(default_factory=dict)
     verified: frozenset[Line] = frozenset()
 
 
-class RecordMaker:
-    """Turns studies into records by one `ShardSpec`."""
+def _votes(extraction: Extraction) -> dict[Line, str]:
+    """The lines of an extraction, each with the votes for it, "" without a vote."""
+    return {line: vote for line, vote in zip_longest(evidence_table.lines(extraction), extraction.votes, fillvalue="")
+            if line}
 
-    def __init__(self, spec: ShardSpec) -> None:
+
+class RecordMaker:
+    """Turns studies into records by one `ShardSpec`; `store` has the replies of its job, None for the job's cache."""
+
+    def __init__(self, spec: ShardSpec, store: Store | None = None) -> None:
         self._spec = spec
         self._table: EvidenceTable | None = spec.evidence
         self._extractor: Extractor | Replies | None = None
         if spec.extractor in LLM_EXTRACTORS:
-            self._extractor = Replies(spec.job)
+            self._extractor = Replies(spec.job, store)
         elif spec.extractor != "none":
             self._extractor = open_extractor(spec.extractor)
         self._silver: Mapping[str, dict[str, int]] | None = None
@@ -141,9 +148,9 @@ class RecordMaker:
                 raise
             own = None
         if reading is None:
-            return Found(own, self._extractor.name, frozenset(evidence_table.lines(own))) if own else Found()
-        lines = frozenset(evidence_table.lines(own)) if own else frozenset()
-        if lines == frozenset(evidence_table.lines(reading.extraction)):
+            return Found(own, self._extractor.name, _votes(own)) if own else Found()
+        lines = _votes(own) if own else {}
+        if lines.keys() == frozenset(evidence_table.lines(reading.extraction)):
             return Found(own, self._extractor.name, lines, reading.verified)
         return Found(reading.extraction, CORRECTED, lines, reading.verified)
 
@@ -155,6 +162,8 @@ class RecordMaker:
         if reason:
             raise NoEvidence(reason)
         try:
+            if isinstance(self._extractor, Replies):
+                return self._extractor.extract(report, language)
             return self._extractor.extract(report)
         except Quarantined as error:
             raise NoEvidence(error.reason) from None
@@ -162,7 +171,7 @@ class RecordMaker:
     def _lines(self, study: str, found: Found) -> list[tuple[str, ...]]:
         """The study's lines of evidence.csv; a line that is not the extractor's has been corrected."""
         return [(study, *line, self._extractor.name if line in found.own else CORRECTED,
-                 evidence_table.VERIFIED if line in found.verified else "")
+                 evidence_table.VERIFIED if line in found.verified else "", found.own.get(line, ""))
                 for line in evidence_table.lines(found.extraction)] if found.extractor else []
 
     def image(self, ref: ImageRef, converted: Counter[str]) -> tuple[Any, ...]:

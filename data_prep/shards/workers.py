@@ -5,6 +5,7 @@ A shard depends on its task and the configuration only, so its bytes do not depe
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -12,12 +13,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from data_prep.extract.evidence_table import CORRECTED
+from data_prep.extract.llm.cache import Cache
+from data_prep.extract.llm.questions.question import Text
+from data_prep.extract.llm.runners import replies_file
+from data_prep.extract.llm.runners.replies_file import StoredReplies
 from data_prep.shards import tables
 from data_prep.shards.plan import COUNTS, Plan, ShardSpec, ShardTask
 from data_prep.shards.record_maker import RecordMaker
@@ -32,7 +38,7 @@ from data_prep.shards.shard_writer import (
 )
 from data_prep.study import Reject, Rejection
 from lgdea_jax.data.codec import encode_record
-from lgdea_jax.data.dataset import INDEX_COLUMNS
+from lgdea_jax.data.dataset import BUILD_FOLDER, INDEX_COLUMNS
 from lgdea_jax.data.shard_file import find_offsets, fingerprint
 from lgdea_jax.errors import UserError
 from lgdea_jax.runtime.processes import end_with_parent
@@ -120,10 +126,11 @@ class ShardWork:
     Args:
       sources: split -> its opened source.
       spec: what all shards share.
+      handed_out: whether the replies of the job are read from the files of `hand_out`, not from its cache.
     """
 
-    def __init__(self, sources: dict[str, Any], spec: ShardSpec) -> None:
-        self._sources, self._spec = sources, spec
+    def __init__(self, sources: dict[str, Any], spec: ShardSpec, *, handed_out: bool = False) -> None:
+        self._sources, self._spec, self._handed_out = sources, spec, handed_out
         self._maker: RecordMaker | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -131,13 +138,37 @@ class ShardWork:
 
     def make(self, task: ShardTask) -> ShardResult:
         """Makes the task's shard."""
-        self._maker = self._maker or RecordMaker(self._spec)
-        return make_shard(self._sources[task.split], task, self._spec, self._maker)
+        if self._handed_out:
+            maker = RecordMaker(self._spec, StoredReplies(_replies_file(self._spec, task)))
+        else:
+            maker = self._maker = self._maker or RecordMaker(self._spec)
+        return make_shard(self._sources[task.split], task, self._spec, maker)
 
     def __call__(self, task: ShardTask) -> None:
         """Makes the task's shard unless it is there: a pipeline may run the same task twice."""
         if read_side_file(self._spec.out, task) is None:
             self.make(task)
+
+
+def _replies_file(spec: ShardSpec, task: ShardTask) -> Path:
+    return spec.out / BUILD_FOLDER / f"{task.split}-{task.shard:05d}.replies"
+
+
+def hand_out(plan: Plan, todo: Sequence[ShardTask]) -> None:
+    """Writes the replies about each shard's reports to a file of its own, for workers that do not have the cache.
+
+    The files lie among those of the build, which are removed with it.
+    """
+    def reports(task: ShardTask) -> Iterator[Text]:
+        source = plan.sources[task.split]
+        for index in range(task.start, task.stop):
+            with contextlib.suppress(Reject):
+                study = source[index]
+                yield Text(study.report, study.language)
+
+    with Cache(plan.spec.job.cache) as cache:
+        for task in todo:
+            replies_file.write(_replies_file(plan.spec, task), reports(task), plan.spec.job, cache)
 
 
 _work: ShardWork | None = None  # Set once in each worker process, by `_start`.

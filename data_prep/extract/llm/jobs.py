@@ -5,21 +5,26 @@ from __future__ import annotations
 import dataclasses
 import functools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from data_prep.extract.llm import pricing
-from data_prep.extract.llm.cache import FAILED, VALID, Cache, key_of, scope_of
-from data_prep.extract.llm.clients.client import Endpoint, Reply
+from data_prep.extract.llm.cache import FAILED, VALID, Cache, Entry, key_of, scope_of
+from data_prep.extract.llm.clients.client import Endpoint, Reply, Request
 from data_prep.extract.llm.labels import Labels
 from data_prep.extract.llm.pricing import Price, fewest_tokens
 from data_prep.extract.llm.quarantine import CUT
-from data_prep.extract.llm.repair import ReplyError
+from data_prep.extract.llm.questions import parts, votes
+from data_prep.extract.llm.questions.question import Question, Text
+from data_prep.extract.llm.repair import REPEATS, ReplyError, repeats
 from data_prep.extract.llm.settings import Settings
 from data_prep.extract.llm.tasks import EVIDENCE, Answer, Task, load_task
+from data_prep.extract.llm.verify import polarity
+from data_prep.extract.rules import extractor as rules
 from data_prep.extract.schema import Extraction
 from lgdea_jax.errors import UserError
+from lgdea_jax.findings.label_sets import LABEL_SETS
 
 PROMPT_CUT = "the server read only part of the question: raise its context length"
 
@@ -57,7 +62,7 @@ class Job:
     @functools.cached_property
     def task(self) -> Task:
         """The question."""
-        return load_task(self.kind, self.probability)
+        return load_task(self.kind, self.probability, prompt=self.settings.prompt, examples=self.settings.examples)
 
     @property
     def name(self) -> str:
@@ -92,81 +97,173 @@ class Job:
                             "data_prep/extract/llm/prices.json and name that with llm.prices")
         return price.in_batches() if price and self.settings.batch else price
 
-    @functools.cached_property
-    def _prompt_tokens(self) -> int:
-        return fewest_tokens(self.task.prompt)
-
     @property
     def max_tokens(self) -> int:
         """That a reply may have."""
         return self.settings.max_tokens or self.task.max_tokens
 
-    def read(self, reply: Reply, report: str, limit: int) -> Answer:
-        """Reads and verifies what came back about a report.
+    def request(self, question: Question, suffix: str, limit: int) -> Request:
+        """What is sent for a question, with words added to it and a reply of at most `limit` tokens."""
+        seed = question.vote + 1 if self.settings.votes > 1 else None
+        return Request(self.task.prompt_for(question.language), question.text + suffix, self.task.schema,
+                       self.task.name, limit, seed)
+
+    def read(self, reply: Reply, question: Question, limit: int) -> Answer:
+        """Reads and verifies what came back.
 
         Args:
-          reply: as it came; report: that was sent; limit: tokens that the reply was allowed.
+          reply: as it came; question: that was asked; limit: tokens that the reply was allowed.
 
         Raises:
           ReplyError: it cannot be used.
         """
-        if 0 < reply.tokens_in < self._prompt_tokens + fewest_tokens(report):
+        fewest = _fewest_tokens(self.task.prompt_for(question.language)) + fewest_tokens(question.text)
+        if 0 < reply.tokens_in < fewest:
             # Ollama and others drop what does not fit, and say nothing.
             raise ReplyError(PROMPT_CUT)
         if reply.cut:
-            raise ReplyError(f"{CUT}{limit} tokens: see llm.max_tokens")
-        return self.task.read(reply.text, report)
+            raise ReplyError(REPEATS if repeats(reply.text) else f"{CUT}{limit} tokens: see llm.max_tokens")
+        try:
+            return self.task.read(reply.text, question.text)
+        except ReplyError:
+            if repeats(reply.text):
+                raise ReplyError(REPEATS) from None
+            raise
 
-    def key(self, report: str) -> bytes:
-        """The address of the report's reply."""
-        return key_of(self.scope, report)
+    # --- Questions ---
+
+    def question(self, text: str, language: str = "", vote: int = 0) -> Question:
+        """A question.
+
+        Args:
+          text: without outer white space; language: as `Task.language` gives it; vote: number of the pass.
+        """
+        told = [language] if language else []
+        if self.settings.votes > 1:
+            told.append(f"pass {vote + 1}, temperature {self.settings.temperature:g}")
+        return Question(key_of(self.scope, "".join(f"{word}\0" for word in told) + text), text, language, vote)
+
+    def passes(self, report: str | Text | Question) -> tuple[tuple[Question, ...], ...]:
+        """The questions about a report: for each of its parts those of all passes; () for an empty report.
+
+        Args:
+          report: a bare string is one without a stated language; a question is asked as it is.
+
+        Raises:
+          UserError: there is no prompt for its language.
+        """
+        if isinstance(report, Question):
+            return ((report,),)
+        text, stated = (report, "") if isinstance(report, str) else report
+        text = text.strip()
+        if not text:
+            return ()
+        language = self.task.language(stated, text)
+        return tuple(tuple(self.question(text[start:end], language, vote) for vote in range(self.settings.votes))
+                     for start, end in self.parts(text))
+
+    def parts(self, text: str) -> tuple[parts.Span, ...]:
+        """Spans of the parts in which a report without outer white space is asked about."""
+        return parts.cut(text, self.settings.part_tokens)
+
+    def recall(self, key: bytes, text: str) -> Question:
+        """The question with that key, of which the text is known."""
+        for language in ("", *self.task.prompts):
+            for vote in range(self.settings.votes):
+                if (question := self.question(text, language, vote)).key == key:
+                    return question
+        return Question(key, text)  # It was asked with other settings.
+
+    def vote(self, answers: Sequence[Answer]) -> votes.Verdict:
+        """What the majority of passes states."""
+        return votes.majority(answers, LABEL_SETS.get(self.kind, ()))
+
+
+_fewest_tokens = functools.lru_cache(64)(fewest_tokens)  # Of prompts.
+
+
+class Store(Protocol):
+    """Where replies are read from: a `Cache`, or a file of some of its replies (`runners.replies_file`)."""
+
+    def get(self, key: bytes) -> Entry | None:
+        """The stored reply, or None."""
+
+    def close(self) -> None:
+        """Frees it."""
 
 
 class Replies:
-    """Reads a job's answers from its cache. Nothing is asked here."""
+    """Reads a job's answers, from its cache where no other store is given. Nothing is asked here."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, store: Store | None = None) -> None:
         self.job = job
         self.name = job.name
-        self._cache = Cache(job.cache)
+        self._cache = store or Cache(job.cache)
         # A connection of sqlite3 is in a cycle of references: left to the collector, its files would stay for a while.
         weakref.finalize(self, self._cache.close)
 
-    def answer(self, report: str) -> Answer:
+    def answer(self, report: str, language: str = "") -> Answer:
         """The answer about a report (stripped of outer white space, as it was asked).
 
         Raises:
           Quarantined: there is none that can be used.
         """
-        entry = self._cache.get(self.job.key(report))
+        asked = self.job.passes(Text(report, language))
+        found: list[Answer] = []
+        for number, passes in enumerate(asked, 1):
+            try:
+                found.append(self._part(passes))
+            except Quarantined as error:
+                raise Quarantined(f"part {number} of {len(asked)}: {error.reason}" if len(asked) > 1
+                                  else error.reason) from None
+        answer = found[0] if len(found) == 1 else parts.merge(self.job.parts(report), found)
+        if isinstance(answer.value, Extraction) and answer.value.evidence:
+            checked = polarity(answer.value.evidence, rules.extract(report).evidence)
+            answer = dataclasses.replace(answer, flags=(*answer.flags, *(f"polarity {name}" for name in checked)))
+        return answer
+
+    def _part(self, passes: Sequence[Question]) -> Answer:
+        """The answer about a part: of its only pass, or of their majority. Raises `Quarantined`."""
+        usable, reasons = [], []
+        for question in passes:
+            try:
+                usable.append(self._read(question))
+            except Quarantined as error:
+                reasons.append(error.reason)
+        if 2 * len(usable) <= len(passes):
+            raise Quarantined(reasons[0])
+        return usable[0] if len(passes) == 1 else self.job.vote(usable).answer
+
+    def _read(self, question: Question) -> Answer:
+        entry = self._cache.get(question.key)
         if entry is None:
             raise Quarantined("the extractor was not asked")
         if entry.status != VALID:
             what = "no reply from the extractor" if entry.status == FAILED else "quarantined reply of the extractor"
             raise Quarantined(f"{what}: {entry.reason}")
         try:
-            return self.job.task.read(entry.reply, report, cross_check=True)
+            return self.job.task.read(entry.reply, question.text)
         except ReplyError as error:
             raise Quarantined(f"quarantined reply of the extractor: {error.reason}") from None
 
-    def extract(self, report: str) -> Extraction:
+    def extract(self, report: str, language: str = "") -> Extraction:
         """The evidence of a report; of an empty one there is none. Raises `Quarantined`."""
-        value = self._value(report, Extraction, lambda: Extraction((), False))
+        value = self._value(report, language, Extraction, lambda: Extraction((), False))
         return value
 
-    def labels(self, report: str) -> Labels:
+    def labels(self, report: str, language: str = "") -> Labels:
         """The labels of a report. Raises `Quarantined`."""
-        return self._value(report, Labels, None)
+        return self._value(report, language, Labels, None)
 
-    def _value(self, report: str, kind: type, empty: Callable[[], Any] | None) -> Any:
+    def _value(self, report: str, language: str, kind: type, empty: Callable[[], Any] | None) -> Any:
         text = report.strip()
         if not text and empty is not None:
             return empty()
-        value = self.answer(text).value
+        value = self.answer(text, language).value
         if not isinstance(value, kind):
             raise TypeError(f"the job {self.name} gives {type(value).__name__}, not {kind.__name__}")
         offset = len(report) - len(report.lstrip())
         if offset and isinstance(value, Extraction):
             value = Extraction(tuple(dataclasses.replace(item, start=item.start + offset, end=item.end + offset)
-                                     for item in value.evidence), value.normal)
+                                     for item in value.evidence), value.normal, value.votes)
         return value

@@ -118,6 +118,27 @@ def read_labels(value: dict[str, Any], label_set: str, probability: bool,
                   tuple(None if answer is None else answer / 100 for answer in answers)), repaired
 
 
+def right_answer(value: dict[str, Any], report: str, *, label_set: str, probability: bool, model: Any
+                 ) -> dict[str, Any]:
+    """The right reply that a line of the user's examples states, with the keys that the model is asked for.
+
+    Raises:
+      ValueError: with what is wrong with it.
+    """
+    del report
+    if set(value) != {"labels"} or not isinstance(value["labels"], dict):
+        raise ValueError("beside report and terms it has labels, and nothing else")
+    try:
+        read, repaired = read_labels(value["labels"], label_set, probability, model)
+    except ReplyError as fault:
+        raise ValueError(fault.reason.replace(" in the reply", "")) from None
+    if repaired["unknown label"]:
+        raise ValueError(f"a label that is not among those of {label_set}")
+    words = {number: word for word, number in _VALUES.items()}
+    answers = [None if p is None else round(100 * p) for p in read.probabilities] or [words[v] for v in read.values]
+    return dict(zip(keys(label_set), answers, strict=True))
+
+
 def _word(answer: Any, repaired: Counter[str]) -> Any:
     if answer in _VALUES:
         return answer

@@ -61,6 +61,17 @@ def load_price(model: str, path: str = "", *, local: bool = False) -> Price | No
     """
     if local and not path:
         return FREE
+    models = load_prices(path)
+    short = model.rsplit("/", 1)[-1]
+    for name in sorted(models, key=len, reverse=True):
+        # "gpt-4o-mini-2024-07-18" is gpt-4o-mini; "gpt-4o-minimax" is not.
+        if re.match(rf"{re.escape(name)}(?![a-z])", model) or re.match(rf"{re.escape(name)}(?![a-z])", short):
+            return models[name]
+    return FREE if local else None
+
+
+def load_prices(path: str = "") -> dict[str, Price]:
+    """The price table: model -> price. `path` and errors as in `load_price`."""
     file = Path(path) if path else resources.files("data_prep.extract.llm") / "prices.json"
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
@@ -73,12 +84,7 @@ def load_price(model: str, path: str = "", *, local: bool = False) -> Price | No
     numbers = (p for price in models.values() for p in (price.input, price.output, price.batch))
     if any(not math.isfinite(p) or p < 0 for p in numbers):
         raise UserError(f"the price table {path} holds a price that is not a number of at least 0")
-    short = model.rsplit("/", 1)[-1]
-    for name in sorted(models, key=len, reverse=True):
-        # "gpt-4o-mini-2024-07-18" is gpt-4o-mini; "gpt-4o-minimax" is not.
-        if re.match(rf"{re.escape(name)}(?![a-z])", model) or re.match(rf"{re.escape(name)}(?![a-z])", short):
-            return models[name]
-    return FREE if local else None
+    return models
 
 
 def estimate_tokens(text: str) -> int:

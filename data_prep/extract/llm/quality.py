@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from data_prep.extract.llm.cache import Cache, Entry, Totals
+from data_prep.extract.llm.cache import VALID, Cache, Totals
 from data_prep.extract.llm.jobs import Job
+from data_prep.extract.llm.questions.question import Question
+from data_prep.extract.llm.questions.votes import OUTVOTED, SPLIT
 from data_prep.extract.llm.repair import ReplyError
-from data_prep.extract.llm.tasks import EVIDENCE
+from data_prep.extract.llm.survey import Asked, seeds
+from data_prep.extract.llm.tasks import EVIDENCE, Answer, Task
 
 # Settings that decide about the answers, or that must be on record.
-RECORDED = ("model", "temperature", "structured", "attest_data_use")
+RECORDED = ("model", "temperature", "structured", "attest_data_use", "prompt", "examples", "votes", "part_tokens")
 _FEWEST = 10  # Replies or statements below which a share means little.
 # The share of equal replies that is too much. Labels of many reports are equal for good reasons: all are absent.
 _MOST_EQUAL = {EVIDENCE: 0.5}
@@ -42,19 +45,35 @@ def warnings(totals: Totals, job: Job) -> list[str]:
     return found
 
 
-def cross_check(reports: Iterable[str], job: Job) -> None:
-    """Flags the valid replies that contradict themselves or the rules; those that were looked at before are skipped."""
-    texts = filter(None, map(str.strip, reports))
+def cross_check(reports: Iterable[Asked], job: Job) -> None:
+    """Flags the valid replies that contradict themselves, the rules, or most passes; known flags are not made again."""
+    parts = (passes for report in reports for passes in job.passes(report))
     with Cache(job.cache) as cache:
-        while cache.unflagged(job.scope) and (part := {job.key(text): text for text in itertools.islice(texts, 500)}):
-            cache.flag({key: _flags(cache.get(key), part[key], job) for key in cache.unflagged(job.scope, part)})
+        while cache.unflagged(job.scope) and (some := list(itertools.islice(parts, 500 // job.settings.votes))):
+            wanted = set(cache.unflagged(job.scope, [question.key for passes in some for question in passes]))
+            cache.flag({key: flags for passes in some if any(question.key in wanted for question in passes)
+                        for key, flags in _flags(passes, cache, job)})
 
 
-def _flags(entry: Entry, report: str, job: Job) -> tuple[str, ...]:
-    try:
-        return job.task.read(entry.reply, report, cross_check=True).flags
-    except ReplyError:  # Readers change: whoever reads it next finds it unusable and says so.
-        return ()
+def _flags(passes: Sequence[Question], cache: Cache, job: Job) -> Iterator[tuple[bytes, tuple[str, ...]]]:
+    """(key, flags) of the valid replies about one text."""
+    answers: dict[bytes, Answer] = {}
+    unreadable = []
+    for question in passes:
+        entry = cache.get(question.key)
+        if entry is not None and entry.status == VALID:
+            try:
+                answers[question.key] = job.task.read(entry.reply, question.text, cross_check=True)
+            except ReplyError:  # Readers change: whoever reads it next finds it unusable and says so.
+                unreadable.append(question.key)
+    flags = {key: answer.flags for key, answer in answers.items()} | dict.fromkeys(unreadable, ())
+    if len(passes) > 1 and answers:
+        verdict = job.vote(list(answers.values()))
+        first = next(iter(answers))
+        flags[first] += tuple(flag for flag in verdict.answer.flags if flag.startswith(f"{SPLIT} "))
+        for key, names in zip(answers, verdict.outvoted):
+            flags[key] += tuple(f"{OUTVOTED} {name}" for name in names)
+    yield from flags.items()
 
 
 def record(job: Job) -> dict[str, Any]:
@@ -66,9 +85,27 @@ def record(job: Job) -> dict[str, Any]:
     return {
         "settings": {key: getattr(job.settings, key) for key in RECORDED} | {"max_tokens": job.max_tokens},
         "endpoint": {"base_url": endpoint.base_url, "local": endpoint.local},
-        "prompt": {"name": job.task.name, "sha256": hashlib.sha256(job.task.prompt.encode("utf-8")).hexdigest()},
+        "prompt": {"name": job.task.name, **_prompt(job.task)}, **_votes(job, totals),
         "asked_with": {form or f"structured {asked}": n for form, n in sorted(totals.forms.items())},
         "replies": totals.valid, "most_equal_replies": totals.equal, "statements": totals.statements,
         "unsupported": totals.unsupported, "flagged": dict(sorted(totals.flags.items())),
         "warnings": warnings(totals, job),
     }
+
+
+def _prompt(task: Task) -> dict[str, Any]:
+    """The prompts' SHA-256 as they were sent, and the user's files."""
+    hashes = {code: hashlib.sha256(text.encode("utf-8")).hexdigest()
+              for code, text in {"": task.prompt, **task.prompts}.items() if text}
+    sent = {"sha256": hashes[""]} if set(hashes) == {""} else {"sha256_by_language": hashes}
+    return sent | (dict(task.own.record) if task.own else {})
+
+
+def _votes(job: Job, totals: Totals) -> dict[str, Any]:
+    """What the passes disagreed about; {} where there was one."""
+    if job.settings.votes == 1:
+        return {}
+    split, outvoted = (sum(n for flag, n in totals.flags.items() if flag.startswith(f"{kind} "))
+                       for kind in (SPLIT, OUTVOTED))
+    return {"votes": {"passes": job.settings.votes, "sampling": seeds(job), "by_majority": split,
+                      "outvoted": outvoted}}

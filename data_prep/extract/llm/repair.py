@@ -31,6 +31,18 @@ _REASONING = (
 )
 
 
+# The same words time and again at the end: a model that will not come to one.
+_REPEATED = re.compile(r"(.{12,240}?)\1{5,}.{0,240}\Z", re.DOTALL)
+_REPEATED_TAIL = 2400
+
+REPEATS = "the reply repeats itself"
+
+
+def repeats(text: str) -> bool:
+    """Whether a reply that has no end says the same words over and over."""
+    return _REPEATED.search(text[-_REPEATED_TAIL:]) is not None
+
+
 class ReplyError(Exception):
     """A reply that cannot be used. `reason` is one of few fixed phrases: it never holds words of the reply."""
 

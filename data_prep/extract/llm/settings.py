@@ -10,6 +10,8 @@ from data_prep.extract.llm import data_use
 from data_prep.extract.llm.clients.client import BACKENDS, STRUCTURED, Endpoint
 from lgdea_jax.errors import UserError, choose, nearest
 
+_FEWEST_PART_TOKENS = 100
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -25,7 +27,12 @@ class Settings:
       max_cost: never spend more than this, earlier runs with the same cache, task and model included; 0 is no limit.
       prices: the user's price table, "" for the package's.
       cache: file of the replies, "" for one beside the output.
-      batch: ask in batches at a lower price (genai only); batch_poll: seconds between looks at them.
+      prompt, examples: the user's own files, see `own_prompt`.
+      votes: passes over each report, each with its own seed; what most of them state counts.
+      part_tokens: a longer report is asked about in overlapping parts of so many tokens, 0: never.
+      sample: reports that a dry run asks about to measure speed and cost; -1: 10 in this process, none of a server.
+      batch: ask in batches at a lower price (genai, openai); batch_poll: seconds between looks at them.
+      exchange: folder of questions and answers as files, for vLLM's `run-batch` (openai only).
       threads: of a local model, 0 for all cores; gpu_layers: layers of it on the GPU, -1 for all that fit; context:
         tokens of prompt, report and reply together that it has room for.
       attest_data_use: who permits sending credentialed reports to a remote endpoint.
@@ -46,8 +53,14 @@ class Settings:
     max_cost: float = 0.0
     prices: str = ""
     cache: str = ""
+    prompt: str = ""
+    examples: str = ""
+    votes: int = 1
+    part_tokens: int = 2000
+    sample: int = -1
     batch: bool = False
     batch_poll: float = 30.0
+    exchange: str = ""
     threads: int = 0
     gpu_layers: int = -1
     context: int = 8192
@@ -79,16 +92,29 @@ class Settings:
                                ("timeout", 0.1, 86400), ("max_tokens", 0, 1_000_000),
                                ("requests_per_minute", 0, 1e9), ("tokens_per_minute", 0, 1e12), ("max_cost", 0, 1e9),
                                ("temperature", -1, 2), ("batch_poll", 0.01, 3600), ("threads", 0, 1024),
-                               ("gpu_layers", -1, 10_000), ("context", 256, 10_000_000)):
+                               ("gpu_layers", -1, 10_000), ("context", 256, 10_000_000), ("votes", 1, 15),
+                               ("part_tokens", 0, 1_000_000),
+                               ("sample", -1, 1000)):
             if not low <= getattr(self, key) <= high:
                 raise UserError(f"llm.{key} must be {low} to {high:g}, not {getattr(self, key)}")
+        if self.votes % 2 == 0:
+            raise UserError(f"llm.votes must be odd, not {self.votes}: else there is no majority")
+        if self.votes > 1 and self.temperature == 0:
+            raise UserError("llm.votes needs llm.temperature above 0 (0.7, for example): at 0 every pass gives the "
+                            "same reply")
+        if 0 < self.part_tokens < _FEWEST_PART_TOKENS:
+            raise UserError(f"llm.part_tokens must be 0 or at least {_FEWEST_PART_TOKENS}, not {self.part_tokens}")
 
     def endpoint(self, backend: str) -> Endpoint:
         """Where and how to ask."""
         choose("extractor", backend, BACKENDS)
         if backend == "local" and self.base_url:
             raise UserError("llm.base_url is for servers: the extractor local reads the file llm.model")
-        route = data_use.IN_PROCESS if backend == "local" else data_use.find_route(self.base_url)
+        if self.exchange and (backend != "openai" or self.base_url):
+            raise UserError("llm.exchange is for the extractor openai without llm.base_url: nothing is sent, files are "
+                            "written")
+        unsent = backend == "local" or self.exchange
+        route = data_use.IN_PROCESS if unsent else data_use.find_route(self.base_url)
         return Endpoint(backend, self.model, self.base_url, self.timeout, self.concurrency, self.structured,
                         self.temperature if self.temperature >= 0 else None, self.threads, self.gpu_layers,
                         self.context, route)

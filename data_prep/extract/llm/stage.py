@@ -21,12 +21,15 @@ from data_prep.extract.llm.cache import VALID, Cache
 from data_prep.extract.llm.clients.client import BACKENDS, read_key
 from data_prep.extract.llm.jobs import Job
 from data_prep.extract.llm.pricing import FREE
-from data_prep.extract.llm.runners import batch, beam, chunks
+from data_prep.extract.llm.questions.question import Text
+from data_prep.extract.llm.runners import batch, beam, chunks, estimates
 from data_prep.extract.llm.runners.online import Summary, extract, show
 from data_prep.extract.llm.settings import Settings
-from data_prep.extract.llm.survey import Survey, survey
+from data_prep.extract.llm.survey import Asked, Survey, survey
 from data_prep.study import Reject
-from lgdea_jax.errors import UserError
+from lgdea_jax.errors import UserError, choose
+
+_SAMPLE = 10  # Reports that a model in this process is tried on in a dry run.
 
 
 def make_job(backend: str, values: Mapping[str, Any], beside: str | Path, **task: Any) -> Job:
@@ -41,8 +44,8 @@ def make_job(backend: str, values: Mapping[str, Any], beside: str | Path, **task
       UserError: a value that makes no sense.
     """
     settings = Settings.read(values)
-    if settings.batch and backend != "genai":
-        raise UserError(f"llm.batch is for the extractor genai: {backend!r} has no batches")
+    if settings.batch and not BACKENDS[choose("extractor", backend, BACKENDS)].batches:
+        raise UserError(f"llm.batch is for the extractors genai and openai: {backend!r} has no batches")
     beside = Path(beside)
     return Job(backend, settings, settings.cache or str(beside.with_name(beside.name + ".replies.sqlite")), **task)
 
@@ -50,6 +53,10 @@ def make_job(backend: str, values: Mapping[str, Any], beside: str | Path, **task
 def check(terms: Iterable[str], job: Job, where: str) -> None:
     """Everything that can be refused before reports are looked at twice: terms of use, price, key."""
     data_use.check_terms(terms, local=job.endpoint.local, attestation=job.settings.attest_data_use, where=where)
+    own = job.task.own
+    if own and own.terms:
+        data_use.check_terms(own.terms, local=job.endpoint.local, attestation=job.settings.attest_data_use,
+                             where='the field "terms" of each line of llm.examples')
     _ = job.price  # Raises where a limit was set but the price is unknown.
     read_key(job.endpoint)
 
@@ -61,7 +68,7 @@ class SourceReports:
     sources: Mapping[str, Any]
     terms: set[str] = dataclasses.field(default_factory=set)
 
-    def __call__(self) -> Iterator[str]:
+    def __call__(self) -> Iterator[Text]:
         for source in self.sources.values():
             for index in range(len(source)):
                 try:
@@ -70,22 +77,41 @@ class SourceReports:
                     continue
                 if study.report.strip():
                     self.terms.add(study.terms)
-                    yield study.report
+                    yield Text(study.report, study.language)
 
 
-def estimate(reports: Callable[[], Iterable[str]], job: Job, stream: TextIO | None = None) -> Survey:
-    """The dry run: prints what would be asked and what it may cost; sends nothing and leaves no file behind."""
+def estimate(reports: Callable[[], Iterable[Asked]], job: Job, *, terms: Callable[[], Iterable[str]], where: str,
+             stream: TextIO | None = None) -> tuple[Survey, int]:
+    """The dry run: prints what would be asked, how long it may take and what it may cost, and leaves no file behind.
+
+    Only a model in this process is asked, about a sample of reports, or a server where `llm.sample` says so.
+
+    Args:
+      reports, terms, where: see `ask`; stream: to print to, standard output by default.
+
+    Returns:
+      (what was found, the number of reports that a server was asked about).
+    """
+    out = stream or sys.stdout
     with tempfile.TemporaryDirectory() as folder:
         path = Path(job.cache)
         if not path.is_file():
             path = Path(folder) / "empty.sqlite"
         with Cache(path) as cache:
             found = survey(reports(), job, cache)
-    show([*found.lines(job), *filter(None, [found.screening.warning()])], stream or sys.stdout)
-    return found
+        show([*found.lines(job), *warnings_before(found, job)], out)
+        size = job.settings.sample if job.settings.sample >= 0 else _SAMPLE * (job.backend == "local")
+        asks = size and found.unique and not job.settings.exchange
+        if asks:
+            check(terms(), job, where)
+            sampled = estimates.sample(reports(), size)
+            measured = extract(lambda: sampled, dataclasses.replace(job, cache=str(Path(folder) / "sample.sqlite")))
+            show(estimates.measured(measured, len(sampled), found, job), out)
+    show(estimates.table(found, job), out)
+    return found, len(sampled) if asks and job.backend != "local" else 0
 
 
-def ask(reports: Callable[[], Iterable[str]], job: Job, *, terms: Callable[[], Iterable[str]], where: str,
+def ask(reports: Callable[[], Iterable[Asked]], job: Job, *, terms: Callable[[], Iterable[str]], where: str,
         progress: bool = True, pipeline: Sequence[str] | None = None) -> Summary:
     """Surveys, checks, warns, and asks what has no answer yet.
 
@@ -111,17 +137,17 @@ def ask(reports: Callable[[], Iterable[str]], job: Job, *, terms: Callable[[], I
     if ahead.pending:
         check(terms(), job, where)
         show(ahead.lines(job), sys.stdout)
-        show(filter(None, [ahead.screening.warning()]), sys.stderr)
+        show(warnings_before(ahead, job), sys.stderr)
         if not job.endpoint.takes_key and os.environ.keys() & set(BACKENDS[job.backend].key_variables):
             show(["the key is not sent: it would go over plain http to another machine"], sys.stderr)
     try:
-        if job.settings.batch:
+        if job.settings.batch or job.settings.exchange:
             if pipeline is not None:
-                raise UserError("llm.batch asks in batches of the service's own: leave out --runner=beam")
+                raise UserError("llm.batch and llm.exchange have ways of their own: leave out --runner=beam")
             summary = batch.extract(reports, job, progress=progress)
         elif waiting:
-            raise UserError("some of these reports are in batches that are under way: collect them with llm.batch "
-                            "first")
+            raise UserError("some of these reports are in batches that are under way: collect them with llm.batch or "
+                            "llm.exchange first")
         elif pipeline is None or not ahead.pending:
             summary = extract(reports, job, surveyed=ahead, progress=progress)
         else:
@@ -136,6 +162,7 @@ def ask(reports: Callable[[], Iterable[str]], job: Job, *, terms: Callable[[], I
     quality.cross_check(reports(), job)
     if summary.asked:
         show(summary.lines(currency), sys.stdout)
+        show(_reports(reports, job) if ahead.questions != ahead.pending else (), sys.stdout)
         show(_remarks(job), sys.stderr)
     if summary.left:
         raise UserError(f"stopped before llm.max_cost={job.settings.max_cost:g} {currency} is exceeded: {summary.left} "
@@ -146,6 +173,20 @@ def ask(reports: Callable[[], Iterable[str]], job: Job, *, terms: Callable[[], I
                         f"command again to ask about them; after llm.max_runs={job.settings.max_runs} runs they are "
                         "quarantined")
     return summary
+
+
+def warnings_before(found: Survey, job: Job) -> list[str]:
+    """Likely identifiers in what would be sent."""
+    own = job.task.own
+    examples = own.screening.warning().replace("warning: ", "warning: llm.examples: ", 1) if own else ""
+    return list(filter(None, (found.screening.warning(), examples)))
+
+
+def _reports(reports: Callable[[], Iterable[Asked]], job: Job) -> list[str]:
+    """What became of the reports where questions are about parts of them, or several about each."""
+    with Cache(job.cache) as cache:
+        found = survey(reports(), job, cache, screen=False)
+    return [f"reports {found.unique}: valid {found.valid}, quarantined {found.invalid}, not complete {found.pending}"]
 
 
 def _give_up(job: Job, since: float) -> Counter[str]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from data_prep.extract.llm.cache import FAILED, VALID, Cache, Spent
+from data_prep.extract.llm.cache import FAILED, INVALID, VALID, Cache, Spent
 from data_prep.extract.llm.data_use import Screening
 from data_prep.extract.llm.jobs import Job
 from data_prep.extract.llm.pricing import ESTIMATE_ERROR, Price, estimate_all, estimate_tokens
+from data_prep.extract.llm.questions.question import Question, Text
+
+Asked = str | Text | Question  # See `Job.passes`.
 
 _CHUNK = 2000
 _MARKS = 12  # Tokens of the chat's own around prompt and report.
@@ -22,9 +26,10 @@ class Survey:
     """What lies ahead.
 
     Attributes:
-      reports: non-empty ones; unique: different texts among them.
-      valid, invalid: texts with a usable or a quarantined reply; pending: texts to be asked.
-      tokens_in, tokens_out: estimate for the pending; measured: whether the server's counts corrected it.
+      reports: non-empty ones; unique: different ones among them; cut: how many of these are asked about in parts.
+      valid, invalid: different reports with a usable or a quarantined answer; pending: those to be asked about.
+      questions: to be asked about them, one for each part and pass; answered: status -> number of other questions.
+      tokens_in, tokens_out: estimate for these questions; measured: whether the server's counts corrected it.
       price: of the model, None where unknown.
       spent: by earlier runs with the same cache.
       screening: likely identifiers.
@@ -32,9 +37,12 @@ class Survey:
 
     reports: int
     unique: int
+    cut: int
     valid: int
     invalid: int
     pending: int
+    questions: int
+    answered: Mapping[str, int]
     tokens_in: int
     tokens_out: int
     measured: bool
@@ -51,13 +59,14 @@ class Survey:
         """The estimate in words."""
         endpoint = job.endpoint
         own = "this process" if endpoint.backend == "local" else f"{endpoint.backend}'s own endpoint"
-        where = endpoint.base_url or own
+        where = endpoint.base_url or (f"files in {job.settings.exchange}" if job.settings.exchange else own)
         kind = ("corrected by what the server counted before" if self.measured
                 else f"offline estimate, error about {ESTIMATE_ERROR:.0%}")
         lines = [
             f"{job.name} at {where} ({'local' if endpoint.local else 'remote'})",
             f"reports {self.reports}, different {self.unique} ({self.reports - self.unique} duplicates), "
             f"answered {self.valid}, quarantined {self.invalid}, to ask {self.pending}",
+            *self._questions(job),
             f"tokens: {self.tokens_in:,} in, {self.tokens_out:,} out ({kind}; a reply's length is typical, not known)"]
         if self.price is None:
             lines.append(f"cost: unknown, no price for {job.settings.model!r} (see llm.prices)")
@@ -72,10 +81,27 @@ class Survey:
                 + (f"; limit {job.settings.max_cost:.2f}" if job.settings.max_cost else ""))
         return lines
 
+    def _questions(self, job: Job) -> list[str]:
+        """How many there are, where it is not one for each report."""
+        settings, why = job.settings, []
+        if self.cut:
+            why.append(f"{self.cut} reports are longer than llm.part_tokens={settings.part_tokens} and asked about in "
+                       "overlapping parts")
+        if settings.votes > 1:
+            why.append(f"{settings.votes} passes, {seeds(job)}")
+        return [f"questions: {self.questions} ({'; '.join(why)})"] if why else []
 
-def question_tokens(job: Job, report: str) -> int:
+
+def seeds(job: Job) -> str:
+    """With what the passes of a job are asked, in words."""
+    temperature = job.settings.temperature
+    sampled = f"temperature {temperature:g}" if temperature >= 0 else "the server's temperature"
+    return sampled + ("" if job.backend == "gemini" else f", seeds 1 to {job.settings.votes}")
+
+
+def question_tokens(prompt: str, report: str) -> int:
     """Offline estimate of what a question about the report has."""
-    return _fixed_tokens(job.task.prompt) + estimate_tokens(report)
+    return _fixed_tokens(prompt) + estimate_tokens(report)
 
 
 @functools.lru_cache(64)
@@ -83,36 +109,70 @@ def _fixed_tokens(prompt: str) -> int:
     return estimate_tokens(prompt) + _MARKS
 
 
-def unfinished(reports: Iterable[str], job: Job, cache: Cache, finished: Counter[str]) -> Iterator[tuple[bytes, str]]:
-    """(key, text) of each different report that has no answer yet, in order; equal texts once.
+@dataclasses.dataclass(frozen=True)
+class _Report:
+    """A report that none before equals: its questions by part and pass, and those that no report before it has."""
+
+    passes: tuple[tuple[Question, ...], ...]
+    new: tuple[Question, ...]
+
+    def status(self, statuses: Mapping[bytes, str]) -> str:
+        """VALID, INVALID (quarantined), or FAILED (there is something left to be asked)."""
+        found = [[statuses.get(question.key, FAILED) for question in passes] for passes in self.passes]
+        if any(FAILED in part for part in found):
+            return FAILED
+        return VALID if all(2 * part.count(VALID) > len(part) for part in found) else INVALID
+
+
+def unfinished(reports: Iterable[Asked], job: Job, cache: Cache, finished: Counter[str]) -> Iterator[Question]:
+    """Every question about the reports that has no answer yet, in order; equal ones once.
 
     `finished` counts the statuses of the others.
     """
-    for part, statuses in _fresh(reports, job, cache):
-        finished.update(status for status in statuses.values() if status != FAILED)
-        yield from ((key, text) for key, text in part if statuses.get(key, FAILED) == FAILED)
+    for part, statuses in _fresh(reports, job, cache, Counter()):
+        for report in part:
+            for question in report.new:
+                if (status := statuses.get(question.key, FAILED)) == FAILED:
+                    yield question
+                else:
+                    finished[status] += 1
 
 
-def _fresh(reports: Iterable[str], job: Job, cache: Cache) -> Iterator[tuple[list[tuple[bytes, str]], dict]]:
+def _fresh(reports: Iterable[Asked], job: Job, cache: Cache, counts: Counter[str]
+           ) -> Iterator[tuple[list[_Report], dict[bytes, str]]]:
+    """The different reports, some at a time, with the statuses of their questions; `counts` counts all of them."""
     seen: set[bytes] = set()
-    part: list[tuple[bytes, str]] = []
+    part: list[_Report] = []
+
+    def looked_up() -> tuple[list[_Report], dict[bytes, str]]:
+        return part, cache.statuses(question.key for report in part for passes in report.passes for question in passes)
+
     for report in reports:
-        text = report.strip()
-        key = job.key(text)
-        if text and key not in seen:
-            seen.add(key)
-            part.append((key, text))
-            if len(part) == _CHUNK:
-                yield part, cache.statuses(key for key, _ in part)
-                part = []
-    yield part, cache.statuses(key for key, _ in part)
+        passes = job.passes(report)
+        counts["reports"] += bool(passes)
+        if not passes or (identity := _identity(passes)) in seen:
+            continue
+        new = tuple(question for questions in passes for question in questions if question.key not in seen)
+        seen.add(identity)
+        seen.update(question.key for question in new)
+        part.append(_Report(passes, new))
+        if len(part) == _CHUNK:
+            yield looked_up()
+            part = []
+    yield looked_up()
 
 
-def survey(reports: Iterable[str], job: Job, cache: Cache, *, screen: bool = True) -> Survey:
+def _identity(passes: Sequence[Sequence[Question]]) -> bytes:
+    if len(passes) == 1:
+        return passes[0][0].key
+    return hashlib.sha256(b"".join(questions[0].key for questions in passes)).digest()[:16]
+
+
+def survey(reports: Iterable[Asked], job: Job, cache: Cache, *, screen: bool = True) -> Survey:
     """Counts and estimates; sends nothing.
 
     Args:
-      reports: all texts; empty ones are left out.
+      reports: all of them; empty ones are left out.
       job: what would be asked; cache: its replies.
       screen: look for likely identifiers, too.
 
@@ -121,27 +181,31 @@ def survey(reports: Iterable[str], job: Job, cache: Cache, *, screen: bool = Tru
     """
     spent = cache.spent(job.scope)
     screening = Screening()
-    count = unique = valid = pending = tokens = 0
-
-    def counted() -> Iterator[str]:
-        nonlocal count
-        for report in reports:
-            if report.strip():
-                count += 1
-                yield report
-
-    for part, statuses in _fresh(counted(), job, cache):
-        asked = [(i, text) for i, (key, text) in enumerate(part, unique) if statuses.get(key, FAILED) == FAILED]
+    counts: Counter[str] = Counter()
+    answered: Counter[str] = Counter()
+    cut = unique = questions = tokens = 0
+    states: Counter[str] = Counter()
+    for part, statuses in _fresh(reports, job, cache, counts):
+        asked: list[Question] = []
+        for number, report in enumerate(part, unique):
+            states[status := report.status(statuses)] += 1
+            cut += len(report.passes) > 1
+            for question in report.new:
+                state = statuses.get(question.key, FAILED)
+                if state == FAILED:
+                    asked.append(question)
+                else:
+                    answered[state] += 1
+            if screen and status == FAILED:
+                for passes in report.passes:
+                    screening.add(passes[0].text, number)
         unique += len(part)
-        pending += len(asked)
-        tokens += len(asked) * _fixed_tokens(job.task.prompt) + estimate_all([text for _, text in asked])
-        valid += sum(status == VALID for status in statuses.values())
-        if screen:
-            for i, text in asked:
-                screening.add(text, i)
-    invalid = unique - pending - valid
+        questions += len(asked)
+        prompts = Counter(job.task.prompt_for(question.language) for question in asked)
+        tokens += sum(n * _fixed_tokens(prompt) for prompt, n in prompts.items())
+        tokens += estimate_all([question.text for question in asked])
     measured = spent.calls >= _ENOUGH and spent.estimated_in > 0 and spent.tokens_in > 0
     ratio = spent.tokens_in / spent.estimated_in if measured else 1.0
     per_reply = spent.tokens_out / spent.calls if measured else job.task.typical_tokens
-    return Survey(count, unique, valid, invalid, pending, round(tokens * ratio), round(pending * per_reply), measured,
-                  job.price, spent, screening)
+    return Survey(counts["reports"], unique, cut, states[VALID], states[INVALID], states[FAILED], questions, answered,
+                  round(tokens * ratio), round(questions * per_reply), measured, job.price, spent, screening)

@@ -17,12 +17,14 @@ from typing import Any
 
 from data_prep.extract.llm import labels
 from data_prep.extract.llm.labels import Labels
+from data_prep.extract.llm.questions import own_prompt
+from data_prep.extract.llm.questions.own_prompt import Own
 from data_prep.extract.llm.repair import ReplyError, load_objects
 from data_prep.extract.llm.replies import FINDING_NAMES, evidence_reply, json_schema, quotes, read_evidence
 from data_prep.extract.llm.verify import UNSUPPORTED, Report, Statement, polarity, verify
 from data_prep.extract.rules import extractor as rules
 from data_prep.extract.schema import Extraction
-from lgdea_jax.errors import choose
+from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.label_sets import LABEL_SETS
 
 EVIDENCE = "evidence"
@@ -65,8 +67,9 @@ class Task:
     Attributes:
       name: with its prompt's version, as recorded with the data ("evidence@2").
       kind: one of TASKS; probability: whether percentages are asked for.
-      prompt: the system prompt; schema: JSON schema of the reply.
+      prompt: the system prompt, "" where every language has its own; schema: JSON schema of the reply.
       max_tokens: what a reply may be long; typical_tokens: what one is long, for estimates.
+      prompts: language -> prompt where they differ; own: what the user gave in place of the package's prompt, or None.
     """
 
     name: str
@@ -76,12 +79,39 @@ class Task:
     schema: dict[str, Any]
     max_tokens: int
     typical_tokens: int
+    prompts: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    own: Own | None = None
 
     @functools.cached_property
     def digest(self) -> bytes:
-        """SHA-256 of the prompt and the schema: another prompt or schema is another question."""
-        text = json.dumps([self.prompt, self.schema], sort_keys=True)
+        """SHA-256 of the prompts and the schema: another prompt or schema is another question."""
+        text = json.dumps([self.prompt, self.schema, *([self.prompts] if self.prompts else [])], sort_keys=True)
         return hashlib.sha256(text.encode("utf-8")).digest()
+
+    def language(self, stated: str, report: str) -> str:
+        """The language whose prompt a report gets; "" where the prompt is the same for all.
+
+        Args:
+          stated: of the report, "" where it is not; then its words tell.
+
+        Raises:
+          UserError: there is no prompt for it.
+        """
+        if not self.prompts:
+            return ""
+        code = own_prompt.language_of(stated, report)
+        if code in self.prompts or self.prompt:
+            return code
+        raise UserError(f"llm.prompt has no file for reports in {code!r}, only for {', '.join(sorted(self.prompts))}")
+
+    def prompt_for(self, language: str) -> str:
+        """The prompt for reports in that language, as `language` gives it."""
+        return self.prompts.get(language, self.prompt)
+
+    @functools.cached_property
+    def longest_prompt(self) -> str:
+        """Of all."""
+        return max((self.prompt, *self.prompts.values()), key=len)
 
     @functools.cached_property
     def _model(self) -> Any:
@@ -121,26 +151,35 @@ class Task:
         return Answer(verified.extraction, dict(repairs + repaired), verified.dropped, flags, verified.lost)
 
 
-def load_task(kind: str, probability: bool = False) -> Task:
-    """The task of that kind with the current version of its prompt.
+def load_task(kind: str, probability: bool = False, *, prompt: str = "", examples: str = "") -> Task:
+    """The task of that kind with the current version of its prompt, or the user's own.
 
     Args:
       kind: one of TASKS.
       probability: ask for a percentage per label (label sets only).
+      prompt, examples: the user's files, see `own_prompt`.
 
     Raises:
-      UserError: unknown kind.
+      UserError: unknown kind; a fault in a file of the user's.
     """
     choose("task", kind, TASKS)
-    name = f"{kind}_probability" if probability and kind != EVIDENCE else kind
-    versioned = f"{name}@{_VERSIONS[name]}"
-    prompts = resources.files("data_prep.extract.llm") / "prompts"
-    text = (prompts / f"{versioned}.txt").read_text(encoding="utf-8").strip()
+    probability = bool(probability) and kind != EVIDENCE
+    name = f"{kind}_probability" if probability else kind
+    version = f"{_VERSIONS[name]}"
+    text = (resources.files("data_prep.extract.llm") / "prompts" / f"{name}@{version}.txt").read_text(encoding="utf-8")
     if kind == EVIDENCE:
-        prompt = text.replace("{findings}", ", ".join(FINDING_NAMES))
-        return Task(versioned, kind, False, prompt, json_schema(evidence_reply()), 4096, 400)
-    listed = [key if key == label else f"{key} {label}" for key, label in zip(labels.keys(kind), LABEL_SETS[kind])]
-    prompt = text.replace("{labels}", ", ".join(listed))
-    schema = json_schema(labels.reply_model(kind, probability))
-    return Task(versioned, kind, bool(probability), prompt, schema, 1024, 6 * len(listed) if probability
-                else 8 * len(listed))
+        placeholder, listed, model, most, typical = "{findings}", FINDING_NAMES, evidence_reply(), 4096, 400
+        right = own_prompt.evidence_answer
+    else:
+        listed = [key if key == label else f"{key} {label}" for key, label in zip(labels.keys(kind), LABEL_SETS[kind])]
+        placeholder, model, most = "{labels}", labels.reply_model(kind, probability), 1024
+        typical = (6 if probability else 8) * len(listed)
+        right = functools.partial(labels.right_answer, label_set=kind, probability=probability, model=model)
+    prompts, own = {"": text.strip()}, None
+    if prompt or examples:
+        own = own_prompt.load(prompt, examples, prompts[""], placeholder, right)
+        version = f"{'own' if prompt else version}-{own.digest[:8]}"
+        prompts = own.prompts
+    filled = {code: text.replace(placeholder, ", ".join(listed)) for code, text in prompts.items()}
+    return Task(f"{name}@{version}", kind, probability, filled.pop("", ""), json_schema(model), most, typical, filled,
+                own)

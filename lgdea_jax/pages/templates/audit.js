@@ -3,7 +3,7 @@
 "use strict";
 (() => {
 const {columns, findings, values, studies} = JSON.parse(document.getElementById("data").textContent);
-const FIELDS = columns.filter(name => !["study", "extractor", "verified"].includes(name));
+const FIELDS = columns.filter(name => !["study", "extractor", "verified", "votes"].includes(name));
 const NORMAL = "No Finding", CORRECTED = "corrected";
 const bar = document.getElementById("bar");
 let study = 0, row = 0;  // Where the reader is.
@@ -65,6 +65,7 @@ function drawStudy(number) {
     make("span", {class: `certainty ${line.certainty}`}, line.certainty), " ",
     make("strong", null, line.finding), " ", describe({...line, certainty: ""}),
     line.quote ? make("q", null, line.quote) : null,
+    line.votes ? make("span", {class: "state"}, `${line.votes} votes`) : null,
     make("span", {class: "state"}, line.state || (line.verified === "yes" ? "accepted before" : "")),
     make("span", {class: "buttons"}, button("Accept", () => { go(number, i); accept(); }),
       line.finding === NORMAL ? null : button("Certainty", () => { go(number, i); turn(); }),
@@ -292,7 +293,7 @@ const cell = text => /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` :
 function linesOf(item) {
   const rows = kept(item).map(line => ({...line, study: item.study,
     extractor: ["changed", "added"].includes(line.state) ? CORRECTED : line.extractor,
-    verified: decided(line) ? "yes" : ""}));
+    votes: ["changed", "added"].includes(line.state) ? "" : line.votes, verified: decided(line) ? "yes" : ""}));
   const nothing = {...Object.fromEntries(columns.map(name => [name, ""])), study: item.study, extractor: item.extractor,
                    verified: isRead(item) ? "yes" : ""};
   return rows.length ? rows : [nothing];

@@ -20,9 +20,9 @@ def stored(tmp_path_factory):
     path = tables.write(folder / "t", rows)
     with pytest.MonkeyPatch.context() as patch, Server() as server:
         patch.setenv("OPENAI_API_KEY", KEY)
-        real = server._text
+        real = server.text
         # This model calls absent findings of the first report uncertain.
-        server._text = lambda prompt, report, fault: real(prompt, report, fault).replace(
+        server.text = lambda prompt, report, fault: real(prompt, report, fault).replace(
             '"absent"', '"uncertain"' if report == make_report(0) else '"absent"')
         build.main(["--config=configs/data/table.py", f"--config.table.path={path}", "--config.extractor=openai",
                     "--config.llm.model=m", f"--config.llm.base_url={server.base_url('openai')}", "--config.workers=1",

@@ -58,24 +58,24 @@ def write(path, lines, columns=COLUMNS):
 
 
 def key(row):
-    return tuple(row[name] for name in COLUMNS[1:-2])
+    return tuple(row[name] for name in COLUMNS[1:-3])
 
 
 def test_the_tables_hold_every_report_and_statement(made):
     folder, _ = made
     lines, stored = rows(folder / "data/evidence.csv"), records(folder / "data")
     assert list(lines[0]) == ["study", "finding", "certainty", "side", "place", "severity", "change", "quote", "start",
-                              "end", "extractor", "verified"]
+                              "end", "extractor", "verified", "votes"]
     expected = []
     for study, text in REPORTS.items():
         record = stored[study]
         assert record.report == text
         expected += [(study, e.finding, e.certainty, e.laterality, e.anatomy, e.severity, e.temporality, e.phrase,
-                      str(e.start), str(e.end), record.extractor, "") for e in record.evidence]
+                      str(e.start), str(e.end), record.extractor, "", "") for e in record.evidence]
         if record.normal:
-            expected.append((study, "No Finding", "present", *[""] * 7, record.extractor, ""))
+            expected.append((study, "No Finding", "present", *[""] * 7, record.extractor, "", ""))
         elif not record.evidence:
-            expected.append((study, *[""] * 9, record.extractor, ""))
+            expected.append((study, *[""] * 9, record.extractor, "", ""))
     assert [tuple(row.values()) for row in lines] == expected
     assert {row["study"] for row in lines} == set(REPORTS)
     assert ("s4", "No Finding") in [(row["study"], row["finding"]) for row in lines]

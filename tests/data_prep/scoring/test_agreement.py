@@ -58,8 +58,8 @@ def test_score_compares_a_model_with_the_rules_and_with_another_model(tmp_path, 
     write(tmp_path / "ref.csv", ("uid", *FINDINGS), [(i, *[0] * 6) for i in range(40)])
     # A model that calls what is not seen uncertain, for the first ten reports.
     with Server() as server:
-        real = server._text
-        server._text = lambda prompt, report, fault: real(prompt, report, fault).replace(
+        real = server.text
+        server.text = lambda prompt, report, fault: real(prompt, report, fault).replace(
             '"absent"', '"uncertain"' if reports.index(report) < 10 else '"absent"')
         asked = ("--extractor=openai", "--llm.model=m", f"--llm.base_url={server.base_url('openai')}",
                  f"--llm.cache={tmp_path / 'c.sqlite'}")

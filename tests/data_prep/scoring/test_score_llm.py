@@ -70,6 +70,30 @@ def test_labels(files, label_set, probability):
     assert result["findings"]["Atelectasis"]["sensitivity"]["value"] == 1.0
 
 
+@pytest.mark.parametrize("task", [(), ("--task=labels", "--label_set=chexpert14")])
+def test_the_rules_stand_beside(files, capsys, task):
+    (files / "prices.json").write_text(json.dumps({"currency": "EUR", "models": {"m": {"input": 10, "output": 20}}}))
+    with Server() as server:
+        _, result = run(files, server, f"--llm.prices={files / 'prices.json'}", *task)
+        _, again = run(files, server, f"--llm.prices={files / 'prices.json'}", *task)
+    assert score.main([f"--reports={files / 'r.csv'}", f"--reference={files / 'ref.csv'}", "--columns=text",
+                       f"--out={files / 'rules.json'}", "--resamples=20", "--min_positives=1", *task[1:]]) == 0
+    alone = json.loads((files / "rules.json").read_text())
+    beside = result["beside"]
+    assert (beside["extractor"], beside["cost"]) == (alone["extractor"], 0.0) and beside["seconds"] > 0
+    assert (beside["findings"], beside["macro"]) == (alone["findings"], alone["macro"])
+    spent = result["cost"]["total"]
+    assert spent["cost"] == pytest.approx((10 * spent["tokens_in"] + 20 * spent["tokens_out"]) / 1e6)
+    # Of the second run, which asks nothing, no time is stated; the costs of the first stay.
+    assert result["cost"]["seconds"] > 0 == again["cost"]["seconds"] and again["cost"]["total"] == spent
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    model = next(line for line in lines if line[:2] == [result["extractor"], "40"])
+    rules = next(line for line in lines if line[:2] == [beside["extractor"], "40"])
+    for line, row, cost in ((model, result, spent["cost"]), (rules, beside, 0)):
+        auc, f1 = (f"{row['macro'][key]['value']:.3f}" for key in ("auc", "f1"))
+        assert auc in line and f1 in line and f"{cost:.4f}" in line
+
+
 def test_dry_run(files, capsys):
     with Server() as server:
         status, result = run(files, server, "--dry_run")

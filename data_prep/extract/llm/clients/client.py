@@ -9,7 +9,7 @@ import dataclasses
 import importlib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -23,7 +23,8 @@ RATE, SERVER, TIMEOUT = "rate limit", "server error", "timeout"
 CONNECTION, UNREACHABLE = "connection lost", "no connection"
 AUTH, NOT_FOUND, REFUSED, BLOCKED = "key refused", "not found", "request refused", "blocked by the server's filter"
 BAD_REPLY, NOT_SERVED, TOO_LONG = "unreadable response", "not served", "report too long for the model"
-TRANSIENT = frozenset((RATE, SERVER, TIMEOUT, CONNECTION, UNREACHABLE, BAD_REPLY))
+EXPIRED = "the batch has expired"
+TRANSIENT = frozenset((RATE, SERVER, TIMEOUT, CONNECTION, UNREACHABLE, BAD_REPLY, EXPIRED))
 # The request was sent but its answer is lost: the server may charge it all the same.
 MAYBE_CHARGED = frozenset((TIMEOUT, CONNECTION, BAD_REPLY))
 
@@ -47,7 +48,7 @@ class Request:
 
     Attributes:
       prompt: system prompt; report: the user's turn; schema: JSON schema of the reply; schema_name: for protocols
-        that want one; max_tokens: of the reply.
+        that want one; max_tokens: of the reply; seed: of the sampling, None is not sent.
     """
 
     prompt: str
@@ -55,6 +56,7 @@ class Request:
     schema: Mapping[str, Any]
     schema_name: str
     max_tokens: int
+    seed: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,23 +128,63 @@ class Client(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Ended:
+    """A batch that is over: a reply or an error for each request, in their order; `state` in the service's words.
+
+    No replies at all where nobody can tell what became of it.
+    """
+
+    state: str
+    replies: tuple[Reply | ClientError, ...]
+
+
+class Batches(Protocol):
+    """Submits batches to one model and asks how they are. Every call raises `ClientError`.
+
+    Attributes:
+      waits: whether to wait for a batch; otherwise the run ends with `instruction(names)` where one is not over.
+    """
+
+    waits: bool
+
+    async def create(self, label: str, requests: Sequence[Request]) -> str:
+        """Submits one batch under a label of ours; returns the service's name for it."""
+
+    async def find(self, label: str) -> str | None:
+        """The service's name for the batch with that label, or None."""
+
+    async def look(self, name: str) -> Ended | None:
+        """What became of a batch; None while it is under way."""
+
+    async def forget(self, name: str) -> None:
+        """Removes what the service keeps of a batch whose replies are stored; what cannot be removed stays."""
+
+    async def close(self) -> None:
+        """Frees connections."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Backend:
-    """How a backend is loaded: our module, the SDK and the extra it comes with, and where its key stands."""
+    """How a backend is loaded: our module, the SDK and the extra it comes with, where its key stands, and our module
+    for its batches, "" without."""
 
     module: str
     sdk: str
     extra: str
     key_variables: tuple[str, ...]
+    batches: str = ""
 
 
 BACKENDS: Mapping[str, Backend] = MappingProxyType({
     "gemini": Backend("data_prep.extract.llm.clients.gemini", "google.generativeai", "gemini",
                       ("GEMINI_API_KEY", "GOOGLE_API_KEY")),
     "genai": Backend("data_prep.extract.llm.clients.genai", "google.genai", "genai",
-                     ("GEMINI_API_KEY", "GOOGLE_API_KEY")),
+                     ("GEMINI_API_KEY", "GOOGLE_API_KEY"), "data_prep.extract.llm.clients.genai_batch"),
     "local": Backend("data_prep.extract.llm.clients.local", "xllamacpp", "local", ()),
-    "openai": Backend("data_prep.extract.llm.clients.openai", "openai", "openai", ("OPENAI_API_KEY",)),
+    "openai": Backend("data_prep.extract.llm.clients.openai", "openai", "openai", ("OPENAI_API_KEY",),
+                      "data_prep.extract.llm.clients.openai_batch"),
 })
+EXCHANGE = "data_prep.extract.llm.clients.exchange"
 STRUCTURED = ("json_schema", "json_object", "none")
 
 
@@ -189,13 +231,24 @@ def open_client(endpoint: Endpoint) -> Client:
       UserError: unknown backend, its package is not installed, or no key is set.
     """
     backend = BACKENDS[choose("extractor", endpoint.backend, BACKENDS)]
+    return _load(backend, backend.module, endpoint).open_client(endpoint, read_key(endpoint))
+
+
+def open_batches(endpoint: Endpoint, exchange: str = "") -> Batches:
+    """The batches of an endpoint, or files in the folder `exchange`. See `open_client`, also for what is raised."""
+    backend = BACKENDS[endpoint.backend]
+    if exchange:
+        return _load(backend, EXCHANGE, endpoint).open_exchange(endpoint, exchange)
+    return _load(backend, backend.batches, endpoint).open_batches(endpoint, read_key(endpoint))
+
+
+def _load(backend: Backend, module: str, endpoint: Endpoint) -> Any:
     choose("llm.structured", endpoint.structured, STRUCTURED)
     with warnings.catch_warnings():
         # google-generativeai warns on every import that its support has ended.
         warnings.simplefilter("ignore", FutureWarning)
         require(backend.sdk, backend.extra, f"the extractor {endpoint.backend!r}")
-        module = importlib.import_module(backend.module)
-    return module.open_client(endpoint, read_key(endpoint))
+        return importlib.import_module(module)
 
 
 def status_error(status: int, retry_after: float | None) -> ClientError:

@@ -1,7 +1,7 @@
 """Client of the Gemini API through `google-generativeai`, over REST.
 
 The package is at its end of support upstream (`genai` is its successor). It has no asynchronous calls over REST: each
-request under way holds a thread.
+request under way holds a thread. It has no seed: the passes of `llm.votes` differ by the temperature alone.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class GeminiClient:
         self._models: dict[tuple[str, int], gemini.GenerativeModel] = {}
 
     def _model(self, request: Request) -> gemini.GenerativeModel:
-        kind = (request.schema_name, request.max_tokens)
+        kind = (request.prompt, request.max_tokens)
         if kind not in self._models:
             config: dict[str, Any] = {"candidate_count": 1, "max_output_tokens": request.max_tokens}
             if self._endpoint.temperature is not None:

@@ -27,11 +27,11 @@ class GenaiClient:
         self._client = genai.Client(api_key=key, vertexai=False, http_options=types.HttpOptions(
             base_url=endpoint.base_url or f"https://{VENDOR}/", timeout=int(endpoint.timeout * 1000),
             retry_options=types.HttpRetryOptions(attempts=1), httpx_async_client=self._http))
-        self._configs: dict[tuple[str, int], types.GenerateContentConfig] = {}
+        self._configs: dict[tuple, types.GenerateContentConfig] = {}
 
     def config(self, request: Request) -> types.GenerateContentConfig:
         """Everything about a request but the report."""
-        kind = (request.schema_name, request.max_tokens)
+        kind = (request.prompt, request.max_tokens, request.seed)
         if kind not in self._configs:
             structured: dict[str, Any] = {}
             if self._endpoint.structured != "none":
@@ -43,7 +43,8 @@ class GenaiClient:
                 structured["temperature"] = self._endpoint.temperature
             self._configs[kind] = types.GenerateContentConfig(
                 system_instruction=request.prompt, max_output_tokens=request.max_tokens, candidate_count=1,
-                automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True), **structured)
+                automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True), seed=request.seed,
+                **structured)
         return self._configs[kind]
 
     async def ask(self, request: Request) -> Reply:

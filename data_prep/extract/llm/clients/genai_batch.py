@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 from collections.abc import AsyncIterator, Sequence
 
 from google.genai import types
 
 from data_prep.extract.llm.clients import client
-from data_prep.extract.llm.clients.client import ClientError, Endpoint, Reply, Request
+from data_prep.extract.llm.clients.client import ClientError, Ended, Endpoint, Reply, Request
 from data_prep.extract.llm.clients.genai import GenaiClient, read_reply, translated_errors
 
 _MOST_BYTES = 256 << 20  # An answer holds a thousand replies.
 
 
-@dataclasses.dataclass(frozen=True)
-class Ended:
-    """A batch that is over: a reply or an error for each request, in their order; `state` in the API's words."""
-
-    state: str
-    replies: tuple[Reply | ClientError, ...]
-
-
 class GenaiBatches:
-    """Submits batches and asks how they are."""
+    """See `client.Batches`."""
+
+    waits = True
 
     def __init__(self, endpoint: Endpoint, key: str) -> None:
         self._endpoint = endpoint
@@ -61,6 +54,12 @@ class GenaiBatches:
         answers = (batch.dest and batch.dest.inlined_responses) or ()
         return Ended(batch.state.name.removeprefix("JOB_STATE_").lower(), tuple(map(_read, answers)))
 
+    async def forget(self, name: str) -> None:
+        """Deletes the batch with its requests and replies."""
+        with contextlib.suppress(ClientError):
+            async with _patience(self._endpoint.timeout):
+                await self._inner.batches.delete(name=name)
+
     async def close(self) -> None:
         """Closes the connections."""
         await self._inner.close()
@@ -75,6 +74,11 @@ async def _patience(seconds: float) -> AsyncIterator[None]:
                 yield
     except TimeoutError:
         raise ClientError(client.TIMEOUT) from None
+
+
+def open_batches(endpoint: Endpoint, key: str) -> GenaiBatches:
+    """The batches of an endpoint."""
+    return GenaiBatches(endpoint, key)
 
 
 def _read(answer: types.InlinedResponse) -> Reply | ClientError:

@@ -23,9 +23,11 @@ import xllamacpp
 
 from data_prep.extract.llm.clients import client
 from data_prep.extract.llm.clients.client import ClientError, Endpoint, Reply, Request
+from data_prep.extract.llm.repair import repeats
 from lgdea_jax.errors import UserError
 
 MOST_SLOTS = 4  # Requests at a time: each takes the memory of its own context.
+_LOOK, _TAIL = 64, 900  # Pieces of a reply after which, and on how many of which, it is looked at for repetition.
 
 
 class LocalClient:
@@ -69,23 +71,29 @@ class LocalClient:
             "max_tokens": request.max_tokens, "stream": True, "stream_options": {"include_usage": True}}
         if self._endpoint.temperature is not None:
             options["temperature"] = self._endpoint.temperature
+        if request.seed is not None:
+            options["seed"] = request.seed
         if self._endpoint.structured == "json_schema":
             options["response_format"] = {"type": "json_schema", "json_schema": {
                 "name": "reply", "schema": dict(request.schema), "strict": True}}
         elif self._endpoint.structured == "json_object":
             options["response_format"] = {"type": "json_object"}
         parts: list[dict[str, Any]] = []
+        lost = False  # It repeats itself: what would follow is more of the same.
 
         def take(part: dict[str, Any]) -> bool:
             """Keeps a part of the reply; True ends it."""
+            nonlocal lost
             parts.append(part)
-            return self._closed.is_set()
+            if len(parts) % _LOOK == 0:
+                lost = repeats(_text(parts[-_TAIL:]))
+            return lost or self._closed.is_set()
 
         try:
             answer = self._server.handle_chat_completions(options, take)
         except (ValueError, RuntimeError):
             raise ClientError(client.REFUSED) from None
-        return _reply([answer, *parts] if isinstance(answer, dict) else parts)
+        return _reply([answer, *parts] if isinstance(answer, dict) else parts, lost)
 
     async def close(self) -> None:
         """Ends what is under way and frees the model."""
@@ -96,8 +104,12 @@ class LocalClient:
         self._folder.cleanup()
 
 
-def _reply(parts: list[dict[str, Any]]) -> Reply:
-    text, ended, usage = [], None, {}
+def _text(parts: list[dict[str, Any]]) -> str:
+    return "".join(choice["delta"].get("content") or "" for part in parts for choice in part.get("choices", ()))
+
+
+def _reply(parts: list[dict[str, Any]], lost: bool) -> Reply:
+    ended, usage = None, {}
     for part in parts:
         error = part.get("error")
         if error:
@@ -105,11 +117,10 @@ def _reply(parts: list[dict[str, Any]]) -> Reply:
                               client.count(error.get("code")))
         usage = part.get("usage") or usage
         for choice in part.get("choices", ()):
-            text.append(choice["delta"].get("content") or "")
             ended = choice["finish_reason"] or ended
-    if ended is None:
+    if ended is None and not lost:
         raise ClientError(client.CONNECTION)  # It was ended from outside.
-    return Reply("".join(text), client.count(usage.get("prompt_tokens")), client.count(usage.get("completion_tokens")),
+    return Reply(_text(parts), client.count(usage.get("prompt_tokens")), client.count(usage.get("completion_tokens")),
                  cut=ended == "length")
 
 

@@ -1,4 +1,6 @@
-"""Extraction through the Gemini API's batches: submit, wait (up to a day), collect; half the price of `runner`.
+"""Extraction through a service's batches (Gemini, OpenAI, or files for vLLM): submit, wait, collect.
+
+A service answers within a day, at half the price of `online`.
 
 Stopped at any moment, the same command goes on with the batches that are under way: their names lie in the reply cache
 (`batch_ledger`). A batch of which only our label is known, because we were killed while it was being submitted, is
@@ -25,6 +27,8 @@ from data_prep.extract.llm.clients.client import ClientError, Reply, Request
 from data_prep.extract.llm.jobs import Job
 from data_prep.extract.llm.limits import backoff
 from data_prep.extract.llm.pricing import FREE
+from data_prep.extract.llm.quarantine import CUT
+from data_prep.extract.llm.questions.question import Question
 from data_prep.extract.llm.repair import ReplyError
 from data_prep.extract.llm.runners.batch_ledger import Batch, Ledger
 from data_prep.extract.llm.runners.online import (
@@ -36,20 +40,20 @@ from data_prep.extract.llm.runners.online import (
     spent_on,
     valid_entry,
 )
-from data_prep.extract.llm.survey import unfinished
-from lgdea_jax.errors import UserError, require
+from data_prep.extract.llm.survey import Asked, unfinished
+from lgdea_jax.errors import UserError
 
-# A request with everything in it may have 20 MB; the service takes a hundred batches at a time.
+# A request to Gemini with everything in it may have 20 MB; the services take a hundred batches at a time.
 _MOST_REQUESTS, _MOST_BYTES, _MOST_BATCHES = 1000, 12_000_000, 20
+_LARGER = 16  # Times; of files that lie on our own disk.
 
 
 @dataclasses.dataclass
 class _Item:
-    """A report to ask about: what is added to it after a reply that could not be used, how often it was asked, and how
-    long the reply may be."""
+    """A question: what is added to it after a reply that could not be used, how often it was asked, and how long the
+    reply may be."""
 
-    key: bytes
-    report: str
+    question: Question
     suffix: str = ""
     asked: int = 0
     limit: int = 0  # Tokens of the reply, 0 for as many as the job says.
@@ -78,45 +82,54 @@ class _Run:
                 self._requeue(batch)
                 continue
             self._ledger.submitted(batch.label, name)
-            items = [_Item(key, report, asked=1) for key, report in self._ledger.items(batch.label)]
+            items = [_Item(self._job.recall(*item), asked=batch.asked) for item in self._ledger.items(batch.label)]
             self._open[Batch(batch.label, name)] = items
         while True:
-            while self._queue and len(self._open) < _MOST_BATCHES and await self._submit():
+            while self._queue and self._room() and await self._submit():
                 pass
             if not self._open:
                 return
-            await asyncio.sleep(self._job.settings.batch_poll)
+            if self._service.waits:
+                await asyncio.sleep(self._job.settings.batch_poll)
             for batch in list(self._open):
                 await self._look(batch)
+            if self._open and not self._service.waits and not self._queue:
+                raise UserError(self._service.instruction([batch.name for batch in self._open]))
+
+    def _room(self) -> bool:
+        return len(self._open) < _MOST_BATCHES or not self._service.waits
 
     def _requeue(self, batch: Batch) -> None:
-        self._queue.extendleft(_Item(key, report) for key, report in reversed(self._ledger.items(batch.label)))
+        self._queue.extendleft(_Item(self._job.recall(*item), asked=batch.asked - 1)
+                               for item in reversed(self._ledger.items(batch.label)))
         self._ledger.strike_out(batch.label)
 
     async def _submit(self) -> bool:
         """Submits one batch from the queue; False where there is no money for its first report."""
         job, size, part = self._job, 0, []
-        fixed = len(job.task.prompt.encode()) + len(json.dumps(job.task.schema)) + 500
-        for item in itertools.islice(self._queue, _MOST_REQUESTS):
-            size += fixed + len(item.report.encode("utf-8", "surrogatepass"))
-            if part and size > _MOST_BYTES:
+        fixed = len(job.task.longest_prompt.encode()) + len(json.dumps(job.task.schema)) + 500
+        times = 1 if self._service.waits else _LARGER
+        for item in itertools.islice(self._queue, times * _MOST_REQUESTS):
+            size += fixed + len(item.question.text.encode("utf-8", "surrogatepass"))
+            if part and (size > times * _MOST_BYTES or item.asked != part[0].asked):
                 break
             part.append(item)
         price = job.price or FREE
         label, count = self._ledger.write_down(
-            [(item.key, item.report, cost_bound(job, price, item.report, self._limit(item))) for item in part],
-            job.settings.max_cost)
+            [(item.question.key, item.question.text, cost_bound(job, price, item.question, self._limit(item)))
+             for item in part], job.settings.max_cost, part[0].asked + 1)
         if not count:
             return False
         items = [self._queue.popleft() for _ in range(count)]
-        requests = [Request(job.task.prompt, item.report + item.suffix, job.task.schema, job.task.name,
-                            self._limit(item)) for item in items]
-        name = await self._create(label, requests)
+        name = await self._create(label, [self._request(item) for item in items])
         self._ledger.submitted(label, name)
         for item in items:
             item.asked += 1
         self._open[Batch(label, name)] = items
         return True
+
+    def _request(self, item: _Item) -> Request:
+        return self._job.request(item.question, item.suffix, self._limit(item))
 
     def _limit(self, item: _Item) -> int:
         return item.limit or self._job.max_tokens
@@ -172,6 +185,7 @@ class _Run:
             return
         if ended is not None:
             self._collect(batch, ended.replies, f"the batch has {ended.state}")
+            await self._service.forget(batch.name)
 
     def _collect(self, batch: Batch, replies: tuple[Reply | ClientError, ...], otherwise: str) -> None:
         """Stores the replies of a batch that is over; where it has none, all its reports failed."""
@@ -180,7 +194,7 @@ class _Run:
         entries: list[tuple[bytes, Entry]] = []
         spent = Spent()
         if len(replies) != len(items):  # Nobody can tell which belongs to which.
-            lost = sum(cost_bound(self._job, price, item.report, self._limit(item)) for item in items)
+            lost = sum(cost_bound(self._job, price, item.question, self._limit(item)) for item in items)
             spent = Spent(cost=lost, lost=lost)
             replies = tuple(ClientError(clients.SERVER) for _ in items)
         else:
@@ -188,10 +202,10 @@ class _Run:
         for item, reply in zip(items, replies):
             entry = self._entry(item, reply, otherwise)
             if isinstance(reply, Reply):
-                spent = spent.plus(spent_on(self._job, price, item.report + item.suffix, reply))
+                spent = spent.plus(spent_on(price, self._request(item), reply))
             if entry.status != VALID and item.asked < self._job.settings.asks and not otherwise:
                 entry = dataclasses.replace(entry, status=FAILED)
-                cut = isinstance(reply, Reply) and reply.cut
+                cut = entry.reason.startswith(CUT)
                 again.append(dataclasses.replace(
                     item, limit=2 * self._limit(item) if cut else 0,
                     suffix=REASK.format(reason=entry.reason) if isinstance(reply, Reply) and not cut else ""))
@@ -199,7 +213,7 @@ class _Run:
                 self.statuses[entry.status] += 1
                 if entry.status != VALID:
                     self.reasons[entry.reason] += 1
-            entries.append((item.key, entry))
+            entries.append((item.question.key, entry))
         self._ledger.strike_out(batch.label, entries, spent)
         self._queue.extend(again)
         self.spent = self.spent.plus(spent)
@@ -210,9 +224,9 @@ class _Run:
             passing = otherwise or reply.kind in clients.TRANSIENT or reply.kind == clients.NOT_SERVED
             return Entry(FAILED if passing else INVALID, otherwise or str(reply), "")
         try:
-            answer = self._job.read(reply, item.report, self._limit(item))
+            answer = self._job.read(reply, item.question, self._limit(item))
         except ReplyError as error:
-            return Entry(INVALID, error.reason, reply.text[:KEPT_CHARACTERS])
+            return Entry(INVALID, error.reason, reply.text[:KEPT_CHARACTERS], reply.form)
         self.dropped.update(answer.dropped)
         self.repairs.update(answer.repairs)
         self.flags.update(answer.flags)
@@ -233,20 +247,18 @@ def _alone(job: Job) -> Iterator[None]:
         path.unlink()
 
 
-def extract(reports: Callable[[], Iterable[str]], job: Job, *, progress: bool = False) -> Summary:
-    """Asks about every report that has no answer yet, in batches; see `runner.extract`.
+def extract(reports: Callable[[], Iterable[Asked]], job: Job, *, progress: bool = False) -> Summary:
+    """Asks about every report that has no answer yet, in batches; see `online.extract`.
 
     Raises:
       UserError: the endpoint refuses the key or takes no batches; another process waits for them.
     """
     started = time.monotonic()
-    require("google.genai", "genai", "llm.batch")
-    from data_prep.extract.llm.clients.genai_batch import GenaiBatches
 
     async def run() -> _Run:
-        service = GenaiBatches(job.endpoint, clients.read_key(job.endpoint))
+        service = clients.open_batches(job.endpoint, job.settings.exchange)
         try:
-            made = _Run(job, cache, service, bar, (item for item in items if item.key not in waiting))
+            made = _Run(job, cache, service, bar, (item for item in items if item.question.key not in waiting))
             await made.all()
         finally:
             await service.close()
@@ -254,10 +266,10 @@ def extract(reports: Callable[[], Iterable[str]], job: Job, *, progress: bool = 
 
     with _alone(job), Cache(job.cache) as cache:
         cache.reap()
-        items = [_Item(key, text) for key, text in unfinished(reports(), job, cache, Counter())]
+        items = [_Item(question) for question in unfinished(reports(), job, cache, Counter())]
         ledger = Ledger(cache, job.scope)
         waiting = {key for batch in ledger.under_way() for key, _ in ledger.items(batch.label)}
-        pending = len({item.key for item in items} | waiting)
+        pending = len({item.question.key for item in items} | waiting)
         bar = CostProgress(pending, (job.price or FREE).currency, active=progress)
         made = asyncio.run(run())
     done = sum(made.statuses.values())

@@ -23,6 +23,11 @@ class Batch:
     label: str
     name: str
 
+    @property
+    def asked(self) -> int:
+        """How often its questions were asked, this batch included."""
+        return int(self.label.rpartition("-")[2])
+
 
 class Ledger:
     """The batches of one scope in an open cache."""
@@ -40,17 +45,18 @@ class Ledger:
         rows = self._db.execute("SELECT key, report FROM batch_items WHERE label = ? ORDER BY position", (label,))
         return [(key, zlib.decompress(report).decode("utf-8", "surrogatepass")) for key, report in rows]
 
-    def write_down(self, items: Sequence[tuple[bytes, str, float]], limit: float) -> tuple[str, int]:
+    def write_down(self, items: Sequence[tuple[bytes, str, float]], limit: float, asked: int = 1) -> tuple[str, int]:
         """Claims the first items that the limit allows and writes them down as a batch that is about to be submitted.
 
         Args:
           items: (key, report, what its request may cost at most).
           limit: what may be spent in all, 0 for no limit.
+          asked: how often its questions are asked with this batch; the label says so.
 
         Returns:
           (label, how many): 0 items where there is no money, or a process has claimed the first of them.
         """
-        label, count = BATCH_OWNER + uuid.uuid4().hex, 0
+        label, count = f"{BATCH_OWNER}{uuid.uuid4().hex}-{asked}", 0
         with self._cache._transaction():
             committed = self._cache._committed(self._scope)
             for key, report, cost in items:

@@ -28,7 +28,7 @@ from data_prep.extract.llm.jobs import Job
 from data_prep.extract.llm.pricing import FREE
 from data_prep.extract.llm.runners import chunks, online
 from data_prep.extract.llm.runners.online import CostProgress, Summary
-from data_prep.extract.llm.survey import unfinished
+from data_prep.extract.llm.survey import Asked, unfinished
 from lgdea_jax.errors import UserError
 from lgdea_jax.runtime import beam
 
@@ -39,13 +39,13 @@ _COUNTED = ("dropped", "repairs", "flags", "reasons")
 
 @dataclasses.dataclass(frozen=True)
 class AskChunk:
-    """Asks about the reports of a chunk, given its name. Picklable.
+    """Asks the questions of a chunk, given its name. Picklable.
 
     Attributes:
       job: with the cache of the whole run; the key is each worker's own, from its environment.
       folder: of the chunks; in_place: chunk caches may lie there while they are written to.
       local: whether the endpoint is, as the reports' terms were checked.
-      share: what a report of the chunk may cost, 0 for no limit.
+      share: what a question of the chunk may cost, 0 for no limit.
     """
 
     job: Job
@@ -59,7 +59,7 @@ class AskChunk:
         if done.exists():
             return  # Beam may give the same work out again.
         try:
-            texts = json.loads(chunk.read_text(encoding="utf-8"))
+            asked = [self.job.question(*item) for item in json.loads(chunk.read_text(encoding="utf-8"))]
         except FileNotFoundError:
             return  # A later run took it back.
         kept = Path(self.folder) / f"{name}.sqlite"
@@ -67,14 +67,14 @@ class AskChunk:
             file = kept
             if not self.in_place:
                 file = Path(stack.enter_context(tempfile.TemporaryDirectory())) / kept.name
-            settings = dataclasses.replace(self.job.settings, max_cost=self.share * len(texts))
+            settings = dataclasses.replace(self.job.settings, max_cost=self.share * len(asked))
             job = dataclasses.replace(self.job, cache=str(file), settings=settings)
             if self.local and not job.endpoint.local:
                 # The terms of the reports were checked for a local address; here the name resolves to another one.
                 raise UserError(f"{job.settings.base_url} is neither on this host nor in a private network of "
                                 "this worker")
             try:
-                summary = online.extract(lambda: texts, job)
+                summary = online.extract(lambda: asked, job)
                 with Cache(file) as cache:  # Not the summary: this may have been a second try.
                     counts, spent = cache.count(job.scope), cache.spent(job.scope)
             finally:
@@ -87,7 +87,7 @@ class AskChunk:
             **{name: getattr(summary, name) for name in _COUNTED}})
 
 
-def extract(reports: Callable[[], Iterable[str]], job: Job, options: Sequence[str], *, progress: bool = False
+def extract(reports: Callable[[], Iterable[Asked]], job: Job, options: Sequence[str], *, progress: bool = False
             ) -> Summary:
     """Asks about every report that has no answer yet, in a pipeline; see `online.extract`.
 

@@ -1,4 +1,4 @@
-"""Chunks of reports as files in a folder, for workers on other machines, and the way of their replies into the cache.
+"""Chunks of questions as files in a folder, for workers on other machines, and the way of their replies into the cache.
 
 A chunk is NAME.json; its worker leaves NAME.sqlite, a reply cache, and then NAME.done, what it counted. They quote
 reports: the folder is for its user's eyes only, and is removed when the run is done.
@@ -18,10 +18,11 @@ from typing import Any
 
 from data_prep.extract.llm.cache import Cache
 from data_prep.extract.llm.jobs import Job
+from data_prep.extract.llm.questions.question import Question
 from lgdea_jax.errors import UserError
 from lgdea_jax.runtime.files import write_text_atomically
 
-SIZE = 100  # Reports: a minute or so of a worker's time, and what a lost worker may repeat.
+SIZE = 100  # Questions: a minute or so of a worker's time, and what a lost worker may repeat.
 
 
 def folder_of(job: Job) -> Path:
@@ -46,17 +47,17 @@ def own(folder: Path) -> Iterator[None]:
         yield
 
 
-def cut(items: Iterator[tuple[bytes, str]], folder: Path, job: Job, cache: Cache) -> tuple[list[str], int]:
-    """Writes the chunks of a new run; returns their names and the number of reports in them."""
-    run, names, reports = uuid.uuid4().hex[:8], [], 0
-    while part := list(itertools.islice(items, SIZE)):
-        if cache.reserve([key for key, _ in part], job.scope) < len(part):
+def cut(questions: Iterator[Question], folder: Path, job: Job, cache: Cache) -> tuple[list[str], int]:
+    """Writes the chunks of a new run; returns their names and the number of questions in them."""
+    run, names, count = uuid.uuid4().hex[:8], [], 0
+    while part := list(itertools.islice(questions, SIZE)):
+        if cache.reserve([question.key for question in part], job.scope) < len(part):
             raise UserError("another process is asking about the same reports through this cache: run the same command "
                             "again when it has ended")
         names.append(f"{run}-{len(names):06d}")
-        write(folder / f"{names[-1]}.json", [text for _, text in part])
-        reports += len(part)
-    return names, reports
+        write(folder / f"{names[-1]}.json", [(item.text, item.language, item.vote) for item in part])
+        count += len(part)
+    return names, count
 
 
 def absorb(folder: Path, cache: Cache) -> None:

@@ -21,8 +21,10 @@ from data_prep.extract.llm.clients.client import Client, ClientError, Reply, Req
 from data_prep.extract.llm.jobs import PROMPT_CUT, Job
 from data_prep.extract.llm.limits import RateLimiter, backoff
 from data_prep.extract.llm.pricing import FREE, Price, most_tokens
+from data_prep.extract.llm.quarantine import CUT
+from data_prep.extract.llm.questions.question import Question
 from data_prep.extract.llm.repair import MAX_CHARACTERS, ReplyError
-from data_prep.extract.llm.survey import Survey, question_tokens, survey, unfinished
+from data_prep.extract.llm.survey import Asked, Survey, question_tokens, survey, unfinished
 from data_prep.extract.llm.tasks import Answer
 from lgdea_jax.errors import UserError
 from lgdea_jax.runtime.progress import Progress
@@ -39,11 +41,13 @@ class Summary:
     """What a run did.
 
     Attributes:
-      asked: different reports that had to be asked; valid, quarantined, failed, left: what became of them (left: not
-        asked because the money was over). asked = valid + quarantined + failed + left.
+      asked: questions, one for each different report, or for each part and pass of it; valid, quarantined, failed,
+        left: what became of them (left: not asked because the money was over). asked = valid + quarantined + failed +
+        left.
       calls: requests sent; tokens_in, tokens_out: as counted by the server; cost: of this run; seconds: it took.
       dropped, repairs, flags: counts over the valid replies of this run.
-      reasons: of quarantined and failed reports.
+      reasons: of quarantined and failed questions.
+      loading: seconds of `seconds` until the first question could be asked.
     """
 
     asked: int
@@ -60,6 +64,7 @@ class Summary:
     repairs: Counter[str]
     flags: Counter[str]
     reasons: Counter[str]
+    loading: float = 0.0
 
     def lines(self, currency: str) -> list[str]:
         """The summary in words."""
@@ -101,12 +106,13 @@ class _Run:
         settings = job.settings
         self._price = job.price or FREE
         self._limiter = RateLimiter(settings.requests_per_minute, settings.tokens_per_minute)
-        self._later: list[tuple[bytes, str]] = []
+        self._later: list[Question] = []
         self._under_way = self._waiting = 0
         self._failures_in_a_row = 0
         self._answered = False
         self._refused: list[tuple[bytes, Entry]] = []  # Before the first answer: by whose fault is not known yet.
         self.stopped = False
+        self.loading = 0.0
         self.finished: Counter[str] = Counter()  # Answered before their turn came, by earlier runs or other processes.
         self.calls = self.tokens_in = self.tokens_out = 0
         self.cost = 0.0
@@ -116,34 +122,35 @@ class _Run:
         self.flags: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
 
-    async def all(self, items: Iterator[tuple[bytes, str]]) -> None:
-        """Asks about every item, so many at a time; then handles those that another process had claimed."""
+    async def all(self, questions: Iterator[Question]) -> None:
+        """Asks every question, so many at a time; then handles those that another process had claimed."""
         async with asyncio.TaskGroup() as group:
             for _ in range(self._job.settings.concurrency):
-                group.create_task(self._worker(items))
+                group.create_task(self._worker(questions))
         while self._later and not self.stopped:
             waiting, self._later = self._later, []
             self._cache.reap()
-            statuses = self._cache.statuses(key for key, _ in waiting)
-            for key, text in waiting:
-                if statuses.get(key, FAILED) == FAILED:
-                    await self._one(key, text)
+            statuses = self._cache.statuses(question.key for question in waiting)
+            for question in waiting:
+                if statuses.get(question.key, FAILED) == FAILED:
+                    await self._one(question)
                 else:
-                    self.statuses[statuses[key]] += 1
+                    self.statuses[statuses[question.key]] += 1
             if self._later:
                 await asyncio.sleep(_POLL)
         for key, entry in self._refused if self._answered else ():  # It answers others: the reports' fault.
             self._cache.put(key, self._job.scope, dataclasses.replace(entry, status=INVALID))
             self.statuses += Counter({INVALID: 1, FAILED: -1})
 
-    async def _worker(self, items: Iterator[tuple[bytes, str]]) -> None:
-        for key, text in items:  # Shared by the workers: each takes the next one.
-            await self._one(key, text)
+    async def _worker(self, questions: Iterator[Question]) -> None:
+        for question in questions:  # Shared by the workers: each takes the next one.
+            await self._one(question)
             if self.stopped:
                 return
 
-    async def _one(self, key: bytes, text: str) -> None:
-        bound = cost_bound(self._job, self._price, text, self._job.max_tokens)
+    async def _one(self, question: Question) -> None:
+        key = question.key
+        bound = cost_bound(self._job, self._price, question, self._job.max_tokens)
         while True:
             claimed = self._cache.claim(key, self._job.scope, bound, self._job.settings.max_cost)
             if claimed != OVER:
@@ -153,14 +160,14 @@ class _Run:
                 return
             await asyncio.sleep(0.05)  # Requests under way are claimed at more than they will cost.
         if claimed == TAKEN:
-            self._later.append((key, text))
+            self._later.append(question)
             return
         self._under_way += 1
         try:
-            entry, used = await self._answer(key, text)
+            entry, used = await self._answer(question)
         except _OutOfBudget:  # Its claim is free for the others, and its turn comes again.
             self._cache.release(key)
-            self._later.append((key, text))
+            self._later.append(question)
             return
         except asyncio.CancelledError:
             self._cache.book_lost(self._job.scope, bound)  # The server may charge what it was asked.
@@ -179,16 +186,17 @@ class _Run:
             self._refused.append((key, entry))
         self._progress.show(sum(self.statuses.values()), self.cost)
 
-    async def _answer(self, key: bytes, text: str) -> tuple[Entry, Spent]:
+    async def _answer(self, question: Question) -> tuple[Entry, Spent]:
         """The entry to store and what its replies took: asks, reads, and asks again where the reply cannot be used."""
         job, suffix, reason, reply, limit = self._job, "", "", Reply("", 0, 0), self._job.max_tokens
         used = Spent()
         for ask in range(job.settings.asks):
-            request = Request(job.task.prompt, text + suffix, job.task.schema, job.task.name, limit)
-            bound = cost_bound(job, self._price, text, limit)
+            request = job.request(question, suffix, limit)
+            bound = cost_bound(job, self._price, question, limit)
             try:
                 # What the first reply took is not booked yet, and one with more room may cost more than was claimed.
-                if ask and not self._cache.claim_more(key, job.scope, bound + used.cost, job.settings.max_cost):
+                if ask and not self._cache.claim_more(question.key, job.scope, bound + used.cost,
+                                                      job.settings.max_cost):
                     raise _OutOfBudget
                 reply = await self._ask(request, bound)
             except _OutOfBudget:
@@ -199,12 +207,12 @@ class _Run:
                 return self._unanswered(error, reply.text), used
             used = self._charge(used, request, reply)
             try:
-                answer = job.read(reply, text, limit)
+                answer = job.read(reply, question, limit)
             except ReplyError as error:
                 reason = error.reason
                 if reason == PROMPT_CUT:
                     break  # It would be cut again.
-                if reply.cut:
+                if reason.startswith(CUT):
                     limit *= 2
                 else:
                     suffix = REASK.format(reason=reason)
@@ -235,7 +243,7 @@ class _Run:
     async def _ask(self, request: Request, bound: float) -> Reply:
         """One reply, through passing failures; `bound` is what it may cost."""
         settings = self._job.settings
-        tokens = question_tokens(self._job, request.report)
+        tokens = question_tokens(request.prompt, request.report)
         for attempt in range(settings.attempts):
             await self._limiter.acquire(tokens + self._job.task.typical_tokens)
             await self._afford()
@@ -272,16 +280,17 @@ class _Run:
 
     def _charge(self, used: Spent, request: Request, reply: Reply) -> Spent:
         """`used` and what this reply took."""
-        took = spent_on(self._job, self._price, request.report, reply)
+        took = spent_on(self._price, request, reply)
         self.tokens_in += took.tokens_in
         self.tokens_out += took.tokens_out
         self.cost += took.cost
         return used.plus(took)
 
 
-def cost_bound(job: Job, price: Price, report: str, limit: int) -> float:
-    """What one request about a report may cost at most, with a reply of at most `limit` tokens."""
-    return price.cost(most_tokens(job.task.prompt) + most_tokens(report) + len(REASK) + 64, limit)
+def cost_bound(job: Job, price: Price, question: Question, limit: int) -> float:
+    """What one request with a question may cost at most, with a reply of at most `limit` tokens."""
+    prompt = job.task.prompt_for(question.language)
+    return price.cost(most_tokens(prompt) + most_tokens(question.text) + len(REASK) + 64, limit)
 
 
 def valid_entry(answer: Answer, reply: Reply) -> Entry:
@@ -289,17 +298,19 @@ def valid_entry(answer: Answer, reply: Reply) -> Entry:
     return Entry(VALID, "", reply.text, reply.form, answer.statements, answer.unsupported)
 
 
-def spent_on(job: Job, price: Price, question: str, reply: Reply) -> Spent:
+def spent_on(price: Price, request: Request, reply: Reply) -> Spent:
     """What a reply took. A server that counts nothing is charged by our estimate."""
-    estimate = question_tokens(job, question)
+    estimate = question_tokens(request.prompt, request.report)
     tokens_in = reply.tokens_in or estimate
     tokens_out = reply.tokens_out or most_tokens(reply.text[:MAX_CHARACTERS]) // 3
     return Spent(1, tokens_in, tokens_out, estimate, price.cost(tokens_in, tokens_out))
 
 
-async def _run(reports: Iterable[str], job: Job, cache: Cache, progress: CostProgress) -> _Run:
+async def _run(reports: Iterable[Asked], job: Job, cache: Cache, progress: CostProgress) -> _Run:
+    started = time.monotonic()
     client = clients.open_client(job.endpoint)
     run = _Run(job, cache, client, progress)
+    run.loading = time.monotonic() - started
     try:
         await run.all(unfinished(reports, job, cache, run.finished))
     finally:
@@ -307,12 +318,12 @@ async def _run(reports: Iterable[str], job: Job, cache: Cache, progress: CostPro
     return run
 
 
-def extract(reports: Callable[[], Iterable[str]], job: Job, *, surveyed: Survey | None = None,
+def extract(reports: Callable[[], Iterable[Asked]], job: Job, *, surveyed: Survey | None = None,
             progress: bool = False) -> Summary:
     """Asks about every report that has no answer yet.
 
     Args:
-      reports: gives the texts, each time from the beginning; equal and empty ones may occur.
+      reports: gives them, each time from the beginning; equal and empty ones may occur.
       job: what to ask of whom; its cache receives every reply as it comes.
       surveyed: what `survey` found, if it has been called.
       progress: show progress on stderr.
@@ -327,10 +338,10 @@ def extract(reports: Callable[[], Iterable[str]], job: Job, *, surveyed: Survey 
     with Cache(job.cache) as cache:
         cache.reap()
         ahead = surveyed or survey(reports(), job, cache, screen=False)
-        if not ahead.pending:
+        if not ahead.questions:
             empty: Counter[str] = Counter()
             return Summary(0, 0, 0, 0, 0, 0, 0, 0, 0.0, time.monotonic() - started, empty, empty, empty, empty)
-        bar = CostProgress(ahead.pending, (job.price or FREE).currency, active=progress)
+        bar = CostProgress(ahead.questions, (job.price or FREE).currency, active=progress)
         try:
             run = asyncio.run(_run(reports(), job, cache, bar))
         except BaseExceptionGroup as group:
@@ -344,14 +355,15 @@ def extract(reports: Callable[[], Iterable[str]], job: Job, *, surveyed: Survey 
         except sqlite3.Error as error:
             raise _unwritable(job, error) from None
         if not run.stopped:  # Another process answered some since they were surveyed.
-            run.statuses[VALID] += max(0, run.finished[VALID] - ahead.valid)
-            run.statuses[INVALID] += max(0, run.finished[INVALID] - ahead.invalid)
+            run.statuses[VALID] += max(0, run.finished[VALID] - ahead.answered.get(VALID, 0))
+            run.statuses[INVALID] += max(0, run.finished[INVALID] - ahead.answered.get(INVALID, 0))
         done = sum(run.statuses.values())
         bar.show(done, run.cost, last=True)
         return Summary(
-            ahead.pending, run.statuses[VALID], run.statuses[INVALID], run.statuses[FAILED],
-            max(0, ahead.pending - done), run.calls, run.tokens_in, run.tokens_out, run.cost,
-            time.monotonic() - started, run.dropped, run.repairs, run.flags, run.reasons)
+            ahead.questions, run.statuses[VALID], run.statuses[INVALID], run.statuses[FAILED],
+            max(0, ahead.questions - done), run.calls, run.tokens_in, run.tokens_out, run.cost,
+            time.monotonic() - started, run.dropped, run.repairs, run.flags, run.reasons,
+            run.loading)
 
 
 def _unwritable(job: Job, error: BaseException) -> UserError:

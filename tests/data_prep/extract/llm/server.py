@@ -12,6 +12,8 @@ import re
 import threading
 from collections import Counter
 
+from tests.data_prep.extract.llm.openai_batches import PATH, OpenAiBatches, chat
+
 KEY = "sk-SECRET-KEY-0123456789"
 
 # --- Reports that the server understands ------------------------------------------------------------------------------
@@ -117,7 +119,8 @@ class Server:
         self.redirect = None
         self.raw, self.refuse = raw or (lambda report, text: None), refuse or (lambda asked: None)
         self.host, self.port, self.connections = host, port, 0
-        self.looks, self.batch_fault, self.batches, self.submissions = 2, lambda nth: None, {}, 0
+        self.looks, self.batch_fault, self.batches, self.submissions, self.deleted = 2, lambda nth: None, {}, 0, []
+        self.files = OpenAiBatches(self)
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -159,16 +162,17 @@ class Server:
                 headers = {name.lower(): value.strip() for name, _, value in
                            (line.partition(":") for line in lines[1:] if line)}
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
-                if not await self._handle(lines[0].split()[1], headers, body, writer):
+                if not await self._handle(*lines[0].split()[:2], headers, body, writer):
                     break
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
 
-    async def _handle(self, path, headers, body, writer):
+    async def _handle(self, method, path, headers, body, writer):
         self.headers = {**headers, ":path": path}
-        gemini = "enerateContent" in path or "/batches" in path
+        files = path.startswith(PATH) and "x-goog-api-key" not in headers
+        gemini = "enerateContent" in path or ("/batches" in path and not files)
         given = headers.get("x-goog-api-key") if gemini else headers.get("authorization", "").removeprefix("Bearer ")
         if self.redirect:
             return self._send(writer, 307, {}, {"location": self.redirect})
@@ -176,8 +180,11 @@ class Server:
             return self._send(writer, 400 if gemini else 401, {"error": {
                 "code": 400, "status": "INVALID_ARGUMENT", "message": f"API key not valid: {given}",
                 "details": [{"reason": "API_KEY_INVALID"}]}})
+        if files:
+            status, value = self.files.handle(method, path, body)
+            return self._send(writer, status, value) if value is not None else False
         if "/batches" in path:
-            return self._batch(path, writer)
+            return self._batch(method, path, writer)
         asked = json.loads(body)
         if ":batchGenerateContent" in path:
             return self._submit(asked["batch"], writer)
@@ -215,7 +222,7 @@ class Server:
             extra = {"retry-after": "0"} if fault == "429 with" else {}
             return self._send(writer, int(fault[:3]), {"error": {"code": int(fault[:3]), "message": f"no: {report}"}},
                               extra)
-        text = self._text(prompt, report, fault)
+        text = self.text(prompt, report, fault)
         raw = self.raw(report, text)
         for part in raw or ():
             if isinstance(part, bytes):
@@ -229,15 +236,12 @@ class Server:
         if gemini:
             answer = self._gemini(text, used)
         else:
-            answer = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [
-                {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
-                "usage": {"prompt_tokens": used["prompt"], "completion_tokens": used["reply"],
-                          "total_tokens": sum(used.values())}}
+            answer = chat(text, prompt, report)
         self.answered[report] += 1
         return self._send(writer, 200, answer)
 
     @staticmethod
-    def _text(prompt, report, fault):
+    def text(prompt, report, fault):
         value = evidence_reply(report) if "diagnostic evidence" in prompt else labels_reply(report, prompt)
         text = json.dumps(value)
         return TEXT_FAULTS[fault](text) if fault else text
@@ -267,7 +271,7 @@ class Server:
             if wrong and wrong[:3].isdigit():
                 answers.append({"error": {"code": int(wrong[:3]), "message": f"no: {report}"}})
                 continue
-            text = self._text(prompt, report, wrong)
+            text = self.text(prompt, report, wrong)
             answers.append({"response": self._gemini(text, {"prompt": len(prompt + report) // 4,
                                                             "reply": len(text) // 4})})
         name = f"batches/b{self.submissions}"
@@ -284,17 +288,20 @@ class Server:
             metadata["output"] = {"inlinedResponses": {"inlinedResponses": batch["answers"]}}
         return {"name": name, "metadata": metadata, "done": over}
 
-    def _batch(self, path, writer):
+    def _batch(self, method, path, writer):
         name = path.split("?")[0].split("/", 2)[2]  # Below the version of the API.
         if name == "batches":
             return self._send(writer, 200, {"operations": [self._status(each) for each in self.batches]})
         if name not in self.batches:
             return self._send(writer, 404, {"error": {"code": 404, "message": "no such batch"}})
+        if method == "DELETE":
+            self.deleted.append(name)
+            return self._send(writer, 200, {})
         self.batches[name]["looks"] += 1
         return self._send(writer, 200, self._status(name))
 
     def _send(self, writer, status, value, extra=None):
-        body = json.dumps(value).encode()
+        body = value if isinstance(value, bytes) else json.dumps(value).encode()
         lines = [f"HTTP/1.1 {status} X", "content-type: application/json", f"content-length: {len(body)}",
                  *(f"{name}: {value}" for name, value in (extra or {}).items())]
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode() + body)

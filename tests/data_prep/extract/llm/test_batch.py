@@ -39,6 +39,7 @@ def test_batches_bring_what_single_requests_bring(tmp_path, monkeypatch, capsys)
         job = job_of(server, tmp_path, prices=prices(tmp_path))
         summary = extract(job, [*reports, *reports[:5], " "], progress=True)
         assert (summary.asked, summary.valid, summary.calls, len(server.batches)) == (50, 50, 50, 3)
+        assert set(server.deleted) == set(server.batches)  # They hold reports.
         body = server.bodies[0]
         assert extract(job, reports).asked == 0 and set(server.calls.values()) == {1}
     task = load_task("evidence")
@@ -136,7 +137,8 @@ def test_a_batch_that_was_written_down_but_never_submitted_is_submitted(tmp_path
     with Server() as server:
         job = job_of(server, tmp_path)
         with Cache(job.cache) as cache:
-            Ledger(cache, job.scope).write_down([(job.key(make_report(i)), make_report(i), 0.0) for i in range(3)], 0.0)
+            Ledger(cache, job.scope).write_down(
+                [(job.question(make_report(i)).key, make_report(i), 0.0) for i in range(3)], 0.0)
             assert cache.reap() == 0  # It outlives its process.
         single = make_job("genai", server, tmp_path)
         with pytest.raises(UserError, match=r"collect them with llm\.batch"):
@@ -144,7 +146,7 @@ def test_a_batch_that_was_written_down_but_never_submitted_is_submitted(tmp_path
         assert extract(job, [make_report(i) for i in range(5)]).valid == 5 and len(server.calls) == 5
         # Its reports are asked about even if the source has others now.
         with Cache(job.cache) as cache:
-            Ledger(cache, job.scope).write_down([(job.key(make_report(9)), make_report(9), 0.0)], 0.0)
+            Ledger(cache, job.scope).write_down([(job.question(make_report(9)).key, make_report(9), 0.0)], 0.0)
         assert extract(job, []).valid == 1
 
 
@@ -159,7 +161,7 @@ def test_batches_that_fail(fault, reason, tmp_path):
         server.batches.clear()
         with Cache(job.cache) as cache:
             ledger = Ledger(cache, job.scope)
-            label, _ = ledger.write_down([(job.key(make_report(7)), make_report(7), 0.0)], 0.0)
+            label, _ = ledger.write_down([(job.question(make_report(7)).key, make_report(7), 0.0)], 0.0)
             ledger.submitted(label, "batches/gone")
         assert extract(job, []).reasons == {"the batch is not known any more": 1}
 
@@ -213,8 +215,8 @@ def test_a_build(tmp_path, capsys):
                f"--out={tmp_path / 'data'}"]
     with Server() as server:
         options.append(f"--config.llm.base_url={server.url}")
-        for extractor in ("openai", "gemini"):
-            with pytest.raises(UserError, match=r"llm\.batch is for the extractor genai"):
+        for extractor in ("local", "gemini"):
+            with pytest.raises(UserError, match=r"llm\.batch is for the extractors genai and openai"):
                 main([*options, f"--config.extractor={extractor}"])
         with pytest.raises(UserError, match="leave out --runner=beam"):
             main([*options, "--config.extractor=genai", "--runner=beam"])

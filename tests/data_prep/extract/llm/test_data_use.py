@@ -149,8 +149,8 @@ def test_fifty_thousand_ct_reports_cost_less_than_three_dollars(tmp_path):
                for i in range(2500)] * 2
     job = stage.make_job("openai", {"model": "gpt-5-nano"}, tmp_path / "d", kind="ct_rate18")
     stream = io.StringIO()
-    found = stage.estimate(lambda: reports, job, stream)
-    assert (found.reports, found.unique) == (5000, 2500)
+    found, sent = stage.estimate(lambda: reports, job, stream=stream, terms=lambda: (), where="x")
+    assert (found.reports, found.unique, sent) == (5000, 2500, 0)
     by_hand = (found.tokens_in * 0.05 + found.tokens_out * 0.40) / 1e6  # The list price.
     assert f"x 0.05 + {found.tokens_out / 1e6:.3f}M x 0.4 = {by_hand:.2f} USD" in stream.getvalue()
     assert 1 < 10 * by_hand < 3

@@ -17,10 +17,12 @@ from pathlib import Path
 import pytest
 
 from data_prep.build import main as build
+from data_prep.extract.llm import stage
 from data_prep.extract.llm.cache import FAILED, INVALID, VALID
 from data_prep.extract.llm.clients import client as clients
 from data_prep.extract.llm.clients.client import ClientError, Endpoint, Request, open_client
 from data_prep.extract.llm.data_use import IN_PROCESS
+from data_prep.extract.llm.repair import repeats
 from data_prep.extract.llm.settings import Settings
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import load_metadata
@@ -53,6 +55,8 @@ class Llama(types.ModuleType):
                 if llama.error == "value":
                     raise ValueError("the words of the report")
                 text = json.dumps(evidence_reply(question["messages"][1]["content"]))
+                if llama.error == "loop":
+                    text = text[:100] + 10_000 * '{"quote": "edema is seen", "finding": "Edema"}, '
                 ended = "length" if llama.error == "cut" else "stop"
                 for start in range(0, len(text), 20):
                     llama.parts_taken += 1
@@ -115,6 +119,16 @@ def test_a_reply_is_asked_for_in_this_process_only(llama, weights):
     assert "temperature" not in llama.asked[-1] and "response_format" not in llama.asked[-1]
 
 
+def test_a_dry_run_measures_ten_reports(llama, weights, tmp_path, capsys):
+    job = stage.make_job("local", {"model": str(weights)}, tmp_path / "data")
+    _, sent = stage.estimate(lambda: [make_report(i) for i in range(30)], job, terms=lambda: (), where="x")
+    asked = {question["messages"][1]["content"] for question in llama.asked}
+    assert sent == 0 and len(llama.asked) == len(asked) == 10 < sum(make_report(i) not in asked for i in range(30))
+    printed = capsys.readouterr().out
+    assert "measured on 10 reports: " in printed and "5000 tokens in and 70 out a report" in printed
+    assert "10,000 reports: " in printed and sorted(path.name for path in tmp_path.iterdir()) == [weights.name]
+
+
 def test_what_goes_wrong_has_a_kind_and_no_words(llama, weights):
     llama.error = "cut"
     assert ask(weights).cut
@@ -125,6 +139,10 @@ def test_what_goes_wrong_has_a_kind_and_no_words(llama, weights):
         with pytest.raises(ClientError) as caught:
             ask(weights)
         assert caught.value.kind == kind and "secret" not in str(caught.value) and "words" not in str(caught.value)
+    llama.error, llama.parts_taken = "loop", 0
+    reply = ask(weights)
+    # It is ended long before its 24,000 pieces, and is not asked for again with twice the room.
+    assert llama.parts_taken < 200 and not reply.cut and repeats(reply.text)
     llama.error, llama.parts_taken = None, 0
     with pytest.raises(ClientError, match=clients.CONNECTION):
         ask(weights, closed=True)  # An interrupted run ends a reply at once.

@@ -115,7 +115,7 @@ def test_a_report_that_goes_wrong_is_accounted_for(kind, tmp_path, capsys, caplo
     assert (summary.asked, summary.valid) == (12, 11 + (status == VALID)) and summary.left == 0
     assert (summary.quarantined, summary.failed) == (int(status == INVALID), int(status == FAILED))
     with Cache(job.cache) as cache:
-        entry = cache.get(job.key(reports[5]))
+        entry = cache.get(job.question(reports[5]).key)
     assert entry.status == status
     replies = Replies(job)
     for report in reports:
@@ -208,7 +208,7 @@ def test_one_long_report_does_not_switch_the_schema_off(tmp_path):
         return (400, LENGTH[len(forms) % 4]) if "Again." in asked["messages"][1]["content"] else None
 
     with Server(refuse=refuse) as server:
-        job = make_job("openai", server, tmp_path)
+        job = make_job("openai", server, tmp_path, part_tokens=0)
         summary = extract(lambda: reports, job)
     assert (summary.valid, summary.quarantined) == (29, 1) and set(forms) == {"json_schema"}
     assert summary.reasons == {"report too long for the model (400)": 1}

@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.extract.llm import labels
-from data_prep.extract.llm.repair import MAX_CHARACTERS, ReplyError, load_objects
+from data_prep.extract.llm.repair import MAX_CHARACTERS, ReplyError, load_objects, repeats
 from data_prep.extract.llm.tasks import load_task
 from data_prep.extract.llm.verify import Report, Statement, verify
 from data_prep.extract.schema import problems
 from lgdea_jax.findings.label_sets import LABEL_SETS
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN
+from tests.data_prep.extract.llm.server import evidence_reply, make_report
 
 OBJECT = {"a": [1, {"b": "}"}], "c": 'say "x"'}
 
@@ -162,6 +163,16 @@ def test_a_reply_that_lost_its_end_is_not_used():
     for cut in range(1, len(whole)):
         with pytest.raises(ReplyError):
             load_task("evidence").read(whole[:cut], REPORT)
+
+
+@pytest.mark.parametrize("text, expected", [
+    ('{"evidence": [' + 9 * '{"quote": "edema", "finding": "Edema"}, ', True),
+    ('{"evidence": [' + 9 * '{"quote": "edema", "finding": "Edema"}, ' + '{"quote": "ed', True),
+    ('{"evidence": [' + 4 * '{"quote": "edema", "finding": "Edema"}, ', False),
+    ('{"evidence": [' + "".join(f'{{"quote": "edema {i}", "finding": "Edema"}}, ' for i in range(60)), False),
+    (json.dumps(evidence_reply(make_report(5))), False), ("", False)])
+def test_a_reply_that_repeats_itself_is_known(text, expected):
+    assert repeats(text) == expected
 
 
 def test_the_last_object_that_fits_the_schema_counts():

@@ -102,7 +102,7 @@ def test_what_got_no_reply_is_asked_again_next_time(tmp_path):
         summary = extract(lambda: [make_report(0), make_report(1)], job)
         assert (summary.valid, summary.failed, server.calls[make_report(1)]) == (1, 1, 3)
         with Cache(job.cache) as cache:
-            assert cache.statuses([job.key(make_report(1))]) == {job.key(make_report(1)): FAILED}
+            assert cache.statuses([job.question(make_report(1)).key]) == {job.question(make_report(1)).key: FAILED}
         down[0] = False
         assert extract(lambda: [make_report(0), make_report(1)], job).valid == 1
         assert server.calls[make_report(0)] == 1
@@ -236,7 +236,7 @@ def survive(folder, n, kills, seed, *, fault=None, **child):
     assert len(set(reports)) == n
     with Server(fault, delay=0.01, hang=3.0) as server:
         job = make_job(child.get("backend", "openai"), server, folder)
-        keys = {job.key(report): report for report in reports}
+        keys = {job.question(report).key: report for report in reports}
         asked = {}
         for _ in range(kills):
             process = start_child(server, folder, n, **child)
@@ -341,7 +341,7 @@ def test_resuming_fifty_thousand_finished_reports_is_quick(tmp_path):
             for report in reports:
                 reply = zlib.compress(json.dumps(evidence_reply(report)).encode(), 1)
                 cache._db.execute("INSERT INTO replies VALUES (?, ?, ?, '', ?, 650, 200, 0, '', '', 6, 0, '')",
-                                  (job.key(report), job.scope, VALID, reply))
+                                  (job.question(report).key, job.scope, VALID, reply))
         started = time.monotonic()
         summary = stage.ask(lambda: reports, job, terms=lambda: ("open",), where="", progress=False)
         seconds = time.monotonic() - started
