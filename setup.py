@@ -48,6 +48,8 @@ EXTRAS = {
     "cuda12": ["jax[cuda12]>=0.10,<0.12"],
     "cuda13": ["jax[cuda13]>=0.10,<0.12"],
     "tpu": ["jax[tpu]>=0.10,<0.12"],
+    # Compilers for devices that are not at hand; JAX's own extras pin the versions that fit it.
+    "aot": ["jax[tpu,cuda12]>=0.10,<0.12"],
     "colab": ["matplotlib>=3.8", "ipywidgets>=8"],  # For colabs/ and the plots of benchmarks/.
     "probe": ["scikit-learn>=1.4"],  # For --probe of the evaluation scripts.
     "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.7,<10"],

@@ -8,6 +8,7 @@ at hand see `lgdea_jax.training.aot`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.runtime import sharding
 from lgdea_jax.runtime.devices import DEVICES, TERA, of_kind
 from lgdea_jax.training.data import batch_sizes
-from lgdea_jax.training.state import make_memory, make_parts, trace_step
+from lgdea_jax.training.state import Parts, make_memory, make_parts, trace_step
 
 # Known from the data only, and assumed here: the vocabulary of BERT, and the number of labels of CheXpert.
 ASSUMED_VOCABULARY, ASSUMED_LABELS = 30_522, 14
@@ -44,15 +45,28 @@ def abstract_batch(schema: BatchSchema, sizes: Mapping[str, int], mesh: Mesh) ->
                      for name, field in schema.batch_fields(stream).items()} for stream, rows in sizes.items() if rows}
 
 
-def trace(experiment: Experiment, mesh: Mesh) -> tuple[Any, dict[str, int], list[str]]:
-    """The step without data or parameters.
+@dataclasses.dataclass(frozen=True)
+class AbstractStep:
+    """A step without data or parameters.
+
+    Attributes:
+      traced: a `jax.stages.Traced`; parts: what it is made of; batch: shapes of what it reads.
+      rows: of each stream in a batch; assumed: lines on what only data would tell.
+    """
+
+    traced: Any
+    parts: Parts
+    batch: dict[str, dict[str, Any]]
+    rows: dict[str, int]
+    assumed: list[str]
+
+
+def trace(experiment: Experiment, mesh: Mesh) -> AbstractStep:
+    """The step as training would trace it.
 
     Args:
       experiment: what would be trained.
       mesh: of devices, which need not be at hand.
-
-    Returns:
-      (a `jax.stages.Traced`, {stream: rows of a batch}, lines on what was assumed).
 
     Raises:
       UserError: sizes or names that do not go together.
@@ -74,7 +88,7 @@ def trace(experiment: Experiment, mesh: Mesh) -> tuple[Any, dict[str, int], list
         held = memory.row_bytes() * (memory.rows("images") + memory.rows("reports")) / mesh.size
         lines.append(f"  evidence memory of a device: {held / GIB:.2f} GiB for {memory.images:,} images and "
                      f"{memory.reports:,} reports (assumed), {memory.row_bytes():,} bytes an item")
-    return traced, rows, lines
+    return AbstractStep(traced, parts, batch, rows, lines)
 
 
 def rows_line(rows: Mapping[str, int]) -> str:
@@ -87,9 +101,9 @@ def dry_run(experiment: Experiment, mesh: Mesh) -> list[str]:
 
     Arguments and errors as of `trace`.
     """
-    traced, rows, lines = trace(experiment, mesh)
-    return [f"dry run: {sharding.describe(mesh)}; {rows_line(rows)}", *lines,
-            *costs(traced.lower().compile(), experiment.config, rows=sum(rows.values()))]
+    step = trace(experiment, mesh)
+    return [f"dry run: {sharding.describe(mesh)}; {rows_line(step.rows)}", *step.assumed,
+            *costs(step.traced.lower().compile(), experiment.config, rows=sum(step.rows.values()))]
 
 
 def costs(compiled: Any, config: Any, *, rows: int) -> list[str]:

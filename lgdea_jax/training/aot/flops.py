@@ -13,8 +13,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from lgdea_jax.training.aot.hlo import Array, Instruction
 
@@ -81,7 +81,8 @@ def of_instruction(item: Instruction, operands: Sequence[tuple[Array, ...]]) -> 
     elif item.target in GEMMS:
         lhs = operands[0][0]
         axes = re.search(r'"lhs_contracting_dimensions":\s*\[([^\]]*)\]', item.attributes)
-        count = product(item.shape[0].dims, [lhs.dims[int(axis)] for axis in re.findall(r"\d+", axes[1] if axes else "")])
+        contracted = [lhs.dims[int(axis)] for axis in re.findall(r"\d+", axes[1] if axes else "")]
+        count = product(item.shape[0].dims, contracted)
     elif item.opcode == "convolution" or name.startswith("__cudnn$conv"):
         lhs, arrays = operands[0][0], [operands[0][0].dims, operands[1][0].dims, item.shape[0].dims]
         if name == "__cudnn$convBackwardInput":  # (gradient of the result, kernel) -> gradient of the image.
@@ -114,7 +115,7 @@ def needed(jaxpr: Any) -> int:
     Args:
       jaxpr: of `jax.make_jaxpr`. A loop of unknown length counts once, of alternatives the dearest.
     """
-    return _needed(jaxpr.jaxpr if isinstance(jaxpr, jax.extend.core.ClosedJaxpr) else jaxpr)
+    return _needed(jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr)
 
 
 def _needed(jaxpr: Any) -> int:
@@ -146,9 +147,9 @@ def _inside(params: Mapping[str, Any]) -> list[Any]:
     found = []
     for value in params.values():
         for part in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(part, jax.extend.core.ClosedJaxpr):
+            if isinstance(part, ClosedJaxpr):
                 found.append(part.jaxpr)
-            elif isinstance(part, jax.extend.core.Jaxpr):
+            elif isinstance(part, Jaxpr):
                 found.append(part)
     return found
 

@@ -156,16 +156,33 @@ class Program:
     entry: str
     frames: Mapping[int, tuple[str, int, int]]
 
-    def line(self, item: Instruction) -> str:
-        """The source line of an instruction, `FILE:LINE`: the innermost one of this project, or else the innermost."""
-        number = int(item.attribute("stack_frame_id") or 0)
+    def line(self, item: Instruction, computation: str) -> str:
+        """The source line of an instruction, `FILE:LINE`: the innermost one of this project, or else the innermost.
+
+        What the compiler made without one has that of what it calls, or of what reads it.
+
+        Args:
+          computation: name of what `item` stands in.
+        """
+        place, readers, seen = self.computations[computation], [item], set()
+        while readers and len(seen) < 50:
+            reader = readers.pop(0)
+            seen.add(reader.name)
+            inside = [self.computations[name].root for name in reader.called if name in self.computations]
+            for other in (reader, *inside):
+                if found := self._line(int(other.attribute("stack_frame_id") or 0)):
+                    return found
+            readers += [user for user in place.users.get(reader.name, ()) if user.name not in seen]
+        return "no source line"
+
+    def _line(self, number: int) -> str:
         innermost = ""
         while number in self.frames:
             file, line, number = self.frames[number]
             if OURS in file:
                 return f"{file[file.rindex(OURS):]}:{line}"
             innermost = innermost or f"{file.rsplit('/', 1)[-1]}:{line}"
-        return innermost or "no source line"
+        return innermost
 
     def everywhere(self) -> Iterator[Instruction]:
         """All instructions, whether they are run or not."""

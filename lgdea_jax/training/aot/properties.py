@@ -45,7 +45,7 @@ def collectives(program: Program, rows: Sequence[Row]) -> dict[str, dict[str, Co
     by_kind: dict[str, list[tuple[str, int, int]]] = collections.defaultdict(list)
     for row in rows:
         if kind := collective_kind(row.item):
-            by_kind[kind].append((program.line(row.item), row.times, row.times * received(row.item)))
+            by_kind[kind].append((program.line(row.item, row.computation), row.times, row.times * received(row.item)))
     return {kind: add(found) for kind, found in sorted(by_kind.items())}
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
+import logging
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ from lgdea_jax.training import dry_run
 from lgdea_jax.training.aot import costs, flops, hlo, properties, topologies
 from lgdea_jax.training.aot.topologies import Target
 
+log = logging.getLogger("lgdea_jax")
 FOLDER = "dry_run"
 DEAREST = 10
 GIB, GB, MB = 2.0**30, 1e9, 1e6
@@ -49,9 +51,11 @@ def dry_run_on(config: Any, workdir: Path) -> Iterator[str]:
         raise UserError(lines[0])
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)  # What it holds is loaded onto a device.
+    folder = workdir / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
     for target in targets:
         found = examine(config, target)
-        write_text_atomically(workdir / FOLDER / f"{target.text.replace(':', '_')}.json",
+        write_text_atomically(folder / f"{target.text.replace(':', '_')}.json",
                               json.dumps(found, indent=1) + "\n")
         yield from describe(found)
 
@@ -64,21 +68,43 @@ def examine(config: Any, target: Target) -> dict[str, Any]:
     """
     mesh = sharding.make_mesh(**config.mesh, devices=topologies.devices_of(target))
     experiment = Experiment.of(config, mesh)
-    traced, rows, assumed = dry_run.trace(experiment, mesh)
-    found: dict[str, Any] = {"target": target.text, "devices": sharding.describe(mesh), "rows": rows,
-                             "assumed": assumed, "versions": versions(), "dtype": config.dtype,
-                             "needed_flops": needed_flops(config, mesh, traced) / mesh.size}
+    step = dry_run.trace(experiment, mesh)
+    found: dict[str, Any] = {"target": target.text, "devices": sharding.describe(mesh), "rows": step.rows,
+                             "assumed": step.assumed, "versions": versions(), "dtype": config.dtype,
+                             "needed_flops": needed_flops(config, mesh, step.traced) / mesh.size}
     start = time.perf_counter()
     try:
-        compiled = traced.lower().compile(compiler_options=topologies.OPTIONS[target.device.platform])
+        compiled, options = compile_for(step.traced.lower(), target)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
+            raise UserError(f"dry_run_on={target.text}: the compiler failed: {one_line(error)}") from None
         return {**found, "does_not_fit": does_not_fit(str(error))}
+    found |= {"compile_seconds": time.perf_counter() - start, "compiler_options": options}
     program = hlo.read_program(compiled.as_text())
-    return {**found, "compile_seconds": time.perf_counter() - start,
-            "memory": memory(compiled.memory_analysis(), target.device),
+    return {**found, "memory": memory(compiled.memory_analysis(), target.device),
             **read(program, target.device, attention_sizes(experiment), found["needed_flops"], config.dtype)}
+
+
+def compile_for(lowered: Any, target: Target) -> tuple[Any, dict[str, Any]]:
+    """(the compiled step, the settings that it was compiled with): the first of `topologies.OPTIONS` that compile.
+
+    Raises:
+      JaxRuntimeError: none does, or the step does not fit the devices.
+    """
+    *tries, last = topologies.OPTIONS[target.device.platform]
+    for options in tries:
+        try:
+            return lowered.compile(compiler_options=options), options
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" in str(error):
+                raise
+            log.warning("%s: the compiler failed with %s (%s); trying others", target.text, options, one_line(error))
+    return lowered.compile(compiler_options=last), last
+
+
+def one_line(error: BaseException) -> str:
+    """The beginning of an error's text."""
+    return " ".join(str(error).split())[:200]
 
 
 def needed_flops(config: Any, mesh: Any, traced: Any) -> int:
@@ -87,14 +113,14 @@ def needed_flops(config: Any, mesh: Any, traced: Any) -> int:
         config = config.copy_and_resolve_references()
         with config.unlocked():
             config.model.remat, config.batch.micro = False, 1
-        traced, *_ = dry_run.trace(Experiment.of(config, mesh), mesh)
+        traced = dry_run.trace(Experiment.of(config, mesh), mesh).traced
     return flops.needed(traced.jaxpr)
 
 
 def does_not_fit(message: str) -> str:
     """The compiler's sentence on memory, on one line."""
     found = re.search(r"Used [\d.]+\w+ of [\d.]+\w+ \w+(?:\. Exceeded \w+ capacity by [\d.]+\w+)?", message)
-    return found[0] if found else " ".join(message.split())[:200]
+    return found[0] if found else one_line(MemoryError(message))
 
 
 def memory(stats: Any, device: Device) -> dict[str, float]:
@@ -156,7 +182,7 @@ def dearest(program: hlo.Program, rows: Sequence[costs.Row]) -> list[SourceLine]
     """The source lines whose instructions bound the step most."""
     by_line: dict[str, list[costs.Row]] = collections.defaultdict(list)
     for row in rows:
-        by_line[program.line(row.item)].append(row)
+        by_line[program.line(row.item, row.computation)].append(row)
     found = []
     for line, some in by_line.items():
         first = max(some, key=lambda row: row.seconds).item
@@ -176,8 +202,8 @@ def describe(found: Mapping[str, Any]) -> Iterator[str]:
         return
     held = found["memory"]
     fits = "" if held["peak"] <= held["device"] else "; DOES NOT FIT"
-    yield (f"  memory: {held['peak'] / GIB:.2f} of {held['device'] / GIB:.1f} GiB at most ({held['arguments'] / GIB:.2f} "
-           f"state and batch, {held['temporaries'] / GIB:.2f} for the step){fits}")
+    yield (f"  memory: {held['peak'] / GIB:.2f} of {held['device'] / GIB:.1f} GiB at most "
+           f"({held['arguments'] / GIB:.2f} state and batch, {held['temporaries'] / GIB:.2f} for the step){fits}")
     kinds = ", ".join(f"{kind} {count / TERA:.3g}" for kind, count in found["flops"].items() if count)
     yield (f"  TFLOP: {sum(found['flops'].values()) / TERA:.3g} ({kinds}), {found['needed_flops'] / TERA:.3g} needed; "
            f"bytes: {found['bytes'] / GB:.4g} GB")
@@ -195,9 +221,9 @@ def describe(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {kind}: {runs}, {size / MB:.1f} MB ({most})"
     if not found["collectives"]:
         yield "  collectives: none"
-    scores = "; ".join(f"scores in memory: {name} {item['count']}, {item['bytes'] / GB:.2f} GB"
+    scores = ", ".join(f"{item['count']} of {name} ({item['bytes'] / GB:.2f} GB)"
                        for name, item in found["attention"]["scores"].items())
-    yield f"  attention: {found['attention']['fused']} fused kernels{'; ' + scores if scores else ', no scores in memory'}"
+    yield f"  attention: {found['attention']['fused']} fused kernels; scores in memory: {scores or 'none'}"
     layouts = ", ".join(f"{count} x {layout}" for layout, count in found["convolutions"].items())
     yield (f"  convolutions: {layouts or 'none'}; transposes and copies to another layout: "
            f"{found['transposes']['count']}, {found['transposes']['bytes'] / GB:.2f} GB")

@@ -23,8 +23,12 @@ NEEDS = {"tpu": ("libtpu", "libtpu"), "cuda": ("jax_plugins.xla_cuda12", "the CU
 # libtpu asks a server of the cloud what it runs on unless it is told.
 TPU_ENVIRONMENT = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_MIN_LOG_LEVEL": "3",
                    "TPU_ACCELERATOR_TYPE": "v5litepod-4", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-# Of the compiler. Triton's products are tuned on the device; without one it takes tiles at random, and may find none.
-OPTIONS: dict[str, dict[str, Any]] = {"tpu": {}, "cuda": {"xla_gpu_enable_triton_gemm": False}}
+# Settings of the compiler, tried in turn until one compiles. Triton's products are tuned on the device; without one it
+# takes tiles at random, and may find none. Its fused softmax and norms fail for some small shapes (jaxlib 0.10.2).
+OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
+    "tpu": ({},),
+    "cuda": ({"xla_gpu_enable_triton_gemm": False},
+             {"xla_gpu_enable_triton_gemm": False, "xla_disable_hlo_passes": "triton-softmax-rewriter"})}
 GPUS_OF_A_HOST = 8
 
 
