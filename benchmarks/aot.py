@@ -44,8 +44,8 @@ def compile_row(config: str, target: str, flags: Sequence[str]) -> dict[str, Any
     row = {"config": config, "flags": list(flags), "target": target, "versions": versions()}
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run([sys.executable, "-m", "lgdea_jax.train", f"--config={path}", f"--workdir={folder}",
-                               f"--config.dry_run_on={target}", *flags], cwd=ROOT, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True, check=False)
+                               f"--config.dry_run_on={target}", *flags], cwd=ROOT, capture_output=True, text=True,
+                              check=False)
         reports = list((Path(folder) / FOLDER).glob("*.json"))
         if done.returncode or not reports:
             return {**row, "failed": (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]}

@@ -63,8 +63,8 @@ def line(found: dict[str, Any]) -> str:
     text = (f"{1000 * found['seconds']:.1f} ms a step, {rows / found['seconds']:,.0f} rows/s, compiled in "
             f"{found['compile_seconds']:.0f} s, {found['peak_memory'] / report.GIB:.1f} GiB at most")
     if "over_bound" in found:
-        text += (f", MFU {found['measured_mfu']:.0%} (at most {found['mfu']:.0%}), {found['over_bound']:.2f} x the bound "
-                 f"of {1000 * found['bound_seconds']:.1f} ms")
+        text += (f", MFU {found['measured_mfu']:.0%} (at most {found['mfu']:.0%}), {found['over_bound']:.2f} x the "
+                 f"bound of {1000 * found['bound_seconds']:.1f} ms")
     return text
 
 

@@ -17,7 +17,7 @@ class Device:
       platform: tpu or cuda.
       peaks: dense matrix products, FLOP/s by operand type. `f32` is what JAX's default precision makes of float32
         (TF32 on GPUs, bfloat16 on TPUs), `f32_highest` full float32.
-      bandwidth: of the main memory, bytes/s; memory: bytes.
+      bandwidth: of the main memory, bytes/s; memory: bytes (what data sheets call GB of memory is 2**30).
       source: the data sheet.
     """
 
@@ -38,11 +38,11 @@ def _gpu(name: str, kind: str, half: float, tf32: float, single: float, *, bandw
          source: str) -> Device:
     peaks = {"bf16": half, "f16": half, "s8": 2 * half, "u8": 2 * half, "f32": tf32, "f32_highest": single}
     return Device(name, kind, "cuda", {dtype: value * TERA for dtype, value in peaks.items()}, bandwidth * GIGA,
-                  memory * GIGA, source)
+                  memory * 2**30, source)
 
 
 def _tpu(name: str, kind: str, half: float, *, bandwidth: float, memory: float) -> Device:
-    # Full float32 is six passes in bfloat16. Cloud's pages state memory in units of 2**30.
+    # Full float32 is six passes in bfloat16.
     peaks = {"bf16": half, "f32": half, "f32_highest": half / 6}
     return Device(name, kind, "tpu", {dtype: value * TERA for dtype, value in peaks.items()}, bandwidth * GIGA,
                   memory * 2**30, f"https://cloud.google.com/tpu/docs/{name}")

@@ -2,8 +2,8 @@
 
     python -m lgdea_jax.train --config=configs/lgdea_mimic.py --workdir=RUN --config.dry_run=true
 
-The step is compiled for the mesh as training would compile it, and not run; nothing is written. For devices that are not
-at hand see `lgdea_jax.training.aot`.
+The step is compiled for the mesh as training would compile it, and not run; nothing is written. For devices that are
+not at hand see `lgdea_jax.training.aot`.
 """
 
 from __future__ import annotations

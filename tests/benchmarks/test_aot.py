@@ -12,11 +12,12 @@ from lgdea_jax import cli
 from lgdea_jax.training.aot import topologies
 from tests.training import runs
 
-ROW = {"config": "lgdea_mimic", "flags": [], "target": "h100", "versions": {"jax": "1"}, "rows": {"pairs": 256, "images": 0},
-       "memory": {"peak": 30 * 2**30, "device": 80e9}, "flops": {"bf16": 37e12, "f32": 1e11}, "needed_flops": 29e12,
-       "bytes": 282.4e9, "bound_seconds": 0.0927, "mfu": 0.316, "transposes": {"count": 3, "bytes": 2e9},
-       "collectives": {"all-gather": {"a.py:1": {"count": 2, "bytes": 5e6}}},
-       "attention": {"fused": 0, "scores": {"image f32": {"count": 12, "bytes": 6e9}}}}
+ROW = {
+    "config": "lgdea_mimic", "flags": [], "target": "h100", "versions": {"jax": "1"}, "rows": {"pairs": 256, "images": 0},
+    "memory": {"peak": 30 * 2**30, "device": 80e9}, "flops": {"bf16": 37e12, "f32": 1e11}, "needed_flops": 29e12,
+    "bytes": 282.4e9, "bound_seconds": 0.0927, "mfu": 0.316, "transposes": {"count": 3, "bytes": 2e9},
+    "collectives": {"all-gather": {"a.py:1": {"count": 2, "bytes": 5e6}}},
+    "attention": {"fused": 0, "scores": {"image f32": {"count": 12, "bytes": 6e9}}}}
 
 
 @pytest.fixture
@@ -46,7 +47,8 @@ def test_the_table_goes_on_where_it_stopped(tmp_path, capsys, compiled):
     assert len(json.loads(out.read_text())) == 4
     assert aot.main([*command, "--table"]) == cli.OK and len(compiled) == 5
     lines = capsys.readouterr().out.splitlines()
-    assert "| `lgdea_mimic` | h100 | 256 | 30.0 | 37.1 (29) | 282 | 92.7 | 32% | 5 | 6.0 GB of scores | 3, 2.0 GB |" in lines
+    assert ("| `lgdea_mimic` | h100 | 256 | 30.0 | 37.1 (29) | 282 | 92.7 | 32% | 5 | 6.0 GB of scores | 3, 2.0 GB |"
+            in lines)
 
 
 def test_a_step_that_does_not_fit_says_so():

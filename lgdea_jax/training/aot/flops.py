@@ -7,7 +7,6 @@ do not. Everything else that a step computes is bound by memory, and is not coun
 from __future__ import annotations
 
 import functools
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence

@@ -36,8 +36,8 @@ def reports(tmp_path_factory):
             folder = tmp_path_factory.mktemp("run")
             command = [sys.executable, "-m", "lgdea_jax.train", *runs.flags_of(
                 folder, "nowhere", f"dry_run_on={target}", "dtype=bfloat16", "data.pairs=0.5")]
-            done = subprocess.run(command, cwd=runs.ROOT, env={**os.environ, "PYTHONPATH": str(runs.ROOT), "XLA_FLAGS": ""},
-                                  capture_output=True, text=True, check=False)
+            environment = {**os.environ, "PYTHONPATH": str(runs.ROOT), "XLA_FLAGS": ""}
+            done = subprocess.run(command, cwd=runs.ROOT, env=environment, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
             found[target] = json.loads(next((folder / "dry_run").glob("*.json")).read_text())
         return found[target]

@@ -37,7 +37,8 @@ def test_a_product():
 def test_precise_products_take_longer():
     plain = programs.PRODUCT.replace("bf16", "f32")
     assert set(cost(plain).flops) == {"f32"}
-    assert set(cost(plain.replace("metadata", "operand_precision={highest,highest}, metadata")).flops) == {"f32_highest"}
+    precise = plain.replace("metadata", "operand_precision={highest,highest}, metadata")
+    assert set(cost(precise).flops) == {"f32_highest"}
 
 
 def test_a_loop_counts_as_often_as_it_runs():

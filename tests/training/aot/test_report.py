@@ -66,14 +66,15 @@ def test_what_is_said_of_a_program():
     assert found["dearest"][0]["line"] == "lgdea_jax/models/vit.py:40"
     json.dumps(found)
     held = {"peak": 3 * 2**30, "device": 2 * 2**30, "arguments": 2**30, "temporaries": 2**31, "results": 0}
-    lines = "\n".join(report.describe({**found, "target": "toy", "devices": "1 x Toy", "rows": {"pairs": 8, "images": 0},
-                                       "assumed": [], "needed_flops": 512.0, "memory": held}))
+    lines = "\n".join(report.describe({
+        **found, "target": "toy", "devices": "1 x Toy", "rows": {"pairs": 8, "images": 0}, "assumed": [],
+        "needed_flops": 512.0, "memory": held}))
     assert "8 rows a step (8 pairs)" in lines and "3.00 of 2.0 GiB" in lines and "DOES NOT FIT" in lines
     assert "host callbacks: none" in lines and "lgdea_jax/models/vit.py:40  dot dot_general" in lines
 
 
 def test_the_compiler_says_that_it_does_not_fit():
-    message = ("RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used 20.15G "
-               "of 15.75G hbm. Exceeded hbm capacity by 4.40G.\n\nTotal hbm usage >= 20.65G:\n")
+    message = ("RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory in memory space hbm. Used "
+               "20.15G of 15.75G hbm. Exceeded hbm capacity by 4.40G.\n\nTotal hbm usage >= 20.65G:\n")
     assert report.does_not_fit(message) == "Used 20.15G of 15.75G hbm. Exceeded hbm capacity by 4.40G"
     assert report.does_not_fit("RESOURCE_EXHAUSTED:\n  no room") == "RESOURCE_EXHAUSTED: no room"
