@@ -75,6 +75,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     parser.add_argument("--turns", type=int, default=7, help="turns that are timed (default: 7)")
     parser.add_argument("--steps", type=int, default=5, help="of a turn (default: 5)")
+    if {"-h", "--help"} & set(argv):
+        parser.print_help()
+        return cli.OK
     config, rest = cli.load_config(argv)
     arguments = parser.parse_args(["--config=read", *rest])
     found = {"command": ["benchmarks.speed.device_step", *argv],

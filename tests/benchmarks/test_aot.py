@@ -13,9 +13,10 @@ from lgdea_jax.training.aot import topologies
 from tests.training import runs
 
 ROW = {
-    "config": "lgdea_mimic", "flags": [], "target": "h100", "versions": {"jax": "1"}, "rows": {"pairs": 256, "images": 0},
-    "memory": {"peak": 30 * 2**30, "device": 80e9}, "flops": {"bf16": 37e12, "f32": 1e11}, "needed_flops": 29e12,
-    "bytes": 282.4e9, "bound_seconds": 0.0927, "mfu": 0.316, "transposes": {"count": 3, "bytes": 2e9},
+    "config": "lgdea_mimic", "flags": [], "target": "h100", "versions": {"jax": "1"},
+    "rows": {"pairs": 256, "images": 0}, "memory": {"peak": 30 * 2**30, "device": 80e9},
+    "flops": {"bf16": 37e12, "f32": 1e11}, "needed_flops": 29e12, "bytes": 282.4e9, "bound_seconds": 0.0927,
+    "mfu": 0.316, "transposes": {"count": 3, "bytes": 2e9},
     "collectives": {"all-gather": {"a.py:1": {"count": 2, "bytes": 5e6}}},
     "attention": {"fused": 0, "scores": {"image f32": {"count": 12, "bytes": 6e9}}}}
 
