@@ -3,7 +3,7 @@
 # What matters most comes first; what is done is not done again, so the same command goes on; a table comes at the end.
 #
 #   bash benchmarks/gpu.sh OUT
-#   BUDGET=1200 bash benchmarks/gpu.sh OUT    # seconds for all of it (480 by default)
+#   BUDGET=1200 LIMIT=300 bash benchmarks/gpu.sh OUT    # seconds for all of it, and for a row (480 and 150)
 #   SMALL=1 bash benchmarks/gpu.sh OUT        # the same commands on little work, for a laptop
 #
 # OUT has the JSON, the output and the errors of each row, and table.md.
@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.." || exit 1
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$out/compiled}
 # Seconds that a row may take at most, and below which none is begun.
-limit=150 least=20
+limit=${LIMIT:-150} least=20
 names=()
 
 # row NAME COMMAND...: runs a command whose last line is its result, unless it has one already.

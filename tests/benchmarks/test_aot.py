@@ -59,7 +59,7 @@ def test_a_step_that_does_not_fit_says_so():
 
 @pytest.mark.slow
 def test_the_script_for_a_gpu_in_small(tmp_path):
-    environment = {**runs.environment(), "SMALL": "1", "PYTHON": sys.executable, "BUDGET": "900"}
+    environment = {**runs.environment(), "SMALL": "1", "PYTHON": sys.executable, "BUDGET": "1800", "LIMIT": "600"}
     command = ["bash", str(runs.ROOT / "benchmarks/gpu.sh"), str(tmp_path)]
     for _ in range(2):  # The second time everything is there.
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
