@@ -15,6 +15,7 @@ FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after
         "opt-barrier", "add-dependency", "domain", "get-dimension-size"}
 # Read where they stand and write in place: only the part that is read or written moves.
 READS_PART = {"dynamic-slice", "slice", "gather"}
+UPDATES = {"dynamic-update-slice": 1, "scatter": 2}  # Which operand is the new part.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,10 +114,8 @@ def traffic(computation: Computation, item: Instruction, fused: Computation | No
         return sum(map(_main, operands)) + sum(array.main_bytes for array in result if array.dims)
     if item.opcode in READS_PART:
         return 2 * _main(item.shape)
-    if item.opcode == "dynamic-update-slice":
-        return 2 * _main(operands[1])
-    if item.opcode == "scatter":
-        return 2 * _main(operands[2]) + _main(operands[1]) + _main(operands[2])
+    if item.opcode in UPDATES:
+        return 2 * _main(operands[UPDATES[item.opcode]])
     if fused is None:
         results = item.shape[:-1] if _has_workspace(item) else item.shape
         seen = dict(zip(item.operands, operands))  # An operand that is named twice is read once.
@@ -148,7 +147,7 @@ def _read(fused: Computation, parameter: Instruction, whole: int) -> int:
                 names.append(user.name)
             elif user.opcode in READS_PART and user.operands[0] == name:
                 total += sum(array.bytes for array in user.shape)
-            elif not (user.opcode == "dynamic-update-slice" and user.operands[0] == name):
+            elif not (user.opcode in UPDATES and user.operands[0] == name):
                 return whole
     return min(total, whole)
 
@@ -161,10 +160,17 @@ def _written(fused: Computation, shape: Sequence[Array]) -> int:
         return _main(shape)
     total = 0
     for result, array in zip(results, shape):
-        while result.opcode == "bitcast" and result.operands:
-            result = fused.instructions[result.operands[0]]
+        result = _behind_bitcasts(fused, result)
         part = array.bytes
-        if result.opcode == "dynamic-update-slice":
-            part = sum(other.bytes for other in fused.instructions[result.operands[1]].shape)
+        if result.opcode in UPDATES and _behind_bitcasts(
+                fused, fused.instructions[result.operands[0]]).opcode == "parameter":
+            new = fused.instructions[result.operands[UPDATES[result.opcode]]].shape
+            part = sum(other.bytes for other in new)
         total += 0 if array.space else min(part, array.bytes)
     return total
+
+
+def _behind_bitcasts(fused: Computation, item: Instruction) -> Instruction:
+    while item.opcode == "bitcast" and item.operands:
+        item = fused.instructions[item.operands[0]]
+    return item

@@ -71,6 +71,21 @@ def test_an_update_in_place_counts_its_new_part():
     assert row.bytes == 2 * 4 * 8 * 4
 
 
+def test_a_scatter_counts_what_it_writes():
+    row = cost("""
+  %table = f32[1000,8]{1,0} parameter(0)
+  %at = s32[5,1]{1,0} parameter(1)
+  %new = f32[5,8]{1,0} parameter(2)
+  ROOT %put = f32[1000,8]{1,0} fusion(%table, %at, %new), kind=kCustom, calls=%write
+""", """%write (t: f32[1000,8], i: s32[5,1], n: f32[5,8]) -> f32[1000,8] {
+  %t = f32[1000,8]{1,0} parameter(0)
+  %i = s32[5,1]{1,0} parameter(1)
+  %n = f32[5,8]{1,0} parameter(2)
+  ROOT %written = f32[1000,8]{1,0} scatter(%t, %i, %n), to_apply=%replace
+}""")
+    assert row.bytes == 2 * 5 * 8 * 4 + 5 * 4
+
+
 def test_room_of_a_library_is_no_traffic():
     row = cost("""
   %a = bf16[8,16]{1,0} parameter(0)
