@@ -100,6 +100,9 @@ def get_config(arg=None):
     # (keywords); "" takes the plain ones, which are the reference. Evaluation goes by the reference where there is one.
     config.data.labels = ""
     config.data.cache = False  # Keep decoded, tokenised items in memory: for data sets of up to some GB.
+    # Tokenise a split's reports once and keep the tokens in the data set's folder, about 1 kB a record. For data sets
+    # that do not fit in memory and can be written to.
+    config.data.keep_tokens = False
     config.data.workers = 0  # Processes that read ahead; 0 reads in threads of this process.
     config.data.threads = 2  # Threads that read, in each process.
 
@@ -148,6 +151,7 @@ def get_config(arg=None):
     # Random transforms of training images. Nothing is flipped.
     config.augment = ConfigDict()
     config.augment.enabled = True  # False leaves images unchanged.
+    config.augment.device = False  # Transform 2D images in the training step, on the device: for accelerators.
     config.augment.crop = (0.7, 1.0)  # Smallest and largest share of the area that is kept, within [0.6, 1].
     config.augment.aspect = 1.2  # Largest change of the aspect ratio, >= 1.
     config.augment.rotate = 8.0  # Largest rotation, in degrees.

@@ -17,6 +17,8 @@ from lgdea_jax.methods.base import Method
 from lgdea_jax.methods.table import make_method
 from lgdea_jax.models import bert, layers, lgdea, resnet, resnet3d, vit
 from lgdea_jax.models.forward import ForwardOptions
+from lgdea_jax.preprocess.augment import Augment, VolumeAugment
+from lgdea_jax.preprocess.device_augment import DeviceAugment
 from lgdea_jax.preprocess.image_spec import ImageSpec
 from lgdea_jax.preprocess.strong_view import StrongView
 from lgdea_jax.preprocess.text_view import TextView
@@ -195,6 +197,28 @@ class Experiment:
     def hidden_reports(self) -> bool:
         """Whether unpaired images carry the reports that they really have: for the oracle and for diagnostics."""
         return self.method.has_memory and self.config.memory.truth
+
+    @property
+    def augment(self) -> Augment | VolumeAugment:
+        """The random transform of training items.
+
+        Raises:
+          UserError: strengths that it cannot have, or volumes on the device.
+        """
+        config = self.config
+        options = {k: tuple(v) if isinstance(v, (tuple, list)) else v for k, v in config.augment.items()}
+        if not self.volume:
+            return Augment(**options)
+        if config.augment.device:
+            raise UserError("augment.device=True is for 2D images: volumes are cropped where they are read")
+        return VolumeAugment(self.volume, random_crop=config.volume.random_crop, shift=config.volume.shift,
+                             noise=config.volume.noise, enabled=config.augment.enabled)
+
+    @property
+    def device_augment(self) -> DeviceAugment | None:
+        """The part of `augment` that is left to the training step, if any."""
+        augment = self.augment
+        return DeviceAugment(augment) if isinstance(augment, Augment) and augment.enabled and augment.device else None
 
     @property
     def strong_view(self) -> StrongView:

@@ -17,6 +17,7 @@ from flax import nnx
 from lgdea_jax.arrays import path_string
 from lgdea_jax.methods.base import Method
 from lgdea_jax.models.forward import Batch, ForwardOptions, forward, gather_streams
+from lgdea_jax.preprocess.device_augment import DeviceAugment
 from lgdea_jax.preprocess.strong_view import StrongView
 from lgdea_jax.training import optim, teacher
 from lgdea_jax.training.evidence_memory import EvidenceMemory
@@ -34,12 +35,14 @@ class StepOptions:
       seed, dropout: dropout masks are a function of seed and step; False runs without any.
       micro: parts that the towers process the batch in; the gradients are those of the whole batch.
       view: the student's view of unpaired images.
+      augment: of all images, before that; None where the input pipeline has done it.
     """
 
     forward: ForwardOptions
     seed: int
     dropout: bool
     view: StrongView
+    augment: DeviceAugment | None = None
     micro: int = 1
 
 
@@ -78,6 +81,8 @@ def train_step(state: State, batch: Batch, *, graphdef: Any, method: Method, opt
       (state, metrics): metrics has `loss`, `loss/NAME`, `grad_norm`, `update_norm`, `learning_rate` and diagnostics.
     """
     aux, targets, log = state["aux"], {}, {}
+    if options.augment:
+        batch = options.augment(batch, options.seed, state["step"])
     if memory:
         lesson = teacher.teach(state, batch, graphdef=graphdef, method=method, memory=memory, view=options.view,
                                options=options.forward, seed=options.seed, micro=options.micro)
