@@ -49,6 +49,8 @@ EXTRAS = {
     "cuda12": ["jax[cuda12]>=0.10,<0.13"],
     "cuda13": ["jax[cuda13]>=0.10,<0.13"],
     "tpu": ["jax[tpu]>=0.10,<0.13"],
+    # Compilers for devices that are not at hand; JAX's own extras pin the versions that fit it.
+    "aot": ["jax[tpu,cuda12]>=0.10,<0.13"],
     "colab": ["matplotlib>=3.8", "ipywidgets>=8"],  # For colabs/ and the plots of benchmarks/.
     "probe": ["scikit-learn>=1.4"],  # For --probe of the evaluation scripts.
     "wandb": ["wandb>=0.22,<1"],

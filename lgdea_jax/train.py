@@ -27,6 +27,7 @@ from lgdea_jax.runtime import host_memory, sharding
 from lgdea_jax.runtime.checkpoint import Checkpoints
 from lgdea_jax.runtime.files import own_folder
 from lgdea_jax.training import loop
+from lgdea_jax.training.aot.report import dry_run_on
 from lgdea_jax.training.data import batch_sizes, prepare_data
 from lgdea_jax.training.dry_run import dry_run
 from lgdea_jax.training.tower_options import complete
@@ -73,6 +74,10 @@ def train(config: Any, workdir: str | Path) -> int:
       UserError: a mistake that the user can correct, or losses that are not finite.
     """
     check_config(config)
+    if config.dry_run_on:
+        for line in dry_run_on(config, Path(workdir)):
+            log.info(line)
+        return cli.OK
     sharding.start_hosts(**config.distributed)
     if jax.process_index():
         log.setLevel(logging.WARNING)  # Process 0 logs.

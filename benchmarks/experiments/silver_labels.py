@@ -58,7 +58,8 @@ MARGIN = 0.03  # Silver and reference are equivalent if the interval of their di
 SEEDS: Mapping[str, int] = {"scratch": 10, "scratch_long": 5, "reference": 10, "silver": 10, "weak": 5}
 # Chosen on the validation world, with one seed (zero-shot AUROC of scratch and silver: 0.564 and 0.701).
 STEPS = {"supervised": 600, "clip": 300}
-NOT_IN_KEY = ("alarm", "compile_cache", "dry_run", "log", "data.dir", "data.make_from", "init_from", "checkpoint",
+NOT_IN_KEY = ("alarm", "compile_cache", "dry_run", "dry_run_on", "log", "data.dir", "data.make_from", "init_from",
+              "checkpoint",
               # Of unpaired items, which this experiment has none of.
               "memory", "strong", "limited", "batch.images", "batch.reports", "batch.images_per_pair",
               "batch.reports_per_pair",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lgdea_jax.errors import UserError, require
+from lgdea_jax.runtime import devices
 from lgdea_jax.runtime.files import write_text_atomically
 
 METRICS = "metrics.jsonl"
@@ -176,11 +177,6 @@ def _keep_rows(path: Path, wanted: Any) -> None:
         write_text_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-# Dense bf16 peak of one device in TFLOP/s, from the vendors' data sheets; the first name that fits is used.
-PEAK_TFLOPS = {"NVIDIA A100": 312, "NVIDIA H100": 989, "NVIDIA H200": 989, "TPU v4": 275, "TPU v5 lite": 197,
-               "TPU v5": 459, "TPU v6 lite": 918}
-
-
 def utilisation(flops: float, seconds: float, *, device_kind: str, peak_tflops: float) -> dict[str, float]:
     """TFLOP/s of one device and, where its peak is known, the share of it.
 
@@ -188,12 +184,13 @@ def utilisation(flops: float, seconds: float, *, device_kind: str, peak_tflops: 
       flops: of one step on one device as its compiler counts them (recomputation to save memory included).
       seconds: of one step.
       device_kind: JAX's name of the device.
-      peak_tflops: its peak; 0 takes it from `PEAK_TFLOPS`.
+      peak_tflops: its peak; 0 takes that of bfloat16 from `devices`.
     """
     if not flops or not seconds:
         return {}
     rate = flops / seconds / 1e12
-    peak = peak_tflops or next((value for name, value in PEAK_TFLOPS.items() if device_kind.startswith(name)), 0.0)
+    device = devices.of_kind(device_kind)
+    peak = peak_tflops or (device.peaks["bf16"] / devices.TERA if device else 0.0)
     return {"time/tflops": rate, **({"time/mfu": rate / peak} if peak else {})}
 
 

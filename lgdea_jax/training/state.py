@@ -112,7 +112,13 @@ def make_parts(experiment: Experiment, mesh: Mesh, graphdef: Any, shapes: Any, s
 def compile_step(experiment: Experiment, parts: Parts, batch: Any, mesh: Mesh, *, pad_id: int) -> Any:
     """The step compiled once for these shapes: (state, batch) -> (state, metrics), the state donated.
 
-    A batch of another shape is then an error, never a second compilation.
+    A batch of another shape is then an error, never a second compilation. Arguments as of `trace_step`.
+    """
+    return trace_step(experiment, parts, batch, mesh, pad_id=pad_id).lower().compile()
+
+
+def trace_step(experiment: Experiment, parts: Parts, batch: Any, mesh: Mesh, *, pad_id: int) -> Any:
+    """The step traced for these shapes, a `jax.stages.Traced`.
 
     Args:
       batch: arrays, or their shapes with shardings; pad_id: of the tokeniser.
@@ -125,7 +131,7 @@ def compile_step(experiment: Experiment, parts: Parts, batch: Any, mesh: Mesh, *
                              optimizer=parts.optimizer, options=options, memory=parts.memory)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, parts.target)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())))
-    return jitted.lower(parts.target, batch).compile()
+    return jitted.trace(parts.target, batch)
 
 
 def compile_rebuild(parts: Parts) -> Any:
