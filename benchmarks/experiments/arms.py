@@ -50,6 +50,7 @@ ARMS: Mapping[str, Arm] = {
 COMMON = ("log.tensorboard=false", "eval.every=0")
 # Of the config, what cannot change a run's numbers; so that a new folder does not make finished runs unfinished.
 NOT_IN_KEY = ("alarm", "compile_cache", "dry_run", "log", "data.dir", "loss_chunk", "batch.micro", "model.remat_keep",
+              "text.distinct",
               "limited",  # What it sets is in the key.
               "data.near_duplicates",  # Of which phantoms have none.
               # Of volumes, which this experiment has none of.
