@@ -235,4 +235,4 @@ def test_eight_devices():
     done = subprocess.run([sys.executable, str(Path(__file__).with_name("contrastive_mesh.py"))], cwd=runs.ROOT,
                           env=runs.environment(devices=8), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["softmax", "sigmoid", "best_text"] * 2
+    assert done.stdout.split() == ["softmax", "sigmoid", "best_text", "anchor_loss", "phrase_loss"] * 2
