@@ -153,7 +153,7 @@ def test_two_processes_stop_after_the_same_step(when):
         probe.bind(("localhost", 0))
         coordinator = f"localhost:{probe.getsockname()[1]}"
     both = [subprocess.Popen(
-        [sys.executable, "tests/training/stop_together.py", coordinator, "2", str(process), str(when * process)],
+        [sys.executable, "tests/runtime/stop_together.py", coordinator, "2", str(process), str(when * process)],
         cwd=runs.ROOT, env=runs.environment(devices=2), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for process in range(2)]
     said = [process.communicate(timeout=200) for process in both]

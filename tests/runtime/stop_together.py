@@ -1,6 +1,6 @@
 """A run of many processes without a model: prints the step after which this process stopped, and the signal.
 
-    python tests/training/stop_together.py COORDINATOR NUMBER_OF_PROCESSES PROCESS STEP
+    python tests/runtime/stop_together.py COORDINATOR NUMBER_OF_PROCESSES PROCESS STEP
 
 STEP is when the signal comes, 0 for never; 40 steps at most.
 """
