@@ -106,7 +106,7 @@ def test_chunks_and_parts_change_nothing(phantom_data, compile_cache):
 @pytest.mark.parametrize("flags", [("text.distinct=0.5",), ("optim.rates=('^text_tower/embeddings=0',)",)])
 def test_no_stream_moves_between_devices(flags):
     """64 pairs, 16 unpaired images and 16 unpaired reports over eight devices; frozen words have no gradient."""
-    done = subprocess.run([sys.executable, "tests/training/mesh_program.py", *flags], cwd=runs.ROOT,
+    done = subprocess.run([sys.executable, "tests/runtime/mesh_program.py", *flags], cwd=runs.ROOT,
                           env=runs.environment(devices=8), capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.strip().splitlines()[-1])

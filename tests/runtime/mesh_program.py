@@ -1,6 +1,6 @@
 """Prints what the compiled step of eight devices moves and makes, as JSON on the last line.
 
-    python tests/training/mesh_program.py [KEY=VALUE...]
+    python tests/runtime/mesh_program.py [KEY=VALUE...]
 
 The tiny `lgdea` with 64 pairs, 16 unpaired images and 16 unpaired reports; nothing is run. `permutes` and `swaps` count
 collective permutations and all-to-alls; `vocabulary` counts the instructions, parameters and what hands them on apart,
