@@ -145,6 +145,10 @@ def get_config(arg=None):
         "phrases": 20,  # Tokens of one phrase.
     })
     config.text.phrases = 6  # Evidence phrases per report, at most.
+    # Equal texts of a batch (rows without a phrase, templated ones) are encoded once: the share of the rows that a pass
+    # of the text tower encodes. A batch with more distinct texts takes further passes; none is dropped. 1 encodes all.
+    # The log's batch/distinct_texts is the share that is needed.
+    config.text.distinct = 1.0
     config.text.uncertain_weight = 0.5  # Of a hedged finding in the report's evidence.
     # Wordings of evidence to draw from: the report's own words, and canonical words. Prompts are written in canonical
     # words, reports are not: the text tower should be trained on both.

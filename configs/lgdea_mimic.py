@@ -23,6 +23,7 @@ def get_config(arg=None):
     config.batch.pairs = 256
     config.text.phrases = 6
     config.text.length.phrases = 24
+    config.text.distinct = 0.5  # A report has about two phrases of six.
     config.model.prototypes = 256
     config.model.lesion_queries = 8
     config.memory.landmarks = 1024

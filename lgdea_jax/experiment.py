@@ -187,6 +187,8 @@ class Experiment:
         """
         method, spec = load_method(config, mesh), load_image_spec(config)
         part, text = config.text, None
+        if not 0 < part.distinct <= 1:
+            raise UserError(f"config key 'text.distinct' is {part.distinct}: above 0, at most 1")
         if method.text:
             text = TextView(kind=method.text, length=part.length[method.text], phrases=part.phrases,
                             uncertain_weight=part.uncertain_weight, variants=tuple(part.variants))
@@ -232,9 +234,15 @@ class Experiment:
         levels = self.volume.geometry.output if self.volume else (0.0, 255.0)
         return StrongView(levels=tuple(levels), **self.config.strong)
 
-    def forward_options(self, pad_id: int) -> ForwardOptions:
-        """What the towers' forward pass needs, with the tokeniser's padding."""
-        return ForwardOptions(pad_id=pad_id, mean=self.mean, std=self.std, per_image=self.per_image)
+    def forward_options(self, pad_id: int, *, devices: int = 0) -> ForwardOptions:
+        """What the towers' forward pass needs, with the tokeniser's padding.
+
+        Args:
+          devices: that share a training batch, in which equal texts are encoded once (`config.text.distinct`); 0 for
+            prediction, which encodes every row.
+        """
+        once = {"distinct": self.config.text.distinct, "devices": devices} if devices else {}
+        return ForwardOptions(pad_id=pad_id, mean=self.mean, std=self.std, per_image=self.per_image, **once)
 
     def batch_schema(self, num_labels: int) -> BatchSchema:
         """What a batch holds, with the number of labels of the data sets."""

@@ -97,7 +97,7 @@ GRID: Mapping[Setting, Budget] = _grid()
 COMMON = ("log.tensorboard=false", "eval.every=0")
 # Of the config, what cannot change a run's numbers; so that a new folder does not make finished runs unfinished.
 NOT_IN_KEY = ("alarm", "compile_cache", "dry_run", "dry_run_on", "log", "data.dir", "loss_chunk", "batch.micro",
-              "model.remat_keep", "limited",  # What it sets is in the key.
+              "model.remat_keep", "text.distinct", "limited",  # What it sets is in the key.
               "data.near_duplicates",  # Of which phantoms have none.
               # Of volumes, which this experiment has none of.
               "volume", "image.modality", "data.labels", "model.image.resnet3d")

@@ -1,7 +1,7 @@
 """The schema of a batch: the arrays of each stream with their shapes and dtypes, written down here only.
 
 A batch is a dict of streams, each a dict of arrays with the stream's rows first. `pairs` come first, then unpaired
-`images` and unpaired `reports`; arrays of one name are joined along the rows (`models.forward.gather_streams`).
+`images` and unpaired `reports`; the step joins arrays of one name along the rows (`models.forward.gather_streams`).
 """
 
 from __future__ import annotations

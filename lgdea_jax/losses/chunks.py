@@ -17,6 +17,9 @@ from jax.sharding import Mesh, PartitionSpec
 
 from lgdea_jax.arrays import as_float
 
+# The score of what does not exist: finite, so that sums over nothing but such scores are finite too.
+ABSENT = -1e30
+
 # (features of some images, features of all texts) -> [images, texts], >= 0; an entry depends on its two rows alone.
 Similarity = Callable[[Any, Any], jax.Array]
 
@@ -62,20 +65,29 @@ def prepare(image: jax.Array, text: jax.Array, image_mask: Any, text_mask: Any, 
         text_features = image_features
     devices = chunks.mesh.size if chunks.axes else 1
 
-    def fill(x: jax.Array) -> jax.Array:
-        return _fill(jnp.asarray(x), -(-x.shape[0] // devices) * devices)
+    def divide(x: jax.Array) -> jax.Array:
+        return fill(jnp.asarray(x), -(-x.shape[0] // devices) * devices)
 
     def valid(mask: Any, rows: int) -> jax.Array:
-        return fill(jnp.ones(rows, bool) if mask is None else jnp.asarray(mask) != 0)
+        return divide(jnp.ones(rows, bool) if mask is None else jnp.asarray(mask) != 0)
 
     masks = valid(image_mask, image.shape[0]), valid(text_mask, text.shape[0])
-    features = jax.tree.map(fill, (image_features, text_features))  # Their gradient is none: see `softmax`, `sigmoid`.
-    return fill(as_float(image)), fill(as_float(text)), masks, features, chunks
+    features = jax.tree.map(divide, (image_features, text_features))  # No gradient: see `softmax`, `sigmoid`.
+    return divide(as_float(image)), divide(as_float(text)), masks, features, chunks
 
 
-def _fill(x: jax.Array, rows: int) -> jax.Array:
+def fill(x: jax.Array, rows: int) -> jax.Array:
     """Rows of zeros at the end, `rows` in all."""
     return x if x.shape[0] == rows else jnp.pad(x, [(0, rows - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
+
+
+def cut_rows(arrays: Any, rows: int) -> Any:
+    """[N, ...] -> [chunks, rows, ...], filled with rows of zeros."""
+    def cut(x: jax.Array) -> jax.Array:
+        chunks = -(-len(x) // rows)
+        return fill(x, chunks * rows).reshape(chunks, rows, *x.shape[1:])
+
+    return jax.tree.map(cut, arrays)
 
 
 def scan_chunks(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, arrays: Any, rows: int) -> tuple[Any, Any]:
@@ -87,9 +99,7 @@ def scan_chunks(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, arrays:
     count = jax.tree.leaves(arrays)[0].shape[0]
     if 0 < count <= rows:
         return step(carry, arrays)
-    chunks = -(-count // rows)
-    cut = jax.tree.map(lambda x: _fill(x, chunks * rows).reshape(chunks, rows, *x.shape[1:]), arrays)
-    carry, out = jax.lax.scan(step, carry, cut)
+    carry, out = jax.lax.scan(step, carry, cut_rows(arrays, rows))
     return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], out)
 
 

@@ -1,4 +1,4 @@
-"""Contrastive losses between images and texts: softmax (CLIP), soft targets, sigmoid (SigLIP), phrase to image.
+"""Contrastive losses between images and texts: softmax (CLIP), soft targets, sigmoid (SigLIP).
 
 The losses of embeddings take `chunks`, how the loss is divided over steps and devices (`chunks.Chunks`): memory is then
 linear in the batch. None makes all scores at once; values and gradients are the same up to the order of float32 sums.
@@ -15,13 +15,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lgdea_jax.arrays import as_float, masked_mean, normalize
+from lgdea_jax.arrays import as_float, normalize
 from lgdea_jax.losses.chunks import Chunks, Plan, Similarity, gather, over_devices, prepare, products, scan_chunks
 from lgdea_jax.losses.sigmoid import sigmoid_loss
 from lgdea_jax.losses.softmax import softmax_loss
 
-__all__ = ["Chunks", "Similarity", "best_text", "normalize", "phrase_image", "scored_contrastive",
-           "sigmoid_contrastive", "soft_contrastive", "softmax_contrastive"]
+__all__ = ["Chunks", "Similarity", "best_text", "normalize", "scored_contrastive", "sigmoid_contrastive",
+           "soft_contrastive", "softmax_contrastive"]
 
 
 def softmax_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array | float, *,
@@ -135,46 +135,3 @@ def scored_contrastive(scores: jax.Array, targets: jax.Array) -> jax.Array:
     scores, targets = as_float(scores), as_float(targets)
     logs = jax.nn.log_softmax(scores, axis=1) + jax.nn.log_softmax(scores.T, axis=1)
     return -0.5 * jnp.mean(jnp.sum(targets * logs, axis=1))
-
-
-def phrase_image(scores: jax.Array, positives: jax.Array, *, phrase_mask: jax.Array | None = None,
-                 image_mask: jax.Array | None = None, both_directions: bool = True) -> jax.Array:
-    """Phrases against images with several positives: -log of the positives' share of the softmax.
-
-    mean_r [-log (sum_{i in P(r)} exp s_ri / sum_i exp s_ri)], the multiple-instance form of InfoNCE (MIL-NCE, Miech et
-    al., 2020, arXiv 1912.06430): some positive image must win, not all of them. With `both_directions` the mean of
-    this and of the same over phrases for each image.
-
-    Args:
-      scores: [R, I], logits (temperature applied), e.g. a phrase against the pooled patches of an image.
-      positives: bool [R, I], True where image i is a positive of phrase r. Phrases (images) without a valid positive
-        are left out as anchors and stay as negatives.
-      phrase_mask: bool [R]; image_mask: bool [I]; rows that exist.
-    """
-    scores = as_float(scores)
-    rows, columns = _valid(phrase_mask, scores.shape[0]), _valid(image_mask, scores.shape[1])
-    positives = (positives != 0) & rows[:, None] & columns[None, :]
-
-    def direction(scores: jax.Array, positives: jax.Array, columns: jax.Array) -> jax.Array:
-        anchored = jnp.any(positives, axis=1)
-        # Rows that are left out get every column as a positive: finite values and zero gradients instead of NaN.
-        chosen = positives | ~anchored[:, None]
-        log_p = _log_softmax(scores, columns[None, :])
-        return masked_mean(-jax.nn.logsumexp(log_p, axis=1, where=chosen), anchored)
-
-    loss = direction(scores, positives, columns)
-    if not both_directions:
-        return loss
-    return 0.5 * (loss + direction(scores.T, positives.T, rows))
-
-
-def _valid(mask: jax.Array | None, rows: int) -> jax.Array:
-    return jnp.ones(rows, bool) if mask is None else mask != 0
-
-
-def _log_softmax(scores: jax.Array, columns: jax.Array) -> jax.Array:
-    """Row-wise log-softmax over the valid columns; 0 in the others (there is nothing to multiply there)."""
-    # With no valid column at all the softmax is over every column: finite, and no row of it is ever used.
-    columns = columns | ~jnp.any(columns, axis=-1, keepdims=True)
-    logs = jax.nn.log_softmax(jnp.where(columns, scores, -jnp.inf), axis=-1)
-    return jnp.where(columns, logs, 0.0)

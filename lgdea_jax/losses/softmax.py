@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from lgdea_jax.arrays import as_float
 from lgdea_jax.losses.chunks import (
+    ABSENT,
     Plan,
     gather,
     over_devices,
@@ -24,9 +25,6 @@ from lgdea_jax.losses.chunks import (
     sum_over_devices,
     weighted_rows,
 )
-
-# The score of what does not exist: finite, so that sums over nothing but such scores are finite too.
-_ABSENT = -1e30
 
 
 @jax.tree_util.register_dataclass
@@ -125,7 +123,7 @@ def _sums(plan: Plan, image: jax.Array, text: jax.Array, masks: Any, features: A
             carry = (new, total, mass + jnp.sum(weights, axis=0), match + jnp.sum(weighted, axis=0))
             return carry, _Sums(lse, jnp.sum(weights, axis=1), jnp.sum(weighted, axis=1))
 
-        first = (zeros + _ABSENT, zeros, zeros, zeros)
+        first = (zeros + ABSENT, zeros, zeros, zeros)
         (highest, total, mass, match), by_row = scan_chunks(step, first, (image, rows, features[0]), chunks.rows)
         if chunks.axes:
             top = jax.lax.pmax(highest, chunks.axes)
@@ -152,10 +150,10 @@ def _weights(plan: Plan, valid: jax.Array, other: jax.Array, sums: _Sums) -> tup
 
 
 def _tile(plan: Plan, part: Any, text: jax.Array, columns: jax.Array, text_features: Any) -> tuple[jax.Array, Any]:
-    """(scores [chunk, R], _ABSENT in masked rows and columns; the similarity [chunk, R], 0 there, or None)."""
+    """(scores [chunk, R], ABSENT in masked rows and columns; the similarity [chunk, R], 0 there, or None)."""
     image, rows, features = part
     exists = rows[:, None] & columns[None, :]
-    scores = jnp.where(exists, products(image, text), _ABSENT)
+    scores = jnp.where(exists, products(image, text), ABSENT)
     if plan.similarity is None:
         return scores, None
     return scores, jnp.where(exists, as_float(plan.similarity(features, text_features)), 0.0)

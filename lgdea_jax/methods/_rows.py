@@ -12,12 +12,17 @@ import jax.numpy as jnp
 from lgdea_jax.findings.vocabulary import FINDINGS
 from lgdea_jax.losses import contrastive, targets
 from lgdea_jax.losses.chunks import Chunks
+from lgdea_jax.models.forward import pairs_of
 
 
 def paired(outputs: Mapping[str, Any], rows: Mapping[str, Any], name: str = "pooled") -> tuple[jax.Array, jax.Array]:
     """(image, text) output `name` of the pairs, row i of one belonging to row i of the other."""
-    count = rows["num_pairs"]
-    return outputs["image"][name][:count], outputs["text"][name][:count]
+    return of_pairs(outputs["image"][name], rows), of_pairs(outputs["text"][name], rows)
+
+
+def of_pairs(array: jax.Array, rows: Mapping[str, Any]) -> jax.Array:
+    """The pairs' part [B_pair, ...] of an array whose rows are all images or all reports of the batch."""
+    return pairs_of(array, rows["num_pairs"])
 
 
 def same_study(rows: Mapping[str, Any]) -> jax.Array:
@@ -88,13 +93,12 @@ def finding_contrast(rows: Mapping[str, Any], valid: jax.Array, *, temperature: 
     """
     if temperature <= 0:
         raise ValueError(f"temperature must be > 0, not {temperature}")
-    count = rows["num_pairs"]
-    sets = finding_sets(rows)[:count]
+    sets = of_pairs(finding_sets(rows), rows)
 
     def similarity(a: Any, b: Any) -> jax.Array:
         overlap = jnp.maximum(targets.finding_overlap(a["sets"], b["sets"]), _equal(a["study"], b["study"]))
         return jnp.where(a["row"][:, None] == b["row"][None, :], 1.0, overlap ** (1.0 / temperature))
 
-    features = {"sets": sets, "study": rows["study"], "row": jnp.arange(count)}
+    features = {"sets": sets, "study": rows["study"], "row": jnp.arange(len(sets))}
     return functools.partial(contrastive.soft_contrastive, similarity=None if own_share == 1.0 else similarity,
                              image_features=features, own_share=own_share, image_mask=valid, chunks=chunks)

@@ -34,7 +34,7 @@ class Clip(Method):
         Where the text is evidence, over the pairs whose reports have any (a stated normal study has).
         """
         image, text = _rows.paired(outputs, rows)
-        valid = _rows.has_evidence(rows)[: rows["num_pairs"]] if self.text == "evidence" else None
+        valid = _rows.of_pairs(_rows.has_evidence(rows), rows) if self.text == "evidence" else None
         return {"contrastive": _rows.study_contrast(
             image, text, outputs["logit_scale"], rows, valid=valid, chunks=self.chunks)}
 

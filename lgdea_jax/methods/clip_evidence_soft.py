@@ -34,7 +34,7 @@ class ClipEvidenceSoft(Clip):
                ) -> Arrays:
         """`contrastive`: InfoNCE against the overlap of the reports' findings."""
         image, text = _rows.paired(outputs, rows)
-        valid = _rows.has_evidence(rows)[: rows["num_pairs"]]
+        valid = _rows.of_pairs(_rows.has_evidence(rows), rows)
         contrast = _rows.finding_contrast(
             rows, valid, temperature=self.target_temperature, own_share=self.own_share, chunks=self.chunks)
         return {"contrastive": contrast(image, text, outputs["logit_scale"])}

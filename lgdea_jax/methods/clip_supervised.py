@@ -58,10 +58,10 @@ class ClipSupervised(Classifying):
         if "contrastive" in self.terms:
             image, text = _rows.paired(outputs, rows, SIMILARITIES[self.similarity])
             scale = outputs["logit_scale"] if self.scaled else 1.0
-            valid = _rows.has_evidence(rows)[: rows["num_pairs"]] if self.text == "evidence" else None
+            valid = _rows.of_pairs(_rows.has_evidence(rows), rows) if self.text == "evidence" else None
             result["contrastive"] = _rows.study_contrast(image, text, scale, rows, valid=valid, chunks=self.chunks)
         image, text = _rows.paired(outputs, rows, "logits")
-        labels = rows["labels"][: rows["num_pairs"]]
+        labels = _rows.of_pairs(rows["labels"], rows)
         for term, logits in (("image_labels", image), ("text_labels", text)):
             if term in self.terms:
                 result[term] = self.label_loss(logits, labels)

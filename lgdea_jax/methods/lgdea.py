@@ -37,6 +37,7 @@ from lgdea_jax.losses.targets import distribution_overlap
 from lgdea_jax.methods import _rows
 from lgdea_jax.methods.base import Arrays
 from lgdea_jax.methods.lgdea_pairs import LgdeaPairs
+from lgdea_jax.models.forward import join_rows, pairs_of, unpaired_of
 
 UNPAIRED = ("evid_image", "evid_report", "evid_align")
 # Where the targets of unpaired items come from, see `training.evidence_memory`.
@@ -73,16 +74,17 @@ class Lgdea(LgdeaPairs):
         log_image = self.image_evidence(outputs["image"]["patches"], mu)
         if "evid_image" in wanted and "image_target" in targets:
             result["evid_image"] = weighted_pair_loss(
-                targets["image_target"], log_image[count:], targets["image_weight"])
+                targets["image_target"], unpaired_of(log_image, count), targets["image_weight"])
         if "evid_report" in wanted and "report_target" in targets:
-            log_report = jnp.log(jnp.maximum(report[count:], 1e-8))
+            log_report = jnp.log(jnp.maximum(unpaired_of(report, count), 1e-8))
             result["evid_report"] = weighted_pair_loss(
-                targets["report_target"], log_report, jnp.where(has_evidence[count:], targets["report_weight"], 0.0))
+                targets["report_target"], log_report,
+                jnp.where(unpaired_of(has_evidence, count), targets["report_weight"], 0.0))
         if "evid_align" in wanted and "image_target" in targets:
             # A pair's own report is its target, with full confidence; without any other target there is nothing to add.
             report = jax.lax.stop_gradient(report)
-            target = jnp.concatenate([report[:count], targets["image_target"]])
-            confidence = jnp.concatenate([has_evidence[:count].astype(jnp.float32), targets["image_weight"]])
+            target = join_rows(pairs_of(report, count), targets["image_target"])
+            confidence = join_rows(pairs_of(has_evidence, count).astype(jnp.float32), targets["image_weight"])
 
             def match(images: Any, reports: Any) -> jax.Array:
                 overlap = distribution_overlap(images["target"], reports["report"])

@@ -12,6 +12,7 @@ of a text tower that is trained from scratch drifts).
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ import jax
 import jax.numpy as jnp
 
 from lgdea_jax.losses import contrastive, evidence
+from lgdea_jax.losses.chunks import Chunks
+from lgdea_jax.losses.positives import positives_contrastive
 from lgdea_jax.methods import _rows
 from lgdea_jax.methods.base import Arrays, Method
 
@@ -36,7 +39,7 @@ class LgdeaPairs(Method):
       stop_report: no gradient into the reports' evidence from `evid_pair`, `evid_lesion` and `align`; without it
         everything collapses (`losses.evidence.pair_loss`). False is for studying that.
       overall_score: weight of the global similarity in the score, beside that of the evidence.
-      chunks: how `align` and `overall` are cut; `anchor` and `phrase` always compute all scores.
+      chunks: how `align`, `overall`, `phrase` and `anchor` are cut.
     """
 
     text_temperature: float
@@ -66,25 +69,26 @@ class LgdeaPairs(Method):
         - `anchor`: phrases of one finding against all others (text only).
         - `overall`: the global image-text loss, with soft targets.
         """
-        terms, count, mu = self.terms, rows["num_pairs"], outputs["prototypes"]
+        terms, mu = self.terms, outputs["prototypes"]
+        paired = functools.partial(_rows.of_pairs, rows=rows)
         z, weight = outputs["text"]["pooled"], rows["weight"]
         exists = weight > 0
         log_p = evidence.assign(z, mu, self.text_temperature)
         report, valid = evidence.report_evidence(log_p, exists, weight)
-        report, valid = report[:count], valid[:count]
+        report, valid = paired(report), paired(valid)
         result: Arrays = {}
 
         if "rec" in terms:
             result["rec"] = evidence.reconstruction_loss(z, log_p, mu, exists, decay=self.prototype_decay)
         if "anchor" in terms:
             result["anchor"] = anchor_loss(
-                z, rows["finding"], exists, rows["normal"], temperature=self.contrast_temperature)
+                z, rows["finding"], exists, rows["normal"], temperature=self.contrast_temperature, chunks=self.chunks)
         if {"evid_pair", "align"} & terms:
-            log_image = self.image_evidence(outputs["image"]["patches"][:count], mu)
+            log_image = self.image_evidence(paired(outputs["image"]["patches"]), mu)
         if "evid_pair" in terms:
             result["evid_pair"] = evidence.pair_loss(report, log_image, valid, stop_report=self.stop_report)
         if "evid_lesion" in terms:
-            lesions = evidence.similarities(outputs["image"]["lesions"][:count], mu, self.patch_temperature)
+            lesions = evidence.similarities(paired(outputs["image"]["lesions"]), mu, self.patch_temperature)
             result["evid_lesion"] = evidence.pair_loss(
                 report, evidence.image_evidence(lesions, pooling="mean"), valid, stop_report=self.stop_report)
 
@@ -98,11 +102,11 @@ class LgdeaPairs(Method):
             result["align"] = contrast(image_vector, report_vector, 1.0 / self.contrast_temperature)
         if "phrase" in terms:
             result["phrase"] = phrase_loss(
-                z[:count], outputs["image"]["patches"][:count], rows["finding"][:count], exists[:count],
-                rows["normal"][:count], temperature=self.contrast_temperature, sharpness=self.sharpness)
+                *(paired(array) for array in (z, outputs["image"]["patches"], rows["finding"], exists, rows["normal"])),
+                temperature=self.contrast_temperature, sharpness=self.sharpness, chunks=self.chunks)
         if "overall" in terms:
             image, _ = _rows.paired(outputs, rows)
-            text = _rows.report_vector(z, weight)[:count]
+            text = paired(_rows.report_vector(z, weight))
             result["overall"] = contrast(image, text, outputs["logit_scale"])
         return result
 
@@ -133,34 +137,47 @@ class LgdeaPairs(Method):
                 "query": contrastive.normalize(report @ mu)}
 
 
-def anchor_loss(z: jax.Array, finding: jax.Array, exists: jax.Array, normal: jax.Array, *,
-                temperature: float) -> jax.Array:
+# The extractor states normality for the study; an unknown finding is nobody's positive.
+_NORMAL, _UNKNOWN = -2, -1
+
+
+def anchor_loss(z: jax.Array, finding: jax.Array, exists: jax.Array, normal: jax.Array, *, temperature: float,
+                chunks: Chunks | None = None) -> jax.Array:
     """Phrases against phrases: those of one finding are positives; stated normality is a finding of its own.
 
     Args:
       z: [R, P, D] unit phrases; finding: int32 [R, P], -1 unknown; exists: bool [R, P]; normal: bool [R].
     """
-    flat = z.reshape(-1, z.shape[-1])
-    # -2 is "normal", which the extractor states for the study; an unknown finding (-1) is nobody's positive.
-    kind = jnp.where(normal[:, None], -2, finding).reshape(-1)
+    phrases = {"z": z.reshape(-1, z.shape[-1]), "kind": jnp.where(normal[:, None], _NORMAL, finding).reshape(-1),
+               "number": jnp.arange(exists.size)}
+
+    def tile(a: Any, b: Any) -> tuple[jax.Array, jax.Array]:
+        same = (a["kind"][:, None] == b["kind"][None, :]) & (a["kind"] != _UNKNOWN)[:, None]
+        # A phrase is not its own positive, and not its own negative either.
+        itself = a["number"][:, None] == b["number"][None, :]
+        return jnp.where(itself, -1e9, a["z"] @ b["z"].T / temperature), same & ~itself
+
     mask = exists.reshape(-1)
-    same = (kind[:, None] == kind[None, :]) & (kind != -1)[:, None]
-    scores = flat @ flat.T / temperature
-    # A phrase is not its own positive, and not its own negative either.
-    itself = jnp.eye(len(flat), dtype=bool)
-    return contrastive.phrase_image(jnp.where(itself, -1e9, scores), same & ~itself, phrase_mask=mask, image_mask=mask,
-                                    both_directions=False)
+    return positives_contrastive(phrases, phrases, tile, row_mask=mask, column_mask=mask, both_directions=False,
+                                 chunks=chunks)
 
 
 def phrase_loss(z: jax.Array, patches: jax.Array, finding: jax.Array, exists: jax.Array, normal: jax.Array, *,
-                temperature: float, sharpness: float) -> jax.Array:
-    """Phrases [B, P, D] against images by their best patches [B, L, D]; positives state the same finding."""
-    phrases = z.reshape(-1, z.shape[-1])
-    scores = jnp.einsum("nd,bld->bln", phrases, patches) / temperature
-    pooled = evidence.pool_patches(scores, sharpness).T  # [phrases, images]
-    kind = jnp.where(normal[:, None], -2, finding)
-    states = (kind.reshape(-1)[:, None, None] == kind[None]) & exists[None]
-    own = jnp.repeat(jnp.eye(len(patches), dtype=bool), z.shape[1], axis=0)
-    positives = states.any(axis=-1) & (kind.reshape(-1) != -1)[:, None] | own
-    return contrastive.phrase_image(pooled, positives, phrase_mask=exists.reshape(-1),
-                                    image_mask=exists.any(axis=1), both_directions=True)
+                temperature: float, sharpness: float, chunks: Chunks | None = None) -> jax.Array:
+    """Phrases [B, P, D] against images by their best patches [B, L, D]; positives state the same finding.
+
+    With `chunks` a tile has as many phrases as images, for each of which it holds the scores of all patches.
+    """
+    kind = jnp.where(normal[:, None], _NORMAL, finding)
+    images = {"patches": patches, "kind": jnp.where(exists, kind, _UNKNOWN), "number": jnp.arange(len(patches))}
+    phrases = {"z": z.reshape(-1, z.shape[-1]), "kind": kind.reshape(-1),
+               "number": jnp.repeat(jnp.arange(len(z)), z.shape[1])}
+
+    def tile(images: Any, phrases: Any) -> tuple[jax.Array, jax.Array]:
+        scores = jnp.einsum("nd,bld->bln", phrases["z"], images["patches"]) / temperature
+        states = (images["kind"][:, :, None] == phrases["kind"]).any(axis=1) & (phrases["kind"] != _UNKNOWN)
+        own = images["number"][:, None] == phrases["number"][None, :]
+        return evidence.pool_patches(scores, sharpness), states | own
+
+    return positives_contrastive(images, phrases, tile, row_mask=exists.any(axis=1), column_mask=exists.reshape(-1),
+                                 chunks=chunks, column_chunk=chunks.rows if chunks else 0)

@@ -45,9 +45,9 @@ class Local(Clip):
         """`contrastive`: as `clip`. `local`: the same over word-region scores."""
         result = super().losses(outputs, rows, targets) if "contrastive" in self.terms else {}
         if "local" in self.terms:
-            count = rows["num_pairs"]
+            text, patches = outputs["text"], outputs["image"]["patches"]
             scores = word_region_scores(
-                outputs["text"]["tokens"][:count], outputs["text"]["mask"][:count], outputs["image"]["patches"][:count],
+                *(_rows.of_pairs(array, rows) for array in (text["tokens"], text["mask"], patches)),
                 attention_temperature=self.attention_temperature, word_temperature=self.word_temperature)
             result["local"] = contrastive.scored_contrastive(
                 scores / self.local_temperature, _rows.row_targets(_rows.same_study(rows)))

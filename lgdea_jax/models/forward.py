@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from lgdea_jax.models import distinct
 
 Batch = Mapping[str, Mapping[str, jax.Array]]
 
@@ -21,16 +24,58 @@ class ForwardOptions:
       pad_id: of the tokeniser; padding is masked.
       mean, std: of grey levels in [0, 1].
       per_image: images are normalised by their own mean and standard deviation instead.
+      distinct: share of the texts that are encoded in the first pass, see `models.distinct`; 1 encodes every row.
+      devices: that share the rows.
     """
 
     pad_id: int
     mean: float
     std: float
     per_image: bool
+    distinct: float = 1.0
+    devices: int = 1
+
+
+def join_rows(pairs: jax.Array, unpaired: jax.Array) -> jax.Array:
+    """[P, ...] of the pairs and [U, ...] of unpaired items as [P + U, ...]; `pairs_of` and `unpaired_of` part them.
+
+    The rows are interleaved: P / g pairs, U / g unpaired items, and so on, g the greatest common divisor. The devices
+    divide both streams and so g: each of them joins the rows that it has, and none is moved. The order depends on the
+    sizes alone, so that it is the same on every mesh.
+    """
+    blocks = math.gcd(len(pairs), len(unpaired))
+    joined = jnp.concatenate([_cut(rows, blocks) for rows in (pairs, unpaired)], axis=1)
+    return joined.reshape(-1, *joined.shape[2:])
+
+
+def pairs_of(rows: jax.Array, num_pairs: int) -> jax.Array:
+    """The pairs' [num_pairs, ...] of the rows that `join_rows` made (or of pairs alone), in order."""
+    return _part(rows, num_pairs, unpaired=False)
+
+
+def unpaired_of(rows: jax.Array, num_pairs: int) -> jax.Array:
+    """The unpaired items' rows; see `pairs_of`."""
+    return _part(rows, num_pairs, unpaired=True)
+
+
+def _part(rows: jax.Array, num_pairs: int, *, unpaired: bool) -> jax.Array:
+    others = len(rows) - num_pairs
+    if not num_pairs or not others:
+        return rows[num_pairs:] if unpaired else rows[:num_pairs]
+    blocks = math.gcd(num_pairs, others)
+    share = num_pairs // blocks
+    cut = _cut(rows, blocks)
+    part = cut[:, share:] if unpaired else cut[:, :share]
+    return part.reshape(-1, *rows.shape[1:])
+
+
+def _cut(rows: jax.Array, blocks: int) -> jax.Array:
+    """[N, ...] -> [blocks, N / blocks, ...]."""
+    return rows.reshape(blocks, -1, *rows.shape[1:])
 
 
 def gather_streams(batch: Batch) -> dict[str, Any]:
-    """The streams of a batch (`data.batch`) as one set of rows: pairs first, then the unpaired.
+    """The streams of a batch (`data.batch`) as one set of rows, in the order of `join_rows`.
 
     Returns:
       The arrays of all streams by name, joined along the rows: image and image_index [B_pair + B_image, ...]; tokens,
@@ -42,7 +87,7 @@ def gather_streams(batch: Batch) -> dict[str, Any]:
     for stream in streams:
         for name, array in batch[stream].items():
             parts.setdefault(name, []).append(array)
-    rows: dict[str, Any] = {name: some[0] if len(some) == 1 else jnp.concatenate(some) for name, some in parts.items()}
+    rows: dict[str, Any] = {name: some[0] if len(some) == 1 else join_rows(*some) for name, some in parts.items()}
     return {**rows, "num_pairs": len(batch["pairs"]["study"]) if "pairs" in batch else 0}
 
 
@@ -75,7 +120,8 @@ def forward(model: nnx.Module, rows: Mapping[str, Any], *, options: ForwardOptio
 
     Returns:
       `image`, `text`: dicts of the towers' outputs. Those of texts keep the leading shape of the tokens; `mask` is bool
-      like the tokens. Beside them the model's scalars and prototypes (`TwoTowers.shared`).
+      like the tokens. Beside them the model's scalars and prototypes (`TwoTowers.shared`), and `distinct_texts`, the
+      share of the texts that differ, where equal ones are encoded once.
     """
     outputs: dict[str, Any] = dict(model.shared())
     if micro > 1:
@@ -84,11 +130,29 @@ def forward(model: nnx.Module, rows: Mapping[str, Any], *, options: ForwardOptio
         outputs["image"] = model.encode_image(normalise_images(rows["image"], options), train=train, rngs=rngs)
     if "tokens" in rows and model.text_tower is not None:
         tokens = rows["tokens"]
-        flat = tokens.reshape(-1, tokens.shape[-1])
-        mask = flat != options.pad_id
-        text = {**model.encode_text(flat, mask, train=train, rngs=rngs), "mask": mask}
+        text = _encode_texts(model, tokens.reshape(-1, tokens.shape[-1]), options=options, train=train, rngs=rngs)
+        if options.distinct < 1:
+            outputs["distinct_texts"] = text.pop("distinct")
         outputs["text"] = {name: value.reshape(*tokens.shape[:-1], *value.shape[1:]) for name, value in text.items()}
     return outputs
+
+
+def _encode_texts(model: nnx.Module, tokens: jax.Array, *, options: ForwardOptions, train: bool,
+                  rngs: nnx.Rngs | None) -> dict[str, jax.Array]:
+    """The text tower's outputs of tokens [N, T], `mask` with them; `distinct` where equal rows are encoded once."""
+    def encode(tokens: jax.Array, rngs: nnx.Rngs | None) -> dict[str, jax.Array]:
+        return model.encode_text(tokens, tokens != options.pad_id, train=train, rngs=rngs)
+
+    mask = tokens != options.pad_id
+    if options.distinct >= 1:
+        return {**encode(tokens, rngs), "mask": mask}
+    key = rngs.dropout() if rngs is not None else None
+
+    def one_pass(tokens: jax.Array, number: Any) -> dict[str, jax.Array]:
+        return encode(tokens, None if key is None else nnx.Rngs(dropout=jax.random.fold_in(key, number)))
+
+    outputs, share = distinct.encode(one_pass, tokens, share=options.distinct, devices=options.devices)
+    return {**outputs, "mask": mask, "distinct": share}
 
 
 def _in_parts(model: nnx.Module, rows: Mapping[str, Any], micro: int, rngs: nnx.Rngs | None,
@@ -107,9 +171,10 @@ def _in_parts(model: nnx.Module, rows: Mapping[str, Any], micro: int, rngs: nnx.
         some, key = inputs
         outputs = forward(nnx.merge(graphdef, state), some, **options,
                           rngs=nnx.Rngs(dropout=key) if rngs is not None else None)
-        return {name: outputs[name] for name in ("image", "text") if name in outputs}
+        return {name: outputs[name] for name in ("image", "text", "distinct_texts") if name in outputs}
 
     cut = {name: jnp.swapaxes(rows[name].reshape(-1, micro, *rows[name].shape[1:]), 0, 1)
            for name in ("image", "tokens") if name in rows}
     _, outputs = jax.lax.scan(lambda _, inputs: (None, part(state, inputs)), None, (cut, keys))
-    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), outputs)
+    shares = {name: jnp.mean(outputs.pop(name)) for name in ("distinct_texts",) if name in outputs}
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), outputs) | shares

@@ -7,14 +7,16 @@ wins, everything covered.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -207,6 +209,24 @@ def from_first(value: float) -> float:
     from jax.experimental import multihost_utils
 
     return float(multihost_utils.broadcast_one_to_all(np.asarray(value, np.float32)))
+
+
+def highest(value: int) -> jax.Array | int:
+    """The largest of all processes' `value`s, int32 (all must call it).
+
+    The devices compare them after what they were given before: nothing waits here, only who reads the result.
+    """
+    if jax.process_count() == 1:
+        return value
+    mesh = Mesh(np.array(jax.devices()), "all")
+    mine = np.full(jax.local_device_count(), value, np.int32)
+    everyone = jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec("all")), mine)
+    return _maximum(mesh)(everyone)
+
+
+@functools.cache
+def _maximum(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+    return jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def wait_for_all(name: str) -> None:

@@ -26,9 +26,6 @@ from lgdea_jax.training.state import compile_rebuild, compile_step, make_spec, p
 
 log = logging.getLogger("lgdea_jax")
 
-# With several processes, asking all of them whether one got a signal costs a round trip: now and then is soon enough.
-STOP_CHECK_STEPS = 10
-
 
 def run(experiment: Experiment, workdir: Path, mesh: jax.sharding.Mesh, data: Data, checkpoints: Checkpoints) -> int:
     """The loop, from the last checkpoint or from the beginning to `config.total_steps`; returns an exit status."""
@@ -75,7 +72,7 @@ def run(experiment: Experiment, workdir: Path, mesh: jax.sharding.Mesh, data: Da
             dispatched = time.perf_counter()
             state, metrics = step_function(state, batch)
             metrics_log.add(step, metrics, dispatched)
-            stopped = stop.agreed(now=step % STOP_CHECK_STEPS == 0)
+            stopped = stop.after(step)
             evaluating = evaluation.due(step)
             # Saved before each evaluation, so that the best one can be kept, and one cut short can be made up for.
             saving = stopped or evaluating or step % config.checkpoint.every == 0

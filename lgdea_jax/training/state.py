@@ -30,7 +30,8 @@ FIXED_ON_RESUME = ("method", "methods", "seed", "total_steps", "dtype", "data", 
 # These do not change what batch n holds (whether the data are the same is known from their digest).
 FREE_ON_RESUME = ("data.cache", "data.keep_tokens", "data.workers", "data.threads", "data.dir", "data.pairs_from",
                   "data.images_from", "data.reports_from", "data.held_out_from", "data.make_from", "text.tokenizer",
-                  "model.image.weights", "model.text.weights", "batch.micro", "model.remat_keep")
+                  "model.image.weights", "model.text.weights", "batch.micro", "model.remat_keep",
+                  "text.distinct")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +126,8 @@ def trace_step(experiment: Experiment, parts: Parts, batch: Any, mesh: Mesh, *, 
     """
     check_micro(experiment, batch, mesh)
     options = train_step.StepOptions(
-        forward=experiment.forward_options(pad_id), seed=experiment.config.seed, dropout=experiment.model.drops,
+        forward=experiment.forward_options(pad_id, devices=mesh.size), seed=experiment.config.seed,
+        dropout=experiment.model.drops,
         view=experiment.strong_view, augment=experiment.device_augment, micro=experiment.config.batch.micro)
     step = functools.partial(train_step.train_step, graphdef=parts.graphdef, method=experiment.method,
                              optimizer=parts.optimizer, options=options, memory=parts.memory)

@@ -113,7 +113,10 @@ def train_step(state: State, batch: Batch, *, graphdef: Any, method: Method, opt
         if unknown := sorted(set(terms) ^ method.terms):
             raise ValueError(f"losses and their weights do not match: {unknown}")
         total = sum((method.weights[name] * term for name, term in sorted(terms.items())), jnp.zeros([], jnp.float32))
-        found = (method.diagnostics(outputs, rows), teacher.found(method, outputs, rows) if memory else {})
+        extra = method.diagnostics(outputs, rows)
+        if "distinct_texts" in outputs:
+            extra["batch/distinct_texts"] = outputs["distinct_texts"]
+        found = (extra, teacher.found(method, outputs, rows) if memory else {})
         return total, (terms, *jax.lax.stop_gradient(found), moving_moments(model))
 
     (total, (terms, extra, found, moments)), gradients = jax.value_and_grad(objective, has_aux=True)(state["params"])

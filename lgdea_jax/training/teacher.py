@@ -18,7 +18,7 @@ from flax import nnx
 
 from lgdea_jax.losses import targets
 from lgdea_jax.methods.base import Method
-from lgdea_jax.models.forward import Batch, ForwardOptions, forward
+from lgdea_jax.models.forward import Batch, ForwardOptions, forward, pairs_of, unpaired_of
 from lgdea_jax.preprocess.strong_view import StrongView
 from lgdea_jax.training.evidence_memory import Arrays, EvidenceMemory
 
@@ -82,8 +82,7 @@ def teach(state: Mapping[str, Any], batch: Batch, *, graphdef: Any, method: Meth
 
 def found(method: Method, outputs: Mapping[str, Any], rows: Mapping[str, Any]) -> dict[str, Any]:
     """What the student found in the pairs' images (`image`) and in all reports (`report`), for `remember`."""
-    pairs = rows["num_pairs"]
-    image = {name: value[:pairs] for name, value in outputs["image"].items()}
+    image = {name: pairs_of(value, rows["num_pairs"]) for name, value in outputs["image"].items()}
     return {"image": method.memory_image({**outputs, "image": image}),
             "report": method.memory_report(outputs, rows["weight"])}
 
@@ -98,8 +97,9 @@ def remember(aux: Arrays, memory: EvidenceMemory, outputs: Mapping[str, Any], ro
     """
     pairs = rows["num_pairs"]
     image, report = outputs["image"], outputs["report"]
-    aux = memory.visit(aux, "images", rows["image_index"][:pairs], image["evidence"], image["features"], step)
+    aux = memory.visit(aux, "images", pairs_of(rows["image_index"], pairs), image["evidence"], image["features"], step)
     aux = memory.visit(aux, "reports", rows["report_index"], report["evidence"], report["features"], step)
     # The unpaired reports stand for the population; the pairs are few, and come again and again.
-    first = pairs if len(report["evidence"]) > pairs else 0
-    return memory.count(aux, "reports", report["evidence"][first:], report["valid"][first:].astype(jnp.float32))
+    counted = [report[name] if len(report[name]) == pairs else unpaired_of(report[name], pairs)
+               for name in ("evidence", "valid")]
+    return memory.count(aux, "reports", counted[0], counted[1].astype(jnp.float32))

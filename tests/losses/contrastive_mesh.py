@@ -9,9 +9,17 @@ import numpy as np
 
 from lgdea_jax.losses import contrastive
 from lgdea_jax.losses.chunks import Chunks
+from lgdea_jax.methods.lgdea_pairs import anchor_loss, phrase_loss
 from lgdea_jax.runtime import sharding
 from tests.losses import dense
 from tests.losses.test_contrastive import as_jax, assert_close, features, product
+from tests.losses.test_positives import phrases
+
+
+def evaluated(loss, arrays, rest, **options):
+    """Value and gradients of a loss of phrases."""
+    return jax.jit(jax.value_and_grad(lambda *arrays: loss(*arrays, *rest, temperature=0.2, **options),
+                                      tuple(range(len(arrays)))))(*arrays)
 
 
 def main():
@@ -34,6 +42,11 @@ def main():
         print("sigmoid")
         np.testing.assert_array_equal(contrastive.best_text(*as_jax(x, y), chunks), np.argmax(x @ y.T, axis=1))
         print("best_text")
+        z, patches, *rest = map(jnp.asarray, phrases(3, reports=count))
+        for loss, arrays, sharpness in ((anchor_loss, (z,), {}), (phrase_loss, (z, patches), {"sharpness": 2.0})):
+            whole, tiles = (evaluated(loss, as_jax(*arrays), rest, chunks=some, **sharpness) for some in (None, chunks))
+            assert_close(tiles, whole)
+            print(loss.__name__)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_softmax
 
 from lgdea_jax.losses import contrastive
 from lgdea_jax.losses.chunks import Chunks
@@ -149,8 +147,6 @@ def test_gradients_in_float64_and_of_a_product():
                     x, y, np.asarray(5.0))
     check_gradients(lambda x, y, s, b: contrastive.sigmoid_contrastive(x, y, s, b, chunks=chunks) ** 2,
                     x, y, np.asarray(5.0), np.asarray(-1.0))
-    positives = np.random.default_rng(7).random((7, 7)) < 0.3
-    check_gradients(lambda s: contrastive.phrase_image(s, positives, image_mask=np.arange(7) != 3), 4 * x @ y.T)
 
 
 @WHOLE_AND_CHUNKS
@@ -167,11 +163,9 @@ def test_masked_rows_do_not_matter():
     x, y = as_jax(dense.unit_rows(8, 11), dense.unit_rows(9, 11))
     mask = jnp.arange(11) != 3
     own = features(1, 11)
-    positives = jnp.eye(11, dtype=bool)
     for loss in (lambda x: contrastive.soft_contrastive(
                      x, y, 2.0, similarity=product, image_features=own, own_share=0.5, image_mask=mask),
-                 lambda x: contrastive.sigmoid_contrastive(x, y, 2.0, -1.0, image_mask=mask),
-                 lambda x: contrastive.phrase_image(x @ y.T, positives, phrase_mask=mask)):
+                 lambda x: contrastive.sigmoid_contrastive(x, y, 2.0, -1.0, image_mask=mask)):
         evaluate = jax.jit(jax.value_and_grad(loss))
         (value, gradient), (same, _) = evaluate(x), evaluate(x.at[3].set(1e6))
         np.testing.assert_array_equal(value, same)
@@ -209,32 +203,6 @@ def test_scored_contrastive_is_the_dense_formula():
     np.testing.assert_allclose(contrastive.scored_contrastive(*as_jax(scores, targets)), expected, rtol=1e-5)
 
 
-phrase_image = jax.jit(jax.value_and_grad(contrastive.phrase_image), static_argnames="both_directions")
-
-
-@settings(max_examples=20, deadline=None)
-@given(rows=st.lists(st.booleans(), min_size=5, max_size=5), columns=st.lists(st.booleans(), min_size=4, max_size=4),
-       seed=st.integers(0, 1000), both=st.booleans())
-def test_phrase_image_is_the_dense_formula(rows, columns, seed, both):
-    rows, columns = np.array(rows), np.array(columns)
-    rng = np.random.default_rng(seed)
-    scores, positives = 4 * rng.normal(size=(5, 4)), rng.random((5, 4)) < 0.4
-
-    def direction(scores, positives):
-        losses = [logsumexp(s) - logsumexp(s[p]) for s, p in zip(scores, positives, strict=True) if p.any()]
-        return np.mean(losses) if losses else 0.0
-
-    kept, kept_positives = scores[rows][:, columns], positives[rows][:, columns]
-    expected = direction(kept, kept_positives)
-    if both:
-        expected = (expected + direction(kept.T, kept_positives.T)) / 2
-    actual, gradient = phrase_image(*as_jax(scores), positives, phrase_mask=rows, image_mask=columns,
-                                    both_directions=both)
-    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
-    assert np.all(np.isfinite(gradient))
-    assert np.all(np.asarray(gradient)[~rows] == 0) and np.all(np.asarray(gradient)[:, ~columns] == 0)
-
-
 def test_what_does_not_fit_is_refused():
     x, y = jnp.ones((3, 2)), jnp.ones((4, 2))
     with pytest.raises(ValueError, match="a chunk of 0 rows"):
@@ -267,4 +235,4 @@ def test_eight_devices():
     done = subprocess.run([sys.executable, str(Path(__file__).with_name("contrastive_mesh.py"))], cwd=runs.ROOT,
                           env=runs.environment(devices=8), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["softmax", "sigmoid", "best_text"] * 2
+    assert done.stdout.split() == ["softmax", "sigmoid", "best_text", "anchor_loss", "phrase_loss"] * 2

@@ -181,7 +181,7 @@ def check_signals():
     with StopSignals() as stop:
         assert not stop.agreed()
         signal.raise_signal(signal.SIGTERM)
-        assert stop.agreed() and stop.agreed(now=False)
+        assert stop.agreed() and stop.after(1)
         assert (stop.name, stop.status) == ("SIGTERM", cli.TERMINATED)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     with StopSignals() as stop:
@@ -192,15 +192,38 @@ def check_signals():
 
 
 def test_processes_agree_to_stop(monkeypatch):
-    from jax.experimental import multihost_utils
-
+    """Each answer is read when the next question is asked; a signal that came in between is not forgotten."""
+    others = iter([0, 0, signal.SIGTERM, signal.SIGTERM])
     asked = []
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(multihost_utils, "process_allgather",
-                        lambda number: asked.append(number) or np.array([0, signal.SIGTERM]))
-    stop = StopSignals()
-    assert not stop.agreed(now=False) and not asked
+    monkeypatch.setattr(guards.sharding, "highest", lambda number: asked.append(number) or max(number, next(others)))
+    stop, every = StopSignals(), guards.STOP_CHECK_STEPS
+    answers = []
+    for step in range(1, 3 * every + 1):
+        answers.append(stop.after(step))
+        if step == every:
+            stop.number = signal.SIGINT  # Came after the question: the answer, no signal, leaves it.
+    assert asked == [0, signal.SIGINT, signal.SIGINT] and answers == [False] * (3 * every - 1) + [True]
     assert stop.agreed() and stop.status == cli.TERMINATED
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", [0, 3, 5, 7])
+def test_two_processes_stop_after_the_same_step(when):
+    """One of them gets the signal; nobody waits for the other in between."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        coordinator = f"localhost:{probe.getsockname()[1]}"
+    both = [subprocess.Popen(
+        [sys.executable, "tests/runtime/stop_together.py", coordinator, "2", str(process), str(when * process)],
+        cwd=runs.ROOT, env=runs.environment(devices=2), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for process in range(2)]
+    said = [process.communicate(timeout=200) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    first, second = (out.strip().splitlines()[-1].split() for out, _ in said)
+    # Asked after step 5 or 10, read five steps later.
+    expected = [str({0: 0, 3: 10, 5: 10, 7: 15}[when]), str(int(signal.SIGTERM) if when else 0), str(int(bool(when)))]
+    assert first == second == expected
 
 
 def test_the_watchdog_barks_between_steps_only(monkeypatch):

@@ -95,12 +95,25 @@ def test_chunks_and_parts_change_nothing(phantom_data, compile_cache):
     """Losses in chunks, and towers that go through the batch in parts: one device, eight, and two processes."""
     # Relations between all images and all reports as well: by default that term has no weight.
     flags = ("methods.lgdea.weights.evid_align=0.3",)
-    cut = ("loss_chunk=3", "batch.micro=2", "model.remat=true", "model.remat_keep=products")
+    cut = ("loss_chunk=3", "batch.micro=2", "model.remat=true", "model.remat_keep=products", "text.distinct=0.4")
     one = table(losses(phantom_data, ["lgdea"], ["1x1"], 1, *flags, cache=compile_cache))
     assert_all_equal(one, table(losses(phantom_data, ["lgdea"], ["4x2"], 8, *flags, *cut, cache=compile_cache)))
     rows = "batch.pairs=16"  # Two parts over eight devices, of pairs alone.
     one = table(losses(phantom_data, ["clip_sigmoid"], ["1x1"], 1, rows, cache=compile_cache))
     assert_all_equal(one, two_processes(phantom_data, ["clip_sigmoid"], ["8x1"], compile_cache, rows, *cut))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [("text.distinct=0.5",), ("optim.rates=('^text_tower/embeddings=0',)",)])
+def test_no_stream_moves_between_devices(flags):
+    """64 pairs, 16 unpaired images and 16 unpaired reports over eight devices; frozen words have no gradient."""
+    done = subprocess.run([sys.executable, "tests/runtime/mesh_program.py", *flags], cwd=runs.ROOT,
+                          env=runs.environment(devices=8), capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.strip().splitlines()[-1])
+    assert (found["devices"], found["permutes"], found["swaps"]) == (8, 0, 0)
+    learn = "text.distinct=0.5" in flags
+    assert ("scatter" in found["vocabulary"]) == learn
 
 
 @pytest.mark.slow

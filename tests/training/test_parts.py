@@ -67,7 +67,7 @@ def first_step(method, *flags):
 @pytest.mark.parametrize("method", ["clip", "lgdea_pairs", "lgdea"])
 def test_gradients_are_those_of_the_whole_batch(method):
     loss, whole, _ = first_step(method)
-    cut_loss, cut, _ = first_step(method, "batch.micro=4", "loss_chunk=3")
+    cut_loss, cut, _ = first_step(method, "batch.micro=4", "loss_chunk=3", "text.distinct=0.4")
     assert cut_loss == pytest.approx(loss, rel=1e-5)
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(whole)) > 0.01
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), cut, whole)
@@ -85,6 +85,8 @@ def test_refusals():
         experiment, *_, batch, _ = small("clip", *flags)
         with pytest.raises(UserError, match=message):
             train_state.check_micro(experiment, batch, mesh)
+    with pytest.raises(UserError, match=r"'text.distinct' is 0"):
+        small("clip", "text.distinct=0.0")
     with pytest.raises(UserError, match="loss_chunk"):
         small("clip", "loss_chunk=-1")
     with pytest.raises(UserError, match=r"remat_keep.*did you mean 'products'"):
