@@ -42,14 +42,22 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
 add_bias.defvjp(lambda x, bias: (add_bias(x, bias), None), lambda _, grad: (grad, _column_sums(grad)))
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def activate(function: Callable[[jax.Array], jax.Array], x: jax.Array, bias: jax.Array) -> jax.Array:
-    """function(x + bias), float32 inside; kept for the backward pass are x and the bias alone."""
+    """function(x + bias) of an elementwise function, float32 inside; kept are x and the bias alone."""
+    return function(x.astype(jnp.float32) + bias).astype(x.dtype)
 
-    def inner(x: jax.Array, bias: jax.Array) -> jax.Array:
-        flat = x.reshape(-1, x.shape[-1])
-        return function(flat.astype(jnp.float32) + bias).astype(x.dtype).reshape(x.shape)
 
-    return jax.checkpoint(inner)(x, bias)
+def _activate_back(function: Callable[[jax.Array], jax.Array], kept: tuple, grad: jax.Array) -> tuple:
+    # Without the barrier XLA finds that parts were computed before, and keeps those.
+    x, bias = jax.lax.optimization_barrier(kept)
+    inner = x.astype(jnp.float32) + bias
+    _, slope = jax.jvp(function, (inner,), (jnp.ones_like(inner),))
+    grad = (grad * slope).astype(x.dtype)
+    return grad, _column_sums(grad)
+
+
+activate.defvjp(lambda function, x, bias: (activate(function, x, bias), (x, bias)), _activate_back)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -72,7 +80,8 @@ def _layer_norm_back(eps: float, kept: tuple, grad: jax.Array) -> tuple[jax.Arra
     normal, scaled = (flat - mean) * rate, grad * scale
     out = rate * (scaled - jnp.mean(scaled, axis=1, keepdims=True)
                   - normal * jnp.mean(scaled * normal, axis=1, keepdims=True))
-    return out.astype(x.dtype).reshape(x.shape), _column_sums(grad * normal), _column_sums(grad)
+    # Products in the dtype of x: in float32 they would be the largest array of the backward pass.
+    return (out.astype(x.dtype).reshape(x.shape), _column_sums((grad * normal).astype(x.dtype)), _column_sums(grad))
 
 
 layer_norm.defvjp(_layer_norm, _layer_norm_back)
