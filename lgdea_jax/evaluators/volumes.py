@@ -14,7 +14,7 @@ from lgdea_jax.records import Record
 
 
 class Volumes:
-    """The volumes of some records like an array int16 [N, D, H, W, 1] in HU; rows are decoded whenever they are indexed.
+    """The volumes of some records like an array int16 [N, D, H, W, 1] in HU; rows are decoded when they are indexed.
 
     Args:
       records: by row; rows: int64 [N], those that have a volume; view: a model's input.

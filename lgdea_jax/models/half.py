@@ -53,7 +53,8 @@ def _activate_back(function: Callable[[jax.Array], jax.Array], kept: tuple, grad
     x, bias = jax.lax.optimization_barrier(kept)
     inner = x.astype(jnp.float32) + bias
     _, slope = jax.jvp(function, (inner,), (jnp.ones_like(inner),))
-    grad = (grad * slope).astype(x.dtype)
+    # And without this one it writes the product in float32, for the sum.
+    grad = jax.lax.optimization_barrier((grad * slope).astype(x.dtype))
     return grad, _column_sums(grad)
 
 

@@ -190,8 +190,8 @@ class ResNet3D(nnx.Module):
           pool: "mean" over the patches, their "max", or "lse" (log-mean-exp): a nodule in one patch of hundreds is not
             drowned by the others.
           zero_init: blocks begin as the identity; False for shallow towers, which then learn from the first step.
-          remat: recompute stem and blocks in the backward pass (a full-size volume's activations do not fit otherwise); not
-            with batch norm, whose moments it would update twice.
+          remat: recompute stem and blocks in the backward pass (a full-size volume's activations do not fit otherwise);
+            not with batch norm, whose moments it would update twice.
 
         Raises:
           ValueError: unknown `stem`, `conv`, `norm` or `pool`; batch norm with `remat`.

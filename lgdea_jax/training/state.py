@@ -125,7 +125,17 @@ def compile_step(experiment: Experiment, parts: Parts, batch: Any, mesh: Mesh, *
                              optimizer=parts.optimizer, options=options, memory=parts.memory)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, parts.target)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())))
-    return jitted.lower(parts.target, batch).compile()
+    return jitted.lower(parts.target, batch).compile(compiler_options(experiment, mesh))
+
+
+def compiler_options(experiment: Experiment, mesh: Mesh) -> dict[str, bool]:
+    """XLA's options for the step: 3D convolutions on GPUs with the channels last.
+
+    XLA's own choice is to have them before the voxels, as in cuDNN's first versions, for every convolution of more than
+    two dimensions; the tower's norms then reduce over a layout that is not theirs.
+    """
+    gpu = mesh.devices.flat[0].platform in ("gpu", "cuda")
+    return {"xla_gpu_force_conv_nhwc": True} if experiment.volume and gpu else {}
 
 
 def compile_rebuild(parts: Parts) -> Any:
