@@ -85,6 +85,9 @@ def get_config(arg=None):
     config.data.split = "train"  # The split to train on.
     # Studies that stay paired: a share (<= 1) or a number (> 1); the rest becomes unpaired, disjoint by subject.
     config.data.pairs = 1.0
+    # Of the unpaired images and reports, what is used: a share (<= 1) or a number (> 1), drawn by the seed.
+    config.data.images = 1.0
+    config.data.reports = 1.0
     # Report texts that occur both in training and in evaluation: refuse, drop (from training) or allow. Templated
     # normal reports are equal in good faith in many hospitals.
     config.data.equal_reports = "refuse"

@@ -1,33 +1,21 @@
-"""The grid of the limited-pairs experiment: arms x shares of pairs x seeds, and what each run trains with."""
+"""The grid of the limited-pairs experiment: arms x settings x seeds, and what each run trains with."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.experiments.keys import decisive, digest
 from lgdea_jax import cli
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.experiment import load_method
 
 CONFIG, DATA_CONFIG = "configs/phantom.py", "configs/data/phantom.py"
-
-
-@dataclasses.dataclass(frozen=True)
-class Share:
-    """Number of seeds, steps and settings of every arm at a share of pairs; `config.limited` has the rest."""
-
-    seeds: int
-    steps: int
-    settings: tuple[str, ...] = ()
-
-
-# More seeds where the question is, and where results vary more. With all pairs larger batches are better.
-SHARES = {0.01: Share(8, 2000), 0.05: Share(8, 2000), 0.1: Share(3, 2000), 1.0: Share(3, 3000, ("batch.pairs=64",))}
+# Of the large world, which has as many unpaired images and reports as the settings below ask for.
+LARGE_TRAIN = 40_400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +34,65 @@ ARMS: Mapping[str, Arm] = {
     "lgdea_pairs": Arm("lgdea_pairs"), "mean_teacher": Arm("mean_teacher", unpaired=True),
     "lgdea": Arm("lgdea", unpaired=True), "oracle": Arm("oracle", ("memory.truth=True",), unpaired=True),
 }
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Setting:
+    """What is trained on.
+
+    Attributes:
+      pairs: a share of the world's studies (at most 1), or a number of studies of the large world (above 1).
+      images: in the large world, the number of unpaired images; 0 for methods that read none.
+    """
+
+    pairs: float
+    images: int = 0
+
+    @property
+    def large(self) -> bool:
+        """Whether it is of the large world."""
+        return self.pairs > 1
+
+    @property
+    def name(self) -> str:
+        """For readers."""
+        if not self.large:
+            return f"{100 * self.pairs:g}%"
+        return f"{self.pairs:g} pairs" + (f", {self.images:,} images" if self.images else "")
+
+    @property
+    def code(self) -> str:
+        """As in METHOD@CODE."""
+        return f"{self.pairs:g}" + (f"+{self.images}" if self.images else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """Number of seeds, steps, arms and config settings of a `Setting`; `config.limited` has the rest."""
+
+    seeds: int
+    steps: int
+    arms: tuple[str, ...]
+    settings: tuple[str, ...] = ()
+
+
+def _grid() -> dict[Setting, Budget]:
+    """More seeds where the question is, and where results vary more. With all pairs larger batches are better."""
+    every, known = tuple(ARMS), tuple(name for name, arm in ARMS.items() if not arm.unpaired)
+    grid = {Setting(0.01): Budget(8, 2000, every), Setting(0.05): Budget(8, 2000, every),
+            Setting(0.1): Budget(3, 2000, every), Setting(1.0): Budget(3, 3000, known, ("batch.pairs=64",))}
+    reports = "data.reports=2000"  # As many as at 1%: only the images differ.
+    for pairs in (40, 200):
+        grid[Setting(pairs)] = Budget(8 if pairs == 40 else 3, 2000, ("lgdea_pairs",), (reports,))
+        for images in (500, 2000, 8000, 20_000):
+            most = images == 20_000
+            grid[Setting(pairs, images)] = Budget(
+                8 if most and pairs == 40 else 3, 2000, ("mean_teacher", "lgdea", "oracle") if most else ("lgdea",),
+                (reports, f"data.images={images}"))
+    return grid
+
+
+GRID: Mapping[Setting, Budget] = _grid()
 
 COMMON = ("log.tensorboard=false", "eval.every=0")
 # Of the config, what cannot change a run's numbers; so that a new folder does not make finished runs unfinished.
@@ -66,11 +113,22 @@ class Run:
     split: str
     steps: int
     extra: tuple[str, ...] = ()
+    images: int = 0
+
+    @property
+    def setting(self) -> Setting:
+        """What it trains on."""
+        return Setting(self.pairs, self.images)
 
     @property
     def name(self) -> str:
-        """For messages and folders."""
-        return f"{self.method} {share_name(self.pairs)} seed {self.seed}"
+        """For messages."""
+        return f"{self.method} {self.setting.name} seed {self.seed}"
+
+    @property
+    def folder(self) -> str:
+        """For files."""
+        return f"{self.method}_{self.setting.code}_{self.seed}"
 
     @property
     def arm(self) -> Arm:
@@ -81,7 +139,7 @@ class Run:
         """KEY=VALUE of the config beside the data set's folder; later ones win."""
         # A checkpoint at the end is enough: a run that is stopped saves first.
         return [f"method={self.arm.method}", f"data.pairs={self.pairs}", f"seed={self.seed}",
-                f"total_steps={self.steps}", f"checkpoint.every={self.steps}", *COMMON, *SHARES[self.pairs].settings,
+                f"total_steps={self.steps}", f"checkpoint.every={self.steps}", *COMMON, *GRID[self.setting].settings,
                 *self.arm.settings, *self.extra]
 
     def config(self) -> dict[str, Any]:
@@ -93,17 +151,8 @@ class Run:
         config = cli.read_config(CONFIG)
         cli.set_overrides(config, [tuple(setting.split("=", 1)) for setting in self.settings()])
         method = load_method(config)
-        kept = json.loads(config.to_json_best_effort())
-        kept["methods"] = {self.arm.method: kept["methods"][self.arm.method]}
-        if not method.has_memory:
-            del kept["memory"], kept["strong"]
-        for name in NOT_IN_KEY:
-            *path, last = name.split(".")
-            node = kept
-            for part in path:
-                node = node[part]
-            del node[last]
-        return kept
+        without = () if method.has_memory else ("memory", "strong")
+        return decisive(config, (*NOT_IN_KEY, *without))
 
     def key(self, data: str) -> str:
         """Names the run by everything that decides its numbers, except the code; `data` is `data_digest`'s."""
@@ -114,26 +163,16 @@ class Run:
         return digest({**self.config(), "seed": None})
 
 
-def digest(content: Any) -> str:
-    """16 hex digits of the SHA-256 of `content` as JSON."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def share_name(pairs: float) -> str:
-    """0.01 as "1%"."""
-    return f"{100 * pairs:g}%"
-
-
-def parse_cell(text: str) -> tuple[str, float]:
-    """METHOD@SHARE as (method, share).
+def parse_cell(text: str) -> tuple[str, Setting]:
+    """METHOD@SETTING as (method, setting).
 
     Raises:
-      UserError: not of that form, an unknown method or share, or a cell that would repeat another.
+      UserError: not of that form, an unknown method or setting, or a cell that would repeat another.
     """
-    method, at, share = text.strip().partition("@")
+    method, at, setting = text.strip().partition("@")
     if not at:
-        raise UserError(f"{text!r}: METHOD@SHARE, as lgdea@0.01")
-    return check_cell(check_method(method), check_share(share))
+        raise UserError(f"{text!r}: METHOD@PAIRS, as lgdea@0.01 or lgdea@40+20000")
+    return check_cell(check_method(method), check_setting(setting))
 
 
 def check_method(name: str) -> str:
@@ -141,27 +180,27 @@ def check_method(name: str) -> str:
     return choose("method", name.strip(), known_methods())
 
 
-def check_share(text: str) -> float:
-    """The share of that value; see `parse_cell`."""
+def check_setting(text: str) -> Setting:
+    """The setting of that code; see `parse_cell`."""
+    pairs, _, images = text.strip().partition("+")
     try:
-        share = float(text)
+        setting = Setting(float(pairs), int(images or 0))
     except ValueError:
-        share = math.nan
-    if share not in SHARES:
-        raise UserError(f"unknown share of pairs {text.strip()!r}; known: {', '.join(f'{s:g}' for s in SHARES)}")
-    return share
+        setting = Setting(math.nan)
+    if setting not in GRID:
+        raise UserError(f"unknown share or number of pairs {text.strip()!r}; known: "
+                        f"{', '.join(setting.code for setting in GRID)}")
+    return setting
 
 
-def check_cell(method: str, share: float) -> tuple[str, float]:
+def check_cell(method: str, setting: Setting) -> tuple[str, Setting]:
     """The cell; see `parse_cell`."""
-    if repeats(method, share):
-        raise UserError(f"{method}@{share:g}: with all pairs nothing is unpaired, and {method} is lgdea_pairs")
-    return method, share
-
-
-def repeats(method: str, share: float) -> bool:
-    """Whether the cell would be lgdea_pairs under another name."""
-    return share == 1 and ARMS[method].unpaired
+    if method in GRID[setting].arms:
+        return method, setting
+    if setting.pairs == 1:
+        raise UserError(f"{method}@{setting.code}: with all pairs nothing is unpaired, and {method} is lgdea_pairs")
+    raise UserError(f"{method}@{setting.code}: not of this experiment; with these data: "
+                    f"{', '.join(GRID[setting].arms)}")
 
 
 def known_methods() -> list[str]:
@@ -170,31 +209,32 @@ def known_methods() -> list[str]:
     return [name for name, arm in ARMS.items() if arm.method in available]
 
 
-def select_cells(arguments: argparse.Namespace) -> list[tuple[str, float]]:
-    """(method, share) of --cells, or of --methods x --pairs without those that would repeat others."""
+def select_cells(arguments: argparse.Namespace) -> list[tuple[str, Setting]]:
+    """(method, setting) of --cells, or of --methods x --pairs without those that the grid does not have."""
     if arguments.cells:
         if arguments.methods or arguments.pairs:
             raise UserError("--cells excludes --methods and --pairs")
         cells = [parse_cell(cell) for cell in arguments.cells.split(",")]
     else:
-        methods, shares = known_methods(), list(SHARES)
+        methods, settings = known_methods(), list(GRID)
         if arguments.methods:
             methods = [check_method(name) for name in arguments.methods.split(",")]
         if arguments.pairs:
-            shares = [check_share(text) for text in arguments.pairs.split(",")]
-        cells = [(method, share) for share in shares for method in methods if not repeats(method, share)]
+            settings = [check_setting(text) for text in arguments.pairs.split(",")]
+        cells = [(method, setting) for setting in settings for method in methods if method in GRID[setting].arms]
         if not cells:
-            check_cell(methods[0], shares[0])
+            check_cell(methods[0], settings[0])
     order = list(ARMS)
     return sorted(set(cells), key=lambda cell: (cell[1], order.index(cell[0])))
 
 
-def make_runs(cells: Sequence[tuple[str, float]], *, seeds: int | None, steps: int | None, split: str,
+def make_runs(cells: Sequence[tuple[str, Setting]], *, seeds: int | None, steps: int | None, split: str,
               extra: Sequence[str], first_seed: int = 0) -> list[Run]:
     """The runs in the order in which they are done: a first seed of every cell, small shares first, then a second."""
     runs = []
-    for seed in range(max(seeds or SHARES[share].seeds for _, share in cells)):
-        for method, share in cells:
-            if seed < (seeds or SHARES[share].seeds):
-                runs.append(Run(method, share, first_seed + seed, split, steps or SHARES[share].steps, tuple(extra)))
+    for seed in range(max(seeds or GRID[setting].seeds for _, setting in cells)):
+        for method, setting in cells:
+            if seed < (seeds or GRID[setting].seeds):
+                runs.append(Run(method, setting.pairs, first_seed + seed, split, steps or GRID[setting].steps,
+                                tuple(extra), setting.images))
     return runs

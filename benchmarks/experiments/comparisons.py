@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.experiments.arms import share_name
+from benchmarks.experiments.arms import Setting, check_setting
 from benchmarks.experiments.results import runs_of
 from lgdea_jax.metrics.hierarchical import Comparison, Runs, compare, holm
 
@@ -22,17 +22,17 @@ LEVEL = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """The runs of one arm at one share of pairs.
+    """The runs of one arm in one setting.
 
     Attributes:
-      method, pairs, steps: as of the runs; `method` is the arm's name.
+      method, setting, steps: as of the runs; `method` is the arm's name.
       config: hash of the config without the seed.
       expected: number of runs when the cell is finished.
       rows: of the finished runs.
     """
 
     method: str
-    pairs: float
+    setting: Setting
     steps: int
     config: str
     expected: int
@@ -41,7 +41,7 @@ class Cell:
     @property
     def name(self) -> str:
         """For readers."""
-        return f"`{self.method}` at {share_name(self.pairs)}"
+        return f"`{self.method}` at {self.setting.name}"
 
     @property
     def progress(self) -> str:
@@ -55,7 +55,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Contrast:
-    """Two cells, METHOD@SHARE each: does A exceed B?
+    """Two cells, METHOD@SETTING each: does A exceed B?
 
     With `margins` the hypothesis is that A is non-inferior to B: lower by less than the margin of each metric.
     """
@@ -78,6 +78,10 @@ PRE_SPECIFIED = (
     Contrast("Effect of the unpaired reports", "lgdea_pairs@0.01", "lgdea_pairs_alone@0.01"),
     Contrast("Effect of true targets", "oracle@0.01", "lgdea_pairs@0.01"),
     Contrast("Effect of true targets", "oracle@0.05", "lgdea_pairs@0.05"),
+    Contrast("Effect of 20,000 unpaired images", "lgdea@40+20000", "lgdea_pairs@40"),
+    Contrast("Effect of 20,000 unpaired images", "lgdea@200+20000", "lgdea_pairs@200"),
+    Contrast("20,000 unpaired images against 500", "lgdea@40+20000", "lgdea@40+500"),
+    Contrast("Relations against a mean teacher", "lgdea@40+20000", "mean_teacher@40+20000"),
 )
 # Added after the results were known: exploratory.
 POST_HOC: tuple[Contrast, ...] = ()
@@ -85,10 +89,10 @@ POST_HOC: tuple[Contrast, ...] = ()
 
 def available(cells: Sequence[Cell], contrasts: Sequence[Contrast]) -> list[tuple[Contrast, Cell, Cell]]:
     """(contrast, A, B) of the contrasts whose cells are among `cells`."""
-    by_name = {(cell.method, cell.pairs): cell for cell in cells}
+    by_name = {(cell.method, cell.setting): cell for cell in cells}
     found = []
     for contrast in contrasts:
-        a, b = (by_name.get((method, float(share))) for method, share in
+        a, b = (by_name.get((method, check_setting(setting))) for method, setting in
                 (side.strip().split("@") for side in (contrast.a, contrast.b)))
         if a and b:
             found.append((contrast, a, b))
@@ -96,9 +100,9 @@ def available(cells: Sequence[Cell], contrasts: Sequence[Contrast]) -> list[tupl
 
 
 def differences(a: Cell, b: Cell) -> dict[str, Comparison]:
-    """A minus B for each primary metric; runs are paired by seed at equal shares of pairs.
+    """A minus B for each primary metric; runs are paired by seed where both have the same pairs.
 
-    A seed fixes which studies stay paired, so that at two shares it means nothing in common.
+    A seed fixes which studies stay paired, so that at two numbers of pairs it means nothing in common.
     """
     found = {}
     for name in PRIMARY:
@@ -107,7 +111,7 @@ def differences(a: Cell, b: Cell) -> dict[str, Comparison]:
         # A cell without runs has no replicates; it takes the other's number of them.
         one, other = (runs if runs.seeds else dataclasses.replace(runs, replicates=np.zeros((0, width)))
                       for runs in (one, other))
-        found[name] = compare(one, other, pair_seeds=a.pairs == b.pairs)
+        found[name] = compare(one, other, pair_seeds=a.setting.pairs == b.setting.pairs)
     return found
 
 

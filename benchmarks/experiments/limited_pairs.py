@@ -1,13 +1,15 @@
-"""The limited-pairs experiment on the phantom world: arms x shares of pairs x seeds; tables, tests and plots.
+"""The limited-pairs experiment on the phantom world: arms x settings x seeds; tables, tests and plots.
 
     python -m benchmarks.experiments.limited_pairs --out=runs/limited_pairs                    # the docs' tables
     python -m benchmarks.experiments.limited_pairs --out=runs/limited_pairs --plan   # what that would run, and how long
     python -m benchmarks.experiments.limited_pairs --out=runs/limited_pairs --only-table       # from the finished runs
     python -m benchmarks.experiments.limited_pairs --out=runs/try --split=validation \\
-        --cells=lgdea@0.01,oracle@0.01 --seeds=4 --first_seed=8 --set=memory.own=0.3
+        --cells=lgdea@0.01,lgdea@40+20000 --seeds=4 --first_seed=8 --set=memory.own=0.3
 
-Every run trains with `configs/phantom.py`, and with its `limited` settings below 100%. At a share of pairs all arms
-have the same steps, pairs per batch and augmentation, and are evaluated on a split that is not trained on. Choices are
+A setting is a share of pairs (0.01), or in a larger world of the same kind a number of pairs and one of unpaired images
+(40+20000), with 2,000 unpaired reports. Every run trains with `configs/phantom.py`, and with its `limited` settings
+below 100%. In a setting all arms have the same steps, pairs per batch and augmentation, and are evaluated on a split
+that is not trained on; validation and test studies of both worlds are the same. Choices are
 made on the validation world with seeds that the tables do not use; the tables are of the test world. Small shares and
 early seeds run first: an interrupted experiment is a small complete one.
 
@@ -37,19 +39,20 @@ from benchmarks.experiments.arms import (
     ARMS,
     CONFIG,
     DATA_CONFIG,
-    SHARES,
+    GRID,
+    LARGE_TRAIN,
     Run,
-    digest,
+    Setting,
     make_runs,
     parse_cell,
     select_cells,
-    share_name,
 )
 from benchmarks.experiments.comparisons import METRICS, POST_HOC, PRE_SPECIFIED, Cell, Contrast
+from benchmarks.experiments.keys import digest
 from benchmarks.experiments.plan import expected_seconds, plan
-from benchmarks.experiments.plots import plot
+from benchmarks.experiments.plots import plot_findings, plot_images, plot_shares
 from benchmarks.experiments.report import READING, page
-from benchmarks.experiments.results import read_results
+from benchmarks.experiments.results import auroc_by_finding, read_results
 from benchmarks.experiments.runs import Job, Journal, exits_on_sigterm, only_one, run_jobs, usable_cores
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import load_metadata
@@ -60,10 +63,19 @@ from lgdea_jax.runtime.progress import clock_text
 
 COMMITTED = Path(__file__).with_suffix(".jsonl")
 # Config keys that the grid sets.
-OWN_KEYS = ("method", "seed", "total_steps", "data.pairs", "data.dir", "checkpoint.every")
+OWN_KEYS = ("method", "seed", "total_steps", "data.pairs", "data.images", "data.reports", "data.dir",
+            "checkpoint.every")
 
 
-def data_digest(folder: Path) -> str:
+def world(large: bool) -> Any:
+    """The config of a data set."""
+    config = cli.read_config(DATA_CONFIG)
+    if large:
+        config.phantom.train = LARGE_TRAIN
+    return config
+
+
+def data_digest(folder: Path, *, large: bool = False) -> str:
     """Of what decides the content of the phantom data set in `folder`, or of the one that would be made there.
 
     Raises:
@@ -72,15 +84,15 @@ def data_digest(folder: Path) -> str:
     if folder.exists():
         config = load_metadata(folder).config
     else:
-        config = json.loads(cli.read_config(DATA_CONFIG).to_json_best_effort())
+        config = json.loads(world(large).to_json_best_effort())
     if "phantom" not in config:
-        raise UserError(f"--data={folder} is not a phantom data set")
+        raise UserError(f"{folder} is not a phantom data set")
     return digest({name: config[name] for name in ("phantom", "extractor", "image_size", "tokenizer")})
 
 
 def make_job(run: Run, *, key: str, data: Path, out: Path) -> Job:
-    """Trains and evaluates `run` in OUT/METHOD_SHARE_SEED_KEY."""
-    folder = out / f"{run.method}_{run.pairs:g}_{run.seed}_{key[:6]}"
+    """Trains and evaluates `run` in OUT/METHOD_SETTING_SEED_KEY."""
+    folder = out / f"{run.folder}_{key[:6]}"
     commands = {
         "train": ["lgdea_jax.train", f"--config={CONFIG}", f"--workdir={folder}", f"--config.data.dir={data}",
                   *(f"--config.{setting}" for setting in run.settings())],
@@ -92,7 +104,8 @@ def make_job(run: Run, *, key: str, data: Path, out: Path) -> Job:
 
     def finish(seconds: dict[str, float]) -> dict[str, Any]:
         return {"key": key, **dataclasses.asdict(run), "config": run.config_hash(), "seconds": seconds,
-                "resumed": resumed, **read_results(folder / "eval", METRICS)}
+                "resumed": resumed, **read_results(folder / "eval", METRICS),
+                "findings": auroc_by_finding(folder / "eval", folder / "config.json")}
 
     return Job(run.name, folder, commands, finish)
 
@@ -119,8 +132,9 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--first_seed={arguments.first_seed}: at least 0")
     runs = make_runs(cells, seeds=arguments.seeds, steps=arguments.steps, split=arguments.split, extra=arguments.set,
                      first_seed=arguments.first_seed)
-    data = data_digest(arguments.data)
-    keys = {run: run.key(data) for run in runs}
+    folders = {False: arguments.data, True: arguments.large_data}
+    digests = {large: data_digest(folders[large], large=large) for large in {run.setting.large for run in runs}}
+    keys = {run: run.key(digests[run.setting.large]) for run in runs}
     journal = Journal(arguments.out / "runs.jsonl")
     finished = {row["key"]: row for row in [*([] if arguments.fresh else read_rows(COMMITTED)), *journal.rows()]
                 if row.get("replicates")}
@@ -133,7 +147,8 @@ def main(argv: list[str]) -> int:
     failures: list[str] = []
     if todo and not arguments.only_table:
         with only_one(arguments.out), exits_on_sigterm():
-            make_data(arguments.data)
+            for large in sorted({run.setting.large for run in todo}):
+                make_data(folders[large], large=large)
             failures = run_all(todo, keys, finished, journal, arguments)
     table = {run: finished[keys[run]] for run in runs if keys[run] in finished}
     text = report(runs, table, contrasts, arguments.out,
@@ -147,27 +162,29 @@ def main(argv: list[str]) -> int:
 
 def make_parser() -> cli.Parser:
     """The flags."""
-    def by_share(field: str) -> str:
+    def by_setting(field: str) -> str:
         # argparse formats its help texts: a percent sign is written twice.
-        text = ", ".join(f"{getattr(share, field)} at {share_name(s)}" for s, share in SHARES.items())
+        text = ", ".join(f"{getattr(budget, field)} at {setting.code}" for setting, budget in GRID.items())
         return text.replace("%", "%%")
 
     parser = cli.Parser(prog="python -m benchmarks.experiments.limited_pairs", description=__doc__)
     parser.add_argument("--out", required=True, type=Path, help="folder for the runs, runs.jsonl, the table, the page")
     parser.add_argument("--methods", help=f"by commas, of {', '.join(ARMS)} (default: all)")
-    parser.add_argument("--pairs", help=f"shares, by commas, of {', '.join(f'{s:g}' for s in SHARES)} (default: all)")
-    parser.add_argument("--cells", help="METHOD@SHARE by commas, instead of --methods and --pairs")
-    parser.add_argument("--seeds", type=int, help="seeds of each cell (default: " + by_share("seeds") + ")")
+    parser.add_argument("--pairs", help=f"settings, by commas, of {', '.join(s.code for s in GRID)} (default: all)")
+    parser.add_argument("--cells", help="METHOD@SETTING by commas, instead of --methods and --pairs")
+    parser.add_argument("--seeds", type=int, help="seeds of each cell (default: " + by_setting("seeds") + ")")
     parser.add_argument("--first_seed", type=int, default=0,
                         help="the first of them (default: 0); a seed is the same training on either split, so choose "
                              "with seeds that are not reported")
-    parser.add_argument("--steps", type=int, help="training steps of each run (default: " + by_share("steps") + ")")
+    parser.add_argument("--steps", type=int, help="training steps of each run (default: " + by_setting("steps") + ")")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="a key of the training config, for every run; may be given several times")
-    parser.add_argument("--compare", action="append", default=[], metavar="METHOD@SHARE:METHOD@SHARE",
+    parser.add_argument("--compare", action="append", default=[], metavar="METHOD@SETTING:METHOD@SETTING",
                         help="one more comparison of two cells; may be given several times")
     parser.add_argument("--split", choices=("validation", "test"), default="test", help="what is evaluated on")
     parser.add_argument("--data", type=Path, default=Path("data/phantom"), help="the phantom data set, made if missing")
+    parser.add_argument("--large_data", type=Path, default=Path("data/phantom_large"),
+                        help=f"the one with {LARGE_TRAIN:,} training studies, likewise")
     parser.add_argument("--jobs", type=int, default=len(usable_cores()), help="runs side by side, a core each")
     parser.add_argument("--fresh", action="store_true", help="do committed runs again")
     what = parser.add_mutually_exclusive_group()
@@ -188,7 +205,7 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"--out={folder}: {error.strerror}") from None
 
 
-def parse_contrast(text: str, cells: Sequence[tuple[str, float]]) -> Contrast:
+def parse_contrast(text: str, cells: Sequence[tuple[str, Setting]]) -> Contrast:
     """A:B of --compare.
 
     Raises:
@@ -196,19 +213,19 @@ def parse_contrast(text: str, cells: Sequence[tuple[str, float]]) -> Contrast:
     """
     sides = [parse_cell(side) for side in text.split(":")]
     if len(sides) != 2:
-        raise UserError(f"--compare={text}: METHOD@SHARE:METHOD@SHARE")
-    for method, share in sides:
-        if (method, share) not in cells:
-            raise UserError(f"--compare={text}: {method}@{share:g} is not among the cells of this experiment")
+        raise UserError(f"--compare={text}: METHOD@SETTING:METHOD@SETTING")
+    for method, setting in sides:
+        if (method, setting) not in cells:
+            raise UserError(f"--compare={text}: {method}@{setting.code} is not among the cells of this experiment")
     return Contrast("Requested", *text.split(":"))
 
 
-def make_data(folder: Path) -> None:
-    """Makes the phantom data set unless it is there."""
+def make_data(folder: Path, *, large: bool) -> None:
+    """Makes a phantom data set unless it is there."""
     from data_prep import build
 
     if not folder.exists():
-        build.build(cli.read_config(DATA_CONFIG), folder)
+        build.build(world(large), folder)
 
 
 def run_all(todo: Sequence[Run], keys: dict[Run, str], finished: dict[str, dict], journal: Journal,
@@ -228,19 +245,20 @@ def run_all(todo: Sequence[Run], keys: dict[Run, str], finished: dict[str, dict]
         print(f"{job.name}: {shown}  {sum(row['seconds'].values()):.0f} s; {len(left)} left, about "
               f"{clock_text(seconds)}", file=sys.stderr, flush=True)
 
-    jobs = [make_job(run, key=keys[run], data=arguments.data, out=arguments.out) for run in todo]
+    jobs = [make_job(run, key=keys[run], out=arguments.out,
+                     data=arguments.large_data if run.setting.large else arguments.data) for run in todo]
     return run_jobs(jobs, side_by_side=arguments.jobs, done=done)
 
 
 def report(runs: Sequence[Run], finished: dict[Run, dict], contrasts: Sequence[Contrast], out: Path,
            command: str) -> str:
     """Writes the tables, the plots and the page of the finished runs into `out`; returns the tables."""
-    groups: dict[tuple[str, float], list[Run]] = {}
+    groups: dict[tuple[str, Setting], list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.method, run.pairs), []).append(run)
-    cells = [Cell(method, pairs, steps=mine[0].steps, config=mine[0].config_hash(),
+        groups.setdefault((run.method, run.setting), []).append(run)
+    cells = [Cell(method, setting, steps=mine[0].steps, config=mine[0].config_hash(),
                   expected=len(mine), rows=tuple(finished[run] for run in mine if run in finished))
-             for (method, pairs), mine in groups.items()]
+             for (method, setting), mine in groups.items()]
     notes = [f"Evaluated on the {runs[0].split} split of the phantom world."]
     if runs[0].extra:
         notes.append("Settings of every run: " + ", ".join(runs[0].extra) + ".")
@@ -268,7 +286,15 @@ def write(cells: Sequence[Cell], contrasts: Sequence[Contrast], out: Path, *, co
     blocks = [block for block in made if block]
     text = "\n\n".join(block.markdown() for block in blocks)
     write_text_atomically(out / "table.md", "\n".join(f"{note}\n" for note in [*notes, *READING]) + "\n" + text + "\n")
-    pictures = {name: plot(cells, name, out / f"{name.replace('/', '_').replace('@', '_at_')}.png") for name in METRICS}
+    pictures: dict[str, Path] = {}
+    for name, shown in METRICS.items():
+        file = name.replace("/", "_").replace("@", "_at_")
+        pictures[f"{shown} against the share of pairs"] = plot_shares(cells, name, out / f"{file}.png")
+        if any(cell.setting.large and cell.rows for cell in cells):
+            pictures[f"{shown} against the number of unpaired images"] = plot_images(
+                cells, name, out / f"images_{file}.png")
+    if path := plot_findings(cells, out / "findings.png"):
+        pictures["AUROC of each finding, lgdea minus lgdea_pairs, against its positive pairs"] = path
     write_text_atomically(out / "index.html", page(blocks, pictures, command=command, notes=notes))
     return text
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from benchmarks.experiments.arms import Run, share_name
+from benchmarks.experiments.arms import Run
 from lgdea_jax.runtime.progress import clock_text
 
 # Before anything is finished: what a step and the start, compilation and evaluation take on one core of a laptop.
@@ -30,11 +30,11 @@ def expected_seconds(run: Run, rows: Sequence[dict]) -> float:
 def plan(runs: Sequence[Run], todo: Sequence[Run], rows: Sequence[dict], *, jobs: int) -> str:
     """What is finished, what would run and for how long."""
     lines = ["| pairs | method | steps | seeds | finished | about |", "|---|---|---|---|---|---|"]
-    for method, pairs in dict.fromkeys((run.method, run.pairs) for run in runs):
-        cell = [run for run in runs if (run.method, run.pairs) == (method, pairs)]
+    for method, setting in dict.fromkeys((run.method, run.setting) for run in runs):
+        cell = [run for run in runs if (run.method, run.setting) == (method, setting)]
         left = [run for run in cell if run in todo]
         seconds = sum(expected_seconds(run, rows) for run in left)
-        lines.append(f"| {share_name(pairs)} | `{method}` | {cell[0].steps} "
+        lines.append(f"| {setting.name} | `{method}` | {cell[0].steps} "
                      f"| {len(cell)} | {len(cell) - len(left)} | {clock_text(seconds)} |")
     seconds = sum(expected_seconds(run, rows) for run in todo) / max(1, min(jobs, len(todo)))
     source = "by the finished runs" if any(not row["resumed"] for row in rows) else "a guess, no run is finished"

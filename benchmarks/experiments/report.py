@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.experiments.comparisons import METRICS
 from lgdea_jax.pages import experiment
 from lgdea_jax.pages.elements import Table
 
@@ -14,7 +13,7 @@ READING = (
     "Each number is the mean over training seeds, ± the standard deviation between them.",
     "Intervals (95%) and p-values are over training seeds and test subjects, both random effects: subjects are "
     "resampled, the same for every run; the mean over seeds has t-distributed deviations; the interaction of seeds and "
-    "subjects counts once. Two methods at one share of pairs are compared seed by seed. p is two-sided and adjusted "
+    "subjects counts once. Two methods with the same pairs are compared seed by seed. p is two-sided and adjusted "
     "over the three primary metrics (Holm).",
     "With all pairs nothing is unpaired: arms that differ from lgdea_pairs by unpaired items only are left out there.",
     "The oracle is an upper bound and not a method: its targets come from the hidden reports of the unpaired images.",
@@ -39,10 +38,9 @@ class Block:
 
 
 def page(blocks: Sequence[Block], pictures: Mapping[str, Path], *, command: str, notes: Sequence[str]) -> str:
-    """One HTML page that loads nothing from elsewhere: the plots are inside."""
+    """One HTML page that loads nothing from elsewhere: the plots, by their titles, are inside."""
     parts = [experiment.Part(block.title, block.sentences, Table(block.header, block.rows, code=True, name=block.title,
                                                                  numeric_from=len(block.header))) for block in blocks]
-    plots = {f"{METRICS[name]} against the share of pairs": path for name, path in pictures.items()}
-    return experiment.page("Limited pairs", parts, plots, command=command, notes=notes, reading=READING,
+    return experiment.page("Limited pairs", parts, pictures, command=command, notes=notes, reading=READING,
                            caption="Bars are 95% intervals over seeds and subjects; a hollow marker is one seed alone, "
                                    "and the bars of two may leave the plot.")

@@ -18,7 +18,6 @@ given. The same command after a kill goes on. OUT/table.md is made from the rows
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import shlex
@@ -30,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.experiments.keys import decisive, digest
 from benchmarks.experiments.results import read_results, runs_of
 from benchmarks.experiments.runs import Job, Journal, exits_on_sigterm, only_one, run_jobs, usable_cores
 from benchmarks.experiments.tables import p_text
@@ -99,7 +99,7 @@ class Run:
 
     def key(self, data: str) -> str:
         """Names the run by everything that decides its numbers, except the code; `data` is `data_digest`'s."""
-        return _digest([self.arm, self.config(), self.split, data])
+        return digest([self.arm, self.config(), self.split, data])
 
 
 def resolved(path: str, settings: Sequence[str]) -> dict[str, Any]:
@@ -108,19 +108,7 @@ def resolved(path: str, settings: Sequence[str]) -> dict[str, Any]:
     for setting in settings:
         key, _, value = setting.partition("=")
         cli.set_override(config, key, value)
-    kept = json.loads(config.to_json_best_effort())
-    kept["methods"] = {config.method: kept["methods"][config.method]}
-    for name in NOT_IN_KEY:
-        *parents, last = name.split(".")
-        node = kept
-        for part in parents:
-            node = node[part]
-        del node[last]
-    return kept
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return decisive(config, NOT_IN_KEY)
 
 
 def data_digest(folder: Path) -> str:
@@ -136,7 +124,7 @@ def data_digest(folder: Path) -> str:
     if "phantom_ct" not in config:
         raise UserError(f"--data={folder} is not a phantom CT data set")
     parts = ("phantom_ct", "extractor", "volume", "derived_labels", "tokenizer")
-    return _digest({name: config[name] for name in parts})
+    return digest({name: config[name] for name in parts})
 
 
 def make_job(run: Run, *, key: str, data: Path, out: Path) -> Job:

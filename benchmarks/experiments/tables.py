@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.experiments.arms import share_name
 from benchmarks.experiments.comparisons import (
     METRICS,
     PRIMARY,
@@ -25,8 +25,9 @@ from lgdea_jax.metrics.hierarchical import gap_closed
 def means(cells: Sequence[Cell]) -> Block:
     """Mean and standard deviation over seeds of every cell that has a finished run; the others are named."""
     rows, missing = [], [cell for cell in cells if not cell.rows]
-    left = ", ".join(f"{share_name(pairs)} ({', '.join(f'`{cell.method}`' for cell in missing if cell.pairs == pairs)})"
-                     for pairs in dict.fromkeys(cell.pairs for cell in missing))
+    left = "; ".join(
+        f"{setting.name} ({', '.join(f'`{cell.method}`' for cell in missing if cell.setting == setting)})"
+        for setting in dict.fromkeys(cell.setting for cell in missing))
     for cell in cells:
         if not cell.rows:
             continue
@@ -35,7 +36,7 @@ def means(cells: Sequence[Cell]) -> Block:
             values = cell.metric(name).values
             spread = f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""
             shown.append(f"{values.mean():.3f}{spread}" if len(values) else "-")
-        rows.append((share_name(cell.pairs), f"`{cell.method}`", cell.progress, *shown))
+        rows.append((cell.setting.name, f"`{cell.method}`", cell.progress, *shown))
     sentences = (f"Not run yet: {left}.",) if left else ()
     return Block("Means over seeds", sentences, ("pairs", "method", "seeds", *METRICS.values()), tuple(rows))
 
@@ -65,8 +66,9 @@ def contrasts(cells: Sequence[Cell], chosen: Sequence[Contrast]) -> Block | None
             p_value = f", p {p_text(p[name])}" if interval else ""
             shown.append(f"{_number(found[name].difference, sign=True)} {interval}{p_value}".strip())
         one, other = found[PRIMARY[0]].seeds
-        paired = a.pairs == b.pairs
-        title = f"`{a.method}` - `{b.method}`, {share_name(a.pairs)}" if paired else f"{a.name} - {b.name}"
+        paired = a.setting.pairs == b.setting.pairs
+        title = (f"`{a.method}` - `{b.method}`, {a.setting.name}" if a.setting == b.setting
+                 else f"{a.name} - {b.name}")
         rows.append((title, str(one) if paired else f"{one} and {other}", *shown))
     if not rows:
         return None
@@ -76,15 +78,13 @@ def contrasts(cells: Sequence[Cell], chosen: Sequence[Contrast]) -> Block | None
 def gap(cells: Sequence[Cell]) -> Block | None:
     """How much of the gap between lgdea_pairs and the oracle unpaired images close; None without both."""
     rows = []
-    for pairs in dict.fromkeys(cell.pairs for cell in cells):
-        at = {cell.method: cell for cell in cells if cell.pairs == pairs}
-        if not {"lgdea_pairs", "oracle"} <= set(at):
-            continue
+    by_name = {(cell.method, cell.setting): cell for cell in cells}
+    for setting in dict.fromkeys(cell.setting for cell in cells):
+        # In the large world lgdea_pairs is the same for every number of images.
+        ends = [by_name.get(("lgdea_pairs", dataclasses.replace(setting, images=0))), by_name.get(("oracle", setting))]
         for method in ("mean_teacher", "lgdea"):
-            if method not in at:
-                continue
-            three = [at[m] for m in (method, "lgdea_pairs", "oracle")]
-            if not all(cell.rows for cell in three):
+            three = [by_name.get((method, setting)), *ends]
+            if not all(cell is not None and cell.rows for cell in three):
                 continue
             seeds = set.intersection(*({row["seed"] for row in cell.rows} for cell in three))
             shown = []
@@ -92,7 +92,7 @@ def gap(cells: Sequence[Cell]) -> Block | None:
                 found = gap_closed(*(cell.metric(name) for cell in three))
                 shown.append("-" if math.isnan(found.value) else
                              f"{100 * found.value:.0f}% {_range(100 * found.low, 100 * found.high, digits=0)}".strip())
-            rows.append((share_name(pairs), f"`{method}`", str(len(seeds)), *shown))
+            rows.append((setting.name, f"`{method}`", str(len(seeds)), *shown))
     if not rows:
         return None
     return Block("Share of the gap to the oracle", (
@@ -108,7 +108,7 @@ def settings(cells: Sequence[Cell]) -> Block:
         if not cell.rows:
             continue
         seconds = [sum(row["seconds"].values()) for row in cell.rows if not row["resumed"]]
-        rows.append((share_name(cell.pairs), f"`{cell.method}`", str(cell.steps),
+        rows.append((cell.setting.name, f"`{cell.method}`", str(cell.steps),
                      f"{np.median(seconds):.0f}" if seconds else "-", f"`{cell.config}`"))
     return Block("Settings", ("Seconds are the median of a run, training and evaluation, on one core. The hash is of "
                               "all of the config but the seed.",),

@@ -65,20 +65,21 @@ def pair_directories(data: Any) -> list[str]:
     return [data.dir] if data.dir else [directory for directory, _ in parse_weights(data.pairs_from)]
 
 
-def number_of_pairs(pairs: float, available: int) -> int:
-    """How many of `available` studies stay paired: `pairs` is a share (<= 1) or a number (> 1).
+def number_of(stream: str, wanted: float, available: int) -> int:
+    """How many of `available` items `data.STREAM` keeps: a share (<= 1) or a number (> 1).
 
     Raises:
       UserError: not positive, not whole, or more than there are.
     """
-    if not pairs > 0:
-        raise UserError(f"data.pairs={pairs}: a share in (0, 1] or a number above 1")
-    if pairs > 1 and pairs != round(pairs):
-        raise UserError(f"data.pairs={pairs} is not a whole number of studies")
-    wanted = round(pairs * available) if pairs <= 1 else round(pairs)
-    if not 1 <= wanted <= available:
-        raise UserError(f"data.pairs={pairs:g} asks for {wanted} paired studies; there are {available}")
-    return wanted
+    what = {"pairs": "paired studies", "images": "unpaired images", "reports": "unpaired reports"}[stream]
+    if not wanted > 0:
+        raise UserError(f"data.{stream}={wanted}: a share in (0, 1] or a number above 1")
+    if wanted > 1 and wanted != round(wanted):
+        raise UserError(f"data.{stream}={wanted} is not a whole number of {what}")
+    count = round(wanted * available) if wanted <= 1 else round(wanted)
+    if not 1 <= count <= available:
+        raise UserError(f"data.{stream}={wanted:g} asks for {count} {what}; there are {available}")
+    return count
 
 
 def split_pairs(
@@ -100,10 +101,10 @@ def split_pairs(
       paired and the rest of that subject's are left out of everything.
 
     Raises:
-      UserError: see `number_of_pairs`.
+      UserError: see `number_of`.
     """
     unique_studies, first_row, study = np.unique(studies, return_index=True, return_inverse=True)
-    wanted = number_of_pairs(pairs, len(unique_studies))
+    wanted = number_of("pairs", pairs, len(unique_studies))
     if wanted == len(unique_studies):
         return np.arange(len(studies)), np.zeros(0, int), np.zeros(0, int)
     order = np.unique(subjects)
@@ -134,9 +135,9 @@ def make_plan(data: Any, *, seed: int, held_out: Sequence[str] = (), pairs_file:
     """Decides which rows feed which stream.
 
     Args:
-      data: `config.data`: `dir`, or `pairs_from`, `images_from`, `reports_from`; `pairs`; `split`; `equal_reports`;
-        `near_duplicates`; `held_out_from`.
-      seed: of the split into pairs and unpaired items.
+      data: `config.data`: `dir`, or `pairs_from`, `images_from`, `reports_from`; `pairs`, `images`, `reports`;
+        `split`; `equal_reports`; `near_duplicates`; `held_out_from`.
+      seed: of the split into pairs and unpaired items, and of the draw from those.
       held_out: more data sets that are evaluated on.
       pairs_file: where near-duplicates are listed (`leakage.allowed_rows`).
 
@@ -173,7 +174,23 @@ def make_plan(data: Any, *, seed: int, held_out: Sequence[str] = (), pairs_file:
     for stream, feature in (("images", "has_image"), ("reports", "has_report")):
         for directory in unpaired[stream]:
             add(stream, directory, np.flatnonzero(indexes[directory][feature] & allowed[directory]))
+    for number, stream in enumerate(("images", "reports")):
+        if data[stream] != 1:
+            parts[stream] = _draw(stream, parts[stream], data[stream], np.random.default_rng([seed, 0x5A3, number]))
     return Plan(parts)
+
+
+def _draw(stream: str, parts: Sequence[Part], wanted: float, rng: np.random.Generator) -> list[Part]:
+    """Some rows of the parts, in the order that they had; with the same generator a smaller draw is part of a larger.
+
+    Raises:
+      UserError: see `number_of`.
+    """
+    total = sum(len(part.rows) for part in parts)
+    drawn = np.zeros(total, bool)
+    drawn[rng.permutation(total)[:number_of(stream, wanted, total)]] = True
+    kept = np.split(drawn, np.cumsum([len(part.rows) for part in parts])[:-1])
+    return [dataclasses.replace(part, rows=part.rows[keep]) for part, keep in zip(parts, kept) if keep.any()]
 
 
 def _split_all(

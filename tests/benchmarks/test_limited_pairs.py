@@ -14,9 +14,19 @@ import pytest
 from PIL import Image
 
 from benchmarks.experiments import limited_pairs as lp
-from benchmarks.experiments.arms import DATA_CONFIG, SHARES, Run, digest, known_methods, make_runs, select_cells
+from benchmarks.experiments.arms import (
+    DATA_CONFIG,
+    GRID,
+    Run,
+    Setting,
+    known_methods,
+    make_runs,
+    select_cells,
+)
 from benchmarks.experiments.comparisons import METRICS, Cell, Contrast, verdict
+from benchmarks.experiments.keys import digest
 from benchmarks.experiments.plan import expected_seconds
+from benchmarks.experiments.plots import finding_differences
 from lgdea_jax import cli
 from lgdea_jax.errors import UserError
 from tests.benchmarks.rows import make_row
@@ -52,12 +62,17 @@ def test_the_whole_grid():
     runs = runs_of()
     seeds = {}
     for run in runs:
-        seeds.setdefault((run.method, run.pairs), []).append(run.seed)
+        seeds.setdefault((run.method, run.setting), []).append(run.seed)
     assert set(known_methods()) == {method for method, _ in seeds}
-    assert all(found == list(range({0.01: 8, 0.05: 8, 0.1: 3, 1.0: 3}[pairs])) for (_, pairs), found in seeds.items())
-    assert {method for method, pairs in seeds if pairs == 1} == {"clip", "clip_evidence_soft", "lgdea_pairs"}
-    assert len({(run.steps, run.pairs) for run in runs}) == len(SHARES)  # Equal steps for all methods of a share.
-    order = [(run.seed, run.pairs) for run in runs]
+    many = {Setting(0.01), Setting(0.05), Setting(40), Setting(40, 20_000)}
+    assert all(found == list(range(8 if setting in many else 3)) for (_, setting), found in seeds.items())
+    assert {method for method, setting in seeds if setting.pairs == 1} == {"clip", "clip_evidence_soft", "lgdea_pairs"}
+    assert {setting for method, setting in seeds if method == "lgdea" and setting.large} == {
+        Setting(pairs, images) for pairs in (40, 200) for images in (500, 2000, 8000, 20_000)}
+    assert {setting for method, setting in seeds if method == "lgdea_pairs" and setting.large} == {
+        Setting(40), Setting(200)}
+    assert len({(run.steps, run.setting) for run in runs}) == len(GRID)  # Equal steps for all methods of a setting.
+    order = [(run.seed, run.setting) for run in runs]
     assert order == sorted(order)  # A first seed of everything, small shares first.
 
 
@@ -74,6 +89,8 @@ def test_what_the_methods_read():
         batch = of(method, 0.01)["batch"]
         assert (batch["images"], batch["reports"]) == ("auto", 0 if method == "lgdea_pairs_alone" else "auto"), method
     assert of("oracle", 0.05)["memory"]["truth"] and not of("lgdea", 0.05)["memory"]["truth"]
+    large = Run("lgdea", 40, 0, "test", 10, images=500).config()["data"]
+    assert (large["pairs"], large["images"], large["reports"]) == (40, 500, 2000)
     everything = of("lgdea_pairs", 1.0)
     assert everything["batch"]["pairs"] == 64 and "memory" not in everything and "strong" not in everything
 
@@ -81,7 +98,7 @@ def test_what_the_methods_read():
 @pytest.mark.parametrize("share", [0.01, 0.05])
 def test_an_arm_is_what_a_user_trains_with_that_share_alone(share):
     """`configs/phantom.py --config.data.pairs=SHARE` and `:limited` are the experiment's setting."""
-    run = Run("lgdea", share, 3, "test", SHARES[share].steps)
+    run = Run("lgdea", share, 3, "test", GRID[Setting(share)].steps)
     own = ("log.tensorboard", "eval.every", "checkpoint.every")  # Of how a run is watched.
     flags = [f"--config.data.pairs={share}", "--config.seed=3"]
     for config in ("configs/phantom.py", "configs/phantom.py:limited"):
@@ -91,17 +108,20 @@ def test_an_arm_is_what_a_user_trains_with_that_share_alone(share):
         for key in own:
             cli.set_override(expected, key, str(getattr(found, key.split(".")[0])[key.split(".")[1]]))
         assert found.to_json_best_effort() == expected.to_json_best_effort()
-    assert found.total_steps == SHARES[share].steps == 2000 and found.augment.noise == 6
+    assert found.total_steps == GRID[Setting(share)].steps == 2000 and found.augment.noise == 6
 
 
 def test_a_key_is_what_decides_the_numbers():
-    def key(method="lgdea", pairs=0.01, seed=0, split="test", steps=10, extra=(), data="d"):
-        return Run(method, pairs, seed, split, steps, extra).key(data)
+    def key(method="lgdea", pairs=0.01, seed=0, split="test", steps=10, extra=(), images=0, data="d"):
+        return Run(method, pairs, seed, split, steps, extra, images).key(data)
 
     others = [key(method="oracle"), key(pairs=0.05), key(seed=1), key(split="validation"), key(steps=11), key(data="e"),
-              key(extra=("memory.own=0.3",)), key(extra=("methods.lgdea.own_share=0.3",))]
+              key(pairs=40), key(pairs=40, images=500), key(extra=("memory.own=0.3",)),
+              key(extra=("methods.lgdea.own_share=0.3",))]
     assert len({key(), *others}) == len(others) + 1
     assert key(extra=("log.every=1", "compile_cache=elsewhere")) == key()
+    # A key that came later, at the value that does what was done before, leaves finished runs as they are.
+    assert key(extra=("data.images=1.0",)) == key() != key(extra=("data.images=0.5",))
     # A change to one method, or to the memory that it does not have, leaves the runs of another finished.
     plain = key(method="clip")
     assert key(method="clip", extra=("methods.lgdea.own_share=0.3", "memory.own=0.3")) == plain
@@ -112,9 +132,11 @@ def test_a_key_is_what_decides_the_numbers():
 
 @pytest.mark.parametrize("flags, message", [
     (["--methods=lgdae"], "unknown method 'lgdae' (did you mean 'lgdea'?); known: "),
-    (["--pairs=0.02"], "unknown share of pairs '0.02'; known: 0.01, 0.05, 0.1, 1"),
-    (["--pairs=some"], "unknown share of pairs 'some'"),
-    (["--cells=lgdea"], "METHOD@SHARE, as lgdea@0.01"),
+    (["--pairs=0.02"], "unknown share or number of pairs '0.02'; known: 0.01, 0.05, 0.1, 1, 40, 40+500, "),
+    (["--pairs=some"], "unknown share or number of pairs 'some'"),
+    (["--pairs=40+501"], "unknown share or number of pairs '40+501'"),
+    (["--cells=clip@40"], "clip@40: not of this experiment; with these data: lgdea_pairs"),
+    (["--cells=lgdea"], "METHOD@PAIRS, as lgdea@0.01"),
     (["--cells=supervised@0.01"], "unknown method 'supervised'"),
     (["--cells=oracle@1.0"], "oracle@1: with all pairs nothing is unpaired, and oracle is lgdea_pairs"),
     (["--methods=lgdea", "--pairs=1"], "with all pairs nothing is unpaired"),
@@ -125,7 +147,7 @@ def test_a_key_is_what_decides_the_numbers():
     (["--set=batch.pairs"], "KEY=VALUE"),
     (["--set=batch.pear=1"], "unknown config key 'batch.pear' (did you mean 'batch.pairs'?)"),
     (["--set=total_steps=5"], "total_steps is set by the experiment itself"),
-    (["--cells=clip@1", "--compare=clip@1"], "METHOD@SHARE:METHOD@SHARE"),
+    (["--cells=clip@1", "--compare=clip@1"], "METHOD@SETTING:METHOD@SETTING"),
     (["--cells=clip@1", "--compare=clip@1:lgdea@0.01"], "lgdea@0.01 is not among the cells of this experiment"),
     (["--steps=many"], "invalid int value"),
     (["--plan", "--only-table"], "not allowed with"),
@@ -217,19 +239,52 @@ def test_table_plots_and_page_of_what_is_finished(tmp_path, capsys):
     assert re.search(r"\| 1% \| `lgdea` \| 2 \| -?\d+%", text)
     assert (out / "table.md").read_text().count("\n### ") == text.count("### ")
     pictures = sorted(path.name for path in out.glob("*.png"))
-    assert pictures == ["grounding_cnr.png", "grounding_pointing.png", "retrieval_precision_at_5.png",
-                        "zero_shot_auroc.png"]
+    assert pictures == ["findings.png", "grounding_cnr.png", "grounding_pointing.png",
+                        "retrieval_precision_at_5.png", "zero_shot_auroc.png"]
     for name in pictures:
         with Image.open(out / name) as picture:
             assert min(picture.size) > 500 and len(picture.convert("RGB").getcolors(1 << 24)) > 20
     page = (out / "index.html").read_text()
     links = Links()
     links.feed(page)
-    assert [link.split(",")[0] for link in links.found] == ["#main"] + ["data:image/png;base64"] * len(METRICS)
+    assert [link.split(",")[0] for link in links.found] == ["#main"] + ["data:image/png;base64"] * len(pictures)
     check_html(page)
     assert "python -m benchmarks.experiments.limited_pairs" in page and runs[0].config_hash() in page
     for run in runs[:3]:
         assert run.config_hash() in page
+
+
+def test_the_large_world_has_plots_of_its_own_and_one_lgdea_pairs_for_all(tmp_path, capsys):
+    out, data = tmp_path / "out", tmp_path / "none"
+    levels = {"lgdea_pairs": 0.8, "lgdea": 0.85, "oracle": 0.9}
+    flags = ["--cells=lgdea_pairs@40,lgdea@40+500,lgdea@40+20000,oracle@40+20000,lgdea@200+500", "--seeds=3",
+             f"--large_data={data}"]
+    runs = [run for run in runs_of(*flags) if run.images != 500]
+    digest = lp.data_digest(data, large=True)
+    assert digest != lp.data_digest(data)
+    out.mkdir()
+    (out / "runs.jsonl").write_text("".join(
+        json.dumps(make_row(run, run.key(digest), levels[run.method])) + "\n" for run in runs))
+    assert lp.main([f"--out={out}", f"--data={data}", *flags, "--only-table"]) == cli.OK
+    text = capsys.readouterr().out
+    assert re.search(r"\| 40 pairs, 20,000 images \| `lgdea` \| 3 \| 0\.8", text)
+    assert "Not run yet: 40 pairs, 500 images (`lgdea`); 200 pairs, 500 images (`lgdea`)." in text
+    assert "Effect of 20,000 unpaired images (`lgdea` at 40 pairs, 20,000 images, `lgdea_pairs` at 40 pairs)" in text
+    # About half of the way, and paired by seed: the same pairs.
+    assert 25 < int(re.search(r"\| 40 pairs, 20,000 images \| `lgdea` \| 3 \| (\d+)%", text)[1]) < 75
+    assert (out / "images_zero_shot_auroc.png").is_file() and not (out / "findings.png").exists()
+    assert "AUROC against the number of unpaired images" in (out / "index.html").read_text()
+
+
+def test_differences_by_finding_are_paired_by_seed():
+    runs = runs_of("--cells=lgdea@0.01,lgdea_pairs@0.01", "--seeds=2")
+    rows = {run: make_row(run, "0" * 8, {"lgdea": 0.8, "lgdea_pairs": 0.7}[run.method]) for run in runs}
+    cells = [Cell(method, Setting(0.01), 1, "h", 2, tuple(row for run, row in rows.items() if run.method == method))
+             for method in ("lgdea", "lgdea_pairs")]
+    # Mass has no positive pair with seed 0 and one with seed 1; hernia is not defined.
+    assert [(count, round(difference, 6)) for count, difference in finding_differences(cells)] == [
+        (0, 0.1), (5, 0.1), (1, 0.1), (5, 0.1)]
+    assert finding_differences(cells[:1]) == []
 
 
 def test_what_is_not_run_is_named(tmp_path, capsys):
@@ -243,7 +298,7 @@ def test_what_is_not_run_is_named(tmp_path, capsys):
 def test_non_inferiority():
     rows = {name: [make_row(Run("lgdea", 0.05, seed, "test", 1), f"{seed:08x}", level) for seed in range(8)]
             for name, level in (("a", 0.80), ("b", 0.80), ("c", 0.75))}
-    a, b, c = (Cell("lgdea", 0.05, 1, "h", 8, tuple(found)) for found in rows.values())
+    a, b, c = (Cell("lgdea", Setting(0.05), 1, "h", 8, tuple(found)) for found in rows.values())
     question = Contrast("q", "x@1", "y@1", margins={"zero_shot/auroc": 0.02})
     assert verdict(question, a, b).startswith("zero-shot AUROC: non-inferior (lower bound +0.000")
     assert "non-inferiority not shown" in verdict(question, c, a)
@@ -253,7 +308,7 @@ def test_non_inferiority():
 
 def test_rows_of_other_subjects_are_refused(tmp_path):
     runs = runs_of("--cells=clip@0.01", "--seeds=2")
-    cells = [Cell("clip", 0.01, 1, "h", 2, tuple(make_row(run, "0" * 8, 0.5, subjects=f"s{run.seed}")
+    cells = [Cell("clip", Setting(0.01), 1, "h", 2, tuple(make_row(run, "0" * 8, 0.5, subjects=f"s{run.seed}")
                                                          for run in runs))]
     with pytest.raises(UserError, match="different subjects"):
         lp.write(cells, [], tmp_path, command="c")

@@ -130,3 +130,41 @@ def test_no_data_and_two_ways_of_naming_it(config):
     config.dir, config.pairs_from = "", ()
     with pytest.raises(UserError, match=r"data_prep\.build"):
         make_plan(config, seed=0)
+
+
+def test_a_part_of_the_unpaired_items(config):
+    config.images_from, config.pairs = (f"{config.dir}/",), 10
+    every = make_plan(config, seed=0)
+    pools = {stream: [set(part.rows.tolist()) for part in every.parts[stream]] for stream in data_plan.STREAMS}
+
+    def draw(images, reports, seed=0):
+        config.images, config.reports = images, reports
+        return make_plan(config, seed=seed)
+
+    small, large = draw(12, 5), draw(30, 0.5)
+    assert [small.count(stream) for stream in data_plan.STREAMS] == [every.count("pairs"), 12, 5]
+    assert [large.count("images"), large.count("reports")] == [30, round(every.count("reports") / 2)]
+    for plan in (small, large):
+        for stream in data_plan.STREAMS:
+            assert all(set(part.rows.tolist()) <= pool for part, pool in zip(plan.parts[stream], pools[stream]))
+            assert all(np.all(np.diff(part.rows) > 0) for part in plan.parts[stream])
+    # More images are the same ones and further ones.
+    for one, other in zip(small.parts["images"], large.parts["images"], strict=True):
+        assert set(one.rows) < set(other.rows)
+    assert not np.array_equal(draw(12, 5, seed=1).parts["images"][1].rows, small.parts["images"][1].rows)
+
+
+@pytest.mark.parametrize(("stream", "wanted", "message"), [
+    ("images", 10_000, "asks for 10000 unpaired images; there are"), ("reports", 1.5, "not a whole number of unpaired"),
+    ("images", 0, "a share in"), ("reports", -1, "a share in")])
+def test_impossible_parts_of_the_unpaired_items(config, stream, wanted, message):
+    config.pairs = 10
+    config[stream] = float(wanted)
+    with pytest.raises(UserError, match=f"data.{stream}=.*{message}"):
+        make_plan(config, seed=0)
+
+
+def test_a_part_of_nothing_is_an_error(config):
+    config.images = 0.5
+    with pytest.raises(UserError, match="there are 0"):
+        make_plan(config, seed=0)
