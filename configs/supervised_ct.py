@@ -38,7 +38,7 @@ def paper_scale(config):
     config.data.workers = 8
     config.volume.geometry = "ct_clip"
     config.batch.pairs = 32  # Over all devices.
-    config.batch.micro = 4  # A quarter of them at a time, so that all fit one device of 80 GB, or fewer each of up to 8.
+    config.batch.micro = 4  # A quarter of them at a time: all fit one device of 80 GB, or share up to 8 of them.
     config.model.remat = True
     config.total_steps = 29_000  # 20 times the training split's 46,000 volumes.
     tower = config.model.image.resnet3d
