@@ -24,6 +24,7 @@ CORE = [
     "importlib_resources",
     "transformers>=5.0,<6",
     "tokenizers>=0.22",
+    "huggingface_hub>=1.0,<3",
     "safetensors>=0.5",
     "ml_dtypes>=0.5",
     "tensorboardX>=2.6,<3",

@@ -66,8 +66,8 @@ def get_config(arg=None):
     # Rows of the scores that a contrastive loss computes at a time, on each device; 0 computes all at once. The values
     # are the same; memory is linear in the batch instead of quadratic. Pays from thousands of pairs on.
     config.loss_chunk = 0
-    # Runs whose parameters to start from, separated by commas. Of several runs each module comes from the only one that
-    # has it.
+    # Runs whose parameters to start from, separated by commas; exported models and hf://OWNER/NAME@REVISION as well. Of
+    # several each module comes from the only one that has it.
     config.init_from = ""
     config.init_parts = ()  # Modules that are taken from them, such as image_tower; () takes all.
     # KEY=VALUE: what else changes where data.pairs is not 1; the command line wins. Few pairs are read hundreds of
@@ -87,7 +87,7 @@ def get_config(arg=None):
     config.data.pairs = 1.0
     # Of the unpaired images and reports, what is used: a share (<= 1) or a number (> 1), drawn by the seed.
     config.data.images = 1.0
-    config.data.reports = 1.0
+    config.data.reports = 1.0  # Of unpaired reports, see `images`.
     # Report texts that occur both in training and in evaluation: refuse, drop (from training) or allow. Templated
     # normal reports are equal in good faith in many hospitals.
     config.data.equal_reports = "refuse"
@@ -97,6 +97,9 @@ def get_config(arg=None):
     # (keywords); "" takes the plain ones, which are the reference. Evaluation goes by the reference where there is one.
     config.data.labels = ""
     config.data.cache = False  # Keep decoded, tokenised items in memory: for data sets of up to some GB.
+    # Tokenise a split's reports once and keep the tokens in the data set's folder, about 1 kB a record. For data sets
+    # that do not fit in memory and can be written to.
+    config.data.keep_tokens = False
     config.data.workers = 0  # Processes that read ahead; 0 reads in threads of this process.
     config.data.threads = 2  # Threads that read, in each process.
 
@@ -130,7 +133,9 @@ def get_config(arg=None):
     config.volume.noise = 0.0  # Largest standard deviation of random noise, in HU (augment.enabled).
 
     config.text = ConfigDict()
-    config.text.tokenizer = ""  # A tokenizer.json or a Hugging Face directory; "" takes the data set's own.
+    # A tokenizer.json, a Hugging Face directory or hf://OWNER/NAME; "" takes that of model.text.weights, or the data
+    # set's own.
+    config.text.tokenizer = ""
     config.text.length = ConfigDict({
         "report": 128,  # Tokens of a whole report.
         "evidence": 48,  # Tokens of a report's evidence as one text.
@@ -145,6 +150,7 @@ def get_config(arg=None):
     # Random transforms of training images. Nothing is flipped.
     config.augment = ConfigDict()
     config.augment.enabled = True  # False leaves images unchanged.
+    config.augment.device = False  # Transform 2D images in the training step, on the device: for accelerators.
     config.augment.crop = (0.7, 1.0)  # Smallest and largest share of the area that is kept, within [0.6, 1].
     config.augment.aspect = 1.2  # Largest change of the aspect ratio, >= 1.
     config.augment.rotate = 8.0  # Largest rotation, in degrees.
@@ -163,26 +169,33 @@ def get_config(arg=None):
     config.model.logit_scale = 14.3  # Initial value: 1 / 0.07, as in CLIP.
     config.model.logit_bias = 0.0  # Initial value: -10 for clip_sigmoid.
     config.model.image = ConfigDict()
-    config.model.image.name = "vit"  # The image tower: vit, resnet, or resnet3d for volumes.
-    config.model.image.weights = ""  # A local directory or file of published weights to start from.
+    # The image tower: vit, resnet, or resnet3d for volumes; "" takes that of init_from, with the keys of `image` and
+    # `volume`, or that of the weights.
+    config.model.image.name = "vit"
+    # Published weights to start from: a local directory or file, or hf://OWNER/NAME@REVISION on the Hugging Face Hub.
+    # Empty keys of the tower are filled from their config.json.
+    config.model.image.weights = ""
     config.model.image.vit = ConfigDict({
-        "variant": "B/16",  # Size and patch size: XXS, XS, Mu, Ti, S, M, B, L, H or g.
+        # Size and patch size: XXS, XS, Mu, Ti, S, M, B, L, H or g, as in S/16; "" takes that of the weights, or B/16.
+        "variant": "",
         # Replace the variant's; 0 keeps it.
         "sizes": {"width": 0, "depth": 0, "heads": 0, "mlp_dim": 0},
-        "pool": "gap",  # gap (mean of the patches), cls, map (a learned query) or pooler.
+        # gap (mean of the patches), cls, map (a learned query) or pooler; "" takes that of the weights, or gap.
+        "pool": "",
         "stem": "linear",  # linear, patch_mlp or hybrid.
         "attention_window": 0,  # Patches attend to patches within this distance only; 0 is global.
         "position": True,  # Learned positions.
         "dropout_rate": 0.0,  # In the blocks.
         # Whose published weights the blocks fit: plain, vit, deit, dinov2, dinov2_registers, openclip or
-        # openclip_quickgelu.
-        "family": "plain",
+        # openclip_quickgelu; "" takes that of the weights, or plain.
+        "family": "",
         "mlp": "",  # gelu, quick_gelu or swiglu; "" takes the family's.
         "eps": 0.0,  # Of layer norm; 0 takes the family's.
         "projection": 0,  # Width of CLIP's last layer; 0 has none.
     })
     config.model.image.resnet = ConfigDict({
-        "variant": "resnet50",  # The size: resnet6, resnet8, resnet10, resnet18, resnet34 or resnet50.
+        # The size: resnet6, resnet8, resnet10, resnet18, resnet34 or resnet50; "" takes the weights', or resnet50.
+        "variant": "",
         # Replace the variant's; 0 keeps it.
         "sizes": {"width": 0},
         "stem": "imagenet",  # imagenet, small, patch2 or patch4.
@@ -202,14 +215,17 @@ def get_config(arg=None):
     })
     config.model.text = ConfigDict()
     config.model.text.name = "bert"  # The text tower: bert.
-    config.model.text.weights = ""  # The same for text; text.tokenizer is then the tokeniser of those weights.
+    config.model.text.weights = ""  # The same for text; an empty text.tokenizer takes the tokeniser beside them.
     config.model.text.bert = ConfigDict({
-        "variant": "base",  # The size: XXS, XS, tiny, mini, small, medium, base or large.
+        # The size: XXS, XS, tiny, mini, small, medium, base or large; "" takes that of the weights, or base.
+        "variant": "",
         # Replace the variant's; 0 keeps it.
         "sizes": {"width": 0, "depth": 0, "heads": 0, "mlp_dim": 0},
-        "pool": "cls",  # cls, mean, pooler, or projection (CXR-BERT's head).
+        # cls, mean, pooler, or projection (CXR-BERT's head); "" takes projection where the weights have it, or cls.
+        "pool": "",
         "dropout_rate": 0.0,  # In the blocks.
-        "family": "bert",  # bert or roberta: whose published weights the blocks fit.
+        # bert or roberta: whose published weights the blocks fit; "" takes that of the weights, or bert.
+        "family": "",
         "eps": 0.0,  # Of layer norm; 0 takes the family's.
         "projection": 128,  # Width of pool=projection.
     })
@@ -251,7 +267,10 @@ def get_config(arg=None):
     config.optim.beta1 = 0.9  # Of AdamW.
     config.optim.beta2 = 0.98  # Of AdamW.
     config.optim.clip_norm = 1.0  # Largest norm of the gradient; larger ones are scaled down.
-    config.optim.rates = ()  # PATTERN=MULTIPLIER over parameter paths; the first match wins, 0 freezes.
+    # PATTERN=MULTIPLIER over parameter paths; the first match wins, 0 freezes. A frozen batch norm keeps its moments.
+    config.optim.rates = ()
+    # Share of the image tower's blocks that do not learn, with all before them: 0 none, 1 the whole tower.
+    config.optim.frozen = 0.0
     config.optim.ema = 0.0  # Decay of the averaged parameters that are evaluated; 0 evaluates the trained ones.
 
     config.mesh = ConfigDict({

@@ -3,6 +3,7 @@
     import lgdea_jax
 
     model = lgdea_jax.load("RUN")  # The model of a run, for images and volumes of your own.
+    model = lgdea_jax.load("hf://OWNER/NAME")  # One that `lgdea push` uploaded.
 """
 
 from __future__ import annotations

@@ -34,7 +34,8 @@ def main(argv: list[str]) -> int:
         head = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise UserError(f"no {RESULTS} in {folder}: run an evaluation script with --out={folder} first") from None
-    found = tasks.load_samples(folder / SAMPLES, "clean").get("zero_shot")
+    samples = tasks.load_samples(folder / SAMPLES, "clean")
+    found = samples.get("zero_shot") or samples.get("classifier")
     if found is None:
         raise UserError(f"{folder} has no zero-shot scores: evaluate with --tasks=zero_shot")
     names = found.names["findings"]

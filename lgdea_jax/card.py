@@ -18,11 +18,12 @@ from typing import Any
 from lgdea_jax import cli
 from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness.output import config_hash
-from lgdea_jax.inference import loading
+from lgdea_jax.inference import loading, model_folder
+from lgdea_jax.inference.model_folder import CARD as FILE
 from lgdea_jax.pages.markdown import block, code, plain
 from lgdea_jax.pages.results import load_run
+from lgdea_jax.runtime import hub
 
-FILE = "MODEL_CARD.md"
 # The keys of the config that the card lists.
 SETTINGS = ("total_steps", "seed", "dtype", "batch.pairs", "batch.images", "batch.reports", "data.pairs", "image.size",
             "model.image.name", "model.image.weights", "model.text.name", "model.text.weights", "model.width",
@@ -46,6 +47,8 @@ def main(argv: list[str]) -> int:
         if theirs != (config_hash(spec["config"]), int(spec["step"])):
             raise UserError(f"{run.folder} holds results of another run or step than {args.checkpoint} at step "
                             f"{spec['step']}")
+    if not args.out and hub.is_address(args.checkpoint):
+        raise UserError(f"--out=FILE is needed: {args.checkpoint} is not on this disk")
     path = Path(args.out) if args.out else Path(args.checkpoint) / FILE
     write(path, card(spec, [run.content for run in runs]))
     return cli.OK
@@ -89,6 +92,8 @@ def card(spec: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> str:
         "## Training data", "",
         f"- {', '.join(map(plain, data['names']))}: {items} (digest {code(data['digest'][:16])}). The data sets' own "
         "sheets (`python -m data_prep.datasheet`) have their origin and their terms.",
+        *(f"- Origin {plain(item['source'])}: licence {plain(item['licence'])}, terms {plain(item['terms'])}."
+          for item in model_folder.sources(spec)),
         f"- Labels known to the data: {', '.join(map(plain, spec['label_names'])) or 'none'}. Pretraining "
         + ("uses them." if config["method"] == "supervised" else "does not use them: its findings come from reports."),
         f"- The checkpoint and its exports carry the tokeniser's words in plain text. {_words(spec)}",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ast
 import hashlib
+import math
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -262,6 +263,17 @@ def seed(text: str) -> int:
     if not 0 <= value <= LARGEST_SEED:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {LARGEST_SEED}")
     return value
+
+
+def spacing(text: str) -> tuple[float, float, float]:
+    """The value of a flag for the lengths of a voxel in mm; as the type of an argument of argparse."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3 or not all(0 < mm < math.inf for mm in values):
+        raise argparse.ArgumentTypeError(f"{text!r} is not three lengths in mm such as 1.5,0.75,0.75")
+    return values
 
 
 def check_keys(config: Any, *, like: str) -> None:

@@ -35,7 +35,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "datasheet": ("data_prep.datasheet", "write the datasheet of a data set"),
     },
     "Training and evaluation": {
-        "train": ("lgdea_jax.train", "pretrain the towers on a data set"),
+        "train": ("lgdea_jax.train", "pretrain the towers on a data set, or fine-tune one"),
         EVAL: ("lgdea_jax.eval", "evaluate a checkpoint: `lgdea eval NAME`, `lgdea eval --help` lists the names"),
         "report": ("lgdea_jax.report", "write one HTML page of results"),
         "prototypes": ("lgdea_jax.prototypes", "describe what the evidence prototypes stand for"),
@@ -43,8 +43,10 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "Use": {
         "predict": ("lgdea_jax.predict", "score your own images or volumes, with heatmaps"),
+        "embed": ("lgdea_jax.embed", "embed a data set or files, in parts that a stopped run keeps"),
         "calibrate": ("lgdea_jax.calibrate", "turn scores into probabilities"),
         "export": ("lgdea_jax.export", "write the model as a folder to hand on, or its towers for PyTorch"),
+        "push": ("lgdea_jax.push", "upload an exported model to the Hugging Face Hub"),
     },
 }
 COMMANDS = {name: module for group in GROUPS.values() for name, (module, _) in group.items()}

@@ -17,6 +17,8 @@ from lgdea_jax.methods.base import Method
 from lgdea_jax.methods.table import make_method
 from lgdea_jax.models import bert, layers, lgdea, resnet, resnet3d, vit
 from lgdea_jax.models.forward import ForwardOptions, Window
+from lgdea_jax.preprocess.augment import Augment, VolumeAugment
+from lgdea_jax.preprocess.device_augment import DeviceAugment
 from lgdea_jax.preprocess.image_spec import ImageSpec
 from lgdea_jax.preprocess.strong_view import StrongView
 from lgdea_jax.preprocess.text_view import TextView
@@ -26,6 +28,10 @@ from lgdea_jax.records import MODALITIES
 IMAGE_TOWERS = {"vit": (vit.sizes, vit.ViT), "resnet": (resnet.sizes, resnet.ResNet),
                 "resnet3d": (resnet3d.sizes, resnet3d.ResNet3D)}
 TEXT_TOWERS = {"bert": (bert.sizes, bert.Bert)}
+# What a tower's empty options are where no published weights and no run fill them (`training.tower_options`).
+OPEN: Mapping[str, Mapping[str, str]] = {
+    "vit": {"variant": "B/16", "family": "plain", "pool": "gap"}, "resnet": {"variant": "resnet50"},
+    "resnet3d": {"variant": "resnet18"}, "bert": {"variant": "base", "family": "bert", "pool": "cls"}}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -127,6 +133,7 @@ class OptimOptions:
       weight_decay, beta1, beta2: of AdamW.
       clip_norm: largest global norm of the gradient; 0 does not clip.
       rates: (pattern over parameter paths, multiplier of the learning rate); the first match wins, 0 freezes.
+      frozen: share of the image tower's blocks that do not learn, with all that is before them.
       ema: decay of the averaged parameters; 0 has none.
     """
 
@@ -139,6 +146,7 @@ class OptimOptions:
     beta2: float
     clip_norm: float
     rates: tuple[tuple[str, float], ...]
+    frozen: float
     ema: float
 
 
@@ -195,6 +203,28 @@ class Experiment:
     def hidden_reports(self) -> bool:
         """Whether unpaired images carry the reports that they really have: for the oracle and for diagnostics."""
         return self.method.has_memory and self.config.memory.truth
+
+    @property
+    def augment(self) -> Augment | VolumeAugment:
+        """The random transform of training items.
+
+        Raises:
+          UserError: strengths that it cannot have, or volumes on the device.
+        """
+        config = self.config
+        options = {k: tuple(v) if isinstance(v, (tuple, list)) else v for k, v in config.augment.items()}
+        if not self.volume:
+            return Augment(**options)
+        if config.augment.device:
+            raise UserError("augment.device=True is for 2D images: volumes are cropped where they are read")
+        return VolumeAugment(self.volume, random_crop=config.volume.random_crop, shift=config.volume.shift,
+                             noise=config.volume.noise, enabled=config.augment.enabled)
+
+    @property
+    def device_augment(self) -> DeviceAugment | None:
+        """The part of `augment` that is left to the training step, if any."""
+        augment = self.augment
+        return DeviceAugment(augment) if isinstance(augment, Augment) and augment.enabled and augment.device else None
 
     @property
     def strong_view(self) -> StrongView:
@@ -255,6 +285,7 @@ def load_model(config: Any, method: Method, spec: ImageSpec, text: TextView | No
     def tower(part: Any, towers: Mapping[str, tuple], **extra: Any) -> Tower:
         sizes, cls = towers[choose("tower", part.name, towers)]
         options = part[part.name].to_dict()
+        options |= {key: value for key, value in OPEN[part.name].items() if not options[key]}
         try:
             chosen = sizes(options.pop("variant"), **{k: v for k, v in options.pop("sizes").items() if v})
         except (ValueError, TypeError) as error:
@@ -286,7 +317,7 @@ def load_optim(config: Any) -> OptimOptions:
     return OptimOptions(
         schedule=part.schedule, peak=part.rate, warmup_steps=part.warmup_steps, total_steps=config.total_steps,
         weight_decay=part.weight_decay, beta1=part.beta1, beta2=part.beta2, clip_norm=part.clip_norm,
-        rates=rate_rules(part.rates), ema=part.ema)
+        rates=rate_rules(part.rates), frozen=part.frozen, ema=part.ema)
 
 
 def rate_rules(entries: Sequence[str]) -> tuple[tuple[str, float], ...]:

@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
         with own_folder(args.out) as out:
             for line in export_model(run, out):
                 print(line)
-            card = Path(args.checkpoint) / "MODEL_CARD.md"
+            card = model_folder.locate(args.checkpoint) / model_folder.CARD
             if card.is_file():
                 shutil.copy(card, out / card.name)
             else:

@@ -10,6 +10,7 @@ geometry that is stored in it.
 - A prompt that names a finding of the vocabulary is scored with its ensemble of prompts, as in the evaluations. Any
   other text is used as it is; its score is the plain similarity. Scores order images for one prompt; they are not
   probabilities and do not compare between prompts.
+- A classifier (`configs/finetune.py`) scores its labels instead, by their log odds: 0 is its probability of one half.
 - With --calibration=FILE (of `python -m lgdea_jax.calibrate`) findings get probabilities as well. They hold for images
   like those of the calibration, with the same share of positives.
 - Warnings mark images that are unlike the training images, and volumes that are unlike a chest CT in their Hounsfield
@@ -24,8 +25,6 @@ that could not be read, with reasons; the exit status is then 3. RESEARCH USE ON
 
 from __future__ import annotations
 
-import argparse
-import math
 import shlex
 import sys
 from pathlib import Path
@@ -65,14 +64,15 @@ def main(argv: list[str]) -> int:
     predictor.batch_size = min(predictor.batch_size, most)
     if calibrated:
         calibrated.check(config_hash(spec.get("config", {})), int(spec["step"]))
-    prompts = args.prompt or (list(model.findings) if predictor.reads_text else [])
+    prompts = args.prompt or list(model.labels or (model.findings if predictor.reads_text else ()))
     if not prompts and not args.embeddings:
         raise UserError("give --prompt=TEXT: the training data had no labels of known findings"
                         if predictor.reads_text else
                         f"the method {spec['config']['method']} has no text tower: it has --embeddings only")
     encoded = model.encode_prompts(prompts, together=calibrated.together if calibrated else ()) if prompts else None
     if args.heatmaps and (encoded is None or encoded.queries is None):
-        raise UserError("--heatmaps: this model cannot ground")
+        raise UserError("--heatmaps: this model cannot ground" + (
+            ": its pooled features are not made of the patches" if model.labels else ""))
     print(RESEARCH_ONLY)
     for line in explain(encoded) if encoded else ():
         print(line)
@@ -114,23 +114,13 @@ def _parser() -> cli.Parser:
                         help="draw a heatmap per prompt over every image, or over a slice of every volume")
     parser.add_argument("--window", choices=("auto", *WINDOWS), default="auto",
                         help="grey levels of the slices of volumes (default: auto, by the prompt)")
-    parser.add_argument("--spacing", type=_spacing, default=NO_HEADER.spacing, metavar="Z,Y,X",
+    parser.add_argument("--spacing", type=cli.spacing, default=NO_HEADER.spacing, metavar="Z,Y,X",
                         help="mm per voxel of .npz volumes, whose files lack it")
     parser.add_argument("--axes", default=NO_HEADER.axes, metavar="SPL",
                         help="direction of the axes of .npz volumes: three of L R A P S I (default: SPL)")
     parser.add_argument("--batch_size", type=int, default=32, metavar="N",
                         help="images per call (default: 32), of volumes 8 at most")
     return parser
-
-
-def _spacing(text: str) -> tuple[float, float, float]:
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if len(values) != 3 or not all(0 < mm < math.inf for mm in values):
-        raise argparse.ArgumentTypeError(f"{text!r} is not three lengths in mm such as 1.5,0.75,0.75")
-    return values
 
 
 if __name__ == "__main__":

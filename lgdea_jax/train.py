@@ -29,6 +29,7 @@ from lgdea_jax.runtime.files import own_folder
 from lgdea_jax.training import loop
 from lgdea_jax.training.data import batch_sizes, prepare_data
 from lgdea_jax.training.dry_run import dry_run
+from lgdea_jax.training.tower_options import complete
 
 log = logging.getLogger("lgdea_jax")
 
@@ -77,6 +78,7 @@ def train(config: Any, workdir: str | Path) -> int:
         log.setLevel(logging.WARNING)  # Process 0 logs.
     if config.compile_cache:
         jax.config.update("jax_compilation_cache_dir", str(Path(config.compile_cache).expanduser()))
+    complete(config, workdir)
     mesh = sharding.make_mesh(**config.mesh)
     experiment = Experiment.of(config, mesh)
     if config.dry_run:

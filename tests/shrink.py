@@ -18,6 +18,7 @@ def shrink(config):
     config.total_steps, config.log.every, config.eval.every, config.batch.pairs = 2, 1, 0, 4
     config.eval.records, config.data.workers, config.optim.warmup_steps = 12, 0, 1
     config.model.image.weights = config.model.text.weights = config.text.tokenizer = ""
+    config.model.image.name = config.model.image.name or "vit"  # An empty one is that of a checkpoint.
     if config.image.modality == "ct":  # What the data set of the tests was built with; few of its voxels.
         config.volume.geometry, config.volume.shape = "phantom_ct", (8, 16, 16)
         config.model.image.resnet3d.variant, config.model.image.resnet3d.sizes.width = "resnet8", 4

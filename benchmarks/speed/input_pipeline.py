@@ -2,6 +2,7 @@
 
     python -m benchmarks.speed.input_pipeline --out=pipeline.json
     python -m benchmarks.speed.input_pipeline --out=growth.json --only=growth
+    python -m benchmarks.speed.input_pipeline --out=shipped.json --only=shipped
 
 - `rate`: 256 px records (JPEG, and raw pixels) to shuffled uint8 batches at 256 px: records are built at the model's
   size, so neither side resizes, and nothing is augmented. Ours reads ArrayRecord data sets, images and labels; the
@@ -9,6 +10,7 @@
   is tried with several numbers of workers (ours with threads too) and its best one counts; the turns alternate.
 - `growth`: the same small images (32 px, raw) as data sets of 10,000 and of 1,000,000 records; seconds a batch and the
   process's own memory (private pages) while reading shuffled batches.
+- `shipped`: the batches of configs/lgdea_mimic.py, see `benchmarks.speed.shipped_input`.
 
 Take the cores for yourself while it runs.
 """
@@ -32,6 +34,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.speed import shipped_input
 from lgdea_jax import cli
 from lgdea_jax.data import dataset, shard_file
 from lgdea_jax.errors import require
@@ -280,9 +283,10 @@ def main(argv: list[str]) -> int:
         return cli.OK
     parser = cli.Parser(prog="python -m benchmarks.speed.input_pipeline", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
-    parser.add_argument("--only", default="rate,growth", help="of rate, growth")
+    parser.add_argument("--only", default="rate,growth,shipped", help="of rate, growth, shipped")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each side (default: 5)")
     parser.add_argument("--seconds", type=float, default=5.0, help="of one measurement of `rate` (default: 5)")
+    parser.add_argument("--studies", type=int, default=60, help="studies of `shipped` (default: 60)")
     parser.add_argument("--records", type=int, nargs="+", default=list(GROWTH), help="sizes of `growth`")
     options = parser.parse_args(argv)
     result: dict[str, Any] = {"command": ["benchmarks.speed.input_pipeline", *argv],
@@ -302,6 +306,11 @@ def main(argv: list[str]) -> int:
                 print(f"{size:,} records: {1000 * found['seconds_per_batch'][size]:.2f} ms a batch of {BATCH}, "
                       f"{found['memory_bytes'][size] / 2**20:.0f} MiB")
             print(f"time {found['time_ratio']:.3f} x, memory {found['memory_ratio']:.3f} x")
+        if "shipped" in options.only:
+            result["shipped"] = found = shipped_input.measure(folder, options.repeats, options.studies)
+            for name, value in found["pairs_per_second"].items():
+                print(f"{name}: {value:,.0f} pairs a second of a core")
+            print(f"shipped {found['ratio_text']} x each_time")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

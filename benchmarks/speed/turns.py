@@ -54,7 +54,8 @@ class Turns:
         return Ratio(statistics.median(ratios), low, high, min(ratios))
 
 
-def take_turns(functions: Mapping[str, Callable[[int], Any]], *, turns: int, steps: int) -> Turns:
+def take_turns(functions: Mapping[str, Callable[[int], Any]], *, turns: int, steps: int,
+               clock: Callable[[], float] = time.perf_counter) -> Turns:
     """Times `steps` steps of each function in each turn, the first function of a turn another one each time.
 
     Args:
@@ -62,6 +63,7 @@ def take_turns(functions: Mapping[str, Callable[[int], Any]], *, turns: int, ste
       turns: how many, >= 1.
       steps: in a row, of each function in a turn, after one that is not timed: the threads of the one before may still
         spin on the cores, and its data fill the caches.
+      clock: seconds; `time.process_time` hardly depends on what else the machine does.
     """
     names = list(functions)
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -69,7 +71,7 @@ def take_turns(functions: Mapping[str, Callable[[int], Any]], *, turns: int, ste
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             functions[name](1)
-            start = time.perf_counter()
+            start = clock()
             functions[name](steps)
-            seconds[name].append((time.perf_counter() - start) / steps)
+            seconds[name].append((clock() - start) / steps)
     return Turns(seconds)

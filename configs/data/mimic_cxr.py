@@ -9,7 +9,7 @@ from .common import dataset
 def get_config(arg=None):
     """`arg` is not used."""
     del arg
-    return dataset("mimic_cxr", {
+    config = dataset("mimic_cxr", {
         # The folder with mimic-cxr-2.0.0-split.csv.gz and the other tables, or the one that PhysioNet's download made.
         "path": "",
         # The folder with p10/, p11/, ...; auto: files/ in `path`, or in MIMIC-CXR beside it; none: reports only.
@@ -23,3 +23,9 @@ def get_config(arg=None):
         "views": "all",  # all, or frontal: PA and AP only.
         "verify": "tables",  # SHA-256 of the tables, of all files, or none.
     })
+    # image.size of configs/clip_mimic.py and configs/lgdea_mimic.py: nothing is left to resize in training. Crops are
+    # cut from the model's square, so that a larger side costs time and shows no more. To train at a larger size, build
+    # at that one.
+    config.image_size = 224
+    config.image_encoding = "jpeg"
+    return config

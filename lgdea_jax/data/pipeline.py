@@ -23,6 +23,7 @@ from lgdea_jax import records
 from lgdea_jax.data import dataset, order, source
 from lgdea_jax.data.batch import STREAMS, BatchSchema, empty
 from lgdea_jax.data.shard_file import StoredVolume
+from lgdea_jax.data.token_file import TokenFile
 from lgdea_jax.errors import UserError
 from lgdea_jax.findings import label_sets
 from lgdea_jax.io import decode_image
@@ -34,6 +35,7 @@ from lgdea_jax.runtime.processes import end_with_parent
 
 _STEPS = 2**31  # The step number is an int32.
 
+
 class Items:
     """Random access to rows of one split of one data set as fixed-shape arrays; picklable for worker processes.
 
@@ -42,6 +44,7 @@ class Items:
       rows: int64, row numbers in that split.
       stream, schema: what an item holds, see `BatchSchema.item_fields`.
       tokenizer: of the text; None without any.
+      tokens: of the split, kept; None tokenises each time.
       label_names: order of the labels; one that the data set lacks is MISSING.
       labels: which set of labels `label_names` are taken from (`label_sets.label_columns`).
       cache: decode and tokenise everything now, and keep it in memory (a copy in every worker process); volumes are
@@ -53,7 +56,7 @@ class Items:
     def __init__(
         self, directory: str, split: str, rows: np.ndarray, *, stream: str, schema: BatchSchema,
         tokenizer: TextTokenizer | None, label_names: Sequence[str], cache: bool, labels: str = "", first: int = 0,
-        progress: Callable[[], None] | None = None,
+        progress: Callable[[], None] | None = None, tokens: TokenFile | None = None,
     ) -> None:
         self._records, metadata = source.open_records(directory, split), dataset.load_metadata(directory)
         self._format = metadata.image_encoding
@@ -61,7 +64,7 @@ class Items:
         columns = [(have[name], column) for column, name in enumerate(label_names) if name in have]
         self._label_columns = tuple(np.array(columns, int).reshape(-1, 2).T)
         self._rows, self._first = _compact(rows), first
-        self.stream, self.schema, self._tokenizer = stream, schema, tokenizer
+        self.stream, self.schema, self._tokenizer, self._tokens = stream, schema, tokenizer, tokens
         self.fields = schema.item_fields(stream)
         self._cache: dict[str, np.ndarray] | None = None
         if cache and len(self):
@@ -92,6 +95,10 @@ class Items:
             if name in items:
                 items[name][:] = self._first + indices
         rows = [int(self._rows[index]) for index in indices.tolist()]
+        if self._tokens is not None:
+            self._fill_text(items, self._tokens.read(np.array(rows)))
+            if self.stream == "reports":
+                return items
         studies, labels, contents = [], [], self._contents(rows, items.get("image"))
         for slot, row in enumerate(rows):
             try:
@@ -113,13 +120,19 @@ class Items:
     def _contents(self, rows: Sequence[int], images: np.ndarray | None,
                   ) -> Iterator[tuple[int, np.ndarray, dict[str, Any]]]:
         """(hash of the study, labels of the data set, stored volume and text) of records; fills `images`."""
-        if images is not None and not {"tokens", "hidden_tokens"} & set(self.fields):
-            for image, fields in zip(images, self._records.image_fields(rows), strict=True):
-                self._fill(image, fields.image)
+        if isinstance(self.schema.image_spec, int) and not self._reads_text:
+            for slot, fields in enumerate(self._records.image_fields(rows)):
+                if images is not None:
+                    self._fill(images[slot], fields.image)
                 yield fields.study, fields.labels, {}
             return
         for slot, row in enumerate(rows):
             yield self._read_row(row, None if images is None else images[slot])
+
+    @property
+    def _reads_text(self) -> bool:
+        """Whether text is tokenised here."""
+        return self._tokens is None and not {"tokens", "hidden_tokens"}.isdisjoint(self.fields)
 
     def _read_row(self, row: int, image: np.ndarray | None) -> tuple[int, np.ndarray, dict[str, Any]]:
         """The same of one record that has text or a volume."""
@@ -130,12 +143,20 @@ class Items:
             content["volume"] = stored
         if image is not None:
             self._fill(image, record.image)
-        if "tokens" in self.fields:
-            content |= encode_text(record, self.schema.text, self._tokenizer)
-        if "hidden_tokens" in self.fields:
-            hidden = encode_text(record, self.schema.text, self._tokenizer)
-            content |= {"hidden_tokens": hidden["tokens"][0], "hidden_weight": hidden["weight"]}
+        if self._reads_text:
+            text = encode_text(record, self.schema.text, self._tokenizer)
+            if "tokens" in self.fields:
+                content |= text
+            if "hidden_tokens" in self.fields:
+                content |= {"hidden_tokens": text["tokens"][0], "hidden_weight": text["weight"]}
         return records.hash64(record.study_id), record.labels, content
+
+    def _fill_text(self, items: dict[str, np.ndarray], kept: np.ndarray) -> None:
+        """Writes the kept text of rows (`TokenFile.read`) into their items."""
+        for name in kept.dtype.names if "tokens" in self.fields else ():
+            items[name][:] = kept[name]
+        if "hidden_tokens" in self.fields:
+            items["hidden_tokens"][:], items["hidden_weight"][:] = kept["tokens"][:, 0], kept["weight"]
 
     def _fill(self, image: np.ndarray, data: bytes) -> None:
         """Decodes a stored image into uint8 [S, S], the input of the model."""

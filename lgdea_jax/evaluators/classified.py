@@ -77,8 +77,8 @@ class ClassifierSamples(Samples):
         return out | ({f"{self.key}/{name}": single for name in _SINGLE} if self._chooses() else {})
 
     def _chooses(self) -> bool:
-        """Whether accuracy and the like are reported: always for prompts, for a probe where there are classes."""
-        return self.task != "probe" or bool(self.names["classes"])
+        """Whether accuracy and the like are reported: always for prompts, for a classifier where there are classes."""
+        return self.task not in ("probe", "classifier") or bool(self.names["classes"])
 
     def _measured(self) -> tuple[str, ...]:
         calibrated = ("ece",) if self.info.get("probabilities") else ()

@@ -3,14 +3,15 @@
 A `Model` is any object with
 
 - `images(uint8 [B, S, S], or float32 [B, D, H, W, 1] of volumes)`: {"embedding": float32 [B, E],
-  "patches": float32 [B, L, Q], "features": float32 [B, W]};
+  "patches": float32 [B, L, Q], "features": float32 [B, W], "logits": float32 [B, labels]};
 - `texts(texts, phrases)`: {"embedding": float32 [B, E], "query": float32 [B, Q]};
 - `grid`: (rows, columns), or (depth, rows, columns); their product is L;
 - optionally `patch_offset`, see `Encoder.patch_offset`; `batch_size`; `reads_text` and `reads_images`, False without
   such a tower; `scoring` and `prompt_context`, see `tasks.prompt_settings`; `logit_scale`, what cosines are multiplied
   with before a softmax.
 
-A model without grounding has no "patches" and no "query"; "features" (for a linear probe) may be missing. The score of
+A model without grounding has no "patches" and no "query"; "features" (for a linear probe) and
+"logits" (of a classifier) may be missing. The score of
 an image and a text is the dot product of their embeddings; the model decides their norms.
 """
 
@@ -48,6 +49,7 @@ class Encoder:
         self.model, self.data, self.batch_size, self.progress = model, data, batch_size, progress
         self._images: np.ndarray | None = None
         self._features: np.ndarray | None = None
+        self._logits: np.ndarray | None = None
         self._patches: dict[int, np.ndarray] = {}
         self._grounds = False
         self._texts: dict[tuple[str, tuple[str, ...]], tuple[np.ndarray, np.ndarray]] = {}
@@ -77,7 +79,7 @@ class Encoder:
     def images(self) -> np.ndarray:
         """Image embeddings, float32 [N, E]; the first call also keeps the patches of images with boxes."""
         if self._images is None:
-            parts, features, total = [], [], len(self.data.images)
+            parts, features, logits, total = [], [], [], len(self.data.images)
             for start in range(0, total, self.batch_size):
                 batch = self.data.images[start:start + self.batch_size]
                 n = len(batch)
@@ -85,18 +87,28 @@ class Encoder:
                 self._grounds = "patches" in out
                 parts.append(_finite(out["embedding"][:n], "image embeddings"))
                 features.append(_finite(out.get("features", out["embedding"])[:n], "image features"))
+                if "logits" in out:
+                    logits.append(_finite(out["logits"][:n], "logits"))
                 for row in range(n):
                     if self.data.boxes[start + row] and "patches" in out:
                         self._patches[start + row] = np.array(out["patches"][row], np.float32)
                 self.progress("images", start + n, total)
             self._images = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
             self._features = np.concatenate(features) if parts else np.zeros((0, 1), np.float32)
+            self._logits = np.concatenate(logits) if logits else None
         return self._images
 
     def features(self) -> np.ndarray:
         """The input of a linear probe, float32 [N, W]: the image tower's pooled output, or else the embeddings."""
         self.images()
         return self._features
+
+    def logits(self) -> np.ndarray:
+        """float32 [N, labels] of a model with a classifier of images."""
+        self.images()
+        if self._logits is None:
+            raise ValueError("the model has no classifier")
+        return self._logits
 
     @property
     def grounds(self) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lgdea_jax.errors import UserError, choose
+from lgdea_jax.evaluators.classifier import TrainedSamples
 from lgdea_jax.evaluators.data import EvalData
 from lgdea_jax.evaluators.encoder import Encoder, Model
 from lgdea_jax.evaluators.grounding import Grounding, GroundingSamples
@@ -28,6 +29,7 @@ MODES = ("clean", "official")
 RESULT_MODES = ("clean", "official", "ours")
 SAMPLES: Mapping[str, type[Samples]] = {"zero_shot": ZeroShotSamples, "retrieval": RetrievalSamples,
                                         "grounding": GroundingSamples, "probe": ProbeSamples,
+                                        "classifier": TrainedSamples,
                                         "operating_point": OperatingPointSamples,
                                         "progression": ProgressionSamples, "sentences": SentenceSamples}
 

@@ -25,7 +25,7 @@ def restore(checkpoint: str | Path, step: str | int = "latest") -> Any:
     """The `predictor.Restored` of a run: config, parameters, tokeniser and spec.
 
     Args:
-      checkpoint: run directory of lgdea_jax.train (RUN).
+      checkpoint: run directory of lgdea_jax.train (RUN), a folder of `model_folder`, or its address hf://OWNER/NAME.
       step: "latest", "best" or a number.
 
     Raises:
@@ -39,6 +39,7 @@ def restore(checkpoint: str | Path, step: str | int = "latest") -> Any:
 
 def load_spec(checkpoint: str | Path, step: str | int = "latest") -> dict[str, Any]:
     """The spec of a checkpoint, without its parameters; arguments and errors as of `restore`."""
+    checkpoint = model_folder.locate(checkpoint)
     if model_folder.is_model(checkpoint):
         return model_folder.read_spec(checkpoint, step)
     from lgdea_jax.runtime.checkpoint import Checkpoints

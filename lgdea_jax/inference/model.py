@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lgdea_jax.errors import UserError, nearest
+from lgdea_jax.errors import UserError, choose, nearest
 from lgdea_jax.evaluators.volumes import VolumeGeometry
 from lgdea_jax.evaluators.zero_shot import default_prompts, ensemble_similarity, finding_scores
 from lgdea_jax.findings import prompts as wording
@@ -30,6 +30,9 @@ from lgdea_jax.io.raw_volume import NO_HEADER, VolumeHeader
 from lgdea_jax.preprocess.image import RECORD_TRANSFORM, Letterbox
 from lgdea_jax.preprocess.image_spec import transform_name
 
+# Pools of image towers whose features are made of the patches, not of a token beside them; "" is the default, gap.
+PATCH_POOLS = ("", "gap", "mean", "max", "lse")
+
 
 @dataclasses.dataclass(frozen=True)
 class EncodedPrompts:
@@ -37,8 +40,8 @@ class EncodedPrompts:
 
     Attributes:
       prompts: as given.
-      findings: the finding that each names, "" for free text.
-      sentences: the texts that stand for each prompt (positive ones).
+      findings: the finding (or the classifier's label) that each names, "" for free text.
+      sentences: the texts that stand for each prompt (positive ones); () for a classifier's label.
       queries: float32 [P, Q] for heatmaps; None in a model that cannot ground.
       warnings: of each prompt, what the model does not read of it.
     """
@@ -52,6 +55,7 @@ class EncodedPrompts:
     _ensembles: Mapping[tuple[str, int], np.ndarray]
     _together: tuple[str, ...]
     _scoring: str
+    _bias: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def scores(self, embeddings: np.ndarray) -> np.ndarray:
         """float32 [N, P] of image embeddings [N, E]."""
@@ -60,7 +64,8 @@ class EncodedPrompts:
             found = finding_scores(lambda finding, which: ensemble_similarity(
                 embeddings, self._ensembles[finding, which]), self._together, self._scoring)
             columns = dict(zip(self._together, found.T))
-        return np.stack([columns[finding] if finding else embeddings @ self._free[prompt]
+        return np.stack([columns[finding] if finding in columns else
+                         embeddings @ self._free[prompt] + self._bias.get(prompt, 0.0)
                          for prompt, finding in zip(self.prompts, self.findings)], axis=1).astype(np.float32)
 
 
@@ -79,6 +84,12 @@ class Model:
     def findings(self) -> tuple[str, ...]:
         """The findings that the training data have labels for and that have prompts."""
         return tuple(name for name in self.spec.get("label_names", ()) if name in LABELLED)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that the model's classifier scores; () for a model that reads prompts instead."""
+        predictor = self.predictor
+        return tuple(self.spec["label_names"]) if predictor.classifies == "image" and not predictor.reads_text else ()
 
     @property
     def volumes(self) -> bool:
@@ -101,16 +112,18 @@ class Model:
         """Encodes prompts once, for any number of images.
 
         Args:
-          prompts: names of findings, or free text.
+          prompts: names of findings, or free text; of a classifier, its labels.
           together: further findings that are scored: the scores of some methods (`scoring` "contrast") depend on all
             findings that are scored together; a calibration names those that it was made with.
 
         Raises:
-          UserError: no prompt, an empty one, or a method without a text tower.
+          UserError: no prompt, an empty one, a label that a classifier does not have, or a method without a text tower.
         """
         prompts = tuple(dict.fromkeys(prompts))
         if not prompts or not all(prompt.strip() for prompt in prompts):
             raise UserError("a prompt is needed: the name of a finding, or words of a report")
+        if self.labels:
+            return self._label_prompts(prompts)
         findings = tuple(finding_of(prompt) for prompt in prompts)
         everything = tuple(dict.fromkeys(finding for finding in (*together, *findings) if finding))
         scoring, context = self.predictor.scoring, self.predictor.prompt_context
@@ -134,6 +147,23 @@ class Model:
                      {prompt: take("embedding", group)[0] for prompt, group in free.items()},
                      {key: take("embedding", group) for key, group in ensembles.items()}, everything, scoring)
 
+    def _label_prompts(self, prompts: tuple[str, ...]) -> EncodedPrompts:
+        """Labels of the classifier: scores are its log odds, and queries its weights.
+
+        A heatmap is then the class activation map (Zhou et al., 2016, arXiv 1512.04150). It is one only where the
+        pooled features are made of the patches.
+        """
+        known = {name.lower(): name for name in self.labels}
+        names = tuple(known.get(prompt.lower()) or choose("label of this classifier", find_label(prompt) or prompt,
+                                                          self.labels) for prompt in prompts)
+        kernel, bias = self.predictor.classifier
+        columns = [self.labels.index(name) for name in names]
+        part = self.predictor.config.model.image
+        queries = kernel[:, columns].T if part[part.name].pool in PATCH_POOLS else None
+        return EncodedPrompts(prompts, names, ((),) * len(names), queries, ((),) * len(names),
+                              dict(zip(prompts, kernel[:, columns].T)), {}, (), self.predictor.scoring,
+                              {prompt: float(bias[column]) for prompt, column in zip(prompts, columns)})
+
     def _unread(self, prompt: str) -> tuple[str, ...]:
         cut, unknown = self.predictor.text_losses(wording.in_context(prompt, self.predictor.prompt_context))
         found = [f"cut, the model does not read {_shortened(cut.strip())!r}"] if cut.strip(" .") else []
@@ -147,8 +177,8 @@ class Model:
         Args:
           images: a path, array or PIL image, or several. Arrays are [h, w] or [h, w, 3 or 4]; larger is brighter. A
             model of volumes takes paths of files or of folders with a DICOM series, and `Volume`s.
-          prompts: names of findings (scored with their prompt ensembles) or free text; or the result of
-            `encode_prompts`.
+          prompts: names of findings (scored with their prompt ensembles) or free text; of a classifier, its labels
+            (scored by their log odds: the sigmoid is its probability); or the result of `encode_prompts`.
 
         Raises:
           UserError: an image that cannot be read (the command reports it and goes on).
@@ -178,9 +208,10 @@ class Model:
         Raises:
           UserError: the method has none.
         """
-        if "patches" not in out:
+        name = "label_patches" if self.labels else "patches"
+        if name not in out:
             raise UserError(f"the method {self.spec['config']['method']} cannot ground: no heatmaps")
-        return out["patches"]
+        return out[name]
 
     def grids(self, patches: np.ndarray, encoded: EncodedPrompts) -> np.ndarray:
         """float32 [P, *grid]: the similarity of each prompt and each patch, of patches [L, Q].
@@ -189,7 +220,8 @@ class Model:
           UserError: the method has no queries.
         """
         if encoded.queries is None:
-            raise UserError(f"the method {self.spec['config']['method']} cannot ground: no heatmaps")
+            raise UserError(f"the method {self.spec['config']['method']} cannot ground"
+                            f"{' with this pool' if self.labels else ''}: no heatmaps")
         return (patches @ encoded.queries.T).T.reshape(len(encoded.prompts), *self.predictor.grid)
 
     def heatmap(self, picture: Picture | Scan, patches: np.ndarray, encoded: EncodedPrompts) -> np.ndarray:
@@ -248,10 +280,10 @@ def _several(images: Any) -> list[Any]:
 
 
 def load(checkpoint: str | Path, step: str | int = "latest", *, batch_size: int = 16) -> Model:
-    """The model of a run, or of a folder that `lgdea_jax.export --format=lgdea` wrote.
+    """The model of a run, of a folder that `lgdea_jax.export --format=lgdea` wrote, or of such a folder on the hub.
 
     Args:
-      checkpoint: run directory of lgdea_jax.train (RUN), or an exported folder.
+      checkpoint: run directory of lgdea_jax.train (RUN), an exported folder, or "hf://OWNER/NAME@REVISION".
       step: "latest", "best" or a number.
       batch_size: images per call; of volumes at most 8, and at most as many as hold 4 million voxels.
 
@@ -281,7 +313,9 @@ def explain(encoded: EncodedPrompts) -> list[str]:
     lines = []
     for prompt, finding, sentences, warnings in zip(encoded.prompts, encoded.findings, encoded.sentences,
                                                     encoded.warnings):
-        if finding:
+        if not sentences:
+            lines.append(f"  {prompt}: a label of the classifier, by its log odds")
+        elif finding:
             lines.append(f"  {prompt}: the finding {finding}, with {len(sentences)} prompts")
         else:
             # Free text may contain the name of a finding; only a text that is nearly a name is a slip.

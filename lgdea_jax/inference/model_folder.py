@@ -1,7 +1,8 @@
 """A model as a folder that others can load: weights, configuration, tokeniser, transform, labels, terms of the data.
 
     python -m lgdea_jax.export --format=lgdea --checkpoint=RUN --out=DIR
-    lgdea_jax.load("DIR")
+    python -m lgdea_jax.push DIR OWNER/NAME
+    lgdea_jax.load("DIR") or lgdea_jax.load("hf://OWNER/NAME")
 
 DIR/model.safetensors has the parameters that predict, by our names, and no state of the optimiser. DIR/config.json has
 the checkpoint's spec (configuration, transform, labels, statistics of the training images) without places on the disk
@@ -18,13 +19,29 @@ from typing import Any
 import numpy as np
 
 from lgdea_jax.errors import UserError
+from lgdea_jax.runtime import hub
 
 WEIGHTS, SPEC, TOKENIZER, TERMS = "model.safetensors", "config.json", "tokenizer.json", "TERMS.md"
+FILES = (WEIGHTS, SPEC, TOKENIZER, TERMS)
+CARD = "MODEL_CARD.md"  # Of `lgdea_jax.card`; a folder may lack it.
 FORMAT, VERSION = "lgdea", 1
 # Keys of a training's configuration that name places: a prediction reads none of them.
 PLACES = ("compile_cache", "init_from", "data.dir", "data.pairs_from", "data.images_from", "data.reports_from",
           "data.held_out_from", "data.make_from", "eval.dir", "text.tokenizer", "model.image.weights",
           "model.text.weights")
+
+
+def locate(path: str | Path) -> Path:
+    """The folder of a model or run: of an address on the hub the downloaded one, of any other path itself.
+
+    Raises:
+      UserError: the hub has no such model, or one that is not of this format.
+    """
+    folder = hub.fetch(path, (*FILES, CARD))
+    if hub.is_address(path) and not is_model(folder):
+        raise UserError(f"{path} is no model of LGDEA-JAX: python -m lgdea_jax.push uploads one (a published tower is "
+                        "for --config.model.image.weights or --config.model.text.weights)")
+    return folder
 
 
 def is_model(path: str | Path) -> bool:
@@ -52,7 +69,7 @@ def write(folder: Path, params: Mapping[str, np.ndarray], spec: Mapping[str, Any
         group = config
         for name in groups:
             group = group.get(name, {})
-        if last in group:
+        if last in group and not hub.is_address(group[last]):
             group[last] = type(group[last])()
     content = {"format": FORMAT, "format_version": VERSION, "spec": {**spec, "config": config}}
     tokenizer = content["spec"].pop("tokenizer")
@@ -60,17 +77,21 @@ def write(folder: Path, params: Mapping[str, np.ndarray], spec: Mapping[str, Any
     (folder / SPEC).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
     (folder / TERMS).write_text(terms(spec), encoding="utf-8")
-    return [WEIGHTS, SPEC, TOKENIZER, TERMS]
+    return list(FILES)
 
 
 def terms(spec: Mapping[str, Any]) -> str:
     """What a model was trained on and on what terms, as text."""
     lines = ["# Terms", "", "Research use only, not a medical device.", "", "Trained on:", ""]
-    sources = spec.get("sources") or [{"source": name, "licence": "unstated", "terms": "unstated"}
-                                      for name in spec["data"]["names"]]
-    lines += [f"- {item['source']}: licence {item['licence']}, terms {item['terms']}" for item in sources]
+    lines += [f"- {item['source']}: licence {item['licence']}, terms {item['terms']}" for item in sources(spec)]
     lines += ["", "A model of credentialed data may be shared only as the terms of those data allow.", ""]
     return "\n".join(lines)
+
+
+def sources(spec: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The origins of what a model was trained on: {"source", "licence", "terms"} each."""
+    return spec.get("sources") or [{"source": name, "licence": "unstated", "terms": "unstated"}
+                                   for name in spec["data"]["names"]]
 
 
 def read_spec(folder: str | Path, step: str | int = "latest") -> dict[str, Any]:
@@ -83,7 +104,10 @@ def read_spec(folder: str | Path, step: str | int = "latest") -> dict[str, Any]:
     Raises:
       UserError: another format, or another step.
     """
-    content = json.loads((Path(folder) / SPEC).read_text(encoding="utf-8"))
+    try:
+        content = json.loads((Path(folder) / SPEC).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        content = {}
     if content.get("format") != FORMAT or content.get("format_version") != VERSION:
         raise UserError(f"{folder} is no model of the format {FORMAT} {VERSION}: export it again from its run with "
                         "python -m lgdea_jax.export --format=lgdea")

@@ -54,6 +54,7 @@ class Predictor:
         method = experiment.method
         self._text, self.reads_text, self.scoring = experiment.text, experiment.text is not None, method.scoring
         self.reads_images, self._scaled = "image" in method.needs, method.scaled
+        self.classifies = method.classifies
         self.style = "cxr" if isinstance(self.frame, int) else "ct"
         self.prompt_context = prompts.REPORT if method.text == "report" else prompts.BARE
         options = experiment.forward_options(tokenizer.pad_id)
@@ -79,6 +80,12 @@ class Predictor:
     def params(self) -> Any:
         """The tree of parameters that predicts, on the device."""
         return self._params
+
+    @property
+    def classifier(self) -> tuple[np.ndarray, np.ndarray]:
+        """(kernel float32 [W, labels], bias float32 [labels]) of the linear classifier; for a method with one."""
+        layer = nnx.merge(self._graphdef, self._params).classifier
+        return np.asarray(layer.kernel[...], np.float32), np.asarray(layer.bias[...], np.float32)
 
     @property
     def logit_scale(self) -> float:
@@ -107,7 +114,7 @@ class Predictor:
 
         Returns:
           float32 embedding [N, E], tower features [N, W], patches [N, L, Q] where it grounds, logits [N, labels] where
-          it classifies.
+          it classifies, and label_patches [N, L, W] where the classifier reads images alone.
 
         Raises:
           UserError: there is no image tower.
@@ -199,12 +206,13 @@ def restore(checkpoint: str | Path, step: str | int = "latest") -> Restored:
     """The model of a run, from its checkpoint alone, or of a folder that was exported.
 
     Args:
-      checkpoint: the run's directory (RUN), or a folder of `model_folder`.
+      checkpoint: the run's directory (RUN), a folder of `model_folder`, or its address on the hub.
       step: "latest", "best" or a number.
 
     Raises:
       UserError: no such checkpoint, or one that does not fit this code.
     """
+    checkpoint = model_folder.locate(checkpoint)
     exported = model_folder.is_model(checkpoint)
     if exported:
         spec = model_folder.read_spec(checkpoint, step)

@@ -78,8 +78,9 @@ class Supervised(Classifying):
         return {"labels": self.label_loss(outputs["image"]["logits"], rows["labels"])}
 
     def image_embedding(self, outputs: Mapping[str, Any]) -> Arrays:
-        """Classifier logits in the order of the run's labels, and the features below them."""
-        return {"embedding": outputs["image"]["features"], "logits": outputs["image"]["logits"]}
+        """Classifier logits in the order of the run's labels, the features below them, and the patches."""
+        image = outputs["image"]
+        return {"embedding": image["features"], "logits": image["logits"], "label_patches": image["label_patches"]}
 
     def text_embedding(self, outputs: Mapping[str, Any], weight: jax.Array) -> Arrays:
         """There is no text."""

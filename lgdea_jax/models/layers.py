@@ -91,16 +91,18 @@ class BatchNorm(nnx.BatchNorm):
     """Batch norm (Ioffe & Szegedy, 2015) of `[B, ..., C]` over the batch and the positions; float32 inside.
 
     In training the moments are those of the whole (global) batch and the moving ones (`mean`, `var`) are updated in
-    place: `training.step` takes them out of the model again. Elsewhere the moving moments are used.
+    place: `training.step` takes them out of the model again. Elsewhere the moving moments are used, and in training
+    where `frozen` is set: a tower that does not learn gives what it gave.
     """
 
     def __init__(self, channels: int, *, momentum: float = 0.9, eps: float = 1e-5, zero_scale: bool = False):
         """Args: momentum: share of the old moving moments that a training step keeps."""
         super().__init__(channels, momentum=momentum, epsilon=eps, scale_init=_scale_init(zero_scale),
                          rngs=nnx.Rngs(0))
+        self.frozen = False
 
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        return super().__call__(x, use_running_average=not train).astype(x.dtype)
+        return super().__call__(x, use_running_average=not train or self.frozen).astype(x.dtype)
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:

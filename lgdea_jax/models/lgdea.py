@@ -68,7 +68,8 @@ class TwoTowers(nnx.Module):
     def encode_image(self, images: jax.Array, *, train: bool = False,
                      rngs: nnx.Rngs | None = None) -> dict[str, jax.Array]:
         """[B, H, W, C] -> pooled [B, D], patches and pooled_patches [B, L, D] of unit norm, features [B, Wi], latents
-        [B, D] (`pooled` before it is normalised); where the model has them lesions [B, Q, D], logits [B, labels]."""
+        [B, D] (`pooled` before it is normalised); where the model has them lesions [B, Q, D], logits [B, labels] and
+        label_patches [B, L, Wi]."""
         pooled, out = self.image_tower(images, deterministic=not train, rngs=rngs)
         latents = self.image_projection(pooled)
         result = {
@@ -78,6 +79,9 @@ class TwoTowers(nnx.Module):
             "pooled_patches": normalize(self.image_projection(out["patches"])),
             **self._classified("image", pooled, latents),
         }
+        if self.classifies == "image":
+            # What the classifier's weights are compared with for heatmaps: patches in the space of its features.
+            result["label_patches"] = out["patches"].astype(jnp.float32)
         if self.lesion_queries is not None:
             lesions = self.lesion_queries(out["patches"])
             result["lesions"] = normalize(self.lesion_projection(lesions))

@@ -14,6 +14,9 @@ from lgdea_jax.preprocess.volume import VolumeView
 
 # A crop that keeps less than this share of the area can cut away what the report describes.
 SMALLEST_CROP = 0.6
+ERASED = (0.1, 0.32)  # Sides of the rectangle that is erased, shares of the image's.
+# Random numbers that the affine map and the intensity curve take.
+GEOMETRY_DRAWS, CURVE_DRAWS = 5, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Augment:
       gamma, contrast, brightness: largest relative change of each; noise: standard deviation in grey levels.
       erase: probability that a random rectangle (at most 10% of the area) is filled with the mean.
       enabled: False leaves images as they are (text variants are still drawn).
+      device: the images are transformed in the training step (`device_augment`), not here.
     """
 
     crop: tuple[float, float]
@@ -38,6 +42,7 @@ class Augment:
     noise: float
     erase: float
     enabled: bool = True
+    device: bool = False
 
     def __post_init__(self) -> None:
         if not SMALLEST_CROP <= self.crop[0] <= self.crop[1] <= 1:
@@ -47,43 +52,61 @@ class Augment:
 
     def changes(self, name: str) -> bool:
         """Whether `random_map` does anything to this entry of an element."""
-        return name == "tokens" or (name == "image" and self.enabled)
+        return name == "tokens" or (name == "image" and self.enabled and not self.device)
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """`element` with its image transformed, and one row of `tokens` chosen."""
         element = dict(element)
-        if "image" in element and self.enabled:
+        if "image" in element and self.changes("image"):
             element["image"] = self.image(element["image"], rng)
         return _one_text(element, rng)
 
     def image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Transforms a uint8 [S, S] image; the result has its shape and dtype."""
         size = image.shape[0]
-        area = rng.uniform(*self.crop)
-        # A side that would be longer than the image is as long as the image; the other one keeps the area.
-        wide = np.clip(np.sqrt(area) * np.exp(rng.uniform(-1, 1) * np.log(self.aspect) / 2), area, 1.0)
-        high = area / wide
-        left, top = rng.uniform(0, 1 - wide) * size, rng.uniform(0, 1 - high) * size
-        angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate))
-        cos, sin = np.cos(angle), np.sin(angle)
-        centre_x, centre_y, half = left + wide * size / 2, top + high * size / 2, size / 2
-        a, b, d, e = wide * cos, high * sin, -wide * sin, high * cos
-        matrix = (a, b, centre_x - a * half - b * half, d, e, centre_y - d * half - e * half)
+        draws = rng.random(GEOMETRY_DRAWS + CURVE_DRAWS)
         moved = Image.fromarray(image).transform(
-            (size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-
-        levels = np.arange(256, dtype=np.float32) / 255
-        levels = levels ** np.exp(rng.uniform(-self.gamma, self.gamma))
-        levels = (levels - 0.5) * (1 + rng.uniform(-self.contrast, self.contrast)) + 0.5
-        levels = levels + rng.uniform(-self.brightness, self.brightness)
+            (size, size), Image.Transform.AFFINE, self.matrix(draws[:GEOMETRY_DRAWS], size), Image.Resampling.BILINEAR)
+        levels = self.curve(np.arange(256, dtype=np.float32) / 255, draws[GEOMETRY_DRAWS:])
         result = (levels * 255)[np.asarray(moved)]
         if self.noise:
             result += rng.standard_normal(result.shape, np.float32) * np.float32(self.noise * rng.uniform())
         if self.erase and rng.uniform() < self.erase:
-            high, wide = (rng.uniform(0.1, 0.32, 2) * size).astype(int)
+            high, wide = (rng.uniform(*ERASED, 2) * size).astype(int)
             top, left = rng.integers(size - high), rng.integers(size - wide)
             result[top:top + high, left:left + wide] = result.mean()
         return np.clip(result + 0.5, 0, 255).astype(np.uint8)
+
+    def matrix(self, draws: Any, size: int, xp: Any = np) -> tuple[Any, ...]:
+        """Where each pixel of the result is read.
+
+        Args:
+          draws: [5] numbers of [0, 1); size: S.
+          xp: numpy, or jax.numpy on a device.
+
+        Returns:
+          (a, b, c, d, e, f): the point (x, y) of the result is (a x + b y + c, d x + e y + f) of the image.
+        """
+        area = _between(*self.crop, draws[0])
+        # A side that would be longer than the image is as long as the image; the other one keeps the area.
+        wide = xp.clip(xp.sqrt(area) * xp.exp(_between(-1, 1, draws[1]) * float(np.log(self.aspect)) / 2), area, 1.0)
+        high = area / wide
+        left, top = _between(0, 1 - wide, draws[2]) * size, _between(0, 1 - high, draws[3]) * size
+        angle = xp.deg2rad(_between(-self.rotate, self.rotate, draws[4]))
+        cos, sin = xp.cos(angle), xp.sin(angle)
+        centre_x, centre_y, half = left + wide * size / 2, top + high * size / 2, size / 2
+        a, b, d, e = wide * cos, high * sin, -wide * sin, high * cos
+        return a, b, centre_x - a * half - b * half, d, e, centre_y - d * half - e * half
+
+    def curve(self, levels: Any, draws: Any, xp: Any = np) -> Any:
+        """Grey levels in [0, 1] on the drawn curve, not clipped; draws: [3] numbers of [0, 1)."""
+        levels = levels ** xp.exp(_between(-self.gamma, self.gamma, draws[0]))
+        levels = (levels - 0.5) * (1 + _between(-self.contrast, self.contrast, draws[1])) + 0.5
+        return levels + _between(-self.brightness, self.brightness, draws[2])
+
+
+def _between(low: Any, high: Any, draw: Any) -> Any:
+    return low + (high - low) * draw
 
 
 def _one_text(element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:

@@ -44,8 +44,7 @@ class StrongView:
         """Images [B, H, W] uint8, or volumes [B, D, H, W, 1] in HU, as float32 of the same shape and levels."""
         volumes = images.ndim == 5
         stacks = images[..., 0] if volumes else images[:, None]
-        keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(len(images)))
-        seen = jax.vmap(self._one)(keys, stacks.astype(jnp.float32))
+        seen = jax.vmap(self._one)(row_keys(key, len(images)), stacks.astype(jnp.float32))
         return seen[..., None] if volumes else seen[:, 0]
 
     def _one(self, key: jax.Array, stack: jax.Array) -> jax.Array:
@@ -82,7 +81,16 @@ class StrongView:
         """bool [H, W], inside any of the rectangles."""
         sides, corners = (jax.random.uniform(one, (self.holes, 2)) for one in jax.random.split(key))
         sides = self.hole * sides
-        first = corners * (1 - sides)
-        inside = [(jnp.arange(n) / n >= first[:, axis, None]) & (jnp.arange(n) / n < (first + sides)[:, axis, None])
-                  for axis, n in enumerate(shape)]
-        return jnp.any(inside[0][:, :, None] & inside[1][:, None, :], axis=0)
+        return inside(corners * (1 - sides), sides, shape)
+
+
+def row_keys(key: jax.Array, rows: int) -> jax.Array:
+    """A key for each row of a batch, [rows]: of (key, row) alone, however the rows are spread over devices."""
+    return jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(rows))
+
+
+def inside(first: jax.Array, sides: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """bool [H, W]: which pixels lie inside any of the rectangles; first, sides: [N, 2] shares of (H, W)."""
+    spans = [(jnp.arange(n) / n >= first[:, axis, None]) & (jnp.arange(n) / n < (first + sides)[:, axis, None])
+             for axis, n in enumerate(shape)]
+    return jnp.any(spans[0][:, :, None] & spans[1][:, None, :], axis=0)

@@ -153,3 +153,21 @@ def utilisation(flops: float, seconds: float, *, device_kind: str, peak_tflops: 
     rate = flops / seconds / 1e12
     peak = peak_tflops or next((value for name, value in PEAK_TFLOPS.items() if device_kind.startswith(name)), 0.0)
     return {"time/tflops": rate, **({"time/mfu": rate / peak} if peak else {})}
+
+
+def slow_input(waited: float, step_seconds: float, *, rows: int, workers: int) -> str:
+    """One line where the input is slower than the step, "" elsewhere.
+
+    The loop runs ahead of the devices, so that it waits for every batch that is not there yet, whatever the devices do:
+    that it waits longer for a batch than a step takes is what tells.
+
+    Args:
+      waited: seconds that the loop waits for a batch.
+      step_seconds: of a step whose batch is there.
+      rows: of a batch; workers: `data.workers`.
+    """
+    if not waited > 1.1 * step_seconds > 0:
+        return ""
+    readers = f"{workers} worker processes read" if workers else "the threads of this process read"
+    return (f"input: {readers} {rows / waited:,.0f} rows a second, and the step could take {rows / step_seconds:,.0f}: "
+            "raise --config.data.workers, or store less work in the data set (docs/performance.md, The input)")

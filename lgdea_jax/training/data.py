@@ -15,13 +15,13 @@ from lgdea_jax.data import dataset, pipeline
 from lgdea_jax.data import plan as data_plan
 from lgdea_jax.data.batch import STREAMS
 from lgdea_jax.data.dataset import DatasetMetadata
+from lgdea_jax.data.token_file import TokenFile
 from lgdea_jax.errors import UserError
 from lgdea_jax.experiment import Experiment
 from lgdea_jax.findings.label_sets import label_columns
-from lgdea_jax.preprocess.augment import Augment, VolumeAugment
 from lgdea_jax.preprocess.image import RECORD_TRANSFORM
 from lgdea_jax.preprocess.text import TextTokenizer
-from lgdea_jax.runtime import sharding
+from lgdea_jax.runtime import hub, sharding
 from lgdea_jax.runtime.progress import Progress
 
 log = logging.getLogger("lgdea_jax")
@@ -94,18 +94,16 @@ def prepare_data(experiment: Experiment, mesh: jax.sharding.Mesh, *, show: bool,
         log.info("data: %s", ", ".join(f"{count} {stream}" for stream, count in counts.items()))
         log.info("batch: %s; %d rows a device", ", ".join(
             f"{sizes[stream]} {stream}" for stream in STREAMS if sizes[stream]), sum(sizes.values()) // mesh.size)
+        if not volume and 0 < record_size(metadata) < experiment.image_spec:
+            log.warning("images: records of %d px are enlarged to image.size=%d: build the data set with "
+                        "--config.image_size=%d", record_size(metadata), *[experiment.image_spec] * 2)
         if unused := not_trained_on(experiment, counts, sizes):
             log.info("not trained on: %s", unused)
     trained_on = [meta for directory, meta in zip(directories, metadata, strict=True) if any(
         part.directory == directory for stream in STREAMS if sizes[stream] for part in plan.parts[stream])]
     items = open_items(experiment, plan, tokenizer, label_names, sizes, show=show)
-    if volume:
-        augment = VolumeAugment(volume, random_crop=config.volume.random_crop, shift=config.volume.shift,
-                                noise=config.volume.noise, enabled=config.augment.enabled)
-    else:
-        augment = Augment(**{k: tuple(v) if isinstance(v, (tuple, list)) else v for k, v in config.augment.items()})
     batches = pipeline.make_batches(
-        items, sizes=sizes, rows_of=lambda rows: sharding.rows_of_process(rows, mesh), augment=augment,
+        items, sizes=sizes, rows_of=lambda rows: sharding.rows_of_process(rows, mesh), augment=experiment.augment,
         seed=config.seed)
     return Data(batches=batches, items=items, tokenizer=tokenizer, label_names=label_names,
                 record_transform=transforms[0], sizes=sizes,
@@ -137,12 +135,18 @@ def batch_sizes(experiment: Experiment, mesh: jax.sharding.Mesh, counts: Mapping
         that it does not read.
     """
     method, config = experiment.method, experiment.config
+    # Without text a pair is an image: where no image has a report, the rows of pairs are those of images.
+    alone = counts is not None and not method.text and not counts["pairs"] and counts["images"] > 0
     if counts is None:
         counts = {stream: int(config.data.pairs != 1 or bool(config.data[f"{stream}_from"])) for stream in STREAMS}
     sizes: dict[str, int] = {}
     for stream in STREAMS:
         rows = config.batch[stream]
-        if rows == "auto":
+        if stream == "pairs" and alone:
+            rows = 0
+        elif stream == "images" and rows == "auto" and alone:
+            rows = config.batch.pairs
+        elif rows == "auto":
             wanted = config.batch[f"{stream}_per_pair"] * sizes["pairs"] / mesh.size
             rows = max(1, round(wanted)) * mesh.size if stream in method.streams and counts[stream] and wanted else 0
         if rows < 0 or rows % mesh.size:
@@ -175,6 +179,7 @@ def open_items(experiment: Experiment, plan: data_plan.Plan, tokenizer: TextToke
     """
     config, schema = experiment.config, experiment.batch_schema(len(label_names))
     used = [stream for stream in STREAMS if sizes[stream]]
+    tokens = kept_tokens(experiment, [part for stream in used for part in plan.parts[stream]], tokenizer, show=show)
     progress = Progress(sum(plan.count(stream) for stream in used), "reading item", active=show and config.data.cache)
     items: dict[str, list] = {stream: [] for stream in STREAMS}
     for stream in used:
@@ -187,10 +192,34 @@ def open_items(experiment: Experiment, plan: data_plan.Plan, tokenizer: TextToke
             items[stream].append((pipeline.Items(
                 part.directory, part.split, part.rows, stream=stream, schema=schema, tokenizer=tokenizer,
                 label_names=label_names, labels=config.data.labels, cache=config.data.cache, first=first,
-                progress=progress.advance), weight))
+                progress=progress.advance, tokens=tokens.get((part.directory, part.split))), weight))
             first += len(part.rows)
     progress.end()
     return items
+
+
+def kept_tokens(experiment: Experiment, parts: Sequence[data_plan.Part], tokenizer: TextTokenizer, *, show: bool,
+                ) -> dict[tuple[str, str], TokenFile]:
+    """(data set, split) -> the tokens of its reports, made where they are missing; {} unless `data.keep_tokens`.
+
+    Raises:
+      UserError: they cannot be written.
+    """
+    found: dict[tuple[str, str], TokenFile] = {}
+    if not experiment.config.data.keep_tokens or experiment.text is None:
+        return found
+    for directory, split in dict.fromkeys((part.directory, part.split) for part in parts):
+        tokens = found[directory, split] = TokenFile(directory, split, experiment.text, tokenizer)
+        for first in (True, False):  # Process 0 makes them; then others whose disk is not the same.
+            if (jax.process_index() == 0) == first and not tokens.path.is_file():
+                if show:
+                    log.info("tokens: tokenising the %d reports of %s once with this tokeniser and text view; kept in "
+                             "%s", len(tokens), directory, tokens.path)
+                progress = Progress(len(tokens), "tokenising report", active=show)
+                tokens.make(progress.advance)
+                progress.end()
+            sharding.wait_for_all("tokens kept")
+    return found
 
 
 def weighted_parts(
@@ -220,7 +249,7 @@ def load_tokenizer(config: Any, directories: Sequence[str], metadata: Sequence[D
       UserError: none, or several data sets that carry different ones.
     """
     if config.text.tokenizer:
-        return TextTokenizer.load(config.text.tokenizer), 0
+        return TextTokenizer.load(hub.fetch(config.text.tokenizer, hub.DESCRIPTIONS)), 0
     own = {directory: (TextTokenizer.load(Path(directory) / meta.tokenizer),
                        int(meta.config.get("tokenizer", {}).get("subjects", 0)))
            for directory, meta in zip(directories, metadata, strict=True) if meta.tokenizer}

@@ -170,17 +170,24 @@ def classifier_scores(predict: Any, examples: EvalData, label_names: tuple[str, 
     Returns:
       {"classifier/auroc": macro, "classifier/auroc/NAME": value}; {} for a model without a classifier.
     """
-    if predict.reads_images:
-        out, table = predict.images(examples.images), examples.labels
-    else:
-        out, table = predict.texts(examples.reports, examples.phrases), examples.report_labels
-    if "logits" not in out:
+    if not predict.classifies:
         return {}
+    size = predict.batch_size  # Batch by batch: the patches of all images need not fit the memory.
+    if predict.reads_images:
+        images, table = examples.images, examples.labels
+        parts = [predict.images(images[start:start + size])["logits"] for start in range(0, len(images), size)]
+    else:
+        texts, phrases, table = examples.reports, examples.phrases, examples.report_labels
+        parts = [predict.texts(texts[start:start + size], phrases[start:start + size])["logits"]
+                 for start in range(0, len(texts), size)]
+    if not parts:
+        return {}
+    found = np.concatenate(parts)
     scores: dict[str, float] = {}
     for column, name in enumerate(examples.label_names):
         labels = table[:, column]
         if name in label_names and (labels == POSITIVE).any() and (labels == NEGATIVE).any():
             known = np.isin(labels, (POSITIVE, NEGATIVE))
-            logits = out["logits"][known, label_names.index(name)]
+            logits = found[known, label_names.index(name)]
             scores[f"classifier/auroc/{name}"] = float(auroc(logits, labels[known]))
     return {"classifier/auroc": float(np.mean(list(scores.values()))), **scores} if scores else {}

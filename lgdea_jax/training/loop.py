@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lgdea_jax.experiment import Experiment
 from lgdea_jax.runtime.checkpoint import Checkpoints
 from lgdea_jax.runtime.files import write_text_atomically
 from lgdea_jax.runtime.guards import StopSignals, Watchdog, check_collapse, mean_metrics
-from lgdea_jax.runtime.log import Clock, TrainLog, utilisation
+from lgdea_jax.runtime.log import Clock, TrainLog, slow_input, utilisation
 from lgdea_jax.runtime.progress import Progress
 from lgdea_jax.training.data import Data, device_batches
 from lgdea_jax.training.evaluation import Evaluation
@@ -70,8 +71,9 @@ def run(experiment: Experiment, workdir: Path, mesh: jax.sharding.Mesh, data: Da
                 batch = next(following)
             if rebuild and parts.memory.due(step - 1):
                 state["aux"] = rebuild(state["aux"])
+            dispatched = time.perf_counter()
             state, metrics = step_function(state, batch)
-            metrics_log.add(step, metrics)
+            metrics_log.add(step, metrics, dispatched)
             stopped = stop.agreed(now=step % STOP_CHECK_STEPS == 0)
             evaluating = evaluation.due(step)
             # Saved before each evaluation, so that the best one can be kept, and one cut short can be made up for.
@@ -110,12 +112,16 @@ class MetricsLog:
         self._config, self._journal, self._clock, self._checkpoints = config, journal, clock, checkpoints
         self._rows, self._start, self._flops = rows, start, flops
         self._pending: list[tuple[int, Any]] = []
+        self._step_seconds, self._warned = 0.0, False
         self._progress = Progress(config.total_steps, "step", active=jax.process_index() == 0)
         clock.reset_mark(start)
 
-    def add(self, step: int, metrics: Any) -> None:
-        """Remembers the metrics of a step."""
+    def add(self, step: int, metrics: Any, dispatched: float) -> None:
+        """Remembers the metrics of a step, and times the second one alone; dispatched: when the step was, `time`'s."""
         self._pending.append((step, metrics))
+        if step <= self._start + 2:
+            jax.block_until_ready(metrics)
+            self._step_seconds = time.perf_counter() - dispatched
 
     def write(self) -> None:
         """Waits for the steps so far and writes the means of their metrics.
@@ -129,6 +135,11 @@ class MetricsLog:
         check_collapse(scalars, step - self._config.optim.warmup_steps, **self._config.alarm)
         rates = self._clock.rates(step, self._rows)
         seconds = rates.get("time/step_seconds", 0.0)
+        slow = slow_input(seconds * rates.get("time/data_wait_share", 0.0), self._step_seconds, rows=self._rows,
+                          workers=self._config.data.workers)
+        if slow and not self._warned:
+            log.warning(slow)
+            self._warned = True
         rates |= utilisation(self._flops, seconds, device_kind=jax.local_devices()[0].device_kind,
                              peak_tflops=self._config.log.peak_tflops)
         self._journal.write(step, scalars | rates)

@@ -26,6 +26,9 @@ DECAYED = r"kernel$"
 # The moving moments of batch norm: the training step sets them, the optimiser never does.
 MOVING = r"(^|/)(mean|var)$"
 
+# Modules of an image tower before its blocks.
+BEFORE_BLOCKS = "^image_tower/(stem|position|cls|registers|input_norm)"
+
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
@@ -48,13 +51,37 @@ def build(params: Any, options: OptimOptions) -> Optimizer:
     """The optimiser of `params` (or their shapes).
 
     Raises:
-      UserError: unknown schedule, or a rate rule that matches no parameter.
+      UserError: unknown schedule, a rate rule that matches no parameter, or a share of a tower that there is not.
     """
+    rates = (*frozen_rules(params, options.frozen), *options.rates)
     schedule = learning_rate(schedule=options.schedule, peak=options.peak, warmup_steps=options.warmup_steps,
                              total_steps=options.total_steps)
     tx = make_optimizer(params, schedule=schedule, weight_decay=options.weight_decay, beta1=options.beta1,
-                        beta2=options.beta2, clip_norm=options.clip_norm, rates=options.rates)
-    return Optimizer(tx, schedule, rates_by_path(params, options.rates), options.ema)
+                        beta2=options.beta2, clip_norm=options.clip_norm, rates=rates)
+    return Optimizer(tx, schedule, rates_by_path(params, rates), options.ema)
+
+
+def frozen_rules(params: Any, share: float) -> tuple[tuple[str, float], ...]:
+    """Rules that freeze the first blocks of the image tower and what is before them.
+
+    Args:
+      params: tree of parameters; share: of the blocks, rounded to whole ones: 0 freezes nothing, 1 the whole tower.
+
+    Raises:
+      UserError: not a share, or there is no image tower.
+    """
+    if not 0 <= share <= 1:
+        raise UserError(f"config key 'optim.frozen' is {share}: a share from 0 to 1")
+    if not share:
+        return ()
+    paths = [path_string(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    if not any(path.startswith("image_tower/") for path in paths):
+        raise UserError(f"optim.frozen={share}: the method has no image tower")
+    if share == 1:
+        return (("^image_tower/", 0.0),)
+    blocks = sorted({int(found[1]) for path in paths if (found := re.match(r"image_tower/blocks/(\d+)/", path))})
+    first = blocks[:round(share * len(blocks))]
+    return ((BEFORE_BLOCKS, 0.0), *((f"^image_tower/blocks/{block}/", 0.0) for block in first))
 
 
 def learning_rate(*, schedule: str, peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:

@@ -15,7 +15,9 @@ from flax import nnx
 from lgdea_jax.arrays import flatten, unflatten
 from lgdea_jax.errors import UserError
 from lgdea_jax.experiment import Experiment
+from lgdea_jax.inference import loading, model_folder
 from lgdea_jax.models import pretrained
+from lgdea_jax.runtime import hub
 from lgdea_jax.runtime.checkpoint import Checkpoints, check_names
 from lgdea_jax.training.data import Data
 from lgdea_jax.training.state import Parts, check_resume
@@ -28,11 +30,18 @@ def start_state(experiment: Experiment, data: Data, parts: Parts, spec: dict[str
                 checkpoints: Checkpoints) -> tuple[State, bool]:
     """(state, whether it is that of an earlier run in this workdir).
 
+    The sources of the runs that it starts from join those of `spec`: their terms hold for what is made of them.
+
     Raises:
       UserError: the earlier run is another one, or `init_from` does not fit.
     """
     config = experiment.config
-    state = checkpoints.resume(parts.target, lambda then: check_resume(spec, then))
+
+    def check(then: dict[str, Any]) -> None:
+        check_resume(spec, then, constant=not parts.memory)
+        spec["sources"] = then.get("sources", spec["sources"])
+
+    state = checkpoints.resume(parts.target, check)
     resumed = state is not None
     if resumed:
         origin = f"from step {int(state['step'])} of this run"
@@ -47,6 +56,9 @@ def start_state(experiment: Experiment, data: Data, parts: Parts, spec: dict[str
             origin = f"{towers} as above, the rest fresh, seed {config.seed}"
         if config.init_from:
             state, loaded = initialise_from(experiment, data, state)
+            earlier = [item for run in config.init_from.split(",") if run
+                       for item in model_folder.sources(loading.load_spec(run))]
+            spec["sources"] = [*spec["sources"], *(item for item in earlier if item not in spec["sources"])]
             origin = f"{loaded:,} from {' and '.join(config.init_from.split(','))}, the rest fresh"
     log.info("parameters (%s)\n%s", origin, parameter_table(state["params"], rates=parts.optimizer.rates))
     return state, resumed
@@ -115,13 +127,16 @@ def _shapes_within(names: Mapping[str, Any], parts: Sequence[str]) -> dict[str, 
     return {path: tuple(leaf.shape) for path, leaf in names.items() if path.split("/")[0] in parts}
 
 
-def run_shapes(run: str) -> tuple[dict[str, jax.ShapeDtypeStruct], str]:
-    """({path: shape} of a run's parameters, digest of its tokeniser).
+def run_shapes(run: str) -> tuple[dict[str, Any], str]:
+    """({path: array or shape} of the parameters of a run or an exported model, digest of its tokeniser).
 
     Raises:
       UserError: no such run, or one of another version.
     """
-    with contextlib.closing(Checkpoints(run, writable=False)) as source:
+    folder = model_folder.locate(run)
+    if model_folder.is_model(folder):
+        return model_folder.read_params(folder), model_folder.read_spec(folder)["tokenizer_digest"]
+    with contextlib.closing(Checkpoints(folder, writable=False)) as source:
         step = source.resolve("latest")
         spec = source.spec(step)  # Refuses another version before anything else is read.
         return source.arrays(step)["params"], spec["tokenizer_digest"]
@@ -129,8 +144,11 @@ def run_shapes(run: str) -> tuple[dict[str, jax.ShapeDtypeStruct], str]:
 
 def run_params(run: str) -> dict[str, Any]:
     """{path: array on the host} of a run's parameters at its last step; errors as of `run_shapes`."""
+    folder = model_folder.locate(run)
+    if model_folder.is_model(folder):
+        return model_folder.read_params(folder)
     host = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    with contextlib.closing(Checkpoints(run, writable=False)) as source:
+    with contextlib.closing(Checkpoints(folder, writable=False)) as source:
         step = source.resolve("latest")
         return source.restore_params(step, {
             path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=host)
@@ -159,7 +177,7 @@ def pretrained_towers(experiment: Experiment, parts: Parts, state: State) -> tup
         if config.init_from and f"{name}_tower" in (config.init_parts or (f"{name}_tower",)):
             raise UserError(f"init_from and model.{name}.weights both fill the {name} tower: leave one of them out")
         try:
-            loaded = pretrained.load_tower(tower, path)
+            loaded = pretrained.load_tower(tower, hub.fetch_tower(path))
         except pretrained.WeightsError as error:
             raise UserError(f"model.{name}.weights: {error}") from None
         for key, value in loaded.params.items():  # Those of a replaced stem are not there, and stay.

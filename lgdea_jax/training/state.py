@@ -28,8 +28,8 @@ from lgdea_jax.training.optim import Optimizer
 FIXED_ON_RESUME = ("method", "methods", "seed", "total_steps", "dtype", "data", "batch", "image", "text", "augment",
                    "memory", "strong", "model", "optim")
 # These do not change what batch n holds (whether the data are the same is known from their digest).
-FREE_ON_RESUME = ("data.cache", "data.workers", "data.threads", "data.dir", "data.pairs_from", "data.images_from",
-                  "data.reports_from", "data.held_out_from", "data.make_from", "text.tokenizer",
+FREE_ON_RESUME = ("data.cache", "data.keep_tokens", "data.workers", "data.threads", "data.dir", "data.pairs_from",
+                  "data.images_from", "data.reports_from", "data.held_out_from", "data.make_from", "text.tokenizer",
                   "model.image.weights", "model.text.weights", "batch.micro", "model.remat_keep")
 
 
@@ -120,7 +120,7 @@ def compile_step(experiment: Experiment, parts: Parts, batch: Any, mesh: Mesh, *
     check_micro(experiment, batch, mesh)
     options = train_step.StepOptions(
         forward=experiment.forward_options(pad_id), seed=experiment.config.seed, dropout=experiment.model.drops,
-        view=experiment.strong_view, micro=experiment.config.batch.micro)
+        view=experiment.strong_view, augment=experiment.device_augment, micro=experiment.config.batch.micro)
     step = functools.partial(train_step.train_step, graphdef=parts.graphdef, method=experiment.method,
                              optimizer=parts.optimizer, options=options, memory=parts.memory)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, parts.target)
@@ -193,8 +193,12 @@ def make_spec(experiment: Experiment, data: Data) -> dict[str, Any]:
     }
 
 
-def check_resume(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
+def check_resume(now: Mapping[str, Any], then: Mapping[str, Any], *, constant: bool) -> None:
     """Refuses to go on with a run under another config, tokeniser, transform or data.
+
+    Args:
+      now, then: specs of the run as it would go on, and of its checkpoint.
+      constant: whether no loss depends on the share of `total_steps` that is done.
 
     Raises:
       UserError: names the first differences.
@@ -214,6 +218,27 @@ def check_resume(now: Mapping[str, Any], then: Mapping[str, Any]) -> None:
     old, new = dict(leaves(then["config"])), dict(leaves(now["config"]))
     changed = [key for key in sorted(set(old) | set(new))
                if key.split(".")[0] in FIXED_ON_RESUME and key not in FREE_ON_RESUME and old.get(key) != new.get(key)]
+    if changed == ["total_steps"]:
+        why = cannot_extend(old, new, constant=constant)
+        if why:
+            raise UserError(f"the run in this workdir has total_steps={old['total_steps']}, not {new['total_steps']}: "
+                            f"{why}; a new --workdir with --config.init_from=RUN starts from its parameters")
+        return
     if changed:
         named = ", ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in changed[:3])
         raise UserError(f"the run in this workdir has another config ({named}): use a new --workdir")
+
+
+def cannot_extend(old: Mapping[str, Any], new: Mapping[str, Any], *, constant: bool) -> str:
+    """Why a run cannot go on to other `total_steps`; "" where it goes on as if it had had them from the beginning.
+
+    Args:
+      old, new: {key: value} of the configs; constant: as in `check_resume`.
+    """
+    if new["optim.schedule"] != "constant":
+        return f"the {new['optim.schedule']} schedule ends there"
+    if not constant:
+        return "the targets of unpaired items set in at shares of it"
+    if min(old["total_steps"], new["total_steps"]) <= new["optim.warmup_steps"]:
+        return "it is within the warm-up"
+    return ""

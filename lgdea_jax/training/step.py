@@ -14,9 +14,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from lgdea_jax.arrays import path_string
+from lgdea_jax.arrays import flatten, path_string
 from lgdea_jax.methods.base import Method
 from lgdea_jax.models.forward import Batch, ForwardOptions, forward, gather_streams
+from lgdea_jax.models.layers import BatchNorm
+from lgdea_jax.preprocess.device_augment import DeviceAugment
 from lgdea_jax.preprocess.strong_view import StrongView
 from lgdea_jax.training import optim, teacher
 from lgdea_jax.training.evidence_memory import EvidenceMemory
@@ -34,12 +36,14 @@ class StepOptions:
       seed, dropout: dropout masks are a function of seed and step; False runs without any.
       micro: parts that the towers process the batch in; the gradients are those of the whole batch.
       view: the student's view of unpaired images.
+      augment: of all images, before that; None where the input pipeline has done it.
     """
 
     forward: ForwardOptions
     seed: int
     dropout: bool
     view: StrongView
+    augment: DeviceAugment | None = None
     micro: int = 1
 
 
@@ -61,6 +65,18 @@ def moving_moments(model: nnx.Module) -> dict[str, jax.Array]:
             for path, value in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+def freeze_moments(model: nnx.Module, rates: Any) -> None:
+    """Lets the batch norms of frozen modules use the moving moments that they have, in place.
+
+    Args:
+      rates: tree of rate multipliers like the parameters.
+    """
+    flat = flatten(rates)
+    for path, module in nnx.iter_modules(model):
+        if isinstance(module, BatchNorm):
+            module.frozen = flat["/".join(map(str, (*path, "scale")))] == 0.0
+
+
 def train_step(state: State, batch: Batch, *, graphdef: Any, method: Method, optimizer: Optimizer,
                options: StepOptions, memory: EvidenceMemory | None = None) -> tuple[State, dict[str, jax.Array]]:
     """One step of gradient descent.
@@ -78,6 +94,8 @@ def train_step(state: State, batch: Batch, *, graphdef: Any, method: Method, opt
       (state, metrics): metrics has `loss`, `loss/NAME`, `grad_norm`, `update_norm`, `learning_rate` and diagnostics.
     """
     aux, targets, log = state["aux"], {}, {}
+    if options.augment:
+        batch = options.augment(batch, options.seed, state["step"])
     if memory:
         lesson = teacher.teach(state, batch, graphdef=graphdef, method=method, memory=memory, view=options.view,
                                options=options.forward, seed=options.seed, micro=options.micro)
@@ -86,6 +104,7 @@ def train_step(state: State, batch: Batch, *, graphdef: Any, method: Method, opt
 
     def objective(params: Any) -> tuple[jax.Array, tuple[dict[str, jax.Array], ...]]:
         model = nnx.merge(graphdef, optim.stop_frozen(params, optimizer.rates))
+        freeze_moments(model, optimizer.rates)
         rngs = None
         if options.dropout:
             rngs = nnx.Rngs(dropout=jax.random.fold_in(jax.random.key(options.seed), state["step"]))

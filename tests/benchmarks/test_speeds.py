@@ -83,8 +83,18 @@ def test_chunked_losses(tmp_path, capsys):
 @pytest.mark.slow
 def test_input_pipeline(tmp_path, capsys):
     out = tmp_path / "input.json"
-    assert input_pipeline.main([f"--out={out}", "--repeats=1", "--seconds=0.2", "--records", "128", "512"]) == cli.OK
+    assert input_pipeline.main([f"--out={out}", "--repeats=1", "--seconds=0.2", "--only=rate,growth",
+                                "--records", "128", "512"]) == cli.OK
     assert {"rate", "growth"} <= set(json.loads(out.read_text()))
+    capsys.readouterr()
+
+
+@pytest.mark.slow
+def test_the_input_of_the_shipped_configuration(tmp_path, capsys):
+    out = tmp_path / "input.json"
+    assert input_pipeline.main([f"--out={out}", "--repeats=1", "--only=shipped", "--studies=12"]) == cli.OK
+    found = json.loads(out.read_text())["shipped"]
+    assert found["stored"] == {"image_size": 224, "image_encoding": "jpeg"} and found["ratio"]["median"] > 2
     capsys.readouterr()
 
 

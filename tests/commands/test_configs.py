@@ -13,7 +13,7 @@ from tests.shrink import shrink
 
 FILES = sorted(path for path in Path("configs").glob("*.py") if path.stem not in ("__init__", "common"))
 # With the other towers that an experiment has an argument for.
-CONFIGS = [*(str(path) for path in FILES), "configs/clip_mimic.py:resnet50",
+CONFIGS = [*(str(path) for path in FILES), "configs/clip_mimic.py:resnet50", "configs/finetune.py:partial",
            "configs/silver_ct.py:image", "configs/silver_ct.py:text,lite",
            *(pytest.param(f"configs/{name}", marks=pytest.mark.slow)
              for name in ("supervised_ct.py:phantom", "clip_ct.py:phantom", "lgdea_ct.py:phantom",
@@ -26,6 +26,7 @@ def test_config_is_whole(path):
     """At its full size, without computing anything: known keys, a model that can be built, rules that match."""
     config = cli.read_config(path)
     train.check_config(config)
+    config.model.image.name = config.model.image.name or "vit"  # An empty one is that of a checkpoint.
     experiment = Experiment.of(config)
     optim.build(experiment.model.abstract(vocab_size=28_996, num_labels=14)[1], experiment.optim)
 

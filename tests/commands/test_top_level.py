@@ -34,7 +34,8 @@ def test_importing_the_package_imports_nothing_else():
     assert ours == {"lgdea_jax"}
 
 
-@pytest.mark.parametrize("command", ["predict", "report", "export", "calibrate", "prototypes", "card"])
+@pytest.mark.parametrize("command", ["predict", "embed", "report", "export", "push", "calibrate",
+                                     "prototypes", "card"])
 def test_no_jax_before_a_run_is_opened(command):
     code = f"import sys, lgdea_jax.{command}; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)

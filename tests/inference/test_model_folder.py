@@ -1,6 +1,8 @@
 """A model as a folder: equal scores, nothing of its training, clear refusals."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from lgdea_jax.errors import UserError
 from lgdea_jax.inference import loading, model_folder
 from lgdea_jax.runtime.checkpoint import Checkpoints
 from tests.inference.test_predictor import IMAGES, make
+from tests.training.runs import ROOT, environment
 
 PROMPTS = ["Nodule", "clear lungs"]
 SOURCES = [{"source": "a hospital", "licence": "none", "terms": "credentialed"}]
@@ -57,6 +60,15 @@ def test_it_holds_the_model_and_nothing_of_its_training(run, exported):
     for path in exported.iterdir():
         assert str(run).encode() not in path.read_bytes() and str(run.parent).encode() not in path.read_bytes()
     assert "a hospital: licence none, terms credentialed" in (exported / "TERMS.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_load_says_nothing(run, exported):
+    """Neither Orbax nor absl warns of what nobody can act on."""
+    for folder in (run, exported):
+        done = subprocess.run([sys.executable, "-c", f"import lgdea_jax; lgdea_jax.load({str(folder)!r})"], cwd=ROOT,
+                              env=environment(), capture_output=True, text=True, timeout=300)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_refusals(run, exported, tmp_path):

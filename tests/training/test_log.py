@@ -16,7 +16,8 @@ from lgdea_jax.errors import UserError
 from lgdea_jax.runtime import guards
 from lgdea_jax.runtime import log as train_log
 from lgdea_jax.runtime.guards import StopSignals, Watchdog, check_collapse, mean_metrics
-from lgdea_jax.runtime.log import Clock, TrainLog, read_rows, utilisation
+from lgdea_jax.runtime.log import Clock, TrainLog, read_rows, slow_input, utilisation
+from lgdea_jax.training import loop
 from tests.training import runs
 
 
@@ -29,6 +30,14 @@ def time(monkeypatch):
     monkeypatch.setattr(train_log.time, "perf_counter", lambda: Time.now)
     monkeypatch.setattr(train_log.time, "monotonic", lambda: Time.now)
     return Time
+
+
+def test_an_input_slower_than_the_step_is_said_with_both_rates():
+    line = slow_input(0.8, 0.1, rows=256, workers=8)
+    assert "8 worker processes read 320 rows a second" in line and "could take 2,560" in line and "\n" not in line
+    assert "threads of this process" in slow_input(0.8, 0.1, rows=256, workers=0)
+    # The loop that runs ahead waits for batches too, for less than a step each; and before a step was timed.
+    assert not slow_input(0.09, 0.1, rows=256, workers=8) and not slow_input(0.8, 0.0, rows=256, workers=8)
 
 
 def test_pauses_are_no_training(time):
@@ -244,3 +253,19 @@ def test_a_signal_that_came_before_is_honoured():
         with pytest.raises(SystemExit) as left, stop.at_once():
             pass
         assert left.value.code == 143
+
+
+def test_a_slow_input_is_said_once_in_a_run(tmp_path, caplog, time):
+    config, clock, checkpoints = cli.read_config("tests/training/tiny.py"), Clock(), None
+    config.data.workers = 3
+    journal = TrainLog(tmp_path, first_step=0, active=True, tensorboard=False)
+    metrics_log = loop.MetricsLog(config, journal, clock, checkpoints, rows=10, start=0, flops=0.0)
+    for step in range(1, 4):
+        with clock.data_wait():
+            time.now += 2.0
+        dispatched = time.now
+        time.now += 0.5
+        metrics_log.add(step, {"loss": np.float32(1), "learning_rate": np.float32(1)}, dispatched)
+        metrics_log.write()
+    said = [record.message for record in caplog.records if record.message.startswith("input:")]
+    assert len(said) == 1 and "3 worker processes read 5 rows a second, and the step could take 20" in said[0]

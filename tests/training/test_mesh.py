@@ -71,8 +71,9 @@ def two_processes(data, methods, meshes, cache, *flags):
 
 @pytest.mark.slow
 def test_eight_devices(phantom_data, compile_cache):
-    one = table(losses(phantom_data, ["clip"], ["1x1"], 1, cache=compile_cache))
-    assert_all_equal(one, table(losses(phantom_data, ["clip"], ["4x2"], 8, cache=compile_cache)))
+    flag = "augment.device=True"
+    one = table(losses(phantom_data, ["clip"], ["1x1"], 1, flag, cache=compile_cache))
+    assert_all_equal(one, table(losses(phantom_data, ["clip"], ["4x2"], 8, flag, cache=compile_cache)))
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from lgdea_jax.experiment import Experiment
 from lgdea_jax.preprocess.text import train_tokenizer
 from lgdea_jax.records import SCHEMA_VERSION
 from lgdea_jax.training import data as train_data
+from lgdea_jax.training.state import cannot_extend
 from tests.training import runs
 
 
@@ -166,6 +167,18 @@ def test_a_run_goes_on_with_its_own_config_only(finished, phantom_data, flags, m
         runs.here(finished, phantom_data, *CLIP, *flags)
     assert message in str(error.value) and "use a new --workdir" in str(error.value)
     assert (finished / "config.json").read_text() == before
+
+
+def test_more_steps_need_a_constant_rate_or_a_new_run(finished, phantom_data):
+    with pytest.raises(UserError, match=r"has total_steps=2, not 4: the cosine schedule ends there; a new --workdir "
+                                        r"with --config.init_from=RUN starts from its parameters"):
+        runs.here(finished, phantom_data, *CLIP, "total_steps=4")
+    old = {"optim.schedule": "constant", "optim.warmup_steps": 2, "total_steps": 6}
+    for change, constant, why in (({"total_steps": 9}, True, ""), ({"total_steps": 4}, True, ""),
+                                  ({"total_steps": 9}, False, "the targets of unpaired items set in at shares of it"),
+                                  ({"total_steps": 2}, True, "it is within the warm-up"),
+                                  ({"optim.schedule": "linear"}, True, "the linear schedule ends there")):
+        assert cannot_extend(old, {**old, **change}, constant=constant) == why
 
 
 def test_a_run_goes_on_with_its_own_tokeniser_and_data_only(finished, phantom_data, tmp_path):

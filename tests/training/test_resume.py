@@ -45,6 +45,13 @@ def test_killed_and_resumed_is_bit_for_bit_the_same(straight, phantom_data, comp
 
 
 @pytest.mark.slow
+def test_a_constant_rate_is_extended_bit_for_bit(phantom_data, compile_cache, tmp_path):
+    flags = ("method=clip", "optim.schedule=constant", "checkpoint.every=2", "eval.split=none")
+    for folder, steps in (("one", 4), ("two", 3), ("two", 4)):
+        assert runs.here(tmp_path / folder, phantom_data, *flags, f"total_steps={steps}", cache=compile_cache) == 0
+    runs.assert_same_state(tmp_path / "one", tmp_path / "two", 4)
+
+
 def test_worker_processes_give_the_same_run(straight, phantom_data, compile_cache, tmp_path):
     process = runs.start(tmp_path, phantom_data, *UNPAIRED, "data.workers=2", "data.cache=False", when="step",
                          number=4, cache=compile_cache)

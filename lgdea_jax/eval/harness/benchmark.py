@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from lgdea_jax.eval.harness.protocol import OURS, Protocol
 from lgdea_jax.evaluators import tasks
 from lgdea_jax.evaluators.class_retrieval import ClassRetrieval
+from lgdea_jax.evaluators.classifier import Classifier
 from lgdea_jax.evaluators.data import EvalData
 from lgdea_jax.evaluators.grounding import Grounding
 from lgdea_jax.evaluators.operating_point import OperatingPoint
@@ -136,8 +137,11 @@ def zero_shot(benchmark: Benchmark, data: EvalData, mode: str, *, prompting: Map
 
 
 def evaluator(benchmark: Benchmark, task: str, data: EvalData, mode: str, *, seed: int, prompting: Mapping[str, str],
-              thresholds: Any = None, thresholds_from: str = "", candidates: str = "auto") -> Evaluator:
-    """The evaluator of a task in a mode."""
+              thresholds: Any = None, thresholds_from: str = "", candidates: str = "auto",
+              label_names: Sequence[str] = ()) -> Evaluator:
+    """The evaluator of a task in a mode; `label_names` are those of the model's classifier."""
+    if task == "classifier":
+        return Classifier(data, tuple(label_names), exclusive=benchmark.exclusive)
     if task in tasks.PAIR_TASKS:
         return tasks.pair_evaluator(task, data, seed=seed)
     if task == "zero_shot":

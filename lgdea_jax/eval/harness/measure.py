@@ -38,9 +38,11 @@ def evaluators(benchmark: Benchmark, encoder: Encoder, mode: str, chosen: Sequen
     names = list(chosen)
     if mode == "official" and benchmark.protocol.operating_point and "zero_shot" in chosen:
         names.append("operating_point")
+    label_names = getattr(encoder.model, "spec", {}).get("label_names", ())
     return {name: evaluator(benchmark, name, encoder.data, mode, seed=seed,
-                            prompting=tasks.prompt_settings(encoder.model), thresholds=thresholds,
-                            thresholds_from="the validation split" if thresholds else "", candidates=candidates)
+                            prompting=tasks.prompt_settings(encoder.model), label_names=label_names,
+                            thresholds=thresholds, thresholds_from="the validation split" if thresholds else "",
+                            candidates=candidates)
             for name in names}
 
 

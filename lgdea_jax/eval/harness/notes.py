@@ -24,6 +24,12 @@ def _of_mode(info: Mapping[str, Any]) -> list[str]:
     lines += [str(info["selection"])] if info.get("selection") else []
     if "zero_shot" in info:
         lines += _zero_shot(info["zero_shot"])
+    if "classifier" in info:
+        part = info["classifier"]
+        left = [f"{why}: {', '.join(names)}" for why, names in (
+            ("one class only", part["one_class_only"]), ("not among the classifier's", part["unknown"])) if names]
+        lines.append(f"classifier: the model's own, on {part['images']} images"
+                     + (f"; labels left out, {'; '.join(left)}" if left else ""))
     if "retrieval" in info:
         lines += _retrieval(info["retrieval"])
     if info.get("grounding", {}).get("samples"):

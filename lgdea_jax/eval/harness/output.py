@@ -142,7 +142,8 @@ def table(head: dict[str, Any], results: Sequence[ModeResult]) -> str:
 
 
 def _finding_lines(result: ModeResult) -> list[str]:
-    columns = {"zero_shot/auroc": "AUROC", "grounding/cnr": "CNR", "grounding/pointing": "pointing"}
+    columns = {"zero_shot/auroc": "AUROC", "classifier/auroc": "AUROC", "grounding/cnr": "CNR",
+               "grounding/pointing": "pointing"}
     per_finding = [name.split("/", 2) for name in result.intervals if name.rsplit("/", 1)[0] in columns]
     columns = {name: title for name, title in columns.items() if any(name == f"{a}/{b}" for a, b, _ in per_finding)}
     findings = list(dict.fromkeys(finding for *_, finding in per_finding))

@@ -80,10 +80,11 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
     with StageProgress() as progress, contextlib.ExitStack() as stack:
         inputs = Inputs.open(args, benchmark, data_dir, progress)
         if not inputs.model.reads_text:
-            if not args.probe:
+            # Its classifier is measured on the data set's own labels, wherever those are scored one by one.
+            chosen = ["classifier"] if inputs.model.classifies == "image" else []
+            if not chosen and not args.probe:
                 raise UserError("the checkpoint's method has no text tower, so that prompts and reports have no "
                                 "embedding" + ("" if benchmark.no_probe else " (--probe=1 trains a probe on it)"))
-            chosen = []
         selected = inputs.select(modes, select)
         rows = np.unique(np.concatenate([part.rows for part in selected.values()]))
         leaks = guard.check(inputs.model.spec, data_dir, tuple(inputs.source.parts), rows, trained_on=args.trained_on,

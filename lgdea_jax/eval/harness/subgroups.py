@@ -20,8 +20,9 @@ from lgdea_jax.metrics import bootstrap
 FEWEST_SUBJECTS = 10
 AGE_BANDS = ((0, 20), (20, 40), (40, 60), (60, 80), (80, 200))
 # By the metric's name without "@..." and without the finding.
-HEADLINE = ("zero_shot/auroc", "zero_shot/average_precision", "zero_shot/ece", "zero_shot/accuracy",
-            "grounding/cnr", "grounding/pointing", "grounding/miou", "retrieval/recall@10/image_to_text",
+HEADLINE = ("classifier/auroc", "classifier/average_precision", "classifier/ece", "zero_shot/auroc",
+            "zero_shot/average_precision", "zero_shot/ece", "zero_shot/accuracy", "grounding/cnr",
+            "grounding/pointing", "grounding/miou", "retrieval/recall@10/image_to_text",
             "retrieval/precision@5", "progression/auroc", "progression/accuracy", "auroc")
 
 

@@ -10,6 +10,6 @@ interpolation of position embeddings. Nothing is downloaded, and torch is needed
 
 from lgdea_jax.models.pretrained.files import WeightsError
 from lgdea_jax.models.pretrained.layout import parameters
-from lgdea_jax.models.pretrained.transfer import NAMES, Loaded, load_tower, save_own, save_tower
+from lgdea_jax.models.pretrained.transfer import NAMES, Loaded, describe, load_tower, save_own, save_tower
 
-__all__ = ["NAMES", "Loaded", "WeightsError", "load_tower", "parameters", "save_own", "save_tower"]
+__all__ = ["NAMES", "Loaded", "WeightsError", "describe", "load_tower", "parameters", "save_own", "save_tower"]

@@ -25,6 +25,7 @@ class BertNames(layout.Layout):
     anchor = WORD
     unused = (r"(cls|classifier|lm_head|pooler|qa_outputs|visual|logit_scale|logit_bias|text\.proj)(\.|$)"
               r"|cls_projection_head\.|embeddings\.(position_ids|token_type_ids)$")
+    tower = "bert"
     checked = ("num_attention_heads", "hidden_act", "layer_norm_eps", "position_embedding_type", "projection_size")
 
     def refuses(self, tower: bert.Bert) -> str:
@@ -44,6 +45,17 @@ class BertNames(layout.Layout):
             return (f"its word table has {rows} rows, the tokeniser {tower.vocab_size} ids: train with the tokeniser "
                     "of the checkpoint (config.text.tokenizer)")
         return super().check(tower, tensors, config)
+
+    def options(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """As in `Layout`."""
+        kind = config.get("model_type")
+        family = next((family for family, kinds in MODEL_TYPES.items() if kind in kinds), "")
+        if not family:
+            return {}
+        head = {"pool": "projection", "projection": config["projection_size"]} if "projection_size" in config else {}
+        return {"family": family, "variant": "base", "eps": config.get("layer_norm_eps", 0.0), **head,
+                "sizes": {"width": config["hidden_size"], "depth": config["num_hidden_layers"],
+                          "heads": config["num_attention_heads"], "mlp_dim": config["intermediate_size"]}}
 
     def rename(self, name: str) -> str:
         """Checkpoints of 2019 call the norms' parameters gamma and beta."""

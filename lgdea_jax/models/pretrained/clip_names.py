@@ -10,7 +10,7 @@ import numpy as np
 from lgdea_jax.models import vit
 from lgdea_jax.models.pretrained import layout
 from lgdea_jax.models.pretrained.layout import Entry, Table, Tensors
-from lgdea_jax.models.pretrained.vit_tokens import QKV, Tokens, pack_tokens, refuses, sizes, unpack_tokens
+from lgdea_jax.models.pretrained.vit_tokens import QKV, Tokens, options, pack_tokens, refuses, sizes, unpack_tokens
 
 CLIP_FAMILIES = ("openclip", "openclip_quickgelu")
 
@@ -91,12 +91,26 @@ class HuggingFaceClip(layout.Layout):
     names = "hf"
     anchor = "embeddings.patch_embedding.weight"
     unused = (r"(text_model|text_projection|visual_projection)\.|logit_scale$|embeddings\.position_ids$")
+    tower = "vit"
     checked = ("num_attention_heads", "hidden_act", "layer_norm_eps", "patch_size")
     _tokens = Tokens("embeddings.class_embedding", "embeddings.position_embedding.weight", flat=True)
 
     def refuses(self, tower: vit.ViT) -> str:
         """As in `Layout`."""
         return refuses(tower, CLIP_FAMILIES)
+
+    def options(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """As in `Layout`; with CLIP's last layer where the class of the file has it."""
+        if config.get("model_type") not in ("clip", "clip_vision_model"):
+            return {}
+        part = config.get("vision_config", config)
+        projects = "vision_config" in config or "CLIPVisionModelWithProjection" in config.get("architectures", ())
+        # What transformers takes where the file leaves a key out.
+        part = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+                "patch_size": 32, "layer_norm_eps": 1e-5, "hidden_act": "quick_gelu", **part}
+        width = config.get("projection_dim", part.get("projection_dim", 512))
+        return {"family": "openclip_quickgelu" if part["hidden_act"] == "quick_gelu" else "openclip", "pool": "cls",
+                "projection": width if projects else 0, **options(part, part["intermediate_size"])}
 
     def check(self, tower: vit.ViT, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> str:
         """As in `Layout`; a whole CLIP's config has the image half's inside."""

@@ -42,7 +42,7 @@ def find_weights(path: str | Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise WeightsError(f"no weights at {path}: a local directory or file is needed (nothing is downloaded)")
+        raise WeightsError(f"no weights at {path}: a local directory or file is needed, or hf://OWNER/NAME")
     for name in WEIGHT_FILES:
         if (path / name).is_file():
             return path / name

@@ -96,12 +96,14 @@ class Layout(abc.ABC):
       anchor: a tensor that every file of the scheme has once; what precedes it is the file's prefix.
       unused: regular expression of tensors that no tower has a use for: heads, mask tokens, the other tower.
       checked: keys of `config` in which a config.json must agree with the tower, where it has them.
+      tower: what the training's configuration calls its towers.
     """
 
     names: ClassVar[str]
     anchor: ClassVar[str]
     unused: ClassVar[str]
     checked: ClassVar[tuple[str, ...]] = ()
+    tower: ClassVar[str] = ""
 
     @abc.abstractmethod
     def refuses(self, tower: nnx.Module) -> str:
@@ -114,6 +116,12 @@ class Layout(abc.ABC):
     @abc.abstractmethod
     def config(self, tower: nnx.Module) -> dict[str, Any]:
         """The config.json of the tower."""
+
+    def options(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of the tower that a config.json of the scheme describes, as a training's configuration has them:
+        {"variant", "sizes", "family", ...}; {} where it describes none. The inverse of `config`."""
+        del config
+        return {}
 
     def check(self, tower: nnx.Module, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> str:
         """What is wrong with the tower's options for this file, before any shape is compared; "" if nothing is."""

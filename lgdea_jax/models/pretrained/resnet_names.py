@@ -45,6 +45,16 @@ class HuggingFaceResNet(layout.Layout):
     unused = r"classifier\.|.*\.num_batches_tracked$"
     checked = ("hidden_act", "layer_type", "depths", "hidden_sizes", "downsample_in_first_stage",
                "downsample_in_bottleneck")
+    tower = "resnet"
+
+    def options(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """As in `Layout`."""
+        if config.get("model_type") != "resnet":
+            return {}
+        shape = tuple(config["depths"]), config["layer_type"] == "bottleneck"
+        variant = next((name for name, sizes in resnet.VARIANTS.items()
+                        if (sizes["stage_sizes"], sizes["bottleneck"]) == shape), "")
+        return {"variant": variant, "sizes": {"width": config["embedding_size"]}} if variant else {}
 
     def refuses(self, tower: resnet.ResNet) -> str:
         """As in `Layout`."""

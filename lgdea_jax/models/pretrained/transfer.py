@@ -127,6 +127,27 @@ def load_tower(tower: nnx.Module, path: str | Path) -> Loaded:
     return Loaded(params, file, scheme.names, tuple(notes), tuple(unused))
 
 
+def describe(path: str | Path) -> tuple[str, dict[str, Any]]:
+    """(name, options) of the tower that the config.json of published weights describes, in the words of a training's
+    configuration: ("bert", {"family": "roberta", "sizes": {...}, ...}); ("", {}) where it describes none of ours.
+
+    Args:
+      path: as in `load_tower`.
+
+    Raises:
+      WeightsError: the weights or the description cannot be read.
+    """
+    config = files.read_config(files.find_weights(path))
+    for scheme in LAYOUTS:
+        try:
+            options = scheme.options(config)
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f"the config.json at {path} does not describe its {scheme.tower} ({error})") from None
+        if options:
+            return scheme.tower, options
+    return "", {}
+
+
 def save_tower(tower: nnx.Module, params: Mapping[str, Any], folder: str | Path, *, names: str = "hf") -> str:
     """Writes folder/model.safetensors and config.json with the names of a published model.
 

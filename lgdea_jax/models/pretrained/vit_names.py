@@ -12,12 +12,18 @@ from lgdea_jax.models import vit
 from lgdea_jax.models.pretrained import layout
 from lgdea_jax.models.pretrained.files import WeightsError
 from lgdea_jax.models.pretrained.layout import Entry, Table, Tensors
-from lgdea_jax.models.pretrained.vit_tokens import QKV, Tokens, pack_tokens, refuses, sizes, unpack_tokens
+from lgdea_jax.models.pretrained.vit_tokens import QKV, Tokens, options, pack_tokens, refuses, sizes, unpack_tokens
 
 HF_CLASSES = {"vit": "ViTModel", "deit": "DeiTModel", "dinov2": "Dinov2Model",
               "dinov2_registers": "Dinov2WithRegistersModel"}
 HF_MODEL_TYPES = {"vit": ("vit", "vit_mae", "vit_msn"), "deit": ("deit",), "dinov2": ("dinov2", "rad-dino"),
                   "dinov2_registers": ("dinov2_with_registers",)}
+
+
+def dinov2_mlp_dim(width: int, ratio: int, *, swiglu: bool) -> int:
+    """Hidden width of DINOv2's mlp; a swiglu has two thirds of the ratio, rounded up to a multiple of 8."""
+    whole = int(width * ratio)
+    return (whole * 2 // 3 + 7) // 8 * 8 if swiglu else whole
 
 
 class HuggingFaceVit(layout.Layout):
@@ -26,6 +32,7 @@ class HuggingFaceVit(layout.Layout):
     names = "hf"
     anchor = "embeddings.patch_embeddings.projection.weight"
     unused = r"(classifier|cls_classifier|distillation_classifier|pooler|decoder)\.|embeddings\.mask_token$"
+    tower = "vit"
     checked = ("num_attention_heads", "hidden_act", "layer_norm_eps", "patch_size", "use_swiglu_ffn", "qkv_bias")
 
     def refuses(self, tower: vit.ViT) -> str:
@@ -35,12 +42,21 @@ class HuggingFaceVit(layout.Layout):
 
     @staticmethod
     def _mlp_ratio(tower: vit.ViT) -> int:
-        """DINOv2's `mlp_ratio`, 0 if there is none; a swiglu has two thirds of it, rounded up to a multiple of 8."""
-        def hidden(ratio: int) -> int:
-            whole = tower.features * ratio
-            return (whole * 2 // 3 + 7) // 8 * 8 if tower.mlp == "swiglu" else whole
+        """DINOv2's `mlp_ratio`, 0 if there is none."""
+        return next((ratio for ratio in range(1, 17)
+                     if dinov2_mlp_dim(tower.features, ratio, swiglu=tower.mlp == "swiglu") == tower.mlp_dim), 0)
 
-        return next((ratio for ratio in range(1, 17) if hidden(ratio) == tower.mlp_dim), 0)
+    def options(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """As in `Layout`; DINOv2 is trained with its class token, the others give the mean of the patches."""
+        kind = config.get("model_type")
+        family = next((family for family, kinds in HF_MODEL_TYPES.items() if kind in kinds), "")
+        if not family:
+            return {}
+        dino, swiglu = family.startswith("dinov2"), bool(config.get("use_swiglu_ffn"))
+        mlp_dim = dinov2_mlp_dim(config["hidden_size"], config.get("mlp_ratio", 4), swiglu=swiglu
+                                 ) if dino else config["intermediate_size"]
+        return {"family": family, "pool": "cls" if dino else "gap", "mlp": "swiglu" if swiglu else "",
+                **options(config, mlp_dim)}
 
     def check(self, tower: vit.ViT, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> str:
         """As in `Layout`; the family is that of `model_type`, or of the tensors where there is no config."""

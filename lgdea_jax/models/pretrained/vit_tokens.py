@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -99,3 +100,14 @@ def sizes(tower: vit.ViT) -> dict[str, Any]:
             "image_size": height if height == width else [height, width], "patch_size": tower.patch_size,
             "num_channels": tower.channels, "layer_norm_eps": tower.eps,
             "hidden_act": "quick_gelu" if tower.mlp == "quick_gelu" else "gelu"}
+
+
+def options(config: Mapping[str, Any], mlp_dim: int) -> dict[str, Any]:
+    """Options of the tower that a Hugging Face config of a ViT describes: the inverse of `sizes`.
+
+    Args:
+      config: of the file; mlp_dim: of the blocks.
+    """
+    return {"variant": f"B/{config['patch_size']}", "eps": config.get("layer_norm_eps", 0.0),
+            "sizes": {"width": config["hidden_size"], "depth": config["num_hidden_layers"],
+                      "heads": config["num_attention_heads"], "mlp_dim": mlp_dim}}
