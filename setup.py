@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "([^"]+)"', (HERE / "lgdea_jax/__init__.py").read_text(encoding="utf-8"), re.M)[1]
 
 CORE = [
-    "jax>=0.10,<0.12",
+    "jax>=0.10,<0.13",
     "flax>=0.12.8,<0.13",
     "optax>=0.2.8,<0.3",
     "orbax-checkpoint>=0.12.8,<0.13",
@@ -46,11 +46,12 @@ EXTRAS = {
     "beam": ["apache-beam>=2.70,<3"],
     "dicom": ["pydicom>=3.0,<4", "pylibjpeg>=2.0,<3", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg"],
     "ct": ["nibabel>=5.2,<6", "blosc2>=3,<4"],
-    "cuda12": ["jax[cuda12]>=0.10,<0.12"],
-    "cuda13": ["jax[cuda13]>=0.10,<0.12"],
-    "tpu": ["jax[tpu]>=0.10,<0.12"],
+    "cuda12": ["jax[cuda12]>=0.10,<0.13"],
+    "cuda13": ["jax[cuda13]>=0.10,<0.13"],
+    "tpu": ["jax[tpu]>=0.10,<0.13"],
     "colab": ["matplotlib>=3.8", "ipywidgets>=8"],  # For colabs/ and the plots of benchmarks/.
     "probe": ["scikit-learn>=1.4"],  # For --probe of the evaluation scripts.
+    "wandb": ["wandb>=0.22,<1"],
     "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.7,<10"],
 }
 EXTRAS["test"] = [
@@ -99,7 +100,8 @@ setup(
     entry_points={"console_scripts": ["lgdea = lgdea_jax.commands:main"]},
     cmdclass={"build_py": BuildPy},
     classifiers=[
-        "Programming Language :: Python :: 3", "Intended Audience :: Science/Research",
+        *(f"Programming Language :: Python :: {version}" for version in ("3", "3.11", "3.12", "3.13", "3.14")),
+        "Intended Audience :: Science/Research",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

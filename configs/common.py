@@ -298,6 +298,7 @@ def get_config(arg=None):
     config.log = ConfigDict()
     config.log.every = 20  # Steps.
     config.log.tensorboard = True  # Write TensorBoard files beside metrics.jsonl.
+    config.log.wandb = ""  # Project of Weights & Biases, which gets the same scalars; "" is off.
     config.log.watchdog_seconds = 0  # A step that takes longer prints every stack and ends the process; 0 is off.
     config.log.peak_tflops = 0.0  # Of one device, for the MFU; 0 takes it from a table of known devices.
     # Stops a run whose evidence is the same for all reports or all images.

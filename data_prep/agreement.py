@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from data_prep.extract.schema import Extraction
@@ -31,7 +30,7 @@ from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.vocabulary import BY_NAME, NO_FINDING
-from lgdea_jax.runtime.files import write_text_atomically
+from lgdea_jax.runtime.files import output_file, write_text_atomically
 
 RECORDED = "recorded"
 COLUMNS = ("n", "both", "first", "second", "neither")
@@ -89,10 +88,8 @@ def main(argv: list[str]) -> int:
     result = {"first": first[0], "second": second[0], "n": n, "left_out": len(texts) - n, "findings": table,
               "rejected": rejected, "command": ["data_prep.agreement", *argv], "seed": args.seed}
     if args.out:
-        try:
-            write_text_atomically(Path(args.out), json.dumps(result, indent=1) + "\n")
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-            raise UserError(f"cannot write {args.out}: {error.strerror}") from None
+        with output_file(args.out) as file:
+            write_text_atomically(file, json.dumps(result, indent=1) + "\n")
     _print(result)
     for item in rejected[:20]:
         row = f" row {item['row']}" if "row" in item else ""

@@ -38,9 +38,11 @@ from data_prep.scoring.inputs import distinct_reports
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.data.source import open_records
+from lgdea_jax.data.sums import VERIFY, DamagedData, read_sums
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.vocabulary import BY_NAME, NO_FINDING
 from lgdea_jax.pages.audit import Item, page
+from lgdea_jax.runtime.files import output_file, write_text_atomically
 
 
 def _item(record: Any, replies: Any, table: EvidenceTable | None) -> Item:
@@ -106,6 +108,8 @@ def main(argv: list[str]) -> int:
     if second is not None:
         agreement.check_different(recorded, second.name)
     table = EvidenceTable(Path(args.data_dir) / FILE) if metadata.extractor else None
+    if table and table.sha256 != read_sums(Path(args.data_dir)).get(FILE):
+        raise DamagedData(f"{table.path} is damaged, or was changed: {VERIFY}; corrections go into a copy of it")
     replies = agreement.open_replies(metadata.extractor, args.replies) if args.replies else None
     reports = list(distinct_reports(open_records(args.data_dir, args.split), args.agree_on))
     if not reports:
@@ -120,13 +124,9 @@ def main(argv: list[str]) -> int:
     if second is not None:
         names = (names[0], second.name)
         rows = _agreement(reports, args, second, notes)
-    path = Path(args.html)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page(f"Evidence in {metadata.name}", items, rows, names, notes, COLUMNS), encoding="utf-8")
-    except (NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError) as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
-    print(f"wrote {path}: {len(items)} reports")
+    with output_file(args.html) as file:
+        write_text_atomically(file, page(f"Evidence in {metadata.name}", items, rows, names, notes, COLUMNS))
+    print(f"wrote {args.html}: {len(items)} reports")
     return cli.OK
 
 

@@ -12,6 +12,7 @@ There is no configuration file; the keys of data sets are in docs/reference/conf
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -20,8 +21,9 @@ from pathlib import Path
 from data_prep.study import SPLITS
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import DatasetMetadata, load_metadata
-from lgdea_jax.errors import UserError
+from lgdea_jax.data.sums import read_checked
 from lgdea_jax.pages.markdown import block, plain
+from lgdea_jax.runtime.files import output_file, write_text_atomically
 
 FILE = "DATASHEET.md"
 _COUNTS = ("rows", "read", "rejected", "studies", "images", "reports", "normal", "evidence")
@@ -36,21 +38,18 @@ def main(argv: list[str]) -> int:
     folder = Path(args.data_dir)
     text = sheet(load_metadata(folder), rejected_reasons(folder))
     path = Path(args.out) if args.out else folder / FILE
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({type(error).__name__})") from None
+    with output_file(path):
+        write_text_atomically(path, text)
     print(f"wrote {path}: {len(re.findall('TODO:', text))} lines begin with TODO and are yours to write")
     return cli.OK
 
 
 def rejected_reasons(folder: Path) -> Counter[str]:
     """How often each reason stands in DATA/rejected.csv."""
-    file = folder / "rejected.csv"
-    if not file.is_file():
+    if not (folder / "rejected.csv").is_file():
         return Counter()
-    with file.open(encoding="utf-8", newline="") as lines:
-        return Counter(row["reason"] for row in csv.DictReader(lines))
+    lines = io.StringIO(read_checked(folder, "rejected.csv").decode("utf-8"), newline="")
+    return Counter(row["reason"] for row in csv.DictReader(lines))
 
 
 def sheet(metadata: DatasetMetadata, rejected: Counter[str]) -> str:

@@ -32,7 +32,7 @@ from lgdea_jax import cli
 from lgdea_jax.errors import UserError
 from lgdea_jax.pages.elements import Table
 from lgdea_jax.pages.scan import Picture, Section, page
-from lgdea_jax.runtime.files import TableWriter, write_atomically, write_text_atomically
+from lgdea_jax.runtime.files import TableWriter, output_file, write_atomically, write_text_atomically
 
 KINDS = (("image", "images"), ("volume", "volumes"))
 
@@ -58,23 +58,15 @@ def main(argv: list[str]) -> int:
         raise UserError(f"{folder} holds no file")
     summary = Summary(args.thumbnails if args.html else 0)
     entries = tqdm(read_items(folder, items), total=len(items), unit="item", desc="reading", disable=None)
-    _write(Path(args.out), lambda path: write_atomically(
-        path, lambda file: _write_inventory(file, entries, summary, identifiers=args.identifiers)))
+    with output_file(args.out) as path:
+        write_atomically(path, lambda file: _write_inventory(file, entries, summary, identifiers=args.identifiers))
     if args.html:
-        text = _page(summary, folder, identifiers=args.identifiers)
-        _write(Path(args.html), lambda path: write_text_atomically(path, text))
+        with output_file(args.html) as path:
+            write_text_atomically(path, _page(summary, folder, identifiers=args.identifiers))
     for line in lines(summary):
         print(line)
     print(f"wrote {args.out}" + (f" and {args.html}" if args.html else ""))
     return cli.PARTIAL if summary.rejected else cli.OK
-
-
-def _write(path: Path, write: Any) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(path)
-    except (NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError) as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _write_inventory(file: Any, entries: Iterable[Entry], summary: Summary, *, identifiers: bool) -> None:

@@ -42,6 +42,7 @@ from lgdea_jax.errors import UserError, choose
 from lgdea_jax.findings.label_sets import LABEL_SETS, labels_from_evidence
 from lgdea_jax.findings.vocabulary import BY_NAME
 from lgdea_jax.records import NEGATIVE
+from lgdea_jax.runtime.files import output_file, write_text_atomically
 
 # Findings that reports deny all the time, with a word that shows that the report mentions them.
 NEGATED_WORDS = {"Pleural Effusion": "effusion", "Pneumothorax": "pneumothora", "Consolidation": "consolidat"}
@@ -291,12 +292,8 @@ def main(argv: list[str]) -> int:
         "without_report": inputs.without_report, "without_reference": inputs.without_reference, "rejected": rejected,
         "command": ["data_prep.score", *argv], "seed": args.seed,
     }
-    out = Path(args.out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    except (NotADirectoryError, IsADirectoryError, FileExistsError, PermissionError) as error:
-        raise UserError(f"cannot write {out}: {error.strerror}") from None
+    with output_file(args.out) as file:
+        write_text_atomically(file, json.dumps(result, indent=1) + "\n")
     _print(result, inputs.ignored)
     for line in agreement.lines(result["agreement"]):
         print(line)

@@ -20,6 +20,7 @@ from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness.output import RESULTS, SAMPLES, write_json
 from lgdea_jax.evaluators import tasks
 from lgdea_jax.inference.calibration import KIND, calibrate
+from lgdea_jax.runtime.files import output_file
 
 
 def main(argv: list[str]) -> int:
@@ -52,10 +53,8 @@ def main(argv: list[str]) -> int:
                "source": {key: head[key] for key in ("benchmark", "data", "split", "command")},
                "together": list(names), "findings": kept,
                "left_out": {name: curve for name, curve in curves.items() if isinstance(curve, str)}}
-    try:
-        write_json(Path(args.out), content)
-    except (IsADirectoryError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        raise UserError(f"cannot write {args.out} ({type(error).__name__})") from None
+    with output_file(args.out) as file:
+        write_json(file, content)
     print(f"wrote {args.out}: {len(kept)} of {len(curves)} findings")
     return cli.OK
 

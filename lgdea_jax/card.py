@@ -21,8 +21,9 @@ from lgdea_jax.eval.harness.output import config_hash
 from lgdea_jax.inference import loading, model_folder
 from lgdea_jax.inference.model_folder import CARD as FILE
 from lgdea_jax.pages.markdown import block, code, plain
-from lgdea_jax.pages.results import load_run
+from lgdea_jax.pages.runs import load_run
 from lgdea_jax.runtime import hub
+from lgdea_jax.runtime.files import output_file, write_text_atomically
 
 # The keys of the config that the card lists.
 SETTINGS = ("total_steps", "seed", "dtype", "batch.pairs", "batch.images", "batch.reports", "data.pairs", "image.size",
@@ -60,11 +61,8 @@ def write(path: Path, text: str) -> None:
     Raises:
       UserError: it cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({type(error).__name__})") from None
+    with output_file(path):
+        write_text_atomically(path, text)
     print(f"wrote {path}: {len(re.findall('TODO:', text))} lines begin with TODO and are yours to write")
 
 

@@ -32,6 +32,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "audit": ("data_prep.audit", "write a page to judge extracted evidence on"),
         "score": ("data_prep.score", "compare extracted findings with reference labels"),
         "agreement": ("data_prep.agreement", "measure how far two extractors agree"),
+        "verify": ("data_prep.verify", "check that a data set is what was written"),
         "datasheet": ("data_prep.datasheet", "write the datasheet of a data set"),
     },
     "Training and evaluation": {

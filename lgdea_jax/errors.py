@@ -31,6 +31,12 @@ FAULTS = {
     errno.EMFILE: "too many open files: raise ulimit -n", errno.ENFILE: "too many open files on this machine",
     errno.ENOMEM: "out of memory"}
 OUT_OF_MEMORY = "out of memory"
+# The same in the words of SQLite (the reply cache), and what only it has.
+DATABASE_FAULTS = {
+    "database or disk is full": FAULTS[errno.ENOSPC], "disk I/O error": FAULTS[errno.EIO],
+    "readonly database": FAULTS[errno.EROFS],
+    "database is locked": "another command holds the reply cache: wait for it",
+    "malformed": "the reply cache is damaged: run the same command again, it mends it at the start"}
 DEVICE_MEMORY = ("the device is out of memory: try smaller config.batch.* or --batch_size, --config.batch.micro=4, "
                  "--config.model.remat=True, --config.mesh.fsdp=-1; --config.dry_run=True states how much a step takes")
 
@@ -44,8 +50,12 @@ def environment_fault(error: BaseException) -> str:
             return FAULTS[chain.errno] + (f": {chain.filename}" if chain.filename else "")
         if isinstance(chain, MemoryError):
             return OUT_OF_MEMORY
+        if type(chain).__module__ == "sqlite3":
+            for words, fault in DATABASE_FAULTS.items():
+                if words in str(chain):
+                    return fault
         # Libraries wrap the system's errors in their own: its number is left in the text.
-        number = re.search(r"\[(?:OS error|Errno) (\d+)", str(chain))
+        number = re.search(r"[\[(](?:OS error|os error|Errno) (\d+)", str(chain))
         if number and int(number[1]) in FAULTS:
             return FAULTS[int(number[1])]
         if type(chain).__name__ in ("JaxRuntimeError", "XlaRuntimeError") and "RESOURCE_EXHAUSTED" in str(chain):

@@ -1,13 +1,14 @@
-"""One HTML page from any results: tables with intervals, ROC curves, retrieval examples, heatmaps, prototypes, curves.
+"""One HTML page from any results: main numbers, heatmaps, retrieval examples, ROC curves, prototypes, training, tables.
 
     python -m lgdea_jax.report OUT --html=page.html
     python -m lgdea_jax.report OUT_A OUT_B PROTOTYPES RUN --html=page.html --published=numbers.csv
 
 OUT is the output folder of an evaluation script or of lgdea_jax.prototypes, or a run directory of lgdea_jax.train (its
-training curves). The page is one file that loads nothing from elsewhere and has no script. Published numbers
-(benchmarks/published.csv: benchmark, mode, metric, method, value, source) stand beside ours of the same benchmark,
-metric and mode only. Modes have columns of their own. The page holds images of patients: it is under the terms of the
-data.
+training curves). Several evaluations of one benchmark stand side by side, with their differences to the first, paired
+by subject. The page is one file that loads nothing from elsewhere and has no script; it can be printed. Published
+numbers (benchmarks/published.csv: benchmark, mode, metric, method, value, source) stand beside ours of the same
+benchmark, metric and mode only. Modes have columns of their own. The page holds images of patients: it is under the
+terms of the data.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from lgdea_jax import cli
-from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness.output import RESULTS
-from lgdea_jax.pages.results import PUBLISHED, load_extra, load_published, load_run, page
+from lgdea_jax.pages.published import PUBLISHED, load_published
+from lgdea_jax.pages.results import load_extra, page
+from lgdea_jax.pages.runs import load_run
+from lgdea_jax.runtime.files import output_file, write_text_atomically
 
 
 def main(argv: list[str]) -> int:
@@ -35,11 +38,9 @@ def main(argv: list[str]) -> int:
     runs = [load_run(folder) for folder in folders if extras.get(folder) is None]
     published = load_published(Path(args.published) if args.published else PUBLISHED)
     target = Path(args.html)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(page(runs, published, [extra for extra in extras.values() if extra]), encoding="utf-8")
-    except (IsADirectoryError, NotADirectoryError, FileExistsError, PermissionError) as error:
-        raise UserError(f"cannot write {target} ({type(error).__name__})") from None
+    text = page(runs, published, [extra for extra in extras.values() if extra])
+    with output_file(target):
+        write_text_atomically(target, text)
     print(f"wrote {target} ({target.stat().st_size / 1e6:.1f} MB)")
     return cli.OK
 

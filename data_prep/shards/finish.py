@@ -37,13 +37,13 @@ from lgdea_jax.data.dataset import (
 )
 from lgdea_jax.data.shard_file import offsets_file
 from lgdea_jax.data.source import RecordSource
+from lgdea_jax.data.sums import SUMS_FILE, read_checked
 from lgdea_jax.errors import UserError
 from lgdea_jax.preprocess.text import train_tokenizer
 from lgdea_jax.records import hash64
 from lgdea_jax.runtime.files import TableWriter, write_atomically
 
 REJECTED_FILE = "rejected.csv"
-SUMS_FILE = "SHA256SUMS"
 KEPT_REJECTIONS = 1000
 
 
@@ -150,10 +150,9 @@ def remove_build_folder(folder: Path) -> None:
 
 def read_rejected(folder: Path) -> tuple[Rejection, ...]:
     """The first KEPT_REJECTIONS lines of a data set's rejected.csv."""
-    with open(folder / REJECTED_FILE, encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        return tuple(Rejection(row["study_id"], row["image_id"], int(row["row"]), row["reason"])
-                     for row, _ in zip(rows, range(KEPT_REJECTIONS), strict=False))
+    rows = csv.DictReader(io.StringIO(read_checked(folder, REJECTED_FILE).decode("utf-8"), newline=""))
+    return tuple(Rejection(row["study_id"], row["image_id"], int(row["row"]), row["reason"])
+                 for row, _ in zip(rows, range(KEPT_REJECTIONS), strict=False))
 
 
 def _finished(folder: Path, task: ShardTask, *columns: str) -> ShardResult:

@@ -16,7 +16,7 @@ import numpy as np
 from lgdea_jax.errors import UserError
 from lgdea_jax.findings.vocabulary import find_label
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN
-from lgdea_jax.runtime.files import write_text_atomically
+from lgdea_jax.runtime.files import output_file, write_text_atomically
 
 CELLS = {"1": POSITIVE, "0": NEGATIVE, "-1": UNCERTAIN, "": MISSING}
 _TEXT = {value: cell for cell, value in CELLS.items()}
@@ -36,10 +36,8 @@ def write_labels(path: str | Path, uids: Sequence[str], names: Sequence[str], la
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["uid", *names])
     rows.writerows([uid, *(_TEXT[value] for value in row)] for uid, row in zip(uids, labels.tolist(), strict=True))
-    try:
-        write_text_atomically(Path(path), text.getvalue())
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    with output_file(path) as file:
+        write_text_atomically(file, text.getvalue())
 
 
 def read_labels(path: str | Path, names: Sequence[str]) -> Mapping[str, dict[str, int]]:

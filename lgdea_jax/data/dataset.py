@@ -7,6 +7,7 @@ imports TFDS, TensorFlow or JAX.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from lgdea_jax.data.sums import DamagedData, read_checked
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.records import SCHEMA_VERSION
 
@@ -142,38 +144,36 @@ def load_metadata(data_dir: str | Path) -> DatasetMetadata:
 
     Raises:
       UserError: no data set, an unfinished one, or one of another schema version.
+      DamagedData: its file is not the one that was written.
     """
     folder = Path(data_dir)
     file = folder / METADATA_FILE
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (FileNotFoundError, NotADirectoryError):
+    if not file.is_file():
         if (folder / BUILD_FOLDER).is_dir():
             raise UserError(f"the data set at {folder} is not finished: run the same data_prep.build command again to "
-                            "go on where it stopped") from None
+                            "go on where it stopped")
         raise UserError(f"no data set at {folder}: build one with python -m data_prep.build "
-                        f"--config=configs/data/NAME.py --out={folder}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{file} is damaged: build the data set again") from None
-    return DatasetMetadata.from_json(text, str(file))
+                        f"--config=configs/data/NAME.py --out={folder}")
+    return DatasetMetadata.from_json(read_checked(folder, METADATA_FILE).decode("utf-8"), str(file))
 
 
 def load_index(data_dir: str | Path, split: str) -> dict[str, np.ndarray]:
     """The compact columns of one split, a row per record in record order (see INDEX_COLUMNS for names and dtypes).
 
     Raises:
-      UserError: no such data set or split, or its index is missing or damaged.
+      UserError: no such data set or split.
+      DamagedData: its index is missing or damaged.
     """
     metadata = load_metadata(data_dir)
     choose(f"split of {data_dir}", split, metadata.splits)
     file = Path(data_dir) / f"index_{split}.npz"
     rows = sum(shard.records for shard in metadata.shards[split])
     try:
-        with np.load(file) as archive:
+        with np.load(io.BytesIO(read_checked(data_dir, file.name))) as archive:
             index = {name: archive[name] for name in INDEX_COLUMNS}
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"the index {file} is missing or damaged ({type(error).__name__}): build the data set again"
-                        ) from None
+        raise DamagedData(f"the index {file} is missing or damaged ({type(error).__name__}): build the data set again"
+                          ) from None
     if any(len(column) != rows for column in index.values()):
-        raise UserError(f"the index {file} does not belong to its shards: build the data set again")
+        raise DamagedData(f"the index {file} does not belong to its shards: build the data set again")
     return index

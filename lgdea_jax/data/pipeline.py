@@ -10,6 +10,7 @@ rows read and decoded into the arrays that are handed on; grain reads whole batc
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,10 +24,12 @@ from lgdea_jax import records
 from lgdea_jax.data import dataset, order, source
 from lgdea_jax.data.batch import STREAMS, BatchSchema, empty
 from lgdea_jax.data.shard_file import StoredVolume
+from lgdea_jax.data.sums import VERIFY, DamagedData
 from lgdea_jax.data.token_file import TokenFile
 from lgdea_jax.errors import UserError
 from lgdea_jax.findings import label_sets
 from lgdea_jax.io import decode_image
+from lgdea_jax.io.encoded_volume import DamagedVolume
 from lgdea_jax.preprocess.augment import Augment, VolumeAugment
 from lgdea_jax.preprocess.image import letterbox
 from lgdea_jax.preprocess.text import TextTokenizer
@@ -76,7 +79,8 @@ class Items:
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         item = {name: values[0] for name, values in self.read(np.array([index])).items()}
         if "volume" in item:
-            item["image"] = self.schema.image_spec.prepare(item.pop("volume"))
+            with damaged_volumes():
+                item["image"] = self.schema.image_spec.prepare(item.pop("volume"))
         return item
 
     def read(self, indices: np.ndarray) -> dict[str, np.ndarray]:
@@ -86,7 +90,7 @@ class Items:
           indices: int64 [n], n > 0.
 
         Raises:
-          ValueError: a record or its image is damaged.
+          DamagedData: a record or its image is damaged.
         """
         if self._cache is not None:
             return {name: values[indices] for name, values in self._cache.items()}
@@ -104,7 +108,7 @@ class Items:
             try:
                 study, values, content = next(contents)
             except ValueError as error:  # The row names the record and says nothing about the patient.
-                raise ValueError(f"record {row} of {self._records!r}: {error}") from error
+                raise DamagedData(f"record {row} of {self._records!r}: {error}: {VERIFY}") from error
             studies.append(study & 0x7FFFFFFF)  # 31 bits tell a batch's studies apart, and fit a device's integers.
             labels.append(values)
             for name, value in content.items():
@@ -176,6 +180,15 @@ class Items:
         return arrays
 
 
+@contextlib.contextmanager
+def damaged_volumes() -> Iterator[None]:
+    """Turns what is wrong with a stored volume, found while it is decoded, into a user's error."""
+    try:
+        yield
+    except DamagedVolume as error:
+        raise DamagedData(f"{error}: {VERIFY}") from None
+
+
 def _compact(rows: np.ndarray) -> np.ndarray | range:
     """Row numbers, int64 [n], in little memory: a million rows are a thousand batches."""
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
@@ -226,7 +239,8 @@ class _Stream:
         new = {name: field for name, field in self._fields.items() if name == "tokens" or name not in batch}
         out = {name: values for name, values in batch.items() if name in self._fields} | empty(new, len(self._rows))
         for slot, generator in enumerate(generators if names else ()):
-            item = self._augment.random_map({name: batch[name][slot] for name in names}, generator)
+            with damaged_volumes():
+                item = self._augment.random_map({name: batch[name][slot] for name in names}, generator)
             for name, value in item.items():
                 out[name][slot] = value
         return out

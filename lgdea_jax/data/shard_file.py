@@ -3,8 +3,8 @@
 ArrayRecord reads a record as a whole, checks it and copies it: for a volume of fifty megabytes that takes many times as
 long as decoding a crop. Shards are written uncompressed with one record a group, so the bytes of a record stand in the
 file as they are, but for Riegeli's block headers: 24 bytes at every multiple of 64 KiB. The build looks up where each
-record begins, verifies it by its CRC and writes the byte offsets beside the shards (`offsets_SPLIT.npy`). A partial
-read is not checked against bit rot: `sha256sum -c SHA256SUMS` does that for a whole data set.
+record begins, verifies it by its CRC and writes the byte offsets beside the shards (`offsets_SPLIT.npy`), with a CRC of
+what is not the volume. The volume has checksums of its own, a part each (`io.encoded_volume`).
 
 2D images need none of this: they are small, and ArrayRecord's own reader returns the whole record.
 """
@@ -27,12 +27,12 @@ from lgdea_jax.records import Record
 WRITER_OPTIONS = "group_size:1,uncompressed"
 _BLOCK, _HEADER = 1 << 16, 24
 # Columns of an offsets row: the first byte of the record in its file and its length; inside the record, the first byte
-# of the image's map entry and of the image itself, and the length of the image.
-COLUMNS = ("start", "length", "image_entry", "image_start", "image_length")
+# of the image's map entry and of the image itself, and the length of the image; the CRC-32 of all but the image.
+COLUMNS = ("start", "length", "image_entry", "image_start", "image_length", "checksum")
 
 
 def offsets_file(folder: Path, split: str) -> Path:
-    """The byte offsets of the records of a split: int64 [records, 5] (COLUMNS), for data sets of volumes only."""
+    """The byte offsets of the records of a split: int64 [records, 6] (COLUMNS), for data sets of volumes only."""
     return folder / f"offsets_{split}.npy"
 
 
@@ -42,6 +42,7 @@ class ShardFile:
     def __init__(self, path: Path) -> None:
         # Read, not mapped into memory: threads wait for a slow disk beside each other, and a file that was cut short
         # is an error instead of a signal.
+        self.path = path
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115
 
     def read(self, start: int, offset: int, length: int) -> np.ndarray:
@@ -85,10 +86,13 @@ class StoredVolume:
     """The encoded volume of one record in its shard, read on request: an `io.encoded_volume.ByteSource`."""
 
     def __init__(self, file: ShardFile, offsets: Sequence[int]) -> None:
-        self._file, (self._start, _, _, self._image, self._length) = file, offsets
+        self._file, (self._start, _, _, self._image, self._length, _) = file, offsets
 
     def __len__(self) -> int:
         return self._length
+
+    def __str__(self) -> str:
+        return f"the volume at byte {self._start} of {self._file.path}"
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Bytes `start` to `stop` of the encoded volume, uint8."""
@@ -103,7 +107,7 @@ def find_offsets(path: Path, records: Sequence[tuple[bytes, int, int, int]]) -> 
       records: `fingerprint` of each, in order.
 
     Returns:
-      int64 [records, 5], see COLUMNS.
+      int64 [records, 6], see COLUMNS.
 
     Raises:
       RuntimeError: a record's bytes are not found: the writer's format has changed.
@@ -120,7 +124,9 @@ def find_offsets(path: Path, records: Sequence[tuple[bytes, int, int, int]]) -> 
                 except ValueError:
                     continue
                 if zlib.crc32(data) == checksum:
-                    offsets[row] = start, length, *_image_offsets(data, image_length)
+                    _, image, _ = where = _image_offsets(data, image_length)
+                    rest = zlib.crc32(data[image + image_length:], zlib.crc32(data[:image]))
+                    offsets[row] = start, length, *where, rest
                     # No two records have a byte in common, block headers or not.
                     after = start + length
                     break
@@ -164,10 +170,16 @@ def _image_offsets(data: bytes, image_length: int) -> tuple[int, int, int]:
 
 
 def without_image(file: ShardFile, offsets: Sequence[int]) -> Record:
-    """The record at these offsets (COLUMNS), its image left empty and unread."""
-    start, length, entry, image_start, image_length = (int(value) for value in offsets)
+    """The record at these offsets (COLUMNS), its image left empty and unread.
+
+    Raises:
+      ValueError: it is not what was written.
+    """
+    start, length, entry, image_start, image_length, checksum = (int(value) for value in offsets)
     before = file.read(start, 0, image_start).tobytes()
     after = file.read(start, image_start + image_length, length - image_start - image_length).tobytes()
+    if zlib.crc32(after, zlib.crc32(before)) != checksum:
+        raise ValueError("the checksum does not match")
     _, first = _varint(before, 1)
     body = before[first:entry] + _EMPTY_IMAGE + after
     return decode_record(b"\x0a" + _to_varint(len(body)) + body)

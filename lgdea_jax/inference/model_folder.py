@@ -6,11 +6,13 @@
 
 DIR/model.safetensors has the parameters that predict, by our names, and no state of the optimiser. DIR/config.json has
 the checkpoint's spec (configuration, transform, labels, statistics of the training images) without places on the disk
-of the one who trained; DIR/tokenizer.json the tokeniser; DIR/TERMS.md what the model was trained on, and on what terms.
+of the one who trained, and digests of itself, the weights and the tokeniser (DIR/tokenizer.json), which are compared
+when the model is loaded; DIR/TERMS.md has what the model was trained on, and on what terms.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +22,7 @@ import numpy as np
 
 from lgdea_jax.errors import UserError
 from lgdea_jax.runtime import hub
+from lgdea_jax.runtime.digests import spec_digest
 
 WEIGHTS, SPEC, TOKENIZER, TERMS = "model.safetensors", "config.json", "tokenizer.json", "TERMS.md"
 FILES = (WEIGHTS, SPEC, TOKENIZER, TERMS)
@@ -74,8 +77,11 @@ def write(folder: Path, params: Mapping[str, np.ndarray], spec: Mapping[str, Any
     content = {"format": FORMAT, "format_version": VERSION, "spec": {**spec, "config": config}}
     tokenizer = content["spec"].pop("tokenizer")
     save_file({path: np.asarray(value, order="C") for path, value in params.items()}, folder / WEIGHTS)
-    (folder / SPEC).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
+    content["sha256"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+                         for name in (WEIGHTS, TOKENIZER)}
+    content["digest"] = spec_digest(content)
+    (folder / SPEC).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     (folder / TERMS).write_text(terms(spec), encoding="utf-8")
     return list(FILES)
 
@@ -102,16 +108,10 @@ def read_spec(folder: str | Path, step: str | int = "latest") -> dict[str, Any]:
       step: "latest", or the step that it was exported at.
 
     Raises:
-      UserError: another format, or another step.
+      UserError: another format, another step, or a file that is not the one that was written.
     """
-    try:
-        content = json.loads((Path(folder) / SPEC).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        content = {}
-    if content.get("format") != FORMAT or content.get("format_version") != VERSION:
-        raise UserError(f"{folder} is no model of the format {FORMAT} {VERSION}: export it again from its run with "
-                        "python -m lgdea_jax.export --format=lgdea")
-    spec = content["spec"] | {"tokenizer": (Path(folder) / TOKENIZER).read_text(encoding="utf-8")}
+    content = _read_content(Path(folder))
+    spec = content["spec"] | {"tokenizer": _read_checked(Path(folder) / TOKENIZER, content).decode("utf-8")}
     if str(step) not in ("latest", str(spec["step"])):
         raise UserError(f"{folder} holds one step, {spec['step']}: --step={step} needs the run")
     return spec
@@ -121,12 +121,34 @@ def read_params(folder: str | Path) -> dict[str, np.ndarray]:
     """The parameters of a model by path.
 
     Raises:
-      UserError: the file is damaged.
+      UserError: the file is not the one that was written.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
+    return load(_read_checked(Path(folder) / WEIGHTS, _read_content(Path(folder))))
+
+
+def _read_content(folder: Path) -> dict[str, Any]:
+    """What config.json holds."""
     try:
-        return load_file(Path(folder) / WEIGHTS)
-    except SafetensorError as error:
-        raise UserError(f"{Path(folder) / WEIGHTS} is damaged ({error}): copy it again") from None
+        content = json.loads((folder / SPEC).read_text(encoding="utf-8"))
+        parts = content.get("format"), content.get("format_version"), content.pop("digest", "")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        content, parts = {}, ()
+    if parts[:2] != (FORMAT, VERSION):
+        raise UserError(f"{folder} is no model of the format {FORMAT} {VERSION}: export it again from its run with "
+                        "python -m lgdea_jax.export --format=lgdea")
+    if parts[2] != spec_digest(content):
+        raise UserError(f"{folder / SPEC} is damaged, or was changed: copy the model again")
+    return content
+
+
+def _read_checked(file: Path, content: Mapping[str, Any]) -> bytes:
+    """A file of the model."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({type(error).__name__}): copy the model again") from None
+    if hashlib.sha256(data).hexdigest() != content["sha256"][file.name]:
+        raise UserError(f"{file} is damaged: copy the model again")
+    return data

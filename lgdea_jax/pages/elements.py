@@ -21,8 +21,9 @@ from PIL import Image
 _TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("lgdea_jax.pages"), autoescape=True,
                                 undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 MOST_POINTS = 150  # Of a line in a plot.
-# Dash patterns of the lines of a plot, and their names in its legend.
-_DASHES = (("none", "solid"), ("5 3", "dashed"), ("1.5 3", "dotted"), ("8 3 2 3", "dash-dot"))
+SERIES = 6  # Colours of the style, `--s0` to `--s5`: series after these take them again.
+# Dash patterns of the lines of a plot, so that they differ without their colours.
+_DASHES = ("none", "6 3", "1.5 3", "9 3 2 3")
 
 
 def render(template: str, **values: Any) -> str:
@@ -70,7 +71,7 @@ class Curve:
     y_name: str
     dots: bool = False
 
-    SIZE, LEFT, TOP = 130, 22, 6  # Pixels of the square, and of the margins before it.
+    SIZE, LEFT, TOP, BELOW = 160, 44, 6, 36  # Pixels of the square, and of the margins around it.
 
     @classmethod
     def of(cls, x: np.ndarray, y: np.ndarray, title: str, x_name: str, y_name: str, *, dots: bool = False) -> Curve:
@@ -80,38 +81,105 @@ class Curve:
 
 
 @dataclasses.dataclass(frozen=True)
+class Line:
+    """One line of a plot: "x,y x,y ..." in the plot's pixels, its name, colour and dash pattern."""
+
+    points: str
+    name: str
+    series: int
+    dash: str
+
+
+@dataclasses.dataclass(frozen=True)
 class LinePlot:
     """Lines over steps.
 
     Attributes:
-      lines: ("x,y x,y ...", dash pattern) of each.
-      title: with the legend, if there are several lines.
-      x_range, y_range: as text.
+      lines: several have a legend; title: of the plot; x_range, y_range: as text.
     """
 
-    lines: tuple[tuple[str, str], ...]
+    lines: tuple[Line, ...]
     title: str
     x_range: tuple[str, str]
     y_range: tuple[str, str]
 
-    WIDTH, HEIGHT, LEFT, TOP = 300, 130, 46, 8  # Pixels of the plot, and of the margins before it.
+    WIDTH, HEIGHT, LEFT, TOP, BELOW = 300, 130, 72, 8, 34  # Pixels of the plot, and of the margins around it.
 
     @classmethod
     def of(cls, lines: Mapping[str, Sequence[tuple[float, float]]], title: str) -> LinePlot | None:
-        """At most four lines {name: [(x, y)]}, y finite; None without a point."""
+        """Lines {name: [(x, y)]}, y finite; None without a point."""
         points = [point for line in lines.values() for point in line]
         if not points:
             return None
         (x0, x1), (y0, y1) = ((min(values), max(values)) for values in zip(*points))
         spread_x, spread_y = (x1 - x0) or 1.0, (y1 - y0) or 1.0
-        drawn, legend = [], []
-        for (name, line), (dash, look) in zip(lines.items(), _DASHES):
+        drawn = []
+        for number, (name, line) in enumerate(lines.items()):
             rows = _thinned(np.array([x for x, _ in line]), np.array([y for _, y in line]))
-            drawn.append((" ".join(f"{cls.LEFT + cls.WIDTH * (x - x0) / spread_x:.1f},"
-                                   f"{cls.TOP + cls.HEIGHT * (y1 - y) / spread_y:.1f}" for x, y in rows), dash))
-            legend.append(f"{look} {name}")
-        named = f": {'; '.join(legend)}" if len(lines) > 1 else ""
-        return cls(tuple(drawn), title + named, (f"{x0:g}", f"{x1:g}"), (f"{y0:.3g}", f"{y1:.3g}"))
+            drawn.append(Line(" ".join(f"{cls.LEFT + cls.WIDTH * (x - x0) / spread_x:.1f},"
+                                       f"{cls.TOP + cls.HEIGHT * (y1 - y) / spread_y:.1f}" for x, y in rows),
+                              name, number % SERIES, _DASHES[number % len(_DASHES)]))
+        return cls(tuple(drawn), title, (f"{x0:g}", f"{x1:g}"), (f"{y0:.3g}", f"{y1:.3g}"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """One value of `Bars`.
+
+    Attributes:
+      name, text: before the bar and behind it.
+      start, end: of the bar; low, high: of the interval, or None. All in percent of the axis.
+      series: number of its colour.
+    """
+
+    name: str
+    text: str
+    start: float
+    end: float
+    low: float | None
+    high: float | None
+    series: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Bars:
+    """Values with their intervals on one axis.
+
+    Attributes:
+      title: what is measured; bars: the values; axis: its ends, as text.
+      marks: (place in percent, as text) of lines across all bars: zero, or chance.
+    """
+
+    title: str
+    bars: tuple[Bar, ...]
+    axis: tuple[str, str]
+    marks: tuple[tuple[float, str], ...] = ()
+
+    @classmethod
+    def of(cls, title: str, rows: Sequence[tuple[str, float, float | None, float | None, int]], *, unit: bool,
+           marks: Sequence[float] = (), signed: bool = False) -> Bars:
+        """The bars of (name, value, low, high, series).
+
+        Args:
+          title: what is measured; rows: the values.
+          unit: whether 1 is the highest possible value, and the axis ends there.
+          marks: values to draw a line at.
+          signed: whether texts begin with their sign: differences.
+        """
+        ends = [0.0, *(number for _, *numbers, _ in rows for number in numbers if number is not None)]
+        low, high = min(ends), max([*ends, 1.0] if unit else ends)
+        low, high = (1.06 * low if not unit else low), (1.06 * high if not unit else high)
+        spread = (high - low) or 1.0
+
+        def place(value: float) -> float:
+            return round(100 * (value - low) / spread, 2)
+
+        sign = "+" if signed else ""
+        bars = [Bar(name, f"{value:{sign}.3f}" + ("" if a is None else f" [{a:{sign}.3f}, {b:{sign}.3f}]"),
+                    place(min(0.0, value)), place(max(0.0, value)), None if a is None else place(a),
+                    None if b is None else place(b), series % SERIES) for name, value, a, b, series in rows]
+        lines = [(place(mark), f"{mark:g}") for mark in marks if low <= mark <= high]
+        return cls(title, tuple(bars), (f"{low:.2g}", f"{high:.2g}"), tuple(lines))
 
 
 def _thinned(x: np.ndarray, y: np.ndarray) -> list[tuple[float, float]]:

@@ -69,17 +69,20 @@ def prototypes(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             "more": len(rows) - len(listed), "details": details}
 
 
-def training(folder: Path) -> list[LinePlot]:
-    """Curves of a run of lgdea_jax.train from its logs."""
-    rows, evaluations = step_rows(folder / METRICS), step_rows(folder / EVALS)
-    losses = [key for key in dict.fromkeys(k for row in rows for k in row) if key.startswith("loss/")]
-    plots = [*(_curve(rows, key, title) for key, title in _CURVES),
-             *(_curve(rows, key, key) for key in losses[:_MOST_LOSSES]),
-             *(_curve(evaluations, key, f"{key} during training") for key in _EVAL_CURVES)]
+def training(folders: Sequence[Path]) -> list[LinePlot]:
+    """Curves of runs of lgdea_jax.train from their logs: a plot for each key, a line for each run."""
+    unlike = len({folder.name for folder in folders}) == len(folders)
+    logs = {folder.name if unlike else str(folder): (step_rows(folder / METRICS), step_rows(folder / EVALS))
+            for folder in folders}
+    losses = [key for key in dict.fromkeys(k for rows, _ in logs.values() for row in rows for k in row)
+              if key.startswith("loss/")]
+    asked = [*((0, key, title) for key, title in _CURVES), *((0, key, key) for key in losses[:_MOST_LOSSES]),
+             *((1, key, f"{key} during training") for key in _EVAL_CURVES)]
+    plots = [LinePlot.of({name: line for name, rows in logs.items() if len(line := _line(rows[kind], key)) > 1}, title)
+             for kind, key, title in asked]
     return [plot for plot in plots if plot]
 
 
-def _curve(rows: Sequence[Mapping[str, Any]], key: str, title: str) -> LinePlot | None:
-    line = [(float(row["step"]), float(row[key])) for row in rows
+def _line(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:
+    return [(float(row["step"]), float(row[key])) for row in rows
             if isinstance(row.get(key), (int, float)) and math.isfinite(row[key])]
-    return LinePlot.of({key: line}, title) if len(line) > 1 else None

@@ -61,6 +61,26 @@ def write_text_atomically(path: Path, text: str, *, mode: int = 0o666) -> None:
 
 
 @contextmanager
+def output_file(path: str | Path) -> Iterator[Path]:
+    """Makes the folder of a command's one output file; what is written there atomically is whole, or not there.
+
+    Two commands at once need no lock then: the last one wins.
+
+    Raises:
+      UserError: a folder stands in its place, or a file in that of its folder.
+      OSError: of other kinds, with the file's name (`errors.environment_fault` makes one line of it).
+    """
+    file = Path(path)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        yield file
+    except (FileExistsError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+@contextmanager
 def lock(file: Path) -> Iterator[None]:
     """Holds the lock `file`, made if need be, of its folder; the system gives it back whatever ends the process.
 

@@ -1,4 +1,4 @@
-"""The logs of a run: metrics.jsonl, evals.jsonl, TensorBoard, and the time per step.
+"""The logs of a run: metrics.jsonl, evals.jsonl, TensorBoard, Weights & Biases, and the time per step.
 
 The time per step leaves out what is not training: compilation, checkpoints and evaluations are measured apart.
 """
@@ -6,13 +6,16 @@ The time per step leaves out what is not training: compilation, checkpoints and 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lgdea_jax.errors import UserError, require
 from lgdea_jax.runtime.files import write_text_atomically
 
 METRICS = "metrics.jsonl"
@@ -69,17 +72,23 @@ class Clock:
 
 
 class TrainLog:
-    """Writes scalars of process 0 to RUN/metrics.jsonl, RUN/evals.jsonl and TensorBoard; other processes write nothing.
+    """Writes scalars of process 0 to RUN/metrics.jsonl, RUN/evals.jsonl and the boards; other processes write nothing.
 
     Args:
       workdir: the run's directory.
       first_step: rows of later steps, which an interrupted run wrote, are removed, so that a step has one row.
       active: whether this process writes.
+      tensorboard: whether to write RUN/tensorboard.
+      wandb: the project of Weights & Biases to write to, or ""; config: of the run, for it.
+
+    Raises:
+      UserError: the package of a board is missing, or the board cannot be reached.
     """
 
-    def __init__(self, workdir: str | Path, *, first_step: int, active: bool, tensorboard: bool) -> None:
+    def __init__(self, workdir: str | Path, *, first_step: int, active: bool, tensorboard: bool, wandb: str = "",
+                 config: Mapping[str, Any] | None = None) -> None:
         self._workdir, self._active = Path(workdir), active
-        self._board = None
+        self._board = self._wandb = None
         if not active:
             return
         for name in (METRICS, EVALS):
@@ -88,6 +97,8 @@ class TrainLog:
             from tensorboardX import SummaryWriter
 
             self._board = SummaryWriter(str(self._workdir / "tensorboard"), purge_step=first_step + 1)
+        if wandb:
+            self._wandb = _wandb_run(wandb, self._workdir, config or {})
 
     def write(self, step: int, scalars: Mapping[str, float], *, file: str = METRICS) -> None:
         """Adds one row of scalars at `step`; a metric that is undefined (NaN) is null."""
@@ -100,15 +111,46 @@ class TrainLog:
             for name, value in values.items():
                 if value is not None:
                     self._board.add_scalar(name, value, step)
+        if self._wandb is not None:
+            self._wandb.log({"step": step, **{name: value for name, value in values.items() if value is not None}})
 
     def has_eval(self, step: int) -> bool:
         """Whether the evaluations at `step` were finished (by this run or the one that it resumes)."""
         return any(row["step"] == step for row in step_rows(self._workdir / EVALS))
 
     def close(self) -> None:
-        """Flushes TensorBoard."""
+        """Flushes the boards."""
         if self._board is not None:
             self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def _wandb_run(project: str, workdir: Path, config: Mapping[str, Any]) -> Any:
+    """A run of Weights & Biases; the same one when training in `workdir` goes on.
+
+    Scalars and the configuration without its paths are all that leaves this machine: no code, commands, console, names
+    of hosts, or use of the machine. Its own environment variables hold, WANDB_MODE=offline for one.
+    """
+    package = require("wandb", "wandb", "config.log.wandb")
+    name = hashlib.sha256(str(workdir.resolve()).encode()).hexdigest()[:16]
+    settings = package.Settings(disable_code=True, disable_git=True, console="off", silent=True, x_disable_meta=True,
+                                x_disable_stats=True, x_disable_machine_info=True, x_save_requirements=False,
+                                host="-")
+    try:
+        run = package.init(project=project, id=name, name=workdir.name, resume="allow", dir=str(workdir),
+                           config=_without_paths(config), settings=settings)
+    except package.errors.Error as error:
+        raise UserError(f"config.log.wandb: {str(error).splitlines()[0]}; WANDB_MODE=offline keeps the log here, and "
+                        "`wandb sync` sends it later") from None
+    # The axis is our own step: a resumed run repeats some.
+    run.define_metric("*", step_metric="step")
+    return run
+
+
+def _without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _without_paths(value) if isinstance(value, Mapping) else value for key, value in config.items()
+            if isinstance(value, Mapping) or not re.search(r"[/\\]", str(value))}
 
 
 def read_rows(path: str | Path) -> list[dict[str, Any]]:

@@ -66,11 +66,16 @@ def start_hosts(*, coordinator: str, num_processes: int, process_id: int) -> Non
                         "--config.distributed.num_processes=0 makes them one run", launched, count)
         return
     coordinator = coordinator or master(os.environ)
+    options: dict[str, Any] = {}
     if coordinator and launched:
         # JAX asks the environment for everything or for nothing: with a coordinator given, the rest is filled in here.
         # Open MPI 5 and MPICH give only how many processes there are, and which one this is.
         num_processes = num_processes or count
         process_id = rank if process_id < 0 else process_id
+        if launched == "mpirun":  # From 0.12 on, JAX asks mpi4py about Open MPI 5, also for what is known already.
+            options["cluster_detection_method"] = "deactivate"
+            if (local := os.environ.get("OMPI_COMM_WORLD_LOCAL_RANK")) is not None:
+                options["local_device_ids"] = [int(local)]  # As JAX does: a process has one device.
     if os.environ.get("JAX_PLATFORMS", "") == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
@@ -78,9 +83,11 @@ def start_hosts(*, coordinator: str, num_processes: int, process_id: int) -> Non
             coordinator_address=coordinator or None,
             num_processes=num_processes or None,
             process_id=None if process_id < 0 else process_id,
+            **options,
         )
-    except ValueError as error:  # Nothing to take it from.
-        raise UserError(f"cannot join the other processes ({error}): give --config.distributed.coordinator=HOST:PORT, "
+    except (ValueError, RuntimeError) as error:  # Nothing to take it from, or nobody there.
+        reason = str(error).split("\n")[0]
+        raise UserError(f"cannot join the other processes ({reason}): give --config.distributed.coordinator=HOST:PORT, "
                         "--config.distributed.num_processes and --config.distributed.process_id") from None
 
 

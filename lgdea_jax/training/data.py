@@ -15,6 +15,7 @@ from lgdea_jax.data import dataset, pipeline
 from lgdea_jax.data import plan as data_plan
 from lgdea_jax.data.batch import STREAMS
 from lgdea_jax.data.dataset import DatasetMetadata
+from lgdea_jax.data.sums import read_checked
 from lgdea_jax.data.token_file import TokenFile
 from lgdea_jax.errors import UserError
 from lgdea_jax.experiment import Experiment
@@ -250,7 +251,7 @@ def load_tokenizer(config: Any, directories: Sequence[str], metadata: Sequence[D
     """
     if config.text.tokenizer:
         return TextTokenizer.load(hub.fetch(config.text.tokenizer, hub.DESCRIPTIONS)), 0
-    own = {directory: (TextTokenizer.load(Path(directory) / meta.tokenizer),
+    own = {directory: (TextTokenizer(read_checked(directory, meta.tokenizer).decode("utf-8")),
                        int(meta.config.get("tokenizer", {}).get("subjects", 0)))
            for directory, meta in zip(directories, metadata, strict=True) if meta.tokenizer}
     if not own:

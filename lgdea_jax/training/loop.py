@@ -45,7 +45,8 @@ def run(experiment: Experiment, workdir: Path, mesh: jax.sharding.Mesh, data: Da
                 write_text_atomically(workdir / "config.json",
                                       json.dumps(spec["config"], indent=1, sort_keys=True) + "\n")
         journal = stack.enter_context(contextlib.closing(TrainLog(
-            workdir, first_step=start, active=main_process, tensorboard=config.log.tensorboard)))
+            workdir, first_step=start, active=main_process, tensorboard=config.log.tensorboard,
+            wandb=config.log.wandb, config=spec["config"])))
         watchdog = Watchdog(config.log.watchdog_seconds)
         stack.callback(watchdog.rest)
         evaluation = Evaluation(experiment, parts.graphdef, data, spec, journal=journal, checkpoints=checkpoints,

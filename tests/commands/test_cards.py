@@ -18,6 +18,7 @@ from lgdea_jax.runtime.checkpoint import Checkpoints
 from lgdea_jax.training import data as train_data
 from lgdea_jax.training import state
 from tests.commands.test_report import results
+from tests.data.make import write_sums
 from tests.inference.test_predict import model_of
 
 
@@ -71,6 +72,7 @@ def test_only_what_was_trained_on_is_listed(phantom_data, tmp_path, caplog):
     shutil.copytree(phantom_data, other)
     content = json.loads((other / "dataset.json").read_text())
     (other / "dataset.json").write_text(json.dumps({**content, "name": "more_images"}))
+    write_sums(other)
     config = cli.read_config("tests/training/tiny.py:lgdea")
     config.data.dir, config.data.images_from, config.data.pairs = str(phantom_data), (str(other),), 0.5
     config.batch.images, config.batch.reports = 0, 4

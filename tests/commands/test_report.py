@@ -13,7 +13,8 @@ from lgdea_jax.errors import UserError
 from lgdea_jax.eval.harness import output
 from lgdea_jax.evaluators.zero_shot import ZeroShotSamples
 from lgdea_jax.inference import overlay
-from lgdea_jax.pages import results as results_page
+from lgdea_jax.pages import published
+from lgdea_jax.pages.summary import RESAMPLES
 from lgdea_jax.records import Box
 from tests.pages.checks import check_html
 
@@ -64,8 +65,8 @@ def write(folder, content=None, *, samples=True, pictures=True):
     return folder
 
 
-def page(tmp_path, *folders, published=PUBLISHED):
-    (tmp_path / "published.csv").write_text(published)
+def page(tmp_path, *folders):
+    (tmp_path / "published.csv").write_text(PUBLISHED)
     target = tmp_path / "page.html"
     assert report.main([*map(str, folders), f"--html={target}", f"--published={tmp_path / 'published.csv'}"]) == cli.OK
     return target.read_text(encoding="utf-8")
@@ -80,14 +81,14 @@ def test_numbers_and_modes_have_their_places(tmp_path):
     row = re.search(r'<tr><th scope="row">AUROC</th>(.*?)</tr>', text).group(1)
     cells = [" ".join(plain(cell).split()) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)]
     assert cells == ["0.751 [0.700, 0.800]", "0.600 [0.500, 0.700]", "9"]
-    assert re.search(r"kappa</th><td[^>]*>undefined", text)
+    assert "kappa" not in text and "Metrics without a value on these data, which are not shown: 1." in text
     assert "recall@5 image to text" in text and "0.654" in text
     assert "too few" in text and "nine" in text and "Subgroups" in text
 
 
 def test_published_numbers_stand_beside_the_same_mode_only(tmp_path):
     text = page(tmp_path, write(tmp_path / "a"))
-    clean, official = (re.search(rf"Published numbers, {mode} mode</h3>(.*?)</table>", text, re.DOTALL).group(1)
+    clean, official = (re.search(rf"Published numbers, {mode} mode \(1\)</summary>(.*?)</table>", text, re.DOTALL)[1]
                        for mode in ("clean", "official"))
     assert "Method C" in clean and "0.722" in clean and "0.751" in clean and "paper C" in clean
     assert "Method O" in official and "0.811" in official and "0.600" in official
@@ -102,10 +103,75 @@ def test_the_page_is_complete_in_itself(tmp_path):
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)|<script|@import|url\(|https?:""", text)
     assert "default-src 'none'" in text and 'name="viewport"' in text
     assert "set <&>" in plain(text) and "<b>'" not in text
-    overview = text[text.index("Overview"):text.index('id="run0"')]
-    for mode in ("clean", "official"):  # Modes have tables of their own.
-        assert f"<h3>{mode} mode</h3>" in overview
-    assert overview.index("0.751") < overview.index("<h3>official") < overview.index("0.600")
+    summary = text[text.index('id="summary"'):text.index('id="run0"')]
+    # Modes have pictures and tables of their own; the second one is folded.
+    folded = "<details><summary>demo, official mode</summary>"
+    assert summary.index("demo, clean mode</h3>") < summary.index("0.751") < summary.index(folded)
+    assert "0.751" not in summary[summary.index(folded):] and "0.600" not in summary[:summary.index(folded)]
+
+
+def test_pictures_come_first_and_tables_are_folded(tmp_path):
+    folder, *_ = with_everything(tmp_path)
+    text = page(tmp_path, folder)
+    places = [text.index(part) for part in (
+        "Summary</h2>", "Heatmaps on", "Retrieval examples", "ROC curves", "Tables</h3>")]
+    assert places == sorted(places) and "<table" not in text[:places[-1]]
+    # All metrics, findings, subgroups and the published numbers of two modes.
+    assert len(re.findall(r"<details><summary>[^<]*</summary>\s*(?:<h3>[^<]*</h3>\s*)?<div[^>]*><table", text)) == 5
+    assert text.count("<table") == 5  # No other stands open.
+    assert text.index("Reports</summary>") < text.index("A &lt;b&gt;report")  # Texts of reports are folded as well.
+
+
+def test_differences_are_paired_by_subject(tmp_path):
+    """Against resampled subjects and a count of correctly ordered pairs, written out."""
+    folders, scores = [], []
+    rng = np.random.default_rng(3)
+    subjects = np.array([f"s{row // 2:02d}" for row in range(60)])
+    labels = rng.integers(0, 2, (60, 1)).astype(np.int8)
+    for name, strength in (("a", 0.5), ("b", 1.5)):
+        values = (rng.normal(size=(60, 1)) + strength * labels).astype(np.float32)
+        item = ZeroShotSamples(subjects, {"scores": values, "labels": labels, "truth": np.full(60, -1),
+                                          "predicted": np.full(60, -1)}, {"findings": ("Edema",), "classes": ()}, {})
+        content = results(checkpoint=f"runs/{name}")
+        content["results"] = [{"mode": "clean", "info": {}, "subgroups": {}, "metrics": {
+            "zero_shot/auroc": entry(float(item.metrics()["zero_shot/auroc"]), n=60)}}]
+        folders.append(write(tmp_path / name, content, samples=False, pictures=False))
+        output.save_samples(folders[-1] / "samples.npz", {"clean": [item]})
+        scores.append(values[:, 0])
+
+    def area(values, rows):
+        ill, well = values[rows][labels[rows, 0] == 1], values[rows][labels[rows, 0] == 0]
+        return (ill[:, None] > well).mean() + 0.5 * (ill[:, None] == well).mean()
+
+    everyone = np.arange(60)
+    expected = area(scores[1], everyone) - area(scores[0], everyone)
+    draws, names, drawn = np.random.default_rng(0), np.unique(subjects), []
+    for _ in range(RESAMPLES):
+        rows = np.concatenate([np.flatnonzero(subjects == names[n]) for n in draws.integers(0, 30, 30)])
+        drawn.append(area(scores[1], rows) - area(scores[0], rows))
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    text = " ".join(plain(page(tmp_path, *folders)).split())
+    assert "Differences to a Both" in text and f"b {expected:+.3f} [{low:+.3f}, {high:+.3f}]" in text
+
+
+def test_other_subjects_are_not_compared(tmp_path):
+    folders = [write(tmp_path / name, results(checkpoint=f"runs/{name}"), pictures=False, samples=name != "c")
+               for name in "abc"]
+    others = ZeroShotSamples(np.arange(40, 80).astype("U"), {
+        "scores": np.zeros((40, 2), np.float32), "labels": np.ones((40, 2), np.int8), "truth": np.full(40, -1),
+        "predicted": np.full(40, -1)}, {"findings": ("Edema", "Mass"), "classes": ()}, {})
+    output.save_samples(folders[1] / "samples.npz", {"clean": [others], "official": [others]})
+    text = " ".join(plain(page(tmp_path, *folders)).split())
+    assert "Differences to" not in text
+    assert "Not compared with a, for want of results per sample of the same subjects: b, c." in text
+
+
+def test_training_runs_share_their_plots(tmp_path):
+    *_, run = with_everything(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/metrics.jsonl").write_text("".join(f'{{"step": {s}, "loss": {s}}}\n' for s in (1, 2)))
+    text = page(tmp_path, run, tmp_path / "other")
+    assert "Training of 2 runs" in text and "</svg> other</li>" in text and text.count('class="legend"') == 1
 
 
 def test_runs_of_one_benchmark_are_told_apart(tmp_path):
@@ -134,7 +200,7 @@ def test_warnings(tmp_path):
 def test_faulty_published_numbers_are_refused(text, message, tmp_path):
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(UserError, match=message):
-        results_page.load_published(tmp_path / "p.csv")
+        published.load_published(tmp_path / "p.csv")
 
 
 def test_wrong_use(tmp_path):
@@ -149,7 +215,7 @@ def test_wrong_use(tmp_path):
 
 
 def test_the_published_numbers_of_the_project_have_sources():
-    rows = results_page.load_published(results_page.PUBLISHED)
+    rows = published.load_published(published.PUBLISHED)
     assert rows and all(0 < row.value < 10 for row in rows)
     # What was only remembered is not on file: every source says where the number was read.
     assert all(re.search(r"\(paper|public code", row.source) for row in rows)
@@ -189,11 +255,11 @@ def test_examples_prototypes_and_curves(tmp_path):
     text = page(tmp_path, *with_everything(tmp_path))
     check_html(text)
     words = " ".join(plain(text).split())
-    assert "rank 2 of 7: A <b>report</b>." in words and "Its own: A <b>report</b>." in words and "no positive" in words
-    assert words.index("Another one. Mass; score 0.75") < words.index("Its own:")
+    assert "rank 2 of 7." in words and "Its own: A <b>report</b>. Another one." in words and "no positive" in words
+    assert words.index("Mass score 0.75") < words.index("no positive finding score 0.50 (its own)")
     assert "Prototypes of runs/b" in words and "a <mass> p = 0.66, Mass" in words
     assert "7 of 20 (by chance 3.1%)" in words
-    assert "Prototype 1:" not in words  # Hardly used.
+    assert "Prototype 3 : Mass 80%" in words and "Prototype 1" not in words  # Hardly used.
     assert "credentialed terms" in words  # The evaluation is open, the prototype table is not.
     assert "training loss" in words and "zero_shot/auroc during training" in words and "7.8" in words
     assert text.count("data:image/jpeg;base64,") == 4

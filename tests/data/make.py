@@ -1,12 +1,25 @@
 """Records for tests."""
 
+import hashlib
+
 import numpy as np
 from hypothesis import strategies as st
 
+from lgdea_jax.data.sums import SUMS_FILE
 from lgdea_jax.records import CERTAINTIES, LATERALITIES, SEVERITIES, TEMPORALITIES, TERMS, Box, Evidence, Record
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 FLOAT = st.floats(width=32, allow_nan=False)
+
+
+def write_sums(folder):
+    """Makes SHA256SUMS true again in a data set that a test has changed."""
+    file = folder / SUMS_FILE
+    names = [line.split("  ")[1] for line in file.read_text().splitlines()]
+    text = "".join(f"{hashlib.sha256((folder / name).read_bytes()).hexdigest()}  {name}\n" for name in names
+                   if (folder / name).is_file())
+    file.unlink()  # It may be a link.
+    file.write_text(text)
 
 
 @st.composite

@@ -15,6 +15,7 @@ from lgdea_jax.data import dataset, pipeline, plan
 from lgdea_jax.data import source as record_source
 from lgdea_jax.data.batch import BatchSchema
 from lgdea_jax.data.pipeline import Items, iterate, make_batches, prefetch_to_device
+from lgdea_jax.data.sums import DamagedData
 from lgdea_jax.errors import UserError
 from lgdea_jax.io import decode_image
 from lgdea_jax.preprocess.augment import Augment
@@ -192,7 +193,7 @@ def test_a_damaged_image_is_named_by_its_row(make_items, monkeypatch):
 
     items = make_items([5, 3], cache=False)
     monkeypatch.setattr(pipeline, "decode_image", damaged)
-    with pytest.raises(ValueError, match=r"record 3 of RecordSource\(.*broken") as caught:
+    with pytest.raises(DamagedData, match=r"record 3 of RecordSource\(.*broken") as caught:
         items[1]
     assert "phantom-" not in str(caught.value).replace(str(items._records._folder), "")
 

@@ -19,7 +19,7 @@ from lgdea_jax.errors import UserError
 from lgdea_jax.io import decode_volume, encode_volume
 from lgdea_jax.io.encoded_volume import volume_shape
 from lgdea_jax.records import hash64
-from tests.data.make import assert_equal, records
+from tests.data.make import assert_equal, records, write_sums
 
 
 def write(path, made, options="group_size:1,uncompressed"):
@@ -134,7 +134,7 @@ def test_parts_are_those_of_the_whole_record(volumes):
 
 @pytest.mark.parametrize(("content", "message"), [
     (b"", "missing or damaged"), (b"\x93NUMPY", "missing or damaged"), (None, "missing or damaged"),
-    (np.zeros((4, 5), np.int64), "does not belong to its shards"), (np.zeros((5, 5)), "does not belong")])
+    (np.zeros((4, 6), np.int64), "does not belong to its shards"), (np.zeros((5, 6)), "does not belong")])
 def test_offsets_that_are_none_are_refused(volumes, tmp_path, content, message):
     folder = tmp_path / "d"
     folder.mkdir()
@@ -145,8 +145,12 @@ def test_offsets_that_are_none_are_refused(volumes, tmp_path, content, message):
         (folder / "offsets_train.npy").write_bytes(content)
     elif content is not None:
         np.save(folder / "offsets_train.npy", content)
-    with pytest.raises(UserError, match=f"offsets_train.npy.* {message}.*: build the data set again"):
+    with pytest.raises(UserError, match=r"offsets_train\.npy is (missing or )?damaged.*build it again"):
         open_records(folder, "train")
+    if content is not None:
+        write_sums(folder)
+        with pytest.raises(UserError, match=f"offsets_train.npy.* {message}.*: build the data set again"):
+            open_records(folder, "train")
 
 
 def test_images_have_no_offsets(phantom_data):

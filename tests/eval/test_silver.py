@@ -14,7 +14,7 @@ from lgdea_jax.data.source import open_records
 from lgdea_jax.eval import records
 from lgdea_jax.evaluators.data import EvalData
 from lgdea_jax.findings.label_sets import LABEL_SETS, label_columns, own_label_set
-from lgdea_jax.pages import results
+from lgdea_jax.pages import results, runs
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE
 from tests.data_prep.shards import tables
 from tests.data_prep.sources import releases
@@ -73,7 +73,7 @@ def test_an_evaluation_without_a_reference_says_that_it_goes_by_silver_labels(si
     assert "zero_shot/auroc/Pleural Effusion" in content["results"][0]["metrics"]
     line = "labels: silver, which the extractor found in the reports"
     assert line in capsys.readouterr().out
-    assert line in results.page([results.load_run(tmp_path / "out")], [])
+    assert line in results.page([runs.load_run(tmp_path / "out")], [])
 
 
 @pytest.mark.parametrize("name", ["openi", "mimic_cxr"])

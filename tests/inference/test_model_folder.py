@@ -1,6 +1,7 @@
 """A model as a folder: equal scores, nothing of its training, clear refusals."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -82,7 +83,7 @@ def test_refusals(run, exported, tmp_path):
         (copy / path.name).write_bytes(path.read_bytes())
     whole = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(whole[:-8])
-    with pytest.raises(UserError, match=r"is damaged .*: copy it again"):
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged: copy the model again"):
         lgdea_jax.load(copy)
     (copy / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(UserError, match="is no model of the format lgdea 1"):
@@ -98,3 +99,34 @@ def test_the_places_are_keys_of_the_config():
         for part in key.split("."):
             value = value[part]
         assert isinstance(value, (str, tuple))
+
+
+@pytest.mark.parametrize("times", [15, pytest.param(200, marks=pytest.mark.slow)])
+def test_a_damaged_model_is_never_used(exported, times, tmp_path):
+    """Every flip and cut of its files is without effect, or one line that names the file."""
+    folder, rng, refused = tmp_path / "model", np.random.default_rng(times), 0
+    shutil.copytree(exported, folder)
+
+    def read():
+        return model_folder.read_spec(folder), {path: a.tobytes() for path, a in
+                                                sorted(model_folder.read_params(folder).items())}
+
+    expected = read()
+    names = ("model.safetensors", "config.json", "tokenizer.json")
+    for number in range(times):
+        path = folder / names[number % 3]
+        before = path.read_bytes()
+        content, place = bytearray(before), int(rng.integers(len(before)))
+        if rng.random() < 0.75:
+            content[place] ^= 1 << int(rng.integers(8))
+        else:
+            del content[place:]
+        path.write_bytes(content)
+        try:
+            assert read() == expected
+        except UserError as error:
+            refused += 1
+            assert str(folder) in str(error) and "\n" not in str(error)
+        path.write_bytes(before)
+    print(f"\n{refused} of {times} refused, the others without effect")
+    assert refused >= 0.8 * times

@@ -26,7 +26,7 @@ class Browser:
     """
 
     def __init__(self, folder, width, height=900):
-        self.folder, self.requests, self._numbers = folder, [], itertools.count(1)
+        self.folder, self.requests, self.messages, self._numbers = folder, [], [], itertools.count(1)
         # Above 10: 3 and 4 are overwritten in the child.
         (theirs_in, ours_out), (ours_in, theirs_out) = (
             tuple(fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in os.pipe()) for _ in range(2))
@@ -77,6 +77,8 @@ class Browser:
         message = json.loads(text)
         if message.get("method") == "Network.requestWillBeSent":
             self.requests.append(message["params"]["request"]["url"])
+        if message.get("method") in ("Runtime.consoleAPICalled", "Log.entryAdded"):
+            self.messages.append(message["params"])
         if message.get("method") == "Runtime.exceptionThrown":
             raise AssertionError(message["params"]["exceptionDetails"])
         return message

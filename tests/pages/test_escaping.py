@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmarks.experiments import report as experiment
 from lgdea_jax import report
-from lgdea_jax.pages import audit, results
+from lgdea_jax.pages import audit, published
 from lgdea_jax.records import Evidence
 from tests.commands import test_report as made
 from tests.pages.checks import check_html
@@ -71,8 +71,8 @@ def test_the_results_page(tmp_path):
                  prototypes / "prototypes.json"):
         path.write_text(json.dumps(poisoned(json.loads(path.read_text()))))
     with (tmp_path / "published.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([results.COLUMNS, (content["benchmark"], "clean", "zero_shot/auroc", evil("method"),
-                                                      0.5, evil("source"))])
+        csv.writer(file).writerows([published.COLUMNS, (
+            content["benchmark"], "clean", "zero_shot/auroc", evil("method"), 0.5, evil("source"))])
     target = tmp_path / "page.html"
     assert report.main([str(evaluation), str(prototypes), f"--html={target}",
                         f"--published={tmp_path / 'published.csv'}"]) == 0

@@ -3,8 +3,9 @@
     python tests/training/harness.py WHEN NUMBER SIGNAL TRAIN_ARGUMENTS...
 
 WHEN is "never", "step" (before the NUMBERth step of this process, once the checkpoints so far are on disk), "save"
-(right after the NUMBERth save has begun) or "evaluate" (in the NUMBERth evaluation). WORKDIR/batches.jsonl gets a row
-[process, SHA-256] for every batch that comes from the input pipeline.
+(right after the NUMBERth save has begun), "graph" (while the relations are made for the NUMBERth time), "evaluate" (in
+the NUMBERth evaluation) or "row" (between the row of the NUMBERth evaluation and the score of its checkpoint).
+WORKDIR/batches.jsonl gets a row [process, SHA-256] for every batch that comes from the input pipeline.
 """
 
 import hashlib
@@ -53,7 +54,7 @@ def note_batches(workdir):
 
 def die(when, number, signum, workdir):
     """Arranges that this process sends itself the signal."""
-    seen = {"step": 0, "save": 0, "evaluate": 0}
+    seen = dict.fromkeys(("step", "save", "graph", "evaluate", "row"), 0)
 
     def count(what):
         seen[what] += 1
@@ -64,7 +65,7 @@ def die(when, number, signum, workdir):
 
     stores = []
     initialise, save, compile_step = Checkpoints.__init__, Checkpoints.save, loop.compile_step
-    evaluate = evaluation.evaluate
+    evaluate, score, compile_rebuild = evaluation.evaluate, Checkpoints.score, loop.compile_rebuild
 
     def remember(self, *args, **options):
         initialise(self, *args, **options)
@@ -73,6 +74,20 @@ def die(when, number, signum, workdir):
     def saving(self, *args):
         save(self, *args)
         count("save")
+
+    def scoring(self, *args):
+        count("row")
+        score(self, *args)
+
+    def compiling_rebuild(parts):
+        rebuild = compile_rebuild(parts)
+
+        def rebuilding(aux):
+            made = rebuild(aux)  # It may be under way still.
+            count("graph")
+            return made
+
+        return rebuild and rebuilding
 
     def evaluating(predict, examples, **options):
         count("evaluate")
@@ -89,6 +104,7 @@ def die(when, number, signum, workdir):
         return stepping
 
     Checkpoints.__init__, Checkpoints.save = remember, saving
+    Checkpoints.score, loop.compile_rebuild = scoring, compiling_rebuild
     loop.compile_step, evaluation.evaluate = compiling, evaluating
 
 

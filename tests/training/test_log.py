@@ -4,6 +4,8 @@ import json
 import logging
 import re
 import signal
+import socket
+import struct
 import subprocess
 import sys
 
@@ -64,6 +66,58 @@ def test_a_pause_that_fails_is_a_pause(time):
         time.now += 7
         raise ZeroDivisionError
     assert clock.training_seconds() == 0.0
+
+
+def pieces(data, block=32768):
+    """The records of a .wandb file: LevelDB's log format after a header of 7 bytes."""
+    place, whole = 7, b""
+    while place + 7 <= len(data):
+        if block - place % block < 7:  # Too little room for a record's head: the rest of the block is empty.
+            place += block - place % block
+            continue
+        length, kind = struct.unpack_from("<HB", data, place + 4)
+        whole += data[place + 7:place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # A whole record, or the last part of one.
+            yield whole
+            whole = b""
+
+
+def test_weights_and_biases_get_scalars_and_nothing_else(tmp_path, monkeypatch):
+    """With the real package, offline: what would be sent is in the file that it leaves."""
+    wandb = pytest.importorskip("wandb", reason="the extra wandb is not installed")
+    from wandb.proto import wandb_internal_pb2
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    config = {"seed": 3, "data": {"dir": "secret/place", "workers": 2}}
+    for first, steps in ((0, (1, 2)), (1, (2,))):  # The second goes on from step 1.
+        log = TrainLog(tmp_path / "run", first_step=first, active=True, tensorboard=False, wandb="some", config=config)
+        for step in steps:
+            log.write(step, {"loss": 0.5 * step, "gone": float("nan")})
+        log.close()
+    wandb.teardown()  # Its process has written everything when it ends.
+    stored = sorted((tmp_path / "run/wandb").glob("offline-run-*/*.wandb"))
+    assert len(stored) == 2 and len({path.stem for path in stored}) == 1  # One id: the service joins them.
+    rows, text = [], ""
+    for path in stored:
+        for piece in pieces(path.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(piece)
+            text += str(record)
+            if record.HasField("history"):
+                found = {"/".join(item.nested_key) or item.key: json.loads(item.value_json)
+                         for item in record.history.item}
+                rows.append({key: found[key] for key in found if not key.startswith("_")})
+    assert rows == [{"loss": 0.5, "step": 1}, {"loss": 1.0, "step": 2}, {"loss": 1.0, "step": 2}]
+    assert "workers" in text and "secret" not in text and socket.gethostname() not in text
+    assert sys.argv[0] not in text and wandb.run is None
+
+
+def test_weights_and_biases_without_the_package(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"config\.log\.wandb needs wandb: pip install .*wandb"):
+        TrainLog(tmp_path, first_step=0, active=True, tensorboard=False, wandb="some", config={})
+    TrainLog(tmp_path, first_step=0, active=False, tensorboard=False, wandb="some", config={})  # Not process 0.
 
 
 def test_rows_of_an_interrupted_run_are_replaced(tmp_path):

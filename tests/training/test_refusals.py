@@ -17,6 +17,7 @@ from lgdea_jax.preprocess.text import train_tokenizer
 from lgdea_jax.records import SCHEMA_VERSION
 from lgdea_jax.training import data as train_data
 from lgdea_jax.training.state import cannot_extend
+from tests.data.make import write_sums
 from tests.training import runs
 
 
@@ -131,6 +132,7 @@ def test_leaks_between_splits(phantom_data, tmp_path, column, message):
     validation["report_hash"][:] = np.arange(101, 101 + len(validation["report_hash"]))
     np.savez(folder / "index_validation.npz", **validation)
     if column == "image_hash":  # The pixels decide: the same record again.
+        write_sums(folder)
         metadata = dataset.load_metadata(folder)
         (folder / metadata.shards["test"][0].file).unlink()
         shard, other = metadata.shards["test"][0], metadata.shards["train"][0]
@@ -140,6 +142,7 @@ def test_leaks_between_splits(phantom_data, tmp_path, column, message):
         test_index["image_hash"][3] = train_index["image_hash"][3]
         test_index["image_hash"][0] = 0
         np.savez(folder / "index_test.npz", **test_index)
+    write_sums(folder)
     with pytest.raises(UserError) as error:
         runs.here(tmp_path / "run", folder, "data.equal_reports=refuse")
     assert str(error.value).startswith(f"split leak: {message}") and "(test)" in str(error.value)
@@ -191,6 +194,7 @@ def test_a_run_goes_on_with_its_own_tokeniser_and_data_only(finished, phantom_da
     text = (data / "dataset.json").read_text()
     sha = dataset.load_metadata(data).shards["train"][0].sha256
     (data / "dataset.json").write_text(text.replace(sha, "0" * 64))
+    write_sums(data)
     with pytest.raises(UserError, match="made with another training data"):
         runs.here(finished, data, *CLIP)
     with pytest.raises(UserError, match=r"text tower of .* another tokeniser"):

@@ -14,8 +14,6 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
-import os
-import sqlite3
 import time
 import uuid
 import zlib
@@ -24,28 +22,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from data_prep.extract.llm.cache_file import NAMES, checksum_of, open_file
 from data_prep.extract.llm.tasks import Task
 from lgdea_jax.errors import UserError
 
-VERSION = 2
 VALID, INVALID, FAILED = "valid", "invalid", "failed"
 CLAIMED, TAKEN, OVER = "claimed", "taken", "over"
 BATCH_OWNER = "batch-"  # Claims of batches under way (`batch_ledger`) begin so: they outlive their process.
+_REPLIES = ", ".join(NAMES["replies"][:-1])  # All but the flags, which come later.
+_SPENT = ", ".join(NAMES["spent"])
 _BATCH = 500  # Keys per query: SQLite takes at least 999 parameters.
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS replies (
-  key BLOB PRIMARY KEY, scope BLOB NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL, reply BLOB NOT NULL,
-  tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, created REAL NOT NULL, form TEXT NOT NULL,
-  digest BLOB NOT NULL, statements INTEGER NOT NULL, unsupported INTEGER NOT NULL, flags TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS stuck (key BLOB PRIMARY KEY, scope BLOB NOT NULL, runs INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS claims (
-  key BLOB PRIMARY KEY, scope BLOB NOT NULL, owner TEXT NOT NULL, cost REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS spent (
-  scope BLOB PRIMARY KEY, calls INTEGER NOT NULL, tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL,
-  estimated_in INTEGER NOT NULL, cost REAL NOT NULL, lost REAL NOT NULL) WITHOUT ROWID;
-"""
-
 
 @dataclasses.dataclass(frozen=True)
 class Spent:
@@ -117,28 +103,15 @@ def key_of(scope: bytes, report: str) -> bytes:
 class Cache:
     """The cache file at `path`, made if it is not there. Use it from one thread; open it again in every process.
 
+    A damaged file is mended at opening (`cache_file`): a reply that is not as it was stored counts as not asked.
+
     Raises:
       UserError: the file is no reply cache, of another version, or cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-            os.chmod(self.path, 0o600)  # It quotes reports.
-            self._db.execute("PRAGMA journal_mode=WAL")
-            # A commit is in the kernel's hands: it survives kill -9; only a power cut may take the last ones.
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute("PRAGMA wal_autocheckpoint=8000")  # Pages: each checkpoint waits for the disk.
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                self._db.executescript(_SCHEMA)
-                self._db.execute(f"PRAGMA user_version={VERSION}")
-        except (sqlite3.Error, OSError) as error:
-            raise UserError(f"cannot use {self.path} as the reply cache ({type(error).__name__})") from None
-        if version not in (0, VERSION):
-            raise UserError(f"{self.path} is a reply cache of version {version}, this code uses version {VERSION}")
+        self._db = open_file(self.path)
         self._owner = uuid.uuid4().hex
         self._lock: IO[str] | None = None
 
@@ -182,7 +155,8 @@ class Cache:
 
     def get(self, key: bytes) -> Entry | None:
         """The stored reply, or None."""
-        row = self._db.execute("SELECT status, reason, reply FROM replies WHERE key = ?", (key,)).fetchone()
+        row = self._db.execute("SELECT status, reason, reply FROM replies WHERE key = ? AND checksum = "
+                               + checksum_of("replies"), (key,)).fetchone()
         return Entry(row[0], row[1], zlib.decompress(row[2]).decode("utf-8", "surrogatepass")) if row else None
 
     def put(self, key: bytes, scope: bytes, entry: Entry, spent: Spent | None = None) -> None:
@@ -199,7 +173,7 @@ class Cache:
         encoded = entry.reply.encode("utf-8", "surrogatepass")
         digest = hashlib.sha256(b" ".join(encoded.split())).digest()[:8]
         self._db.execute(
-            "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+            f"INSERT OR REPLACE INTO replies ({_REPLIES}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (key, scope, entry.status, entry.reason, zlib.compress(encoded, 1), spent.tokens_in, spent.tokens_out,
              time.time(), entry.form, digest, entry.statements, entry.unsupported))
 
@@ -255,7 +229,7 @@ class Cache:
 
     def _book(self, scope: bytes, values: tuple) -> None:
         self._db.execute(
-            "INSERT INTO spent VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (scope) DO UPDATE SET "
+            f"INSERT INTO spent ({_SPENT}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (scope) DO UPDATE SET "
             "calls = calls + excluded.calls, tokens_in = tokens_in + excluded.tokens_in, "
             "tokens_out = tokens_out + excluded.tokens_out, estimated_in = estimated_in + excluded.estimated_in, "
             "cost = cost + excluded.cost, lost = lost + excluded.lost", (scope, *values))
@@ -290,14 +264,15 @@ class Cache:
                 return TAKEN
             if limit and self._committed(scope) + cost > limit:
                 return OVER
-            self._db.execute("INSERT INTO claims VALUES (?, ?, ?, ?)", (key, scope, self._owner, cost))
+            self._db.execute("INSERT INTO claims (key, scope, owner, cost) VALUES (?, ?, ?, ?)",
+                             (key, scope, self._owner, cost))
             return CLAIMED
 
     def reserve(self, keys: Sequence[bytes], scope: bytes) -> int:
         """Claims many keys at no cost, for work whose costs are limited elsewhere; returns how many are ours now."""
         self._hold_lock()
         with self._transaction():
-            return self._db.executemany("INSERT OR IGNORE INTO claims VALUES (?, ?, ?, 0)",
+            return self._db.executemany("INSERT OR IGNORE INTO claims (key, scope, owner, cost) VALUES (?, ?, ?, 0)",
                                         [(key, scope, self._owner) for key in keys]).rowcount
 
     def _hold_lock(self) -> None:
@@ -378,7 +353,7 @@ class Cache:
             with self._transaction():
                 self._db.execute("INSERT OR REPLACE INTO main.replies SELECT * FROM other.replies WHERE key NOT IN "
                                  "(SELECT key FROM main.replies WHERE status = ?)", (VALID,))
-                for scope, *values in self._db.execute("SELECT * FROM other.spent").fetchall():
+                for scope, *values in self._db.execute(f"SELECT {_SPENT} FROM other.spent").fetchall():
                     self._book(scope, tuple(values))
         finally:
             self._db.execute("DETACH other")

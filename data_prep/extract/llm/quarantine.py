@@ -29,8 +29,8 @@ def give_up(cache: Cache, scope: bytes, since: float, max_runs: int) -> Counter[
         for key, reason in failed:
             if reason.startswith(_NOT_THE_REPORT):
                 continue
-            runs, = cache._db.execute("INSERT INTO stuck VALUES (?, ?, 1) ON CONFLICT (key) DO UPDATE SET "
-                                      "runs = runs + 1 RETURNING runs", (key, scope)).fetchone()
+            runs, = cache._db.execute("INSERT INTO stuck (key, scope, runs) VALUES (?, ?, 1) ON CONFLICT (key) DO "
+                                      "UPDATE SET runs = runs + 1 RETURNING runs", (key, scope)).fetchone()
             if runs >= max_runs:
                 given_up[reason] += 1
                 cache._db.execute("UPDATE replies SET status = ?, reason = ? WHERE key = ?",

@@ -15,14 +15,6 @@ from collections.abc import Iterable, Sequence
 
 from data_prep.extract.llm.cache import BATCH_OWNER, Cache, Entry, Spent
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS batches (
-  label TEXT PRIMARY KEY, scope BLOB NOT NULL, name TEXT NOT NULL, created REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS batch_items (
-  label TEXT NOT NULL, position INTEGER NOT NULL, key BLOB NOT NULL, report BLOB NOT NULL,
-  PRIMARY KEY (label, position)) WITHOUT ROWID;
-"""
-
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
@@ -37,7 +29,6 @@ class Ledger:
 
     def __init__(self, cache: Cache, scope: bytes) -> None:
         self._cache, self._db, self._scope = cache, cache._db, scope
-        self._db.executescript(_SCHEMA)
 
     def under_way(self) -> list[Batch]:
         """All of them, oldest first."""
@@ -66,15 +57,18 @@ class Ledger:
                 committed += cost
                 if limit and committed > limit:
                     break
-                made = self._db.execute("INSERT OR IGNORE INTO claims VALUES (?, ?, ?, ?)",
+                made = self._db.execute("INSERT OR IGNORE INTO claims (key, scope, owner, cost) "
+                                        "VALUES (?, ?, ?, ?)",
                                         (key, self._scope, label, cost)).rowcount
                 if not made:
                     break
                 packed = zlib.compress(report.encode("utf-8", "surrogatepass"), 1)
-                self._db.execute("INSERT INTO batch_items VALUES (?, ?, ?, ?)", (label, count, key, packed))
+                self._db.execute("INSERT INTO batch_items (label, position, key, report) VALUES (?, ?, ?, ?)",
+                                 (label, count, key, packed))
                 count += 1
             if count:
-                self._db.execute("INSERT INTO batches VALUES (?, ?, '', ?)", (label, self._scope, time.time()))
+                self._db.execute("INSERT INTO batches (label, scope, name, created) VALUES (?, ?, '', ?)",
+                                 (label, self._scope, time.time()))
         return label, count
 
     def submitted(self, label: str, name: str) -> None:
