@@ -29,6 +29,7 @@ def base(arg, *, method):
         config.optim.rate = 1e-4
         config.optim.rates = ("^text_tower/=0.3",)
         # Device hours, an estimate from arithmetic, not measured: the 3D ResNet-18 costs about 1.6 TFLOP a volume
-        # forward (half of it at 60 x 120 x 120 positions of 64 channels) and four times that with checkpointing and
-        # backward; 32 volumes x 29,000 steps = 6e18 FLOP. At 30% of an H100's 989 TFLOP/s (bfloat16) that is 6 hours.
+        # forward (half of it at 60 x 120 x 120 positions of 64 channels) and five times that with checkpointing, parts
+        # and backward; 32 volumes x 29,000 steps = 7e18 FLOP. At 30% of an H100's 989 TFLOP/s (bfloat16) that is 7
+        # hours.
     return config

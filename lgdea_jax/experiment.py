@@ -16,7 +16,7 @@ from lgdea_jax.losses.chunks import Chunks
 from lgdea_jax.methods.base import Method
 from lgdea_jax.methods.table import make_method
 from lgdea_jax.models import bert, layers, lgdea, resnet, resnet3d, vit
-from lgdea_jax.models.forward import ForwardOptions
+from lgdea_jax.models.forward import ForwardOptions, Window
 from lgdea_jax.preprocess.augment import Augment, VolumeAugment
 from lgdea_jax.preprocess.device_augment import DeviceAugment
 from lgdea_jax.preprocess.image_spec import ImageSpec
@@ -231,7 +231,7 @@ class Experiment:
     @property
     def strong_view(self) -> StrongView:
         """The student's view of unpaired images."""
-        levels = self.volume.geometry.output if self.volume else (0.0, 255.0)
+        levels = self.volume.window if self.volume else (0.0, 255.0)
         return StrongView(levels=tuple(levels), **self.config.strong)
 
     def forward_options(self, pad_id: int, *, devices: int = 0) -> ForwardOptions:
@@ -242,7 +242,9 @@ class Experiment:
             prediction, which encodes every row.
         """
         once = {"distinct": self.config.text.distinct, "devices": devices} if devices else {}
-        return ForwardOptions(pad_id=pad_id, mean=self.mean, std=self.std, per_image=self.per_image, **once)
+        window = Window(*self.volume.window, *self.volume.geometry.output) if self.volume else None
+        return ForwardOptions(pad_id=pad_id, mean=self.mean, std=self.std, per_image=self.per_image,
+                              window=window, **once)
 
     def batch_schema(self, num_labels: int) -> BatchSchema:
         """What a batch holds, with the number of labels of the data sets."""

@@ -52,7 +52,7 @@ class BatchSchema:
 
         Images (streams `pairs` and `images`):
           labels        int8 [n], in the order of the run's label names
-          image         uint8 [S, S] pixels, or float32 [D, H, W, 1] of a windowed volume; where `images` is set
+          image         uint8 [S, S] pixels, or int16 [D, H, W, 1] of a volume in HU; where `images` is set
           image_index   int32, row of the evidence memory; likewise
         Reports (`pairs` and `reports`), of methods with text:
           tokens        int32 [T] or [P, T], see `TextView`

@@ -14,13 +14,13 @@ from lgdea_jax.records import Record
 
 
 class Volumes:
-    """The volumes of some records like an array float32 [N, D, H, W, 1]; rows are decoded whenever they are indexed.
+    """The volumes of some records like an array int16 [N, D, H, W, 1] in HU; rows are decoded when they are indexed.
 
     Args:
       records: by row; rows: int64 [N], those that have a volume; view: a model's input.
     """
 
-    dtype = np.dtype(np.float32)
+    dtype = np.dtype(np.int16)
 
     def __init__(self, records: Sequence[Record], rows: np.ndarray, view: VolumeView) -> None:
         self._records, self._rows, self.view = records, np.asarray(rows, np.int64), view
@@ -34,7 +34,7 @@ class Volumes:
         return (len(self), *self.view.shape, 1)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        """Of a slice or a list of rows, float32 [n, D, H, W, 1]; of a number, [D, H, W, 1].
+        """Of a slice or a list of rows, int16 [n, D, H, W, 1]; of a number, [D, H, W, 1].
 
         Raises:
           UserError: a stored volume is damaged.
@@ -42,7 +42,7 @@ class Volumes:
         rows = self._rows[key]
         if np.ndim(rows) == 0:
             return self._read(int(rows))
-        out = np.zeros((len(rows), *self.shape[1:]), np.float32)
+        out = np.zeros((len(rows), *self.shape[1:]), self.dtype)
         for position, row in enumerate(rows):
             out[position] = self._read(int(row))
         return out

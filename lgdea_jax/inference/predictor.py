@@ -107,10 +107,10 @@ class Predictor:
         return self.frame
 
     def images(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Embeddings and patches of images, or of windowed volumes.
+        """Embeddings and patches of images, or of volumes.
 
         Args:
-          images: uint8 [N, S, S], or float32 [N, D, H, W, 1] (`VolumeView.prepare`).
+          images: uint8 [N, S, S], or int16 [N, D, H, W, 1] in HU (`VolumeView.prepare`).
 
         Returns:
           float32 embedding [N, E], tower features [N, W], patches [N, L, Q] where it grounds, logits [N, labels] where

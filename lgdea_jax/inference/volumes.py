@@ -69,7 +69,7 @@ class Scan:
 
     Attributes:
       name: the file or folder as the user named it, or "image N".
-      model_input: float32 [D, H, W, 1], windowed.
+      model_input: int16 [D, H, W, 1] in HU.
       shape: (z, y, x) voxels of the original; spacing: its mm per voxel.
       voxels: int16 [z, y, x], the original in HU; None unless it is kept.
       warnings: in what it is unusual.

@@ -17,6 +17,21 @@ Batch = Mapping[str, Mapping[str, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
+class Window:
+    """[low, high] in HU becomes [first, last]; what lies beyond is clipped."""
+
+    low: float
+    high: float
+    first: float
+    last: float
+
+    def __call__(self, volumes: jax.Array) -> jax.Array:
+        """HU of any dtype to float32 of the same shape."""
+        x = jnp.clip(volumes.astype(jnp.float32), self.low, self.high) - self.low
+        return x * ((self.last - self.first) / (self.high - self.low)) + self.first
+
+
+@dataclasses.dataclass(frozen=True)
 class ForwardOptions:
     """How arrays become inputs of the towers.
 
@@ -26,6 +41,7 @@ class ForwardOptions:
       per_image: images are normalised by their own mean and standard deviation instead.
       distinct: share of the texts that are encoded in the first pass, see `models.distinct`; 1 encodes every row.
       devices: that share the rows.
+      window: of volumes; None for images.
     """
 
     pad_id: int
@@ -34,6 +50,7 @@ class ForwardOptions:
     per_image: bool
     distinct: float = 1.0
     devices: int = 1
+    window: Window | None = None
 
 
 def join_rows(pairs: jax.Array, unpaired: jax.Array) -> jax.Array:
@@ -92,13 +109,13 @@ def gather_streams(batch: Batch) -> dict[str, Any]:
 
 
 def normalise_images(images: jax.Array, options: ForwardOptions) -> jax.Array:
-    """uint8 [B, H, W] to float32 [B, H, W, 1]; windowed volumes, float32 [B, D, H, W, 1], stay as they are.
+    """uint8 [B, H, W] to float32 [B, H, W, 1]; volumes [B, D, H, W, 1] in HU are windowed.
 
-    By default (x / 255 - mean) / std. With `per_image` each image by its own mean and standard deviation: exposure
-    carries no diagnosis. A flat image is left near zero.
+    Images by default are (x / 255 - mean) / std. With `per_image` each goes by its own mean and standard deviation:
+    exposure carries no diagnosis. A flat image is left near zero.
     """
-    if images.ndim == 5:
-        return images
+    if options.window is not None:
+        return options.window(images)
     x = images.astype(jnp.float32) / 255.0
     if not options.per_image:
         return ((x - options.mean) / options.std)[..., None]

@@ -1,8 +1,9 @@
 """Layers that the towers share: dense, norms, attention, convolution, dropout, rematerialisation.
 
 Parameters are always float32; `dtype` is the dtype of the matmuls and of the activations between them (float32 or
-bfloat16). Norms, softmax and pooling are computed in float32. Random numbers are arguments, and batch norm's moving
-moments are the only state that a call changes: under `nnx.split` / `nnx.merge` a model is a pure function.
+bfloat16). Norms, softmax and pooling are computed in float32. What half precision changes beside its rounding is in
+`half`. Random numbers are arguments, and batch norm's moving moments are the only state that a call changes: under
+`nnx.split` / `nnx.merge` a model is a pure function.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-# Where a mask forbids attention: finite, so that a row that is masked everywhere gives a uniform softmax and no NaN.
-MASKED = float(jnp.finfo(jnp.float32).min)
+from lgdea_jax.models import half
 
 XAVIER = jax.nn.initializers.xavier_uniform()
 HE_FAN_OUT = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -29,16 +29,22 @@ def normal(stddev: float) -> Callable[..., jax.Array]:
 
 
 class Dense(nnx.Linear):
-    """`nnx.Linear` with the bias added in float32.
+    """`nnx.Linear` with the gradient of the bias in float32.
 
-    The gradient of a bias is a sum over all tokens. With flax's layer it is a sum in the dtype of the activations:
-    on a CPU the bfloat16 sum of 64 x 64 ones is 1,024.
+    It is a sum over all tokens. With flax's layer it is a sum in the dtype of the activations: on a CPU the bfloat16
+    sum of 64 x 64 ones is 1,024.
     """
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        y = self.product(x)
+        if self.bias is None:
+            return y
+        return half.add_bias(y, self.bias[...]) if half.is_half(y.dtype) else y + self.bias[...]
+
+    def product(self, x: jax.Array) -> jax.Array:
+        """x [..., din] times the kernel, without the bias."""
         x, kernel = self.promote_dtype((x, self.kernel[...]), dtype=self.dtype)
-        y = jnp.dot(x, kernel)
-        return y if self.bias is None else (y.astype(jnp.float32) + self.bias[...]).astype(y.dtype)
+        return jnp.dot(x, kernel)
 
 
 def dense(din: int, dout: int, *, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32, bias: bool = True,
@@ -62,6 +68,8 @@ class LayerNorm(nnx.LayerNorm):
         super().__init__(width, epsilon=eps, use_fast_variance=False, rngs=nnx.Rngs(0))
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        if half.is_half(x.dtype):
+            return half.layer_norm(x, self.scale[...], self.bias[...], self.epsilon)
         return super().__call__(x).astype(x.dtype)
 
 
@@ -136,7 +144,7 @@ class Attention(nnx.Module):
         self.out = dense(width, width, dtype=dtype, init=init, rngs=rngs)
 
     def __call__(self, x: jax.Array, source: jax.Array | None = None, mask: jax.Array | None = None,
-                 rng: jax.Array | None = None) -> jax.Array:
+                 rng: jax.Array | None = None, *, keys: int = 0) -> jax.Array:
         """[B, Tq, width] -> [B, Tq, width], the softmax in float32.
 
         Args:
@@ -144,13 +152,21 @@ class Attention(nnx.Module):
           mask: bool, broadcastable to [B, heads, Tq, Tk], True where attention is allowed. A query with nothing allowed
             gets uniform weights, never NaN.
           rng: key of the dropout of the weights; None drops nothing.
+          keys: the first so many rows of `source` are attended to, the rest is padding; 0: all.
         """
         source = x if source is None else source
+        keys = keys or source.shape[1]
 
         def split(y: jax.Array) -> jax.Array:
             return y.reshape(*y.shape[:-1], self.heads, y.shape[-1] // self.heads)
 
         query, key, value = split(self.query(x)), split(self.key(source)), split(self.value(source))
+        if rng is None and half.is_half(query.dtype):
+            mixed = half.attend(query, key, value, mask, keys)
+            return self.out(mixed.reshape(*x.shape[:-1], -1))
+        if keys < source.shape[1]:
+            real = jnp.arange(source.shape[1]) < keys
+            mask = real[None, None, None] if mask is None else mask & real
         if rng is None:
             mixed = jax.nn.dot_product_attention(query, key, value, mask=mask)
         else:  # Neither JAX's nor flax's attention drops weights that were made in float32.
@@ -163,7 +179,7 @@ def _attention_weights(query: jax.Array, key: jax.Array, mask: jax.Array | None)
     """[B, Tq, H, D], [B, Tk, H, D] -> float32 [B, H, Tq, Tk], rows sum to 1; `mask` as in `Attention`."""
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
     scores = scores * (query.shape[-1] ** -0.5)
-    return jax.nn.softmax(scores if mask is None else jnp.where(mask, scores, MASKED), axis=-1)
+    return jax.nn.softmax(scores if mask is None else jnp.where(mask, scores, half.MASKED), axis=-1)
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
@@ -185,7 +201,10 @@ class Mlp(nnx.Module):
         self.down = dense(hidden, dout or width, dtype=dtype, init=init, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.down(ACTIVATIONS[self.activation](self.up(x)))
+        function, hidden = ACTIVATIONS[self.activation], self.up.product(x)
+        if half.is_half(hidden.dtype):
+            return self.down(half.activate(function, hidden, self.up.bias[...]))
+        return self.down(function(hidden + self.up.bias[...]))
 
 
 class SwiGlu(nnx.Module):
@@ -232,11 +251,11 @@ REMAT: dict[str, Callable[..., bool]] = {
 }
 
 
-def call(block: nnx.Module, *args: jax.Array | None, remat: bool | str) -> jax.Array:
-    """`block(*args)`; with `remat`, a name of REMAT, its activations are recomputed in the backward pass but for those
-    that the policy keeps; True is "nothing"; False stores them all."""
+def call(block: nnx.Module, *args: jax.Array | None, remat: bool | str, **static: int) -> jax.Array:
+    """`block(*args, **static)`; with `remat`, a name of REMAT, its activations are recomputed in the backward pass but
+    for those that the policy keeps; True is "nothing"; False stores them all."""
     if not remat:
-        return block(*args)
+        return block(*args, **static)
     graphdef, state = nnx.split(block)
     policy = REMAT["nothing" if remat is True else remat]
-    return jax.checkpoint(lambda state, *args: nnx.merge(graphdef, state)(*args), policy=policy)(state, *args)
+    return jax.checkpoint(lambda state, *args: nnx.merge(graphdef, state)(*args, **static), policy=policy)(state, *args)

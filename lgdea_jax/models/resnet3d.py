@@ -65,9 +65,10 @@ def sizes(variant: str, **overrides: Any) -> dict[str, Any]:
 class Conv3(nnx.Module):
     """A 3D convolution without bias, zero padding `kernel // 2`, kernel [kd, kh, kw, cin, cout] float32.
 
-    `how="native"` is XLA's 3D convolution; `"slices"` is the same sum as one 2D convolution for each depth of the
-    kernel. The parameters are the same. With jaxlib 0.10.2 on CPU, forward and backward through 3 x 3 x 3 kernels of 16
-    to 32 channels are 5 to 70 times as fast in slices; on accelerators take native.
+    `how="native"` is XLA's 3D convolution, of one channel in strides as one of patches (`strided_as_patches`);
+    `"slices"` is the same sum as one 2D convolution for each depth of the kernel. The parameters are the same. With
+    jaxlib 0.10.2 on CPU, forward and backward through 3 x 3 x 3 kernels of 16 to 32 channels are 5 to 70 times as fast
+    in slices; on accelerators take native.
     """
 
     def __init__(self, cin: int, cout: int, kernel: Axes, *, rngs: nnx.Rngs, stride: Axes = (1, 1, 1),
@@ -82,7 +83,11 @@ class Conv3(nnx.Module):
         kernel, x = self.kernel[...].astype(self.dtype), x.astype(self.dtype)
         padding = tuple((size // 2, size // 2) for size in kernel.shape[:3])
         if self.how == "native":
-            return jax.lax.conv_general_dilated(x, kernel, self.stride, padding,
+            stride = self.stride
+            if max(stride) > 1 and x.shape[-1] == 1:
+                x, kernel, padding = strided_as_patches(x, kernel, stride)
+                stride = (1, 1, 1)
+            return jax.lax.conv_general_dilated(x, kernel, stride, padding,
                                                 dimension_numbers=("NDHWC", "DHWIO", "NDHWC"))
         batch, depth = x.shape[:2]
         step = self.stride[0]
@@ -111,6 +116,32 @@ def patches_to_channels(x: jax.Array, patch: Axes) -> jax.Array:
     return x.reshape(batch, d, h, w, pd * ph * pw * channels)
 
 
+def strided_as_patches(x: jax.Array, kernel: jax.Array, stride: Axes) -> tuple[jax.Array, jax.Array, Any]:
+    """A convolution in strides as one without: the voxels of a stride become channels, a large kernel a smaller one.
+
+    The sum is the same, term by term, beside terms of zero. One channel leaves matrix units idle; a kernel of 7 x 7 x 7
+    and stride 2 on it is one of 4 x 4 x 4 on 8 channels.
+
+    Args:
+      x: [B, D, H, W, C]; kernel: [kd, kh, kw, C, cout], odd sides, of a convolution with padding `side // 2`.
+
+    Returns:
+      (x, kernel, padding of each axis) of the convolution of stride 1.
+    """
+    x = jnp.pad(x, ((0, 0), *((0, -side % step) for side, step in zip(x.shape[1:4], stride)), (0, 0)))
+    taps, spare, padding = [], [], []
+    for size, step in zip(kernel.shape, stride):
+        # Tap t reads voxel i * step + t - size // 2, which is in the patch i + (t - size // 2) // step.
+        before, after = -(-(size // 2) // step), (size // 2) // step
+        taps.append(before + after + 1)
+        spare.append((before * step - size // 2, (after + 1) * step - size // 2 - 1))
+        padding.append((before, after))
+    kernel = jnp.pad(kernel, (*spare, (0, 0), (0, 0)))
+    (d, h, w), (sd, sh, sw), (*_, cin, cout) = taps, stride, kernel.shape
+    kernel = kernel.reshape(d, sd, h, sh, w, sw, cin, cout).transpose(0, 2, 4, 1, 3, 5, 6, 7)
+    return patches_to_channels(x, stride), kernel.reshape(d, h, w, sd * sh * sw * cin, cout), tuple(padding)
+
+
 def centre_cells(volumes: jax.Array, shift: Axes) -> jax.Array:
     """Moves [B, D, H, W, C] by `shift` voxels towards the origin; the border repeats. See `resnet.centre_cells`."""
     if not any(shift):
@@ -118,6 +149,17 @@ def centre_cells(volumes: jax.Array, shift: Axes) -> jax.Array:
     padded = jnp.pad(volumes, ((0, 0), *((0, by) for by in shift), (0, 0)), mode="edge")
     d, h, w = (slice(by, by + side) for by, side in zip(shift, volumes.shape[1:4]))
     return padded[:, d, h, w]
+
+
+class Stem(nnx.Module):
+    """Convolution, norm, ReLU and, with `max_pool`, 3 x 3 x 3 max pooling of stride 2."""
+
+    def __init__(self, conv: nnx.Module, norm: nnx.Module, max_pool: bool) -> None:
+        self.conv, self.norm, self.max_pool = conv, norm, max_pool
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        x = jax.nn.relu(self.norm(self.conv(x), train=train))
+        return nnx.max_pool(x, (3, 3, 3), strides=(2, 2, 2), padding=((1, 1),) * 3) if self.max_pool else x
 
 
 class ResNet3D(nnx.Module):
@@ -148,8 +190,8 @@ class ResNet3D(nnx.Module):
           pool: "mean" over the patches, their "max", or "lse" (log-mean-exp): a nodule in one patch of hundreds is not
             drowned by the others.
           zero_init: blocks begin as the identity; False for shallow towers, which then learn from the first step.
-          remat: recompute the blocks in the backward pass (a full-size volume's activations do not fit otherwise); not
-            with batch norm, whose moments it would update twice.
+          remat: recompute stem and blocks in the backward pass (a full-size volume's activations do not fit otherwise);
+            not with batch norm, whose moments it would update twice.
 
         Raises:
           ValueError: unknown `stem`, `conv`, `norm` or `pool`; batch norm with `remat`.
@@ -207,9 +249,8 @@ class ResNet3D(nnx.Module):
             raise ValueError(f"volumes must be [B, D, H, W, {self.channels}], not {list(volumes.shape)}")
         x = centre_cells(volumes.astype(self.dtype), self.shift)
         x = patches_to_channels(x, self.patch) if max(self.patch) > 1 else x
-        x = jax.nn.relu(self.stem_norm(self.stem_conv(x), train=train))
-        if self.max_pool:
-            x = nnx.max_pool(x, (3, 3, 3), strides=(2, 2, 2), padding=((1, 1),) * 3)
+        stem = Stem(self.stem_conv, self.stem_norm, self.max_pool)  # Here, so that no parameter changes its name.
+        x = layers.call(stem, x, remat=True) if self.remat else stem(x, train=train)
         for block in self.blocks:
             x = layers.call(block, x, remat=True) if self.remat else block(x, train=train)
         grid = tuple(x.shape[1:4])

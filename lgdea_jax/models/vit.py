@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
-from lgdea_jax.models import layers
+from lgdea_jax.models import half, layers
 
 VARIANTS: dict[str, dict[str, int]] = {
     "XXS": {"width": 32, "depth": 2, "heads": 2, "mlp_dim": 64},
@@ -116,13 +116,14 @@ class Block(nnx.Module):
         self.attention_scale = nnx.Param(jnp.ones((width,), jnp.float32)) if layer_scale else None
         self.mlp_scale = nnx.Param(jnp.ones((width,), jnp.float32)) if layer_scale else None
 
-    def __call__(self, x: jax.Array, mask: jax.Array | None, rng: jax.Array | None) -> jax.Array:
+    def __call__(self, x: jax.Array, mask: jax.Array | None, rng: jax.Array | None, tokens: int = 0) -> jax.Array:
+        """x [B, T, width], of which the first `tokens` are attended to (0: all)."""
         keys = layers.split_key(rng, 3)
 
         def scaled(y: jax.Array, scale: nnx.Param | None) -> jax.Array:
             return y if scale is None else y * scale[...].astype(y.dtype)
 
-        y = self.attention(self.attention_norm(x), mask=mask, rng=keys[0])
+        y = self.attention(self.attention_norm(x), mask=mask, rng=keys[0], keys=tokens)
         x = x + layers.dropout(scaled(y, self.attention_scale), self.rate, keys[1])
         return x + layers.dropout(scaled(self.mlp(self.mlp_norm(x)), self.mlp_scale), self.rate, keys[2])
 
@@ -271,15 +272,19 @@ class ViT(nnx.Module):
             x = x + self.position[...].astype(x.dtype)
         tokens = [token[...].astype(x.dtype) for token in (self.cls, self.registers) if token is not None]
         tokens = [jnp.broadcast_to(token, (x.shape[0], *token.shape[1:])) for token in tokens]
-        x = jnp.concatenate([*tokens, x], axis=1) if tokens else x
+        count = sum(part.shape[1] for part in (*tokens, x))
+        spare = -count % half.TILE if half.is_half(x.dtype) and len(self.blocks) else 0  # For fused attention.
+        tokens = [*tokens, x, *([jnp.zeros((x.shape[0], spare, x.shape[-1]), x.dtype)] if spare else [])]
+        x = jnp.concatenate(tokens, axis=1) if len(tokens) > 1 else x
         x = x if self.input_norm is None else self.input_norm(x)
         mask = None
         if self.attention_window > 0:
-            mask = jnp.asarray(window_mask(self.grid, self.attention_window, prefix=self.prefix))
+            mask = window_mask(self.grid, self.attention_window, prefix=self.prefix)
+            mask = jnp.asarray(np.pad(mask, (0, spare))[None, None])
         for block, key in zip(self.blocks, keys, strict=True):
-            x = layers.call(block, x, mask, key, remat=self.remat)
+            x = layers.call(block, x, mask, key, remat=self.remat, tokens=count)
         x = self.norm(x)
-        first, x = x[:, 0], x[:, self.prefix:]
+        first, x = x[:, 0], x[:, self.prefix:count]
         if self.pool == "cls":
             pooled = first
         elif self.pool == "pooler":

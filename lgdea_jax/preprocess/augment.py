@@ -118,6 +118,7 @@ def _one_text(element: dict[str, Any], rng: np.random.Generator) -> dict[str, An
 
 # Three sides shifted by this share keep 0.61 of the volume.
 LARGEST_SHIFT = 0.15
+_INT16 = (np.iinfo(np.int16).min, np.iinfo(np.int16).max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,14 +152,14 @@ class VolumeAugment:
         return name in ("volume", "tokens")
 
     def random_map(self, element: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """`element` with `volume` (stored bytes) made into `image`, float32 [D, H, W, 1]."""
+        """`element` with `volume` (stored bytes) made into `image`, int16 [D, H, W, 1] in HU."""
         element = dict(element)
         if "volume" in element:
             element["image"] = self.image(element.pop("volume"), rng)
         return _one_text(element, rng)
 
     def image(self, data: bytes | ByteSource, rng: np.random.Generator) -> np.ndarray:
-        """A random crop of the stored volume as the model's input; float32 [D, H, W, 1]."""
+        """A random crop of the stored volume as the model's input; int16 [D, H, W, 1] in HU."""
         stored = volume_shape(data)
         offset = list(self.view.offset(stored))
         if self.enabled:
@@ -171,5 +172,6 @@ class VolumeAugment:
         volume = self.view.crop(data, offset)
         if self.enabled and self.noise:
             deviation = np.float32(self.noise * rng.uniform())
-            volume = volume + rng.standard_normal(volume.shape, np.float32) * deviation
-        return self.view.windowed(volume)
+            noisy = volume + rng.standard_normal(volume.shape, np.float32) * deviation
+            volume = np.rint(np.clip(noisy, *_INT16)).astype(np.int16)
+        return volume[..., None]

@@ -12,13 +12,13 @@ ImageSpec = int | VolumeView
 
 
 def input_shape(spec: ImageSpec) -> tuple[int, ...]:
-    """Of one image as a predictor takes it: (S, S) of uint8, or (D, H, W, 1) of float32."""
+    """Of one image as a predictor takes it: (S, S) of uint8, or (D, H, W, 1) of int16."""
     return (spec, spec) if isinstance(spec, int) else (*spec.shape, 1)
 
 
 def input_dtype(spec: ImageSpec) -> np.dtype:
-    """uint8 for pixels, float32 for windowed volumes."""
-    return np.dtype(np.uint8 if isinstance(spec, int) else np.float32)
+    """uint8 for pixels, int16 for volumes in HU: the device makes floats of both."""
+    return np.dtype(np.uint8 if isinstance(spec, int) else np.int16)
 
 
 def transform_name(spec: ImageSpec) -> str:

@@ -41,7 +41,7 @@ class StrongView:
                             "below 1")
 
     def __call__(self, key: jax.Array, images: jax.Array) -> jax.Array:
-        """Images [B, H, W] uint8, or windowed volumes [B, D, H, W, 1], as float32 of the same shape and levels."""
+        """Images [B, H, W] uint8, or volumes [B, D, H, W, 1] in HU, as float32 of the same shape and levels."""
         volumes = images.ndim == 5
         stacks = images[..., 0] if volumes else images[:, None]
         seen = jax.vmap(self._one)(row_keys(key, len(images)), stacks.astype(jnp.float32))

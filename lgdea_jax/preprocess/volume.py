@@ -1,9 +1,10 @@
 """CT volumes: named geometries ("ct_clip@2", "fvlm_centre@1", ...), what records store of them, and the model's input.
 
 A geometry is a voxel spacing, a shape and a window. The record holds the volume resampled to that spacing and cut
-(around its middle) to that shape where it is larger, in Hounsfield units; the model's input is windowed and cut or
-padded to its shape. Nothing is mirrored: volumes are [z, y, x] in the frame of `lgdea_jax.io.volumes`, and image-left
-is patient-right. Boxes are in voxels of the original volume, where voxel i covers the interval [i, i + 1).
+(around its middle) to that shape where it is larger, in Hounsfield units; the model's input is cut or padded to its
+shape, still int16, and windowed on the device (`models.forward`). Nothing is mirrored: volumes are [z, y, x] in the
+frame of `lgdea_jax.io.volumes`, and image-left is patient-right. Boxes are in voxels of the original volume, where
+voxel i covers the interval [i, i + 1).
 
 Sources: `ct_clip` is the preprocessing of CT-CLIP (Hamamci et al., 2024): it clips before it interpolates, and rounds
 the number of voxels down. Unlike its script, which keeps the order and direction of the file's axes, volumes are
@@ -206,17 +207,8 @@ class VolumeView:
         out[tuple(slice(a + o, b + o) for a, b, o in zip(low, high, offset, strict=True))] = inner
         return out
 
-    def windowed(self, volume: np.ndarray) -> np.ndarray:
-        """HU [...] -> float32 [..., 1] in the geometry's output range."""
-        (low, high), (first, last) = self.window, self.geometry.output
-        out = np.clip(volume, low, high).astype(np.float32)
-        out -= np.float32(low)
-        out *= np.float32((last - first) / (high - low))
-        out += np.float32(first)
-        return out[..., None]
-
     def prepare(self, data: bytes | ByteSource | np.ndarray) -> np.ndarray:
-        """A record's volume as the model's input without augmentation: centred, float32 [D, H, W, 1].
+        """A record's volume as the model's input without augmentation: centred, int16 [D, H, W, 1] in HU.
 
         Args:
           data: as of `crop`.
@@ -225,7 +217,7 @@ class VolumeView:
           ValueError: damaged bytes.
         """
         shape = data.shape if isinstance(data, np.ndarray) else volume_shape(data)
-        return self.windowed(self.crop(data, self.offset(shape)))
+        return self.crop(data, self.offset(shape))[..., None]
 
     def map(self, original_shape: Sequence[int], spacing: Sequence[float]) -> VolumeMap:
         """Maps between the voxels of an original volume (z, y, x) of `spacing` mm and those of the model."""

@@ -22,7 +22,7 @@ from lgdea_jax.preprocess.text import TextTokenizer
 from lgdea_jax.runtime import sharding
 from lgdea_jax.runtime.devices import DEVICES, TERA, of_kind
 from lgdea_jax.training.data import batch_sizes
-from lgdea_jax.training.state import Parts, make_memory, make_parts, trace_step
+from lgdea_jax.training.state import Parts, compiler_options, make_memory, make_parts, trace_step
 
 # Known from the data only, and assumed here: the vocabulary of BERT, and the number of labels of CheXpert.
 ASSUMED_VOCABULARY, ASSUMED_LABELS = 30_522, 14
@@ -50,11 +50,12 @@ class AbstractStep:
     """A step without data or parameters.
 
     Attributes:
-      traced: a `jax.stages.Traced`; parts: what it is made of; batch: shapes of what it reads.
+      traced: a `jax.stages.Traced`; options: to compile it with; parts: what it is made of; batch: shapes of what it reads.
       rows: of each stream in a batch; assumed: lines on what only data would tell.
     """
 
     traced: Any
+    options: dict[str, bool]
     parts: Parts
     batch: dict[str, dict[str, Any]]
     rows: dict[str, int]
@@ -88,7 +89,7 @@ def trace(experiment: Experiment, mesh: Mesh) -> AbstractStep:
         held = memory.row_bytes() * (memory.rows("images") + memory.rows("reports")) / mesh.size
         lines.append(f"  evidence memory of a device: {held / GIB:.2f} GiB for {memory.images:,} images and "
                      f"{memory.reports:,} reports (assumed), {memory.row_bytes():,} bytes an item")
-    return AbstractStep(traced, parts, batch, rows, lines)
+    return AbstractStep(traced, compiler_options(experiment, mesh), parts, batch, rows, lines)
 
 
 def rows_line(rows: Mapping[str, int]) -> str:
@@ -103,7 +104,7 @@ def dry_run(experiment: Experiment, mesh: Mesh) -> list[str]:
     """
     step = trace(experiment, mesh)
     return [f"dry run: {sharding.describe(mesh)}; {rows_line(step.rows)}", *step.assumed,
-            *costs(step.traced.lower().compile(), experiment.config, rows=sum(step.rows.values()))]
+            *costs(step.traced.lower().compile(step.options), experiment.config, rows=sum(step.rows.values()))]
 
 
 def costs(compiled: Any, config: Any, *, rows: int) -> list[str]:

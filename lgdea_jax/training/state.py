@@ -115,7 +115,7 @@ def compile_step(experiment: Experiment, parts: Parts, batch: Any, mesh: Mesh, *
 
     A batch of another shape is then an error, never a second compilation. Arguments as of `trace_step`.
     """
-    return trace_step(experiment, parts, batch, mesh, pad_id=pad_id).lower().compile()
+    return trace_step(experiment, parts, batch, mesh, pad_id=pad_id).lower().compile(compiler_options(experiment, mesh))
 
 
 def trace_step(experiment: Experiment, parts: Parts, batch: Any, mesh: Mesh, *, pad_id: int) -> Any:
@@ -134,6 +134,16 @@ def trace_step(experiment: Experiment, parts: Parts, batch: Any, mesh: Mesh, *, 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, parts.target)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())))
     return jitted.trace(parts.target, batch)
+
+
+def compiler_options(experiment: Experiment, mesh: Mesh) -> dict[str, bool]:
+    """XLA's options for the step: 3D convolutions on GPUs with the channels last.
+
+    XLA's own choice is to have them before the voxels, as in cuDNN's first versions, for every convolution of more than
+    two dimensions; the tower's norms then reduce over a layout that is not theirs.
+    """
+    gpu = mesh.devices.flat[0].platform in ("gpu", "cuda")
+    return {"xla_gpu_force_conv_nhwc": True} if experiment.volume and gpu else {}
 
 
 def compile_rebuild(parts: Parts) -> Any:

@@ -123,12 +123,14 @@ def test_size_of_the_published_network():
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model))) == 33_371_472 - 513 * 400
 
 
-@pytest.mark.parametrize("kernel, stride", [((7, 7, 7), (2, 2, 2)), ((3, 7, 7), (1, 2, 2)), ((3, 3, 3), (1, 1, 1)),
-                                            ((3, 3, 3), (2, 2, 2)), ((1, 1, 1), (2, 2, 2))], ids=str)
-def test_convolutions_are_those_of_torch(kernel, stride):
-    x = RNG.normal(size=(2, 7, 8, 9, 3)).astype(np.float32)
+@pytest.mark.parametrize("kernel, stride, channels", [
+    ((7, 7, 7), (2, 2, 2), 3), ((7, 7, 7), (2, 2, 2), 1), ((3, 7, 7), (1, 2, 2), 1), ((5, 3, 7), (3, 2, 4), 1),
+    ((3, 3, 3), (1, 1, 1), 3), ((3, 3, 3), (2, 2, 2), 3), ((1, 1, 1), (2, 2, 2), 1)], ids=str)
+def test_convolutions_are_those_of_torch(kernel, stride, channels):
+    x = RNG.normal(size=(2, 7, 8, 9, channels)).astype(np.float32)
     for how in resnet3d.CONVS:
-        conv = random_model(lambda how=how: resnet3d.Conv3(3, 4, kernel, stride=stride, how=how, rngs=nnx.Rngs(0)))
+        conv = random_model(
+            lambda how=how: resnet3d.Conv3(channels, 4, kernel, stride=stride, how=how, rngs=nnx.Rngs(0)))
         expected = torch.nn.functional.conv3d(
             torch.tensor(x).permute(0, 4, 1, 2, 3), tensor(conv.kernel).permute(4, 3, 0, 1, 2), stride=stride,
             padding=tuple(size // 2 for size in kernel)).permute(0, 2, 3, 4, 1)

@@ -38,11 +38,10 @@ def test_the_published_numbers():
         (1.5, 0.75, 0.75), (240, 480, 480), (-1000, 1000), (-1, 1))
     assert (fvlm.spacing, fvlm.shape, fvlm.window, fvlm.output) == ((3, 1, 1), (112, 288, 352), (-1150, 350), (0, 1))
     view = VolumeView.of("ct_clip", shape=(2, 2, 2))
-    np.testing.assert_allclose(view.windowed(np.array([-1024, -1000, 0, 500, 3000], np.int16))[:, 0],
-                               [-1, -1, 0, 0.5, 1], atol=1e-6)
-    # The outside is -1, as CT-CLIP pads.
+    assert view.window == clip.window
+    # The outside is below the window, and becomes -1, as CT-CLIP pads.
     point = encode_volume(np.zeros((1, 1, 1), np.int16))
-    assert VolumeView.of("ct_clip", shape=(3, 3, 3)).prepare(point)[0, 0, 0] == -1
+    assert VolumeView.of("ct_clip", shape=(3, 3, 3)).prepare(point)[0, 0, 0] == AIR
     assert resampled_shape((300, 512, 512), (1.0, 0.7, 0.7), clip) == (200, 477, 477)
     assert resampled_shape((240, 480, 480), np.array(clip.spacing, np.float32), clip) == (240, 480, 480)
 
@@ -155,7 +154,7 @@ def test_augmentation_shows_the_stored_voxels_unmirrored(stored, seen):
     data, places = encode_volume(volume), set()
     augment = VolumeAugment(view, random_crop=True, shift=0.13)
     for seed in range(40):
-        shown = np.rint((augment.image(data, np.random.default_rng(seed))[..., 0] + 1) / 2 * 32767 - 1024).astype(int)
+        shown = augment.image(data, np.random.default_rng(seed))[..., 0]
         there = np.argwhere(shown > AIR)
         start = there.min(0)
         z, y, x = np.unravel_index(shown[tuple(start)], stored)
@@ -169,6 +168,16 @@ def test_augmentation_shows_the_stored_voxels_unmirrored(stored, seen):
     np.testing.assert_array_equal(still.image(data, np.random.default_rng(0)), view.prepare(data))
 
 
+def test_noise_is_added_in_whole_hu_and_stays_within_int16():
+    volume = np.full((8, 8, 8), 32767, np.int16)
+    volume[:4] = 40
+    view = VolumeView(GEOMETRIES["native"], (8, 8, 8), (-1000.0, 1000.0))
+    shown = VolumeAugment(view, noise=20.0).image(encode_volume(volume), np.random.default_rng(0))[..., 0]
+    assert shown.dtype == np.int16 and shown[4:].min() > 32000  # Nothing wraps around.
+    part = shown[:4].astype(float)
+    assert abs(part.mean() - 40) < 4 and 0.5 < part.std() < 25
+
+
 def test_augmentation_limits():
     view = VolumeView.of("phantom_ct")
     for keys, reason in (({"shift": 0.3}, "volume.shift"), ({"noise": -1}, "volume.noise")):
@@ -177,7 +186,7 @@ def test_augmentation_limits():
 
 
 def test_green_rfm_by_its_published_numbers():
-    """(HU + 400) / 600 within [-1000, 200], -1 around a smaller volume, the middle 96 x 192 x 192 of a larger one."""
+    """A window of [-1000, 200] to [-1, 1], air around a smaller volume, the middle 96 x 192 x 192 of a larger one."""
     geometry = find_geometry("green_rfm")
     view = VolumeView.of("green_rfm", (96, 192, 192))
     values = np.array([-1024, -1000, -400, 0, 200, 900], np.int16)
@@ -185,10 +194,11 @@ def test_green_rfm_by_its_published_numbers():
     record = to_record(small, (3.0, 1.5, 1.5), geometry)
     np.testing.assert_array_equal(record, small)
     seen = view.prepare(record)[..., 0]
-    np.testing.assert_allclose(seen[47, 95, 93:99], [-1, -1, 0, 2 / 3, 1, 1], atol=1e-6)
-    assert seen.shape == (96, 192, 192) and (seen == -1).sum() == seen.size - 4
+    assert (view.window, view.geometry.output) == ((-1000, 200), (-1, 1)) and seen.dtype == np.int16
+    np.testing.assert_array_equal(seen[47, 95, 93:99], values)
+    assert seen.shape == (96, 192, 192) and (seen == AIR).sum() == seen.size - 5
     large = np.arange(130, dtype=np.int16)[:, None, None] + np.zeros((130, 250, 250), np.int16)
     record = to_record(large, (3.0, 1.5, 1.5), geometry)
     assert record.shape == (120, 240, 240) and record[0, 0, 0] == 5
-    np.testing.assert_allclose(view.prepare(record)[:, 0, 0, 0], (np.arange(17, 113) + 400) / 600, atol=1e-6)
+    np.testing.assert_array_equal(view.prepare(record)[:, 0, 0, 0], np.arange(17, 113))
     assert resampled_shape((300, 512, 512), (1.0, 0.75, 0.75), geometry) == (100, 256, 256)

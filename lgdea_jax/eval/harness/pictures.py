@@ -75,15 +75,15 @@ def positive_samples(data: EvalData) -> tuple[GroundingSample, ...]:
 
 
 def grey_plane(volumes: Volumes, plane: np.ndarray) -> np.ndarray:
-    """uint8 [H, W] of a slice float32 [H, W] of `volumes`: the window's ends become 0 and 255."""
-    low, high = volumes.view.geometry.output
+    """uint8 [H, W] of a slice [H, W] of `volumes` in HU: the window's ends become 0 and 255."""
+    low, high = volumes.view.window
     return np.rint(np.clip((plane - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
 def slice_overlay(encoder: Encoder, sample: GroundingSample, query: np.ndarray, heat: np.ndarray) -> Overlay:
     """The picture of a sample of a volume: the slice through its first box's middle, or through the heatmap's maximum.
 
-    The slice is the windowed input of the model; the numbers below it were measured in original voxels.
+    The slice is the model's input, windowed; the numbers below it were measured in original voxels.
 
     Args:
       heat: float32 [D, H, W] in original voxels.

@@ -74,7 +74,7 @@ def examine(config: Any, target: Target) -> dict[str, Any]:
                              "needed_flops": needed_flops(config, mesh, step.traced) / mesh.size}
     start = time.perf_counter()
     try:
-        compiled, options = compile_for(step.traced.lower(), target)
+        compiled, options = compile_for(step.traced.lower(), target, step.options)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise UserError(f"dry_run_on={target.text}: the compiler failed: {one_line(error)}") from None
@@ -85,13 +85,16 @@ def examine(config: Any, target: Target) -> dict[str, Any]:
             **read(program, target.device, attention_sizes(experiment), found["needed_flops"], config.dtype)}
 
 
-def compile_for(lowered: Any, target: Target) -> tuple[Any, dict[str, Any]]:
+def compile_for(lowered: Any, target: Target, own: Mapping[str, bool]) -> tuple[Any, dict[str, Any]]:
     """(the compiled step, the settings that it was compiled with): the first of `topologies.OPTIONS` that compile.
+
+    Args:
+      lowered: the step; own: settings that training compiles it with, on top.
 
     Raises:
       JaxRuntimeError: none does, or the step does not fit the devices.
     """
-    *tries, last = topologies.OPTIONS[target.device.platform]
+    *tries, last = ({**options, **own} for options in topologies.OPTIONS[target.device.platform])
     for options in tries:
         try:
             return lowered.compile(compiler_options=options), options

@@ -84,16 +84,15 @@ def items(folder, *, view=None, cache=False, labels=""):
                  cache=cache, tokenizer=TextTokenizer.load(folder / "tokenizer.json"))
 
 
-def test_items_hold_windowed_volumes_and_the_chosen_labels(phantom_ct):
+def test_items_hold_volumes_in_hu_and_the_chosen_labels(phantom_ct):
     meta = load_metadata(phantom_ct)
     for cache in (False, True):
         for labels in ("", "silver"):
             some = items(phantom_ct, labels=labels, cache=cache)
             for i, record in enumerate(open_records(phantom_ct, "train")):
                 item = some[i]
-                assert item["image"].shape == (32, 48, 48, 1) and item["image"].dtype == np.float32
-                stored = decode_volume(record.image).astype(float)
-                np.testing.assert_allclose(item["image"][..., 0], np.clip(stored, -1000, 1000) / 1000, atol=1e-6)
+                assert item["image"].shape == (32, 48, 48, 1) and item["image"].dtype == np.int16
+                np.testing.assert_array_equal(item["image"][..., 0], decode_volume(record.image))
                 columns = list(label_columns(meta.label_names, labels).values())
                 np.testing.assert_array_equal(item["labels"], record.labels[columns])
 
@@ -112,8 +111,8 @@ def test_batches(phantom_ct):
     some = items(phantom_ct, view=view)
     found = batches(phantom_ct, some, random_crop=True)
     for batch in found:
-        assert batch["image"].shape == (6, 24, 32, 40, 1) and batch["image"].dtype == np.float32
-        assert -1 <= batch["image"].min() < -0.9 and 0.05 < batch["image"].max() <= 1
+        assert batch["image"].shape == (6, 24, 32, 40, 1) and batch["image"].dtype == np.int16
+        assert -1500 < batch["image"].min() < -900 and 50 < batch["image"].max() < 4000
         assert "volume" not in batch and batch["tokens"].shape == (6, 8)
     again = batches(phantom_ct, items(phantom_ct, view=view, cache=True), random_crop=True)
     for a, b in zip(found, again, strict=True):
