@@ -100,7 +100,7 @@ NOT_IN_KEY = ("alarm", "compile_cache", "dry_run", "dry_run_on", "log", "data.di
               "model.remat_keep", "text.distinct", "limited",  # What it sets is in the key.
               "data.near_duplicates",  # Of which phantoms have none.
               # Of volumes, which this experiment has none of.
-              "volume", "image.modality", "data.labels", "model.image.resnet3d")
+              "volume", "image.modality", "data.labels")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -50,7 +50,8 @@ class AbstractStep:
     """A step without data or parameters.
 
     Attributes:
-      traced: a `jax.stages.Traced`; options: to compile it with; parts: what it is made of; batch: shapes of what it reads.
+      traced: a `jax.stages.Traced`; options: to compile it with; parts: what it is made of.
+      batch: shapes of what it reads.
       rows: of each stream in a batch; assumed: lines on what only data would tell.
     """
 
