@@ -34,16 +34,17 @@ from collections import defaultdict
 
 import numpy as np
 
+from benchmarks.experiments.arms import Setting
+
 lines = (checkout / ROWS).read_text(encoding="utf-8").splitlines()
 rows = [json.loads(line) for line in lines]
 rows = [row for row in rows if row["split"] == "test" and not row["extra"]]
 cells = defaultdict(dict)
 for row in rows:
-    cells[row["method"], row["pairs"]][row["seed"]] = row
-for (method, pairs), seeds in sorted(cells.items(), key=lambda cell: (cell[0][1], cell[0][0])):
+    cells[Setting(row["pairs"], row["images"]), row["method"]][row["seed"]] = row
+for (setting, method), seeds in sorted(cells.items()):
     values = [row["metrics"]["zero_shot/auroc"] for row in seeds.values()]
-    print(f"{100 * pairs if pairs <= 1 else pairs:>6g}{'%' if pairs <= 1 else ' pairs':<6} {method:<20} "
-          f"{len(seeds)} seeds, AUROC {np.mean(values):.3f}")
+    print(f"{setting.name:<24} {method:<20} {len(seeds)} seeds, AUROC {np.mean(values):.3f}")
 assert rows and all(0 <= row["metrics"]["zero_shot/auroc"] <= 1 for row in rows)
 
 # %% [markdown]
@@ -77,13 +78,12 @@ for plot in plots:
 # %% [markdown]
 # ## What the seeds say
 #
-# `clip_evidence_soft` reads evidence with soft targets; `lgdea_pairs` adds prototypes and patch evidence. Both read the
-# same pairs and the same unpaired reports.
+# With a seed both methods have the same pairs and the same unpaired reports; `lgdea` reads unpaired images as well.
 
 # %%
-method, base, share = "lgdea_pairs", "clip_evidence_soft", 0.01
-both = sorted(set(cells[method, share]) & set(cells[base, share]))
+method, base, share = "lgdea", "lgdea_pairs", Setting(0.01)
+both = sorted(set(cells[share, method]) & set(cells[share, base]))
 for metric in ("zero_shot/auroc", "retrieval/precision@5", "grounding/cnr"):
-    difference = [cells[method, share][seed]["metrics"][metric] - cells[base, share][seed]["metrics"][metric]
+    difference = [cells[share, method][seed]["metrics"][metric] - cells[share, base][seed]["metrics"][metric]
                   for seed in both]
     print(f"{metric:<24} {method} - {base}: {np.round(difference, 3).tolist()} (seeds {both})")

@@ -33,7 +33,7 @@ def plot_shares(cells: Sequence[Cell], metric: str, path: Path) -> Path:
       UserError: matplotlib is missing.
     """
     figure, (axes,) = _figure(1)
-    shares = sorted({cell.setting for cell in cells if not cell.setting.large})
+    shares = _with_runs(cells, large=False)
     shown = _lines(axes, cells, metric, {share: place for place, share in enumerate(shares)})
     axes.set_xticks(range(len(shares)), [share.name for share in shares])
     axes.set_xlabel("studies that stay paired", fontsize=12)
@@ -48,7 +48,7 @@ def plot_images(cells: Sequence[Cell], metric: str, path: Path) -> Path:
     Raises:
       UserError: matplotlib is missing.
     """
-    settings = sorted({cell.setting for cell in cells if cell.setting.large})
+    settings = _with_runs(cells, large=True)
     pairs = list(dict.fromkeys(setting.pairs for setting in settings))
     figure, panels = _figure(len(pairs))
     images = sorted({setting.images for setting in settings})
@@ -106,6 +106,12 @@ def finding_differences(cells: Sequence[Cell]) -> list[tuple[int, float]]:
         if points:
             return points
     return []
+
+
+def _with_runs(cells: Sequence[Cell], *, large: bool) -> list[Setting]:
+    """The settings of a world with a finished run, or all of it without any."""
+    mine = [cell for cell in cells if cell.setting.large == large]
+    return sorted({cell.setting for cell in mine if cell.rows} or {cell.setting for cell in mine})
 
 
 def _figure(panels: int) -> tuple[Any, list[Any]]:
