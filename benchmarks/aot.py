@@ -6,7 +6,8 @@
 
 Each step is compiled in a process of its own (`--config.dry_run_on`, at full depth: minutes each) and its row is added
 to the JSON at once: the same command goes on where it was stopped, and compiles nothing again that the same versions of
-the compilers have compiled; after a change of this project give another `--out`. The extra `aot` has the compilers.
+the compilers have compiled; after a change of this project give another `--out`. The extra `aot` has the compilers, and
+docs/reference/configuration.md the keys of the configs.
 """
 
 from __future__ import annotations

@@ -10,9 +10,7 @@ def layer_rates(tower, depth, *, decay, frozen=0):
     """`optim.rates` of a transformer tower: each block learns `decay` times as fast as the one after it.
 
     Args:
-      tower: "image_tower" or "text_tower".
-      depth: number of its blocks.
-      decay: factor from one block to the one before.
+      tower: "image_tower" or "text_tower"; depth: number of its blocks; decay: factor from one block to the one before.
       frozen: the embedding and this many blocks do not learn at all.
     """
     rules = [f"^{tower}/blocks/{block}/={0.0 if block < frozen else round(decay ** (depth - 1 - block), 4)}"
@@ -24,12 +22,7 @@ def layer_rates(tower, depth, *, decay, frozen=0):
 def read_arg(arg, *variants):
     """(the variant, whether pairs are limited) of a config file's argument: a variant, "limited", or both by a comma.
 
-    Args:
-      arg: what stands behind the colon, or None.
-      variants: the first is the default.
-
-    Raises:
-      ValueError: an unknown word; names the known ones.
+    The first of the variants is the default; see `read_words`.
     """
     variant, limited = read_words(arg, variants or (None,), ("", "limited"))
     return variant, bool(limited)
@@ -55,8 +48,7 @@ def read_words(arg, *groups):
 
 def get_config(arg=None):
     """The base config; it names no data."""
-    # docs/reference/configuration.md is made from the comments here (docs/make_reference.py): one key per line; its
-    # comment stands above it or behind it.
+    # docs/reference/configuration.md is made from the comments here: one key per line, its comment above or behind it.
     config = ConfigDict()
     config.method = "lgdea"  # Training objective, see `methods` below.
     config.seed = 0  # Of initial parameters, order of the data, augmentation and the choice of pairs.

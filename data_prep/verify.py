@@ -1,6 +1,7 @@
 """Checks whether a data set is what was written: every file, and in a damaged shard every record.
 
     python -m data_prep.verify DATA
+    python -m data_prep.verify data/mimic_cxr
 
 Compares all files with DATA/SHA256SUMS and prints a line for each that is missing or damaged; of a damaged shard it
 names the records that cannot be used. Training and evaluation check the small files and every record that they read

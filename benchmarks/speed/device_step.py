@@ -1,6 +1,9 @@
 """The training step of a config on the device at hand, beside the bound of its compiled program.
 
-    python -m benchmarks.speed.device_step --config=configs/lgdea_mimic.py --out=step.json [--config.KEY=VALUE]
+    python -m benchmarks.speed.device_step --config=configs/lgdea_mimic.py --out=step.json
+    python -m benchmarks.speed.device_step --config=configs/clip_mimic.py --out=step.json --config.batch.pairs=64
+
+The keys of the config are those of docs/reference/configuration.md.
 
 The step is training's own, with random parameters and a made-up batch that lies on the device: no data set is read.
 Compiling is timed apart. A turn is some steps in a row, read after the last; the median turn counts. MFU counts the

@@ -55,7 +55,7 @@ class Turns:
 
 
 def take_turns(functions: Mapping[str, Callable[[int], Any]], *, turns: int, steps: int,
-               clock: Callable[[], float] = time.perf_counter) -> Turns:
+               clock: Callable[[], float] | None = None) -> Turns:
     """Times `steps` steps of each function in each turn, the first function of a turn another one each time.
 
     Args:
@@ -63,8 +63,9 @@ def take_turns(functions: Mapping[str, Callable[[int], Any]], *, turns: int, ste
       turns: how many, >= 1.
       steps: in a row, of each function in a turn, after one that is not timed: the threads of the one before may still
         spin on the cores, and its data fill the caches.
-      clock: seconds; `time.process_time` hardly depends on what else the machine does.
+      clock: seconds, `time.perf_counter` if None; `time.process_time` hardly depends on what else the machine does.
     """
+    clock = clock or time.perf_counter
     names = list(functions)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(turns):

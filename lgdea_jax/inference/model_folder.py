@@ -22,7 +22,7 @@ import numpy as np
 
 from lgdea_jax.errors import UserError
 from lgdea_jax.runtime import hub
-from lgdea_jax.runtime.digests import spec_digest
+from lgdea_jax.runtime.files import json_digest
 
 WEIGHTS, SPEC, TOKENIZER, TERMS = "model.safetensors", "config.json", "tokenizer.json", "TERMS.md"
 FILES = (WEIGHTS, SPEC, TOKENIZER, TERMS)
@@ -80,7 +80,7 @@ def write(folder: Path, params: Mapping[str, np.ndarray], spec: Mapping[str, Any
     (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
     content["sha256"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
                          for name in (WEIGHTS, TOKENIZER)}
-    content["digest"] = spec_digest(content)
+    content["digest"] = json_digest(content)
     (folder / SPEC).write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     (folder / TERMS).write_text(terms(spec), encoding="utf-8")
     return list(FILES)
@@ -138,7 +138,7 @@ def _read_content(folder: Path) -> dict[str, Any]:
     if parts[:2] != (FORMAT, VERSION):
         raise UserError(f"{folder} is no model of the format {FORMAT} {VERSION}: export it again from its run with "
                         "python -m lgdea_jax.export --format=lgdea")
-    if parts[2] != spec_digest(content):
+    if parts[2] != json_digest(content):
         raise UserError(f"{folder / SPEC} is damaged, or was changed: copy the model again")
     return content
 

@@ -16,7 +16,8 @@ from lgdea_jax.runtime.log import EVALS, METRICS, step_rows
 MOST_PROTOTYPES = 40
 # Curves of a run: keys that its logs may have, in this order, and their titles.
 _CURVES = (("loss", "training loss"), ("learning_rate", "learning rate"))
-_EVAL_CURVES = ("zero_shot/auroc", "retrieval/precision@5", "grounding/pointing", "grounding/cnr")
+_EVAL_CURVES = ("zero_shot/auroc", "retrieval/precision@5", "grounding/pointing", "grounding/cnr",
+                "classifier/auroc")
 _MOST_LOSSES = 8
 
 

@@ -16,7 +16,7 @@ from lgdea_jax.pages.runs import Run, cell, finding_of, has_value, label
 
 # Of these the first MAIN with a value are the main numbers; a benchmark with none of them has its own first ones.
 HEADLINE = ("zero_shot/auroc", "retrieval/precision@5", "grounding/pointing", "grounding/cnr",
-            "retrieval/recall@10/image_to_text", "zero_shot/accuracy", "grounding/miou")
+            "retrieval/recall@10/image_to_text", "zero_shot/accuracy", "grounding/miou", "classifier/auroc")
 MAIN = 4
 # Of these the first with a value is drawn finding by finding.
 _BY_FINDING = ("zero_shot/auroc", "grounding/pointing", "grounding/cnr")

@@ -29,7 +29,8 @@ import orbax.checkpoint as ocp
 from lgdea_jax.arrays import flatten, unflatten
 from lgdea_jax.errors import FAULTS, UserError, environment_fault
 from lgdea_jax.runtime import sharding
-from lgdea_jax.runtime.digests import layout_digest, spec_digest, values_digest
+from lgdea_jax.runtime.digests import layout_digest, values_digest
+from lgdea_jax.runtime.files import json_digest
 from lgdea_jax.runtime.log import EVALS, step_rows
 
 log = logging.getLogger("lgdea_jax")
@@ -150,7 +151,7 @@ class Checkpoints:
         with self._disk_errors():
             self._manager.save(step, args=ocp.args.Composite(
                 **{item: ocp.args.StandardSave(leaves) for item, leaves in items.items()},
-                spec=ocp.args.JsonSave({**spec, "digest": spec_digest(spec)})))
+                spec=ocp.args.JsonSave({**spec, "digest": json_digest(spec)})))
 
     def busy(self) -> bool:
         """Whether a checkpoint is still being written in the background."""
@@ -308,12 +309,11 @@ class Checkpoints:
         spec = _read("its spec", lambda: dict(self._manager.restore(
             step, args=ocp.args.Composite(spec=ocp.args.JsonRestore()))["spec"]))
         digest = spec.pop("digest", None)
-        if digest != spec_digest(spec) and (digest or spec.get("spec_version") == SPEC_VERSION):
+        if digest != json_digest(spec) and (digest or spec.get("spec_version") == SPEC_VERSION):
             raise _Damage("its spec")
         if spec.get("spec_version") != SPEC_VERSION:
-            raise UserError(f"the checkpoint {self.directory / str(step)} has spec version {spec.get('spec_version')}, "
-                            f"this code reads version {SPEC_VERSION}: train again, or use the version of lgdea-jax "
-                            "that wrote it")
+            raise UserError(f"the checkpoint {self.directory / str(step)} has spec version {spec.get('spec_version')}, this "
+                            f"code reads version {SPEC_VERSION}: train again, or use the lgdea-jax that wrote it")
         return spec
 
     def _load_state(self, step: int, target: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -29,8 +28,3 @@ def values_digest(leaves: Mapping[str, Any]) -> str:
     # Gathering from other processes needs one order for all; hashing releases the interpreter.
     with ThreadPoolExecutor(4 if jax.process_count() == 1 else 1) as pool:
         return hashlib.sha256("\n".join(pool.map(one, sorted(leaves))).encode()).hexdigest()
-
-
-def spec_digest(spec: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) of a spec as canonical JSON."""
-    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()

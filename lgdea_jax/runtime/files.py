@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import errno
 import fcntl
+import hashlib
+import json
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -141,3 +143,8 @@ def safe_cell(text: str) -> str:
     except ValueError:
         return f"'{text}"
     return text
+
+
+def json_digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of `content` as canonical JSON."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -13,6 +13,7 @@ from lgdea_jax.data.token_file import TokenFile
 from lgdea_jax.errors import UserError
 from lgdea_jax.preprocess.text import TextTokenizer, train_tokenizer
 from lgdea_jax.preprocess.text_view import TextView
+from tests.data.make import write_sums
 
 VIEW = TextView(kind="phrases", length=8, phrases=3, uncertain_weight=0.5, variants=("verbatim", "canonical"))
 
@@ -70,6 +71,7 @@ def test_whatever_decides_the_tokens_gets_a_file_of_its_own(data, tokenizer):
     digest = dataset.load_metadata(data).shards["train"][0].sha256
     (data / "dataset.json").unlink()
     (data / "dataset.json").write_text(text.replace(digest, digest[::-1]))
+    write_sums(data)
     paths.add(TokenFile(str(data), "train", VIEW, tokenizer).path)
     assert len(paths) == 10 and {path.parent for path in paths} == {data / "tokens"}
 

@@ -123,9 +123,9 @@ def test_another_view_of_the_volumes_is_refused(run, phantom_ct_data, phantom_da
         evaluate(ct_rate, run, phantom_data, tmp_path)  # Found first: nothing of it would be comparable.
 
 
-def test_supervised_run_reads_no_prompts(supervised, phantom_ct_data, tmp_path):
-    with pytest.raises(UserError, match="no text tower"):
-        evaluate(ct_rate, supervised, phantom_ct_data, tmp_path)
+def test_supervised_run_is_scored_by_its_classifier_and_not_by_prompts(supervised, phantom_ct_data, tmp_path):
+    _, _, modes = evaluate(ct_rate, supervised, phantom_ct_data, tmp_path)
+    assert {key.split("/")[0] for metrics in modes.values() for key in metrics} == {"classifier"}
 
 
 def test_rad_chestct_refuses_a_probe_before_anything_is_read(capsys):

@@ -136,7 +136,7 @@ def test_wrong_use_is_one_clear_line(data_dir, model, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="not a folder"):
         _run(records.main, *good[:2], f"out={tmp_path / 'file'}")
-    model.reads_text = False
+    model.reads_text, model.classifies = False, ""
     with pytest.raises(UserError, match="no text tower"):
         _run(records.main, *good)
 

@@ -259,12 +259,14 @@ def test_ctrl_c_leaves_readable_files(models, pictures, tmp_path):
     assert len(np.load(tmp_path / "embeddings.npy")) == 4
 
 
-def test_a_model_without_text_has_embeddings_only(phantom_data, pictures, tmp_path, monkeypatch):
+def test_a_model_without_text_scores_its_labels_and_reads_no_prompt(phantom_data, pictures, tmp_path, monkeypatch):
     model = model_of(phantom_data, "supervised")
     monkeypatch.setattr(predict, "load", lambda *args, **options: model)
     flags = ["--checkpoint=x", str(pictures[0]), f"--out={tmp_path}"]
-    with pytest.raises(UserError, match="has no text tower"):
-        predict.main(flags)
+    assert predict.main(flags) == cli.OK
+    assert set(rows(tmp_path / "scores.csv")[0]) > {"Nodule", "Mass"}
+    with pytest.raises(UserError, match="unknown label of this classifier"):
+        predict.main([*flags, "--prompt=a nodule in the left lung"])
     assert predict.main([*flags, "--embeddings"]) == cli.OK
     assert np.load(tmp_path / "embeddings.npy").shape[0] == 1
 

@@ -104,6 +104,7 @@ def copy_of(data, folder, change):
     shutil.copytree(data, folder)
     file = folder / "dataset.json"
     file.write_text(change(file.read_text()))
+    write_sums(folder)
     return folder
 
 
