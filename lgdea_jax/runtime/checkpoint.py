@@ -312,8 +312,8 @@ class Checkpoints:
         if digest != json_digest(spec) and (digest or spec.get("spec_version") == SPEC_VERSION):
             raise _Damage("its spec")
         if spec.get("spec_version") != SPEC_VERSION:
-            raise UserError(f"the checkpoint {self.directory / str(step)} has spec version {spec.get('spec_version')}, this "
-                            f"code reads version {SPEC_VERSION}: train again, or use the lgdea-jax that wrote it")
+            raise UserError(f"the checkpoint {self.directory / str(step)} has spec version {spec.get('spec_version')}, "
+                            f"this code reads version {SPEC_VERSION}: train again, or use the lgdea-jax that wrote it")
         return spec
 
     def _load_state(self, step: int, target: Any) -> Any:
