@@ -294,7 +294,7 @@ def load_model(config: Any, method: Method, spec: ImageSpec, text: TextView | No
     def tower(part: Any, towers: Mapping[str, tuple], **extra: Any) -> Tower:
         sizes, cls = towers[choose("tower", part.name, towers)]
         options = part[part.name].to_dict()
-        options |= {key: value for key, value in OPEN[part.name].items() if not options[key]}
+        options |= {key: value for key, value in OPEN.get(part.name, {}).items() if not options[key]}
         try:
             chosen = sizes(options.pop("variant"), **{k: v for k, v in options.pop("sizes").items() if v})
         except (ValueError, TypeError) as error:

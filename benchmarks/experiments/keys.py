@@ -29,7 +29,7 @@ def decisive(config: Any, leave_out: Sequence[str]) -> dict[str, Any]:
         for name in {**IMAGE_TOWERS, **TEXT_TOWERS}.keys() & tower.keys() - {tower["name"]}:
             del tower[name]
         own = tower[tower["name"]]
-        own |= {name: own[name] or value for name, value in OPEN[tower["name"]].items()}
+        own |= {name: own[name] or value for name, value in OPEN.get(tower["name"], {}).items()}
     for name in (*leave_out, *LATER):
         *parents, last = name.split(".")
         node = kept

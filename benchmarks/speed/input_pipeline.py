@@ -37,6 +37,7 @@ import numpy as np
 from benchmarks.speed import shipped_input
 from lgdea_jax import cli
 from lgdea_jax.data import dataset, shard_file
+from lgdea_jax.data.sums import SUMS_FILE
 from lgdea_jax.errors import require
 
 BATCH, SIDE = 64, 256
@@ -96,7 +97,9 @@ def write_records(folder: Path, count: int, side: int, encoding: str, *, distinc
         image_encoding=encoding, sources=(), extractor="", tokenizer="", shards={"train": tuple(shards)},
         counts={"train": {**counts, "rejected": 0, "normal": 0, "evidence": 0}}, converted={}, config={}, input={},
         command="", seed=0)
-    (folder / dataset.METADATA_FILE).write_text(metadata.to_json(), encoding="utf-8")
+    content = metadata.to_json().encode()
+    (folder / dataset.METADATA_FILE).write_bytes(content)
+    (folder / SUMS_FILE).write_text(f"{hashlib.sha256(content).hexdigest()}  {dataset.METADATA_FILE}\n")
 
 
 def our_batches(folder: Path, count: int, side: int, *, workers: int, threads: int) -> Iterator[dict[str, Any]]:

@@ -68,7 +68,7 @@ def fill(config: Any, side: str) -> None:
     """Fills the empty options of a tower from its weights' config.json, then with the usual ones."""
     part = config.model[side]
     name, options = "", {}
-    if part.weights and (not part.name or not all(part[part.name][key] for key in OPEN[part.name])):
+    if part.weights and (not part.name or not all(part[part.name][key] for key in OPEN.get(part.name, {}))):
         try:
             name, options = pretrained.describe(folder_of(part.weights))
         except pretrained.WeightsError as error:
@@ -87,7 +87,7 @@ def fill(config: Any, side: str) -> None:
             ours.sizes[inner] = ours.sizes[inner] or size
         if key == "pool":
             ours.projection = options.get("projection", ours.projection)
-    for key, value in OPEN[part.name].items():
+    for key, value in OPEN.get(part.name, {}).items():
         ours[key] = ours[key] or value
 
 

@@ -340,7 +340,7 @@ def test_resuming_fifty_thousand_finished_reports_is_quick(tmp_path):
         with Cache(job.cache) as cache, cache._transaction():
             for report in reports:
                 reply = zlib.compress(json.dumps(evidence_reply(report)).encode(), 1)
-                cache._db.execute("INSERT INTO replies VALUES (?, ?, ?, '', ?, 650, 200, 0, '', '', 6, 0, '')",
+                cache._db.execute("INSERT INTO replies VALUES (?, ?, ?, '', ?, 650, 200, 0, '', '', 6, 0, '', NULL)",
                                   (job.question(report).key, job.scope, VALID, reply))
         started = time.monotonic()
         summary = stage.ask(lambda: reports, job, terms=lambda: ("open",), where="", progress=False)
