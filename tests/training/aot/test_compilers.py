@@ -20,9 +20,9 @@ PROPERTIES = {
     "no float32 scores of attention": lambda found: not [
         name for name in found["attention"]["scores"] if name.endswith("f32")],
 }
-# Not so yet: streams are joined by concatenation across devices, and attention is not fused on GPUs.
-ON_NONE = ("no collective-permute", "no all-gather but the losses'")
-NOT_YET = {*((target, name) for target in TARGETS for name in ON_NONE), ("h100x8", "no float32 scores of attention")}
+# Not so yet: the memory's rows and the norms' statistics travel, and so small a head is not fused on GPUs.
+NOT_YET = {("v5e:2x2", "no collective-permute"), *((target, "no all-gather but the losses'") for target in TARGETS),
+           ("h100x8", "no float32 scores of attention")}
 
 
 @pytest.fixture(scope="module")
