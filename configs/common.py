@@ -65,8 +65,7 @@ def get_config(arg=None):
     # several each module comes from the only one that has it.
     config.init_from = ""
     config.init_parts = ()  # Modules that are taken from them, such as image_tower; () takes all.
-    # KEY=VALUE: what else changes where data.pairs is not 1; the command line wins. Few pairs are read hundreds of
-    # times, and unpaired data pay late: more steps, and more augmentation.
+    # KEY=VALUE: what else changes where data.pairs is not 1; the command line wins. Few pairs are read often.
     config.limited = ()
     config.compile_cache = "~/.cache/lgdea_jax/compiled"  # Folder of compiled programs; "" compiles anew each time.
 

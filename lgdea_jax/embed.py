@@ -25,7 +25,7 @@ from lgdea_jax.eval.harness.output import config_hash
 from lgdea_jax.inference import embeddings
 from lgdea_jax.inference.images import find_images
 from lgdea_jax.inference.model import load
-from lgdea_jax.inference.volumes import find_volumes
+from lgdea_jax.inference.volumes import find_volumes, only_for_volumes
 from lgdea_jax.io.raw_volume import NO_HEADER, VolumeHeader
 from lgdea_jax.runtime.files import TableWriter, own_folder
 from lgdea_jax.runtime.progress import Progress
@@ -41,14 +41,20 @@ def main(argv: list[str]) -> int:
         if getattr(args, flag) < 1:
             raise UserError(f"--{flag} must be at least 1")
     model = load(args.checkpoint, args.step, batch_size=args.batch_size)
+    only_for_volumes(model.volumes, args, spacing=NO_HEADER.spacing, axes=NO_HEADER.axes)
     if args.data_dir:
         count, embed = embeddings.of_split(model, args.data_dir, args.split)
         metadata = load_metadata(args.data_dir)
         source = {"data": metadata.name, "split": args.split,
                   "content": digest(shard.sha256 for shard in metadata.shards[args.split])}
     else:
-        files = files_of_table(Path(args.table)) if args.table else [
-            (path, path) for path in (find_volumes if model.volumes else find_images)(args.image)[0]]
+        if args.table:
+            files = files_of_table(Path(args.table))
+        else:
+            paths, others = (find_volumes if model.volumes else find_images)(args.image)
+            files = [(path, path) for path in paths]
+            if others:
+                print(f"{others} other files in the folders are not used", file=sys.stderr)
         count, embed = embeddings.of_files(model, files, header=VolumeHeader(spacing=args.spacing, axes=args.axes))
         source = {"content": digest(path for path, _ in files)}
     about = {"step": int(model.spec["step"]), "config_hash": config_hash(model.spec["config"]),

@@ -35,7 +35,7 @@ from lgdea_jax.eval.harness.output import config_hash
 from lgdea_jax.inference import calibration
 from lgdea_jax.inference.images import find_images
 from lgdea_jax.inference.model import explain, load
-from lgdea_jax.inference.volumes import WINDOWS, find_volumes
+from lgdea_jax.inference.volumes import WINDOWS, find_volumes, only_for_volumes
 from lgdea_jax.inference.writer import REJECTED, RESEARCH_ONLY, Writer, run
 from lgdea_jax.io.raw_volume import NO_HEADER, VolumeHeader
 from lgdea_jax.runtime.files import own_folder
@@ -53,9 +53,7 @@ def main(argv: list[str]) -> int:
     calibrated = calibration.read(Path(args.calibration)) if args.calibration else None
     model = load(args.checkpoint, args.step, batch_size=args.batch_size)
     predictor, spec = model.predictor, model.spec
-    for flag, default in (("window", "auto"), ("spacing", NO_HEADER.spacing), ("axes", NO_HEADER.axes)):
-        if not model.volumes and getattr(args, flag) != default:
-            raise UserError(f"--{flag} is for CT volumes: this checkpoint's model takes 2D images")
+    only_for_volumes(model.volumes, args, window="auto", spacing=NO_HEADER.spacing, axes=NO_HEADER.axes)
     paths, others = (find_volumes if model.volumes else find_images)(args.image)
     if others:
         print(f"{others} other files in the folders are not used", file=sys.stderr)

@@ -22,7 +22,6 @@ import numpy as np
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.data.source import open_records
-from lgdea_jax.eval.harness.inputs import check_transform
 from lgdea_jax.eval.harness.output import write_json
 from lgdea_jax.inference import loading
 from lgdea_jax.inference.prototypes import (
@@ -55,7 +54,7 @@ def main(argv: list[str]) -> int:
     if 0 < args.records < len(rows):
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:args.records])
     predict = loading.load_predictor(args.checkpoint, args.step)
-    check_transform(predict.transform, predict.frame, metadata)
+    loading.check_transform(predict.transform, predict.frame, metadata.transform)
     mu = prototype_vectors(predict)
     with own_folder(args.out) as out:
         phrases, near, cells = read_records(predict, mu, source, rows, show=True)

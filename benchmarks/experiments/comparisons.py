@@ -84,7 +84,7 @@ PRE_SPECIFIED = (
     Contrast("Relations against a mean teacher", "lgdea@40+20000", "mean_teacher@40+20000"),
 )
 # Added after the results were known: exploratory.
-POST_HOC: tuple[Contrast, ...] = ()
+POST_HOC = (Contrast("Pairs-only LGDEA against plain CLIP (post hoc)", "lgdea_pairs@0.01", "clip@0.01"),)
 
 
 def available(cells: Sequence[Cell], contrasts: Sequence[Contrast]) -> list[tuple[Contrast, Cell, Cell]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from lgdea_jax.runtime.files import write_atomically
 
 FOLDER = "tokens"
 # To be raised where `encode_text` gives something else for the same report and view.
-VERSION = 1
+VERSION = 2
+_DIGEST_BYTES, _BLOCK = 32, 1 << 20
 
 
 class TokenFile:
@@ -68,12 +70,14 @@ class TokenFile:
         def write(file: Any) -> None:
             np.lib.format.write_array_header_1_0(file, {
                 "descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self._count,)})
-            row = np.zeros(1, self._dtype)
+            row, total = np.zeros(1, self._dtype), hashlib.sha256()
             for record in source.open_records(directory, split):
                 for name, value in encode_text(record, view, tokenizer).items():
                     row[name] = value
-                file.write(row.tobytes())
+                file.write(content := row.tobytes())
+                total.update(content)
                 progress()
+            file.write(total.digest())  # Behind the array, where NumPy does not look.
 
         try:
             self.path.parent.mkdir(exist_ok=True)
@@ -95,6 +99,13 @@ class TokenFile:
                 raise self._damaged(type(error).__name__) from None
             if mapped.shape != (self._count,) or mapped.dtype != self._dtype:
                 raise self._damaged("another shape")
+            with open(self.path, "rb") as file:
+                file.seek(-mapped.nbytes - _DIGEST_BYTES, os.SEEK_END)
+                total = hashlib.sha256()
+                for left in range(mapped.nbytes, 0, -_BLOCK):
+                    total.update(file.read(min(left, _BLOCK)))
+                if file.read() != total.digest():
+                    raise self._damaged("its checksum differs")
             self._rows = mapped
         return self._rows[rows]
 

@@ -20,12 +20,12 @@ from lgdea_jax.data.dataset import load_index, load_metadata
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from lgdea_jax.inference.images import Rejected
+from lgdea_jax.inference.loading import check_transform
 from lgdea_jax.inference.model import Model
 from lgdea_jax.io import decode_image
 from lgdea_jax.io.opening import printable
 from lgdea_jax.io.raw_volume import NO_HEADER, VolumeHeader
 from lgdea_jax.preprocess.image import letterbox
-from lgdea_jax.preprocess.image_spec import transform_name
 from lgdea_jax.runtime.files import write_atomically, write_text_atomically
 
 ABOUT, PLAN = "about.json", ".plan.json"
@@ -40,10 +40,7 @@ def of_split(model: Model, data_dir: str | Path, split: str) -> tuple[int, Calla
       UserError: no such data set or split, no image in it, or records of another transform than the model's.
     """
     predictor, metadata = model.predictor, load_metadata(data_dir)
-    offered = f"{metadata.transform}+{transform_name(predictor.frame)}"
-    if predictor.transform != offered:
-        raise UserError(f"the checkpoint was trained with the transform {predictor.transform}, this data set would be "
-                        f"read with {offered}: build it with the version of lgdea-jax that made the training data")
+    check_transform(predictor.transform, predictor.frame, metadata.transform)
     rows = np.flatnonzero(load_index(data_dir, split)["has_image"])
     if not len(rows):
         raise UserError(f"the split {split} of {data_dir} has no image")

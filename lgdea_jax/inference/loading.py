@@ -10,7 +10,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from lgdea_jax.errors import UserError
 from lgdea_jax.inference import model_folder
+from lgdea_jax.preprocess.image_spec import ImageSpec, transform_name
 
 
 def load_predictor(checkpoint: str | Path, step: str | int = "latest", *, batch_size: int | None = None) -> Any:
@@ -49,6 +51,21 @@ def load_spec(checkpoint: str | Path, step: str | int = "latest") -> dict[str, A
     spec = store.spec(store.resolve(step))
     store.close()
     return spec
+
+
+def check_transform(trained_with: str, frame: ImageSpec, records: str) -> None:
+    """Refuses data that a model would see otherwise than those of its training.
+
+    Args:
+      trained_with: of the checkpoint; frame: of the model; records: the transform that the data were built with.
+
+    Raises:
+      UserError: names both.
+    """
+    offered = f"{records}+{transform_name(frame)}"
+    if trained_with != offered:
+        raise UserError(f"the checkpoint was trained with the transform {trained_with}, this data set would be read "
+                        f"with {offered}: build it with the version of lgdea-jax that made the training data")
 
 
 def _mute() -> None:

@@ -6,6 +6,7 @@ A volume is read and resampled to the run's geometry by the functions that `data
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import glob
 import os
@@ -286,3 +287,17 @@ def slice_overlay(scan: Scan, view: VolumeView, grid: np.ndarray, patch_offset: 
     frame = tuple(max(1, round(n * mm / finest)) for n, mm in zip(scan.shape[1:], scan.spacing[1:], strict=True))
     where = f"slice {z + 1} of {scan.shape[0]} from below, {window} window"
     return Overlay(plane, heat, frame, (), title, (*lines[:1], where, *lines[1:])), z
+
+
+def only_for_volumes(volumes: bool, args: argparse.Namespace, **defaults: Any) -> None:
+    """Refuses flags that mean nothing to a model of 2D images.
+
+    Args:
+      volumes: whether the model takes volumes; defaults: the values of those flags where they are not given.
+
+    Raises:
+      UserError: names the flag.
+    """
+    for flag, default in defaults.items():
+        if not volumes and getattr(args, flag) != default:
+            raise UserError(f"--{flag} is for CT volumes: this checkpoint's model takes 2D images")

@@ -67,8 +67,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             create=writable, read_only=not writable, enable_async_checkpointing=writable, max_to_keep=None,
             cleanup_tmp_directories=writable)
-        handlers = {"params": ocp.StandardCheckpointHandler(), "train": ocp.StandardCheckpointHandler(),
-                    "spec": ocp.JsonCheckpointHandler()}
+        handlers = {**{name: ocp.StandardCheckpointHandler() for name in ARRAYS}, "spec": ocp.JsonCheckpointHandler()}
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
         self._scores: dict[int, float] | None = None  # Of steps; None: not read yet.
         if writable:

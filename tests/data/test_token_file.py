@@ -82,6 +82,12 @@ def test_a_damaged_file_and_a_folder_that_cannot_be_written_are_one_line(data, t
     tokens.path.write_bytes(whole[:-5])
     with pytest.raises(UserError, match=r"damaged .*delete it"):
         TokenFile(str(data), "train", VIEW, tokenizer).read(np.array([0]))
+    for place in (len(whole) // 2, len(whole) - 40, len(whole) - 1):  # Its rows, and the checksum behind them.
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        tokens.path.write_bytes(changed)
+        with pytest.raises(UserError, match="its checksum differs"):
+            TokenFile(str(data), "train", VIEW, tokenizer).read(np.array([0]))
     np.save(tokens.path, np.zeros(3))
     with pytest.raises(UserError, match="another shape"):
         TokenFile(str(data), "train", VIEW, tokenizer).read(np.array([0]))

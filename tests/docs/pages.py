@@ -53,6 +53,20 @@ def rows(text):
     return [cells for cells in found if not set("".join(cells)) <= set("-: ")]
 
 
+def uneven(text):
+    """Rows of tables with another number of cells than the rule below their header."""
+    found, width = [], 0
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            width = 0
+            continue
+        # A bar inside `code` or behind a backslash is text.
+        cells = re.sub(r"`[^`]*`|\\.", "", line.strip()).strip("|").count("|") + 1
+        width = width or cells
+        found += [line] if cells != width else []
+    return found
+
+
 def section(page, title):
     """The text below a heading, up to the next heading of that level or above."""
     level = re.search(rf"(?m)^(#+) {re.escape(title)}$", read(page)).group(1)

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from lgdea_jax import cli
-from tests.docs.pages import MADE, PAGES, REFERENCE, ROOT, anchors, commands, name, read, rows
+from tests.docs.pages import MADE, PAGES, REFERENCE, ROOT, anchors, commands, name, read, rows, uneven
 
 # What commands write, and stand-ins for names.
 OUTPUTS = re.compile(
@@ -28,6 +28,12 @@ def test_links_resolve(page):
             assert part in anchors(file), f"{name(page)} links to {target}"
         # A page of the site links to pages of the site only.
         assert page.parents[0] == ROOT or (ROOT / "docs") in file.parents, f"{name(page)} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_rows_of_tables_have_the_cells_of_their_header(page):
+    assert uneven("| a | b |\n|---|---|\n| 1 |\n") == ["| 1 |"]
+    assert uneven(read(page)) == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -85,7 +85,8 @@ def test_of_files_and_of_a_table(exported, pictures, expected, tmp_path, capsys)
 
 @pytest.mark.parametrize("words,message", [
     ([], "give one of --data_dir=DATA, --table=FILE, or IMAGE"), (["a.png", "--table=t.csv"], "give one of"),
-    (["--table=nowhere.csv"], "cannot read the table nowhere.csv"), (["a.png", "--part_rows=0"], "at least 1")])
+    (["--table=nowhere.csv"], "cannot read the table nowhere.csv"), (["a.png", "--part_rows=0"], "at least 1"),
+    (["a.png", "--spacing=1,1,1"], "--spacing is for CT volumes"), (["a.png", "--axes=IPL"], "--axes is for CT")])
 def test_wrong_use(exported, words, message, tmp_path):  # noqa: F811
     with pytest.raises(UserError, match=message):
         embed.main([f"--checkpoint={exported}", f"--out={tmp_path}", *words])

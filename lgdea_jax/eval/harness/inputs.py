@@ -20,10 +20,9 @@ from lgdea_jax.evaluators import classified, probe, tasks
 from lgdea_jax.evaluators.data import EvalData, ProgressCallback
 from lgdea_jax.evaluators.encoder import Encoder
 from lgdea_jax.findings.label_sets import LABEL_PREFIX, label_columns
-from lgdea_jax.inference.loading import load_predictor
+from lgdea_jax.inference.loading import check_transform, load_predictor
 from lgdea_jax.preprocess.centre_crop import RESIZED
 from lgdea_jax.preprocess.image import MODEL_TRANSFORM
-from lgdea_jax.preprocess.image_spec import ImageSpec, transform_name
 from lgdea_jax.records import Record, is_frontal
 
 # How a script selects records for each mode: (records, metadata, progress) -> {mode: selection}; a mode may be missing.
@@ -100,7 +99,7 @@ class Inputs:
         metadata = load_metadata(data_dir)
         parts = {args.split: open_records(data_dir, args.split)}  # First: a wrong folder is found at once.
         model = load_predictor(args.checkpoint, args.step)
-        check_transform(model.transform, model.frame, metadata)
+        check_transform(model.transform, model.frame, metadata.transform)
         check_data_set(benchmark, metadata, as_if=getattr(args, "as_if", False))
         if benchmark.protocol.all_splits and args.mode != "clean" and is_its_own(benchmark, metadata):
             parts = {split: parts.get(split) or open_records(data_dir, split)
@@ -274,15 +273,3 @@ def check_data_set(benchmark: Benchmark, metadata: DatasetMetadata, *, as_if: bo
         raise UserError(f"the data set {metadata.name} comes from the source {source}, and {benchmark.name} is "
                         f"measured on {' or '.join(benchmark.data_sets)}: python -m lgdea_jax.eval.records evaluates "
                         "on any data set; --as_if takes it as if it were the benchmark's, and the results say so")
-
-
-def check_transform(trained_with: str, frame: ImageSpec, metadata: DatasetMetadata) -> None:
-    """Refuses data whose transform differs from the one of training.
-
-    Raises:
-      UserError: names both.
-    """
-    offered = f"{metadata.transform}+{transform_name(frame)}"
-    if trained_with != offered:
-        raise UserError(f"the checkpoint was trained with the transform {trained_with}, this data set would be read "
-                        f"with {offered}: build it with the version of lgdea-jax that made the training data")
