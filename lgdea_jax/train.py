@@ -35,6 +35,9 @@ from lgdea_jax.training.dry_run import dry_run
 from lgdea_jax.training.tower_options import complete
 
 log = logging.getLogger("lgdea_jax")
+# The least values of numbers; an image of fewer pixels than the build's smallest has nothing to see.
+LEAST = {"total_steps": 1, "log.every": 1, "checkpoint.every": 1, "checkpoint.keep": 1, "image.size": 8,
+         "text.phrases": 1}
 
 
 def main(argv: list[str]) -> int:
@@ -119,12 +122,12 @@ def check_config(config: Any) -> None:
     """
     cli.check_keys(config, like="common.py")
     cli.check_seeds(config)
-    for key in ("total_steps", "log.every", "checkpoint.every", "checkpoint.keep", "image.size", "text.phrases"):
+    for key, least in LEAST.items():
         value = config
         for part in key.split("."):
             value = value[part]
-        if value < 1:
-            raise UserError(f"config key {key!r} is {value}: at least 1")
+        if value < least:
+            raise UserError(f"config key {key!r} is {value}: at least {least}")
 
 
 def make_missing(data: Any) -> None:
