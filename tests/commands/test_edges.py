@@ -79,7 +79,7 @@ def test_one_study_trains(method, dtype, one_study, compile_cache, tmp_path):
     assert [np.isfinite(row["loss"]) for row in runs.rows(tmp_path)] == [True, True]
     out = tmp_path / "out"
     assert records.main([f"--checkpoint={tmp_path}", f"--data_dir={one_study}", f"--out={out}", "--split=train",
-                         "--bootstrap=5", "--allow_leaks"]) == cli.OK
+                         "--bootstrap=5"]) == cli.OK
     values = {name: metric["value"] for name, metric in json.loads(
         (out / "results.json").read_text())["results"][0]["metrics"].items()}
     task = "classifier" if method == "supervised" else "zero_shot"
