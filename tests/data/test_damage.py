@@ -191,7 +191,8 @@ def test_a_training_and_an_evaluation_check_whole_data_sets_first(phantom_data, 
         return train.main([*runs.flags_of(tmp_path / "run", data, "total_steps=1", *flags,
                                           config="tests/training/tiny.py:clip", cache=compile_cache), "--verify"])
 
-    assert training(phantom_data, f"eval.dir={phantom_data}") == cli.OK
+    with pytest.raises(UserError, match="unknown split"):  # What comes next.
+        training(phantom_data, f"eval.dir={phantom_data}", "data.split=nothing")
     assert line in capsys.readouterr().err
     with pytest.raises(UserError, match="nowhere"):
         evaluate(phantom_data)
@@ -203,7 +204,7 @@ def test_a_training_and_an_evaluation_check_whole_data_sets_first(phantom_data, 
     for run in (lambda: training(other), lambda: training(phantom_data, f"data.held_out_from={other}"),
                 lambda: training(phantom_data, f"eval.dir={other}"),
                 lambda: training(phantom_data, f"data.images_from={other}:2"), lambda: evaluate(other)):
-        with pytest.raises(DamagedData, match=rf"{shard}: damaged, \d+ bytes instead of .*: python -m data_prep.verify"):
+        with pytest.raises(DamagedData, match=rf"{shard}: damaged, \d+ bytes instead of .*data_prep\.verify"):
             run()
     (other / "LICENSE").unlink()
     with pytest.raises(DamagedData, match=r"\(and 1 more\)"):
