@@ -90,11 +90,21 @@ def test_outputs_are_tidied(tmp_path):
         MAKER["tidy"]([nbformat.from_dict({"output_type": "error", "ename": "ValueError"})], tmp_path)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+@pytest.mark.parametrize("page", MAKER["PAGES"])
 def test_links_open_notebooks_that_are_there(page):
     colab = r"https://colab\.research\.google\.com/[^)\s]*"
     links = re.findall(colab, read(ROOT / page))
     assert links and set(links) <= {MAKER["colab_link"](name) for name in NAMES}
+
+
+def test_another_repository_is_one_changed_line(monkeypatch):
+    for page in MAKER["PAGES"]:
+        text = read(ROOT / page)
+        assert MAKER["with_links"](text) == text
+        monkeypatch.setitem(MAKER["colab_link"].__globals__, "REPOSITORY", "https://github.com/owner/other")
+        moved = MAKER["with_links"](text)
+        assert moved.count("/github/owner/other/blob/main/colabs/") == text.count("colab.research.google.com")
+        monkeypatch.undo()
 
 
 def test_one_constant_names_the_repository():
