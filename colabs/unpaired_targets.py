@@ -4,7 +4,8 @@
 # With few pairs, `lgdea` learns from unpaired images too: in each step the averaged model, the teacher, reads them, and
 # its evidence (mixed with what an image inherits over relations) is what a disturbed view of the image is trained on.
 # So a finding that the pairs taught well gets better, and one that they taught wrongly can get worse. This notebook
-# trains with few pairs, and follows one finding of each kind. **Research use only, not a medical device.**
+# trains with few pairs for some minutes, and follows the finding that gains most and the one that gains least.
+# **Research use only, not a medical device.**
 
 # %% install
 
@@ -23,8 +24,8 @@ import numpy as np
 from data_prep import build
 from lgdea_jax import cli, train
 
-studies = {"train": 800, "validation": 100, "test": 50} if SMALL else {"train": 4000, "validation": 500, "test": 1000}
-steps, pairs = (120, 60) if SMALL else (2000, 40)
+studies = {"train": 800, "validation": 100, "test": 50} if SMALL else {"train": 2000, "validation": 200, "test": 50}
+steps, pairs = (120, 60) if SMALL else (1000, 40)
 DATA, RUN = f"{WORK}/phantom", f"{WORK}/unpaired_run"
 config = cli.read_config("configs/data/phantom.py")
 for split, number in studies.items():
@@ -65,7 +66,7 @@ plt.show()
 assert all(0 <= row["memory/target_to_truth"] <= 1 for row in rows) and rows[-1]["loss/evid_image"] > 0
 
 # %% [markdown]
-# ## By finding: what gets better and what gets worse
+# ## By finding: what gains and what loses
 #
 # At every checkpoint the teacher scores training images that are not among the pairs. The AUROC of each finding is
 # against the labels that training does not read.
@@ -95,7 +96,7 @@ for step in saved:
     scores = models[step].scores(images, [names[number] for number in kept])
     history[step] = [auroc(scores[:, column], labels[:, number] == 1) for column, number in enumerate(kept)]
 change = np.array(history[saved[-1]]) - np.array(history[saved[0]])
-better, worse = kept[int(np.argmax(change))], kept[int(np.argmin(change))]
+most, least = kept[int(np.argmax(change))], kept[int(np.argmin(change))]
 for number, difference in sorted(zip(kept, change), key=lambda pair: pair[1]):
     positive = (labels[:, number] == 1).sum()
     print(f"{names[number]:<28} {positive:>4} positive  {difference:+.3f} from step {saved[0]} on")
@@ -109,7 +110,7 @@ assert np.isfinite(change).all()
 
 # %%
 figure, axes = plt.subplots(2, 1 + len(saved), figsize=(1.7 * (1 + len(saved)), 3.8), layout="constrained")
-for line, (title, number) in zip(axes, (("better", better), ("worse", worse))):
+for line, (title, number) in zip(axes, (("gains most", most), ("gains least", least))):
     image = images[int(np.flatnonzero(labels[:, number] == 1)[0])]
     maps = [model.heatmaps([image], [names[number]])[0][0] for model in models.values()]
     low, high = min(map(np.min, maps)), max(map(np.max, maps))

@@ -130,7 +130,7 @@ def test_all_splits_are_on_one_page_and_compared_at_once(tmp_path, capsys):
         capsys.readouterr()
         assert agreement.main([f"--data_dir={data}", f"--second={reader}", f"--split={split}"]) == 0
         assert f"on {len(studies)} reports, 0 left out" in capsys.readouterr().out
-    with pytest.raises(UserError, match="unknown split 'al'.*did you mean 'all'"):
+    with pytest.raises(UserError, match=r"unknown split 'al'.*did you mean 'all'"):
         audit.main([f"--data_dir={data}", f"--html={tmp_path / 'no.html'}", "--split=al"])
 
 
