@@ -1,11 +1,12 @@
 """The notebooks: made from their sources, installed by their first cell, and each runs to its end."""
 
 import base64
+import fcntl
 import io
+import json
 import os
 import re
 import runpy
-import shutil
 import subprocess
 import venv
 from pathlib import Path
@@ -110,38 +111,66 @@ def test_one_constant_names_the_repository():
     assert found <= {"colabs/make_notebooks.py", *(f"colabs/{name}.ipynb" for name in NAMES)}
 
 
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory):
+    """A folder with `empty`, an environment in which a notebook's first cell has installed what is committed, with its
+    clone, `lgdea-jax`; `said` is what the cell printed. It is made once for all processes of the tests.
+
+    Needs a package index, like the installation itself. Colab and Jupyter bring the kernel.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "first_cell"
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "said").exists():
+            venv.create(folder / "empty", with_pip=True, clear=True)
+            python = folder / "empty/bin/python"
+            subprocess.run([python, "-m", "pip", "install", "--quiet", "ipykernel"], check=True, env=outside())
+            done = subprocess.run([python, "-c", MAKER["INSTALL"]], cwd=folder, capture_output=True, text=True,
+                                  env={**outside(), "LGDEA_REPOSITORY": str(ROOT), "JAX_PLATFORMS": "cpu"},
+                                  timeout=1500, check=False)
+            assert done.returncode == 0, done.stderr
+            kernel = folder / "kernels/empty"
+            kernel.mkdir(parents=True)
+            (kernel / "kernel.json").write_text(json.dumps({
+                "argv": [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+                "display_name": "empty", "language": "python"}))
+            (folder / "said").write_text(done.stdout)
+    return folder
+
+
+def outside():
+    """This environment's variables without what leads to its packages."""
+    return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+
+
 @pytest.mark.slow
-def test_the_first_cell_installs_a_clone_in_an_empty_environment(tmp_path):
-    """Needs a package index, like the installation itself. What is committed is installed."""
-    venv.create(tmp_path / "empty", with_pip=True)
-    python = tmp_path / "empty/bin/python"
-    kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    check = ("\nimport lgdea_jax, data_prep, matplotlib, nibabel\nfrom lgdea_jax.errors import pip_line\n"
-             "print(lgdea_jax.__file__)\nprint(pip_line('dicom'))\n")
-    done = subprocess.run([python, "-c", MAKER["INSTALL"] + check], cwd=tmp_path, capture_output=True, text=True,
-                          env={**kept, "LGDEA_REPOSITORY": str(ROOT), "JAX_PLATFORMS": "cpu"}, timeout=1500)
-    assert done.returncode == 0, done.stderr
-    clone = tmp_path / "lgdea-jax"
-    assert "no accelerator" in done.stdout and f"{clone}/lgdea_jax/__init__.py" in done.stdout
-    assert f'pip install -e "{clone}[dicom]"' in done.stdout
-    # Another process finds it without the cell's help.
-    subprocess.run([python, "-c", "import lgdea_jax"], cwd=tmp_path, env=kept, check=True)
-    shutil.rmtree(tmp_path / "empty")
+def test_the_first_cell_installs_a_clone_in_an_empty_environment(empty):
+    clone = empty / "lgdea-jax"
+    assert "no accelerator" in (empty / "said").read_text()
+    # Another process finds it without the cell's help, and names what is to be typed there.
+    done = subprocess.run(
+        [empty / "empty/bin/python", "-c", "import lgdea_jax, data_prep, matplotlib, nibabel\n"
+         "from lgdea_jax.errors import pip_line\nprint(lgdea_jax.__file__)\nprint(pip_line('dicom'))"],
+        cwd=empty, env=outside(), capture_output=True, text=True, check=True)
+    assert f"{clone}/lgdea_jax/__init__.py" in done.stdout and f'pip install -e "{clone}[dicom]"' in done.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", SOURCES, ids=NAMES)
-def test_the_notebook_runs_to_its_end(path, tmp_path_factory, monkeypatch):
+def test_the_notebook_runs_to_its_end_where_its_first_cell_installed(path, empty, tmp_path_factory, monkeypatch):
     import nbclient
 
     # Those that train share a run and its compiled programs.
     work = tmp_path_factory.getbasetemp() / "colabs"
     work.mkdir(exist_ok=True)
     for name, value in {"LGDEA_SMALL": "1", "LGDEA_WORK": str(work),
-                        "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(COLABS.parent)}.items():
+                        "JAX_PLATFORMS": "cpu", "JUPYTER_PATH": str(empty), "LGDEA_REPOSITORY": str(ROOT)}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     content = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
-    nbclient.NotebookClient(content, timeout=400, kernel_name="python3", resources={
+    nbclient.NotebookClient(content, timeout=400, kernel_name="empty", resources={
         "metadata": {"path": str(work)}}).execute()
     outputs = [output for cell in content.cells if cell.cell_type == "code" for output in cell.outputs]
     assert outputs and not any(output.output_type == "error" for output in outputs)
