@@ -162,6 +162,7 @@ def get_config(arg=None):
     config.model.width = 512  # Of the shared space.
     config.model.remat = False  # Recompute the blocks in the backward pass instead of keeping their activations.
     config.model.remat_keep = "nothing"  # Kept nevertheless: nothing, products (without attention's) or all_products.
+    config.model.scan = False  # Compile one transformer block for all of a tower's: deep towers compile much faster.
     config.model.prototypes = 256  # Number of evidence prototypes.
     config.model.lesion_queries = 8  # Number of lesion queries.
     config.model.logit_scale = 14.3  # Initial value: 1 / 0.07, as in CLIP.

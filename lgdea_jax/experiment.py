@@ -299,7 +299,8 @@ def load_model(config: Any, method: Method, spec: ImageSpec, text: TextView | No
             chosen = sizes(options.pop("variant"), **{k: v for k, v in options.pop("sizes").items() if v})
         except (ValueError, TypeError) as error:
             raise UserError(f"config.model: {error}") from None
-        return Tower(part.name, cls, {**chosen, **options, **extra, **shared})
+        scan = {"scan": model.scan} if "depth" in chosen else {}  # A transformer has a number of equal blocks.
+        return Tower(part.name, cls, {**chosen, **options, **extra, **shared, **scan})
 
     image = None
     if "image" in method.needs:
@@ -308,8 +309,11 @@ def load_model(config: Any, method: Method, spec: ImageSpec, text: TextView | No
                             "volumes need resnet3d, and it takes nothing else")
         side = {"image_size": spec} if model.image.name == "vit" else {}
         image = tower(model.image, IMAGE_TOWERS, channels=1, **side)
+    words = tower(model.text, TEXT_TOWERS, max_length=text.length) if text else None
+    if model.scan and not any(part and part.options.get("scan") for part in (image, words)):
+        raise UserError("model.scan has no effect: it is for the blocks of transformers, and this model has none")
     return Model(
-        image=image, text=tower(model.text, TEXT_TOWERS, max_length=text.length) if text else None, width=model.width,
+        image=image, text=words, width=model.width,
         prototypes=model.prototypes if "prototypes" in method.needs else 0,
         lesion_queries=model.lesion_queries if "lesion_queries" in method.needs else 0,
         classifies=method.classifies, projection_bias=method.projection_bias, logit_scale=model.logit_scale,

@@ -126,7 +126,7 @@ class Bert(nnx.Module):
     def __init__(self, *, vocab_size: int, width: int, depth: int, heads: int, mlp_dim: int, rngs: nnx.Rngs,
                  max_length: int = 512, type_vocab_size: int = 0, pool: str = "cls", dropout_rate: float = 0.0,
                  family: str = "bert", eps: float = 0.0, projection: int = 128,
-                 dtype: DTypeLike = jnp.float32, remat: bool | str = False):
+                 dtype: DTypeLike = jnp.float32, remat: bool | str = False, scan: bool = False):
         """Args:
           vocab_size: rows of the word table; max_length: of the longest text, in tokens.
           width, depth, heads, mlp_dim: see `sizes`.
@@ -136,6 +136,7 @@ class Bert(nnx.Module):
           projection: width of pool="projection".
           dropout_rate: of embeddings, attention weights and residual branches; needs `deterministic=False` and `rngs`.
           remat: recompute the blocks in the backward pass, or all but what a name of `layers.REMAT` keeps.
+          scan: compile one block for all, see `layers.call_in_turn`.
 
         Raises:
           ValueError: heads that do not divide the width, unknown `pool` or `family`.
@@ -146,6 +147,7 @@ class Bert(nnx.Module):
         kind = FAMILIES[family]
         eps, type_vocab_size = eps or kind["eps"], type_vocab_size or kind["type_vocab_size"]
         self.pool, self.features, self.max_length, self.rate, self.remat = pool, width, max_length, dropout_rate, remat
+        self.scan = scan
         self.width = projection if pool == "projection" else width
         self.vocab_size, self.heads, self.mlp_dim, self.family, self.eps = vocab_size, heads, mlp_dim, family, eps
         self.embeddings = Embeddings(vocab_size, width, max_length, type_vocab_size, eps=eps,
@@ -174,8 +176,7 @@ class Bert(nnx.Module):
         keys = layers.dropout_keys(len(self.blocks) + 1, self.rate, deterministic, rngs)
         allowed = None if mask is None else (mask != 0)[:, None, None, :]
         x = layers.dropout(self.embeddings(ids, mask, token_types), self.rate, keys[0])
-        for block, key in zip(self.blocks, keys[1:], strict=True):
-            x = layers.call(block, x, allowed, key, remat=self.remat)
+        x = layers.call_in_turn(self.blocks, x, allowed, keys=keys[1:], remat=self.remat, scan=self.scan)
         if self.pool == "mean":
             pooled = masked_mean(x, jnp.ones(ids.shape, bool) if mask is None else mask != 0)
         else:

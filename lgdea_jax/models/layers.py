@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -259,3 +260,26 @@ def call(block: nnx.Module, *args: jax.Array | None, remat: bool | str, **static
     graphdef, state = nnx.split(block)
     policy = REMAT["nothing" if remat is True else remat]
     return jax.checkpoint(lambda state, *args: nnx.merge(graphdef, state)(*args, **static), policy=policy)(state, *args)
+
+
+def call_in_turn(blocks: Sequence[nnx.Module], x: jax.Array, *args: jax.Array | None,
+                 keys: Sequence[jax.Array | None], remat: bool | str, scan: bool, **static: int) -> jax.Array:
+    """`x` through `blocks` in turn: each is called with (x, *args, key, **static); `remat` as in `call`.
+
+    With `scan`, one block is compiled and run with the parameters of each: the program is smaller by the number of
+    blocks, and so is the time that compilation takes. The parameters are copied, a small part of what a step moves.
+
+    Args:
+      blocks: of equal structure, if `scan`; keys: one each, all of them None or none.
+    """
+    if not scan or len(blocks) < 2:
+        for block, key in zip(blocks, keys, strict=True):
+            x = call(block, x, *args, key, remat=remat, **static)
+        return x
+    graphdefs, states = zip(*map(nnx.split, blocks), strict=True)
+    each = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states), None if keys[0] is None else jnp.stack(keys)
+
+    def body(x: jax.Array, part: tuple[Any, jax.Array | None]) -> tuple[jax.Array, None]:
+        return call(nnx.merge(graphdefs[0], part[0]), x, *args, part[1], remat=remat, **static), None
+
+    return jax.lax.scan(body, x, each)[0]

@@ -196,7 +196,7 @@ class ViT(nnx.Module):
                  patch_size: int, rngs: nnx.Rngs, channels: int = 1, pool: str = "gap", stem: str = "linear",
                  attention_window: int = 0, position: bool = True, dropout_rate: float = 0.0,
                  family: str = "plain", mlp: str = "", eps: float = 0.0, projection: int = 0,
-                 dtype: DTypeLike = jnp.float32, remat: bool | str = False):
+                 dtype: DTypeLike = jnp.float32, remat: bool | str = False, scan: bool = False):
         """Args:
           image_size: side, or (height, width), in pixels; multiples of `patch_size`.
           width, depth, heads, mlp_dim, patch_size: see `sizes`; `depth=0` has no attention.
@@ -211,6 +211,7 @@ class ViT(nnx.Module):
           projection: > 0: a last linear layer without bias of that width on `pooled` and on the patches (the shared
             space of a CLIP model).
           remat: recompute the blocks in the backward pass, or all but what a name of `layers.REMAT` keeps.
+          scan: compile one block for all, see `layers.call_in_turn`.
 
         Raises:
           ValueError: sizes that do not fit each other, unknown `pool`, `stem`, `family` or `mlp`.
@@ -235,7 +236,7 @@ class ViT(nnx.Module):
         self.patch_size, self.stem_kind, self.offset = patch_size, stem, 0.0
         self.grid = (height // patch_size, breadth // patch_size)
         self.pool, self.attention_window, self.dtype, self.remat = pool, attention_window, dtype, remat
-        self.rate = dropout_rate
+        self.rate, self.scan = dropout_rate, scan
         self.stem = Stem(stem, channels, patch_size, width, bias=kind.patch_bias, dtype=dtype, rngs=rngs)
         shape = (1, self.grid[0] * self.grid[1], width)
         self.position = nnx.Param(layers.normal(0.02)(rngs.params(), shape, jnp.float32)) if position else None
@@ -281,8 +282,7 @@ class ViT(nnx.Module):
         if self.attention_window > 0:
             mask = window_mask(self.grid, self.attention_window, prefix=self.prefix)
             mask = jnp.asarray(np.pad(mask, (0, spare))[None, None])
-        for block, key in zip(self.blocks, keys, strict=True):
-            x = layers.call(block, x, mask, key, remat=self.remat, tokens=count)
+        x = layers.call_in_turn(self.blocks, x, mask, keys=keys, remat=self.remat, scan=self.scan, tokens=count)
         x = self.norm(x)
         first, x = x[:, 0], x[:, self.prefix:count]
         if self.pool == "cls":

@@ -31,7 +31,7 @@ FIXED_ON_RESUME = ("method", "methods", "seed", "total_steps", "dtype", "data", 
 FREE_ON_RESUME = ("data.cache", "data.keep_tokens", "data.workers", "data.threads", "data.dir", "data.pairs_from",
                   "data.images_from", "data.reports_from", "data.held_out_from", "data.make_from", "text.tokenizer",
                   "model.image.weights", "model.text.weights", "batch.micro", "model.remat_keep",
-                  "text.distinct")
+                  "model.scan", "text.distinct")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -95,7 +95,8 @@ def test_chunks_and_parts_change_nothing(phantom_data, compile_cache):
     """Losses in chunks, and towers that go through the batch in parts: one device, eight, and two processes."""
     # Relations between all images and all reports as well: by default that term has no weight.
     flags = ("methods.lgdea.weights.evid_align=0.3",)
-    cut = ("loss_chunk=3", "batch.micro=2", "model.remat=true", "model.remat_keep=products", "text.distinct=0.4")
+    cut = ("loss_chunk=3", "batch.micro=2", "model.remat=true", "model.remat_keep=products", "text.distinct=0.4",
+           "model.scan=true")
     one = table(losses(phantom_data, ["lgdea"], ["1x1"], 1, *flags, cache=compile_cache))
     assert_all_equal(one, table(losses(phantom_data, ["lgdea"], ["4x2"], 8, *flags, *cut, cache=compile_cache)))
     rows = "batch.pairs=16"  # Two parts over eight devices, of pairs alone.
