@@ -14,8 +14,8 @@ wordings that training never saw.
 
 A finished run is never done again: its row is in OUT/runs.jsonl with its metrics and their values under 400 resamples
 of the subjects; rows of benchmarks/experiments/silver_labels.jsonl (committed) count as finished unless --fresh is
-given. The same command after a kill goes on. OUT/table.md is made from the rows. Runs of an earlier build are committed
-too: its numbers differ a little, and they have tables of their own.
+given. The same command after a kill goes on. OUT/table.md is made from the rows. Runs of an earlier build, whose
+rules made other silver labels, are committed too; they have tables of their own.
 """
 
 from __future__ import annotations
