@@ -74,6 +74,24 @@ def test_the_page_runs_as_it_is_written(page, run, phantom_data, tmp_path, monke
 
 
 @pytest.mark.slow
+def test_the_stages_of_silver_ct_run_as_they_are_written(phantom_ct_data, tmp_path, monkeypatch):
+    """The block of docs/guides/chest_ct.md from the data set to both evaluations, with short trainings."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/phantom_ct").symlink_to(phantom_ct_data)
+    block = section(GUIDES / "chest_ct.md", "From nothing to numbers").split("```bash\n")[1].split("```")[0]
+    lines = block.replace("\\\n", " ").strip().splitlines()
+    assert [line.split()[2] for line in lines[1:]] == [
+        "data_prep.build", *["lgdea_jax.train"] * 3, "lgdea_jax.eval.ct_rate", "lgdea_jax.eval.rad_chestct"]
+    for line in lines[2:]:
+        _, _, module, *words = shlex.split(line)
+        short = SHORT if module.endswith("train") else ["--bootstrap=5", "--overlays=1"]
+        assert importlib.import_module(module).main(words + short) == 0, line
+    for name in ("ct_rate", "rad_chestct"):
+        assert (tmp_path / "runs/silver_ct" / name / "results.json").exists()
+
+
+@pytest.mark.slow
 def test_the_whole_way_from_a_folder_to_a_model_elsewhere(tmp_path, monkeypatch):
     """The commands of the page in their order; in place of a person, a statement is changed in the table."""
     monkeypatch.chdir(tmp_path)
