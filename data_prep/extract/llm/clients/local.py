@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import os
 import secrets
 import tempfile
 import threading
@@ -24,14 +25,17 @@ import xllamacpp
 from data_prep.extract.llm.clients import client
 from data_prep.extract.llm.clients.client import ClientError, Endpoint, Reply, Request
 from data_prep.extract.llm.repair import repeats
+from data_prep.extract.llm.replies import bounded
 from lgdea_jax.errors import UserError
 
 MOST_SLOTS = 4  # Requests at a time: each takes the memory of its own context.
-_LOOK, _TAIL = 64, 900  # Pieces of a reply after which, and on how many of which, it is looked at for repetition.
+_LOOK, _TAIL = 32, 900  # Pieces of a reply after which, and on how many of which, it is looked at for repetition.
 
 
 class LocalClient:
-    """See `client.Client`. There is no timeout: a reply ends with its tokens. The prompt is read once for all reports.
+    """See `client.Client`. There is no timeout: the schema bounds a reply (`replies.bounded`), and one that goes round
+    in circles is ended. No penalty for repeated words is set: quotes repeat those of the report. The prompt is read
+    once for all reports.
 
     Raises:
       UserError: the file is missing, is not a model, or does not fit into memory.
@@ -46,7 +50,7 @@ class LocalClient:
         options.n_ctx, options.n_parallel = slots * endpoint.context, slots
         options.n_gpu_layers = endpoint.gpu_layers
         for cores in (options.cpuparams, options.cpuparams_batch):
-            cores.n_threads = endpoint.threads or -1
+            cores.n_threads = endpoint.threads or _threads()
         options.cache_ram_mib = 0  # Of old prompts: ours is always the same.
         options.verbosity = -1  # Its log would show reports.
         options.offline = True
@@ -75,7 +79,7 @@ class LocalClient:
             options["seed"] = request.seed
         if self._endpoint.structured == "json_schema":
             options["response_format"] = {"type": "json_schema", "json_schema": {
-                "name": "reply", "schema": dict(request.schema), "strict": True}}
+                "name": "reply", "schema": bounded(request.schema, request.report), "strict": True}}
         elif self._endpoint.structured == "json_object":
             options["response_format"] = {"type": "json_object"}
         parts: list[dict[str, Any]] = []
@@ -122,6 +126,15 @@ def _reply(parts: list[dict[str, Any]], lost: bool) -> Reply:
         raise ClientError(client.CONNECTION)  # It was ended from outside.
     return Reply(_text(parts), client.count(usage.get("prompt_tokens")), client.count(usage.get("completion_tokens")),
                  cut=ended == "length")
+
+
+def _threads() -> int:
+    """Of a process that may use some of the cores only, their number: llama.cpp's threads wait for one another. -1
+    leaves it to llama.cpp."""
+    if not hasattr(os, "sched_getaffinity"):
+        return -1
+    cores = len(os.sched_getaffinity(0))
+    return cores if cores < (os.cpu_count() or cores) else -1
 
 
 def _model_file(name: str) -> Path:
