@@ -28,7 +28,7 @@ from data_prep.extract.llm.repair import repeats
 from data_prep.extract.llm.replies import bounded
 from lgdea_jax.errors import UserError
 
-MOST_SLOTS = 4  # Requests at a time: each takes the memory of its own context.
+MOST_SLOTS = 4  # Requests at a time on a GPU: each takes the memory of its own context.
 _LOOK, _TAIL = 32, 900  # Pieces of a reply after which, and on how many of which, it is looked at for repetition.
 
 
@@ -43,7 +43,9 @@ class LocalClient:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        slots = min(endpoint.concurrency, MOST_SLOTS)
+        on_gpu = endpoint.gpu_layers != 0 and _has_gpu()
+        # On the CPU four at a time take twice as long for every token, and each reads the prompt anew.
+        slots = min(endpoint.concurrency, MOST_SLOTS) if on_gpu else 1
         self._folder = tempfile.TemporaryDirectory(prefix="lgdea-")
         options = xllamacpp.CommonParams()
         options.model.path = str(_model_file(endpoint.model))
@@ -126,6 +128,13 @@ def _reply(parts: list[dict[str, Any]], lost: bool) -> Reply:
         raise ClientError(client.CONNECTION)  # It was ended from outside.
     return Reply(_text(parts), client.count(usage.get("prompt_tokens")), client.count(usage.get("completion_tokens")),
                  cut=ended == "length")
+
+
+def _has_gpu() -> bool:
+    """Whether this build of llama.cpp finds one."""
+    kinds = xllamacpp.ggml_backend_dev_type
+    gpus = (kinds.GGML_BACKEND_DEVICE_TYPE_GPU, kinds.GGML_BACKEND_DEVICE_TYPE_IGPU)
+    return any(device["type"] in gpus for device in xllamacpp.get_device_info())
 
 
 def _threads() -> int:

@@ -66,7 +66,10 @@ class Llama(types.ModuleType):
                 take({"choices": [], "usage": {"prompt_tokens": 5000, "completion_tokens": 70}})
                 return None
 
-        self.Server = Server
+        self.Server, self.devices = Server, ["CPU"]
+        self.ggml_backend_dev_type = types.SimpleNamespace(
+            **{f"GGML_BACKEND_DEVICE_TYPE_{kind}": kind for kind in ("CPU", "GPU", "IGPU", "ACCEL")})
+        self.get_device_info = lambda: [{"type": kind} for kind in self.devices]
         self.CommonParams = lambda: types.SimpleNamespace(
             model=types.SimpleNamespace(), cpuparams=types.SimpleNamespace(), cpuparams_batch=types.SimpleNamespace())
 
@@ -108,7 +111,7 @@ def test_a_reply_is_asked_for_in_this_process_only(llama, weights):
     assert (asked["max_tokens"], asked["temperature"]) == (99, 0.0)
     assert asked["response_format"]["json_schema"]["schema"] == {"type": "object"}
     options = llama.options
-    assert (options.n_parallel, options.n_ctx, options.n_gpu_layers) == (4, 4000, 7)
+    assert (options.n_parallel, options.n_ctx, options.n_gpu_layers) == (1, 1000, 7)
     assert options.cpuparams.n_threads == options.cpuparams_batch.n_threads == 3
     # Its endpoint is a file that only this user reaches, and it is gone with the client.
     [host] = options.hostnames
@@ -117,6 +120,16 @@ def test_a_reply_is_asked_for_in_this_process_only(llama, weights):
     assert not (options.ui or options.endpoint_slots or options.endpoint_props)
     ask(weights, temperature=None, structured="none")
     assert "temperature" not in llama.asked[-1] and "response_format" not in llama.asked[-1]
+
+
+@pytest.mark.parametrize("devices, layers, slots", [
+    (["CPU", "ACCEL"], -1, 1), (["CPU", "GPU"], 0, 1), (["CPU", "GPU"], -1, 4), (["CPU", "IGPU"], 9, 4)])
+def test_one_question_at_a_time_but_on_a_gpu(llama, weights, devices, layers, slots):
+    llama.devices = devices
+    ask(weights, gpu_layers=layers, context=1000, concurrency=8)
+    assert (llama.options.n_parallel, llama.options.n_ctx) == (slots, 1000 * slots)
+    ask(weights, gpu_layers=layers, concurrency=2)
+    assert llama.options.n_parallel == min(slots, 2)
 
 
 def test_a_reply_is_bounded_by_the_length_of_its_report(llama, weights):
