@@ -45,7 +45,7 @@ class LocalClient:
         self._endpoint = endpoint
         on_gpu = endpoint.gpu_layers != 0 and _has_gpu()
         # On the CPU four at a time take twice as long for every token, and each reads the prompt anew.
-        slots = min(endpoint.concurrency, MOST_SLOTS) if on_gpu else 1
+        slots = self.at_once = min(endpoint.concurrency, MOST_SLOTS) if on_gpu else 1
         self._folder = tempfile.TemporaryDirectory(prefix="lgdea-")
         options = xllamacpp.CommonParams()
         options.model.path = str(_model_file(endpoint.model))

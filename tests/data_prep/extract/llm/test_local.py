@@ -20,7 +20,8 @@ from data_prep.extract.llm.cache import FAILED, INVALID, VALID
 from data_prep.extract.llm.clients import client as clients
 from data_prep.extract.llm.clients.client import ClientError, Endpoint, Request, open_client
 from data_prep.extract.llm.data_use import IN_PROCESS
-from data_prep.extract.llm.repair import repeats
+from data_prep.extract.llm.repair import REPEATS, repeats
+from data_prep.extract.llm.runners.online import extract
 from data_prep.extract.llm.settings import Settings
 from data_prep.extract.llm.tasks import load_task
 from lgdea_jax import cli
@@ -170,6 +171,18 @@ def test_a_dry_run_measures_ten_reports(llama, weights, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "measured on 10 reports: " in printed and "5000 tokens in and 70 out a report" in printed
     assert "10,000 reports: " in printed and sorted(path.name for path in tmp_path.iterdir()) == [weights.name]
+
+
+def test_one_report_is_done_with_before_the_next(llama, weights, tmp_path):
+    """What waits inside the client would be lost at a kill."""
+    llama.error = "loop"
+    reports = [make_report(i) for i in range(3)]
+    job = stage.make_job("local", {"model": str(weights)}, tmp_path / "data")
+    summary = extract(lambda: reports, job)
+    assert summary.quarantined == 3 and dict(summary.reasons) == {REPEATS: 3}
+    asked = [question["messages"][1]["content"] for question in llama.asked]
+    assert [report for text in asked for report in reports if text.startswith(report)] == [
+        report for report in reports for _ in range(2)]
 
 
 def test_what_goes_wrong_has_a_kind_and_no_words(llama, weights):
