@@ -29,6 +29,7 @@ from data_prep.extract.llm.replies import bounded
 from lgdea_jax.errors import UserError
 
 MOST_SLOTS = 4  # Requests at a time on a GPU: each takes the memory of its own context.
+NO_REPORT = "~"  # Stands in for the report where only the prompt is to be read.
 _LOOK, _TAIL = 32, 900  # Pieces of a reply after which, and on how many of which, it is looked at for repetition.
 
 
@@ -64,6 +65,7 @@ class LocalClient:
             self._folder.cleanup()
             raise UserError(f"llama.cpp cannot load {endpoint.model}: the file is damaged, of a newer kind, or too "
                             "large for the memory (see llm.context, llm.concurrency)") from None
+        self._prompt: str | None = None  # What the memory of the only slot begins with.
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix="llama")
         self._closed = threading.Event()
 
@@ -71,10 +73,20 @@ class LocalClient:
         """One chat completion."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._send, request)
 
+    def _settle(self, prompt: str) -> None:
+        """Leaves the prompt in memory as it was first computed, and nothing after it.
+
+        llama.cpp computes only what the last question did not begin with, and how many tokens it takes at a time shows
+        in the last bits: a reply would depend on the questions before it, and a run that was killed on where.
+        """
+        self._server.handle_chat_completions({"messages": _messages(prompt, NO_REPORT), "max_tokens": 1,
+                                              "cache_prompt": prompt == self._prompt})
+        self._prompt = prompt
+
     def _send(self, request: Request) -> Reply:
         options: dict[str, Any] = {
-            "messages": [{"role": "system", "content": request.prompt}, {"role": "user", "content": request.report}],
-            "max_tokens": request.max_tokens, "stream": True, "stream_options": {"include_usage": True}}
+            "messages": _messages(request.prompt, request.report), "max_tokens": request.max_tokens,
+            "stream": True, "stream_options": {"include_usage": True}}
         if self._endpoint.temperature is not None:
             options["temperature"] = self._endpoint.temperature
         if request.seed is not None:
@@ -96,6 +108,8 @@ class LocalClient:
             return lost or self._closed.is_set()
 
         try:
+            if self.at_once == 1:
+                self._settle(request.prompt)
             answer = self._server.handle_chat_completions(options, take)
         except (ValueError, RuntimeError):
             raise ClientError(client.REFUSED) from None
@@ -108,6 +122,10 @@ class LocalClient:
         self._server = None
         gc.collect()
         self._folder.cleanup()
+
+
+def _messages(prompt: str, report: str) -> list[dict[str, str]]:
+    return [{"role": "system", "content": prompt}, {"role": "user", "content": report}]
 
 
 def _text(parts: list[dict[str, Any]]) -> str:

@@ -38,6 +38,7 @@ class Llama(types.ModuleType):
 
     def __init__(self):
         super().__init__("xllamacpp")
+        self.settled = []  # (questions before, prompt, report, whether what is in memory may serve)
         self.asked, self.options, self.error, self.parts_taken, self.seen = [], None, None, 0, {}
         llama = self
 
@@ -49,7 +50,11 @@ class Llama(types.ModuleType):
                 folder = Path(options.hostnames[0]).parent
                 llama.seen = {"mode": stat.S_IMODE(folder.stat().st_mode), "folder": folder}
 
-            def handle_chat_completions(self, question, take):
+            def handle_chat_completions(self, question, take=None):
+                if take is None:
+                    llama.settled.append((len(llama.asked), question["messages"][0]["content"],
+                                          question["messages"][1]["content"], question["cache_prompt"]))
+                    return {"choices": []}
                 llama.asked.append(question)
                 if isinstance(llama.error, dict):
                     return {"error": llama.error}
@@ -161,6 +166,25 @@ def test_as_many_threads_as_cores_that_it_may_use(llama, weights, monkeypatch, o
     monkeypatch.setattr(os, "cpu_count", lambda: all_cores)
     ask(weights)
     assert llama.options.cpuparams.n_threads == llama.options.cpuparams_batch.n_threads == threads
+
+
+def test_replies_do_not_depend_on_the_questions_before(llama, weights):
+    """Before each question the memory holds its prompt alone, as it was computed with nothing before it."""
+    def run(**options):
+        async def ask_all():
+            client = open_client(Endpoint("local", str(weights), route=IN_PROCESS, **options))
+            for prompt in ("one", "one", "two", "one"):
+                await client.ask(Request(prompt, make_report(0), {"type": "object"}, "evidence@2", 99))
+            await client.close()
+
+        asyncio.run(ask_all())
+
+    run()
+    assert llama.settled == [(0, "one", "~", False), (1, "one", "~", True), (2, "two", "~", False),
+                             (3, "one", "~", False)]
+    llama.settled, llama.devices = [], ["GPU"]
+    run()  # There others are computed beside it.
+    assert not llama.settled
 
 
 def test_a_dry_run_measures_ten_reports(llama, weights, tmp_path, capsys):
