@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import random
+import resource
 import statistics
 import subprocess
 import sys
@@ -104,8 +105,9 @@ def test_keeps_up_with_a_bare_loop(backend, bare, tmp_path, monkeypatch):
     clock, cpu = statistics.median(by_clock), statistics.median(by_cpu)
     print(f"\n{backend}: {clock:.2f} of the bare loop's requests per second ({min(by_clock):.2f} - {max(by_clock):.2f}"
           f"), {cpu:.2f} per second of CPU", end=" ")
-    # Where others use the machine the clock tells about them; the time on the CPU (without the server) does not.
-    assert max(clock, cpu) >= 0.7
+    # Where others use the machine the clock tells about them; the time on the CPU (without the server) does not. About
+    # 0.7 to 0.8 where little else runs; the limit leaves room for a busy machine.
+    assert max(clock, cpu) >= 0.55
 
 
 WORDS = ("there", "is", "a", "small", "left", "pleural", "effusion", "and", "no", "pneumothorax", "compared", "with",
@@ -124,13 +126,14 @@ def test_the_dry_run_of_a_data_set_as_large_as_mimic_cxr(tmp_path):
             words = rng.choices(WORDS, k=round(rng.lognormvariate(4.4, 0.45)))
             texts.append(texts[-1] if i % 20 == 19 else f"FINDINGS: Case {i}. {' '.join(words)}.")
             writer.writerow((f"s{i}", f"p{i}", "train", texts[-1]))
-    started = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.run(
         [sys.executable, "-m", "data_prep.build", "--config=configs/data/table.py", f"--config.table.path={path}",
          "--config.extractor=openai", "--config.llm.model=gpt-4o-mini", "--dry_run"],
         cwd=ROOT, env=environment(), text=True, capture_output=True, check=False)
-    seconds = time.monotonic() - started
-    print(f"\ndry run of {n} reports: {seconds:.1f} s", end=" ")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"\ndry run of {n} reports: {seconds:.1f} s on the CPU", end=" ")
     assert process.returncode == 0, process.stderr
     assert f"reports {n}, different {len(set(texts))} ({n // 20} duplicates)" in process.stdout
     assert "offline estimate, error about 20%" in process.stdout and " USD, list prices of " in process.stdout
