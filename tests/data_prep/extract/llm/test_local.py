@@ -149,8 +149,8 @@ def test_a_reply_is_bounded_by_the_length_of_its_report(llama, weights):
 
     asyncio.run(run())
     sent = [asked["response_format"]["json_schema"]["schema"]["properties"]["evidence"] for asked in llama.asked]
-    # 180 tokens by the estimate: 6 words, of which "effusion" has two, a comma and a stop, 20 times.
-    assert [evidence["maxItems"] for evidence in sent] == [8 + 180 // 4, 8, 200]
+    # 160 tokens by the estimate: 5 words, of which "effusion" has two, a comma and a stop, 20 times.
+    assert [evidence["maxItems"] for evidence in sent] == [8 + 160 // 4, 8, 200]
     fields = [evidence["items"]["properties"] for evidence in sent]
     assert [(field["quote"]["maxLength"], field["anatomy"]["maxLength"]) for field in fields] == [
         (500, 80), (7, 7), (500, 80)]
