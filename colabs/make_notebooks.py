@@ -1,7 +1,7 @@
 """Makes the notebooks from their sources: colabs/NAME.py in the percent format to colabs/NAME.ipynb, with outputs.
 
     python colabs/make_notebooks.py                 # Those whose source has changed; minutes.
-    python colabs/make_notebooks.py quick_start     # These, changed or not.
+    python colabs/make_notebooks.py quick_start     # This one, changed or not.
 
 A cell starts with `# %%` (code) or `# %% [markdown]` (text, every line behind "# "); `# %% install` stands for INSTALL,
 which is the first code cell of every notebook. A badge that opens the notebook in Colab goes below its title. The
@@ -26,8 +26,12 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 
-# Where the repository is published: what the notebooks clone, and what the badges open. Nothing else names it.
+# Where the repository is published: what the notebooks clone, and what badges and links open in Colab, which reads
+# GitHub. A stand-in until it is: whoever publishes it changes this line and runs this file, which writes
+# the address into the notebooks and into PAGES. Nothing else names it.
 REPOSITORY = "https://github.com/lgdea-jax/lgdea-jax"
+
+PAGES = ("README.md", "docs/index.md")
 
 BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
@@ -59,6 +63,12 @@ if jax.default_backend() == "cpu":
 def colab_link(name: str) -> str:
     """The address that opens a notebook of the repository in Colab."""
     return REPOSITORY.replace("github.com", "colab.research.google.com/github") + f"/blob/main/colabs/{name}.ipynb"
+
+
+def with_links(text: str) -> str:
+    """A page whose links to notebooks in Colab are those of REPOSITORY."""
+    return re.sub(r"https://colab\.research\.google\.com/github/[^)\s]*/colabs/(\w+)\.ipynb",
+                  lambda found: colab_link(found[1]), text)
 
 
 NOTE = "The outputs below are of small settings on a CPU (`LGDEA_SMALL=1`)."
@@ -155,13 +165,13 @@ def _lines(text: str, work: Path) -> list[str]:
 
 
 def _small(data: dict[str, Any]) -> dict[str, Any]:
-    """What is shown of one output: a picture, or text; nothing of widgets, which need a kernel."""
+    """What is shown of one output: a picture, HTML, or text; nothing of widgets, which need a kernel."""
     from PIL import Image
 
     kind = next((kind for kind in ("image/png", "image/jpeg") if kind in data), None)
     if kind is None:
         return {} if "application/vnd.jupyter.widget-view+json" in data else {
-            "text/plain": data["text/plain"].splitlines(keepends=True)}
+            name: data[name].splitlines(keepends=True) for name in ("text/html", "text/plain") if name in data}
     picture = Image.open(io.BytesIO(base64.b64decode(data[kind]))).convert("RGB")
     picture.thumbnail((LONGEST, LONGEST))
     made = {}
@@ -192,6 +202,8 @@ def main(names: Sequence[str]) -> None:
                 outputs = []  # Another source's.
             target.write_text(notebook(source, path.stem, outputs), encoding="utf-8")
             print(f"wrote {target.name} ({target.stat().st_size / 1e3:.0f} kB)", flush=True)
+    for page in (FOLDER.parent / name for name in PAGES):
+        page.write_text(with_links(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

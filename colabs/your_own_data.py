@@ -106,9 +106,27 @@ def beside(record):
             f'</div><ul style="flex:2">{items}</ul></div>')
 
 
-records = open_records(DATA, "train")
-shown = [record for record in (records[i] for i in range(len(records))) if record.evidence][:4]
+shown = [record for record in open_records(DATA, "train") if record.evidence][:4]
 display(HTML("".join(beside(record) for record in shown)))
+
+# %% [markdown]
+# The images of these reports, as they are stored, with what is stated as present. Image-left is patient-right: nothing
+# is flipped.
+
+# %%
+import matplotlib.pyplot as plt
+
+from lgdea_jax.io import decode_image
+
+figure, axes = plt.subplots(2, 2, figsize=(4.2, 4.8), layout="constrained")
+for axis, record in zip(axes.flat, shown):
+    if record.image:  # A report may have none.
+        axis.imshow(decode_image(record.image, metadata.image_encoding), cmap="gray")
+    present = dict.fromkeys(item.finding for item in record.evidence if item.certainty == "present")
+    axis.set_title("\n".join(present) or "nothing", fontsize=8)
+for axis in axes.flat:
+    axis.axis("off")
+plt.show()
 
 # %%
 # Every phrase is verbatim at its place, in every split.

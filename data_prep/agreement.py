@@ -24,11 +24,10 @@ from typing import Any
 
 from data_prep.extract.schema import Extraction
 from data_prep.scoring import agreement
-from data_prep.scoring.inputs import distinct_reports, read_table, report_text
+from data_prep.scoring.inputs import read_table, report_text, reports_of
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import load_metadata
-from lgdea_jax.data.source import open_records
-from lgdea_jax.errors import UserError, choose
+from lgdea_jax.errors import UserError
 from lgdea_jax.findings.vocabulary import BY_NAME, NO_FINDING
 from lgdea_jax.runtime.files import output_file, write_text_atomically
 
@@ -40,7 +39,8 @@ def main(argv: list[str]) -> int:
     """Runs the command; returns 0, or 3 when rows of the table were rejected."""
     parser = cli.Parser(prog="python -m data_prep.agreement", description=__doc__)
     parser.add_argument("--data_dir", metavar="DATA", help="a data set written by data_prep.build")
-    parser.add_argument("--split", default="train", help="of the data set: train, validation or test (default: train)")
+    parser.add_argument("--split", default="train",
+                        help="of the data set: train, validation, test or all (default: train)")
     parser.add_argument("--reports", metavar="FILE", help="instead of a data set: CSV with uid and text columns")
     parser.add_argument("--columns", default="findings,impression", help="text columns of that table")
     parser.add_argument("--first", metavar="NAME", default=RECORDED,
@@ -65,8 +65,7 @@ def main(argv: list[str]) -> int:
     records: list[Any] = []
     if args.data_dir:
         metadata = load_metadata(args.data_dir)
-        choose("split", args.split, metadata.splits)
-        records = list(distinct_reports(open_records(args.data_dir, args.split), args.limit))
+        records = reports_of(args.data_dir, metadata, args.split, args.limit)
         texts = [(record.report, record.language, record.study_id) for record in records]
     else:
         columns = [name for name in args.columns.split(",") if name]

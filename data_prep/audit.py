@@ -34,12 +34,11 @@ from data_prep.extract.llm.cache import Cache
 from data_prep.extract.llm.verify import contradictions
 from data_prep.extract.schema import Extraction
 from data_prep.scoring import agreement
-from data_prep.scoring.inputs import distinct_reports
+from data_prep.scoring.inputs import reports_of
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import load_metadata
-from lgdea_jax.data.source import open_records
 from lgdea_jax.data.sums import VERIFY, DamagedData, read_sums
-from lgdea_jax.errors import UserError, choose
+from lgdea_jax.errors import UserError
 from lgdea_jax.findings.vocabulary import BY_NAME, NO_FINDING
 from lgdea_jax.pages.audit import Item, page
 from lgdea_jax.runtime.files import output_file, write_text_atomically
@@ -91,7 +90,7 @@ def main(argv: list[str]) -> int:
     parser = cli.Parser(prog="python -m data_prep.audit", description=__doc__)
     parser.add_argument("--data_dir", required=True, help="a data set written by data_prep.build")
     parser.add_argument("--html", required=True, help="the page to write")
-    parser.add_argument("--split", default="train", help="train, validation or test (default: train)")
+    parser.add_argument("--split", default="train", help="train, validation, test or all (default: train)")
     parser.add_argument("--sample", type=int, default=50, help="reports on the page")
     parser.add_argument("--seed", type=cli.seed, default=0, help="of the sample (default: 0)")
     agreement.add_flags(parser, default="")
@@ -101,7 +100,6 @@ def main(argv: list[str]) -> int:
     if args.sample < 1 or args.agree_on < 1:
         raise UserError("--sample and --agree_on are at least 1")
     metadata = load_metadata(args.data_dir)
-    choose("split", args.split, metadata.splits)
     recorded = agreement.recorded_name(metadata)
     args.second = args.second or ("none" if metadata.extractor == open_extractor("rules").name else "rules")
     second = None if args.second == "none" else agreement.open_reader(args.second, args.second_replies)
@@ -113,9 +111,9 @@ def main(argv: list[str]) -> int:
     replies = None
     if args.replies:
         replies = agreement.open_replies(metadata.extractor, args.replies, metadata.config.get("llm", {}))
-    reports = list(distinct_reports(open_records(args.data_dir, args.split), args.agree_on))
+    reports = reports_of(args.data_dir, metadata, args.split, args.agree_on)
     if not reports:
-        raise UserError(f"the {args.split} split has no reports")
+        raise UserError(f"there are no reports in {args.data_dir} (split: {args.split})")
     notes = [f"{len(reports)} reports of {metadata.name} ({args.split}), extractor {recorded or 'none'}, "
              f"sample of {min(args.sample, len(reports))} with seed {args.seed}."]
     chosen = random.Random(args.seed).sample(range(len(reports)), min(args.sample, len(reports)))

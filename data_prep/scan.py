@@ -116,7 +116,8 @@ def _page(summary: Summary, folder: Path, *, identifiers: bool) -> str:
             ("kind", "measure", "least", "median", "most"), [
                 (kind, name, *(f"{value:.4g}" for value in (min(values), statistics.median(values), max(values))))
                 for (kind, name), values in summary.numbers.items()], 2, "sizes")),
-        Section("Converted", "", _counts(("what", "number"), summary.converted)),
+        Section("Converted", "What each count stands for: docs/guides/own_data.md, How image files are read.",
+                _counts(("what", "number"), summary.converted)),
         Section("Studies", "", Table(("study", "patient", "series", "images and volumes"), [
             (str(study), str(subject or "-"), str(len(series)), ", ".join(
                 f"{n} {what}" for what, n in sorted(held.items())))

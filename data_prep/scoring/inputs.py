@@ -11,6 +11,7 @@ import argparse
 import csv
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,12 +25,15 @@ from data_prep.extract.extractors import LLM_EXTRACTORS
 from data_prep.extract.llm import data_use
 from data_prep.sources.registry import open_sources
 from data_prep.study import SPLITS, Attribute, Reference, Reject, Study
+from lgdea_jax.data.dataset import DatasetMetadata
+from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError, choose, nearest
 from lgdea_jax.findings.label_sets import LABEL_SETS, label_columns
 from lgdea_jax.findings.vocabulary import canonical, find
 from lgdea_jax.records import MISSING, TERMS, Record
 
 _VALUES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": MISSING}
+ALL = "all"  # Of the splits of a data set.
 SIDES = ("left", "right", "bilateral", "midline", "")
 
 
@@ -187,8 +191,19 @@ def _read_mapping(path: str) -> dict[str, str]:
     return {row.cells["finding"]: row.cells["column"] for row in rows}
 
 
-def distinct_reports(records: Iterable[Record], limit: int) -> Iterator[Record]:
-    """At most `limit` (0: all) of the records that have a report, one per study."""
+def reports_of(data_dir: str | Path, metadata: DatasetMetadata, split: str, limit: int) -> list[Record]:
+    """The records with a report of a split, or of ALL splits, one per study; at most `limit` (0: no limit).
+
+    Raises:
+      UserError: no such split.
+    """
+    choose("split", split, (*metadata.splits, ALL))
+    names = metadata.splits if split == ALL else (split,)
+    records = itertools.chain.from_iterable(open_records(data_dir, name) for name in names)
+    return list(_distinct_reports(records, limit))
+
+
+def _distinct_reports(records: Iterable[Record], limit: int) -> Iterator[Record]:
     studies: set[str] = set()
     for record in records:
         if record.has_report and record.study_id not in studies:

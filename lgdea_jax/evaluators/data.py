@@ -88,8 +88,10 @@ class EvalData:
     def lacks(self) -> dict[str, str]:
         """{task that cannot be measured on these images: why}; its metrics are undefined."""
         known = np.isin(self.labels, (POSITIVE, NEGATIVE)).any() if self.labels.size else False
-        tasks = {"zero_shot": (known, "no image has a label, by which zero-shot classification is measured"),
-                 "retrieval": ((self.report_of >= 0).any(), "no image has a report, by which retrieval is measured"),
+        reports = (self.report_of >= 0).any()
+        remedy = " (data_prep.build makes some of the reports: --config.derived_labels=silver)" if reports else ""
+        tasks = {"zero_shot": (known, f"no image has a label, by which zero-shot classification is measured{remedy}"),
+                 "retrieval": (reports, "no image has a report, by which retrieval is measured"),
                  "grounding": (any(self.boxes), "no image has a box, by which grounding is measured")}
         return {task: why for task, (measurable, why) in tasks.items() if not measurable}
 

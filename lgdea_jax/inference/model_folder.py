@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ def write(folder: Path, params: Mapping[str, np.ndarray], spec: Mapping[str, Any
     tokenizer = content["spec"].pop("tokenizer")
     save_file({path: np.asarray(value, order="C") for path, value in params.items()}, folder / WEIGHTS)
     (folder / TOKENIZER).write_text(tokenizer, encoding="utf-8")
+    shutil.copymode(folder / TOKENIZER, folder / WEIGHTS)  # safetensors writes for the owner's eyes only.
     content["sha256"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
                          for name in (WEIGHTS, TOKENIZER)}
     content["digest"] = json_digest(content)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lgdea_jax.eval.harness import examples
-from lgdea_jax.eval.harness.notes import notes
+from lgdea_jax.eval.harness.notes import ENOUGH_SUBJECTS, few_subjects, notes
 from lgdea_jax.eval.harness.output import OVERLAYS, SAMPLES
 from lgdea_jax.evaluators import tasks
 from lgdea_jax.evaluators.classified import ClassifierSamples, probabilities
@@ -79,6 +79,8 @@ def evaluation(run: Run, published: Sequence[Published]) -> dict[str, Any]:
              f"{content.get('images', '?')} images of {content.get('subjects', '?')} subjects",
              f"checkpoint {content['checkpoint']}, step {content.get('step', '?')}"
              + (f", method {content['method']}" if content.get("method") else ""), *leakage]
+    if content.get("bootstrap", 1):  # With intervals.
+        facts += filter(None, [few_subjects(content.get("subjects", ENOUGH_SUBJECTS))])
     if content.get("rejected"):
         facts.append(f"{len(content['rejected'])} records left out: their images could not be read")
     remarks = [*filter(None, [content.get("label_note")]), *content.get("lacks", ()),

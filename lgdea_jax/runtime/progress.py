@@ -1,4 +1,4 @@
-"""Progress with the time left: a tqdm bar in a terminal, a line now and then in a file."""
+"""Progress with the time left: a tqdm bar in a terminal, a line now and then, with the time of day, in a file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ class Progress:
         self._last = now
         text = f"{note}{'  ' if note else ''}{clock_text(seconds_left)} left"
         if not self._live:
-            print(f"{self._what} {done}/{self._total}  {text}", file=sys.stderr, flush=True)
+            print(f"{self._what} {done}/{self._total}  {text}  at {time.strftime('%H:%M:%S')}", file=sys.stderr,
+                  flush=True)
             return
         if self._bar is None:
             what = self._what.replace("{", "{{").replace("}", "}}")

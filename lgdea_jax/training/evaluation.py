@@ -25,8 +25,9 @@ from lgdea_jax.training.data import Data
 
 log = logging.getLogger("lgdea_jax")
 
-# The few scores that a line has room for.
+# The few scores that a line has room for, and those of images that have nothing but reports.
 HEADLINE = ("zero_shot/auroc", "retrieval/precision@5", "grounding/pointing", "grounding/cnr", "classifier/auroc")
+OF_REPORTS = ("retrieval/recall@5/image_to_text", "retrieval/recall@5/text_to_image")
 
 
 class CutShort(Exception):
@@ -88,9 +89,7 @@ class Evaluation:
                 return False
             if scores:
                 self._journal.write(step, scores, file=EVALS)
-                defined = [name for name in HEADLINE if np.isfinite(scores.get(name, np.nan))]
-                log.info("step %d  %s", step,
-                         "  ".join(f"{name} {scores[name]:.3f}" for name in defined) or "nothing is measured")
+                log.info("step %d  %s", step, headline(scores))
                 if metric not in scores:
                     log.warning("eval.metric %r is not among the scores%s: no checkpoint is the best", metric,
                                 nearest(metric, scores))
@@ -136,6 +135,14 @@ class Evaluation:
         if examples.lacks:
             log.info("evaluating on the split %s: %s", part.split, "; ".join(examples.lacks.values()))
         return examples
+
+
+def headline(scores: Mapping[str, float]) -> str:
+    """The scores of a step that its line shows, with their names."""
+    defined = {name: f"{name} {scores[name]:.3f}" for name in (*HEADLINE, *OF_REPORTS)
+               if np.isfinite(scores.get(name, np.nan))}
+    shown = [defined[name] for name in HEADLINE if name in defined] or list(defined.values())
+    return "  ".join(shown) or "nothing is measured"
 
 
 class _Stoppable:

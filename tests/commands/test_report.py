@@ -84,6 +84,8 @@ def test_numbers_and_modes_have_their_places(tmp_path):
     assert "kappa" not in text and "Metrics without a value on these data, which are not shown: 1." in text
     assert "recall@5 image to text" in text and "0.654" in text
     assert "too few" in text and "nine" in text and "Subgroups" in text
+    assert "8 subjects are too few for intervals by resampling" in plain(text)
+    assert "intervals by resampling" not in plain(page(tmp_path, write(tmp_path / "b", results(subjects=20))))
 
 
 def test_published_numbers_stand_beside_the_same_mode_only(tmp_path):

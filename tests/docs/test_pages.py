@@ -7,7 +7,7 @@ import re
 import pytest
 
 from lgdea_jax import cli
-from tests.docs.pages import MADE, PAGES, REFERENCE, ROOT, anchors, commands, name, read, rows, uneven
+from tests.docs.pages import MADE, PAGES, REFERENCE, ROOT, anchors, commands, name, read, rows, section, uneven
 
 # What commands write, and stand-ins for names.
 OUTPUTS = re.compile(
@@ -127,3 +127,26 @@ def test_error_messages_of_the_troubleshooting_page_are_ours():
         parts = [part.strip() for part in text.split("...") if part.strip()]
         pattern = re.compile(r"[\s\S]*".join(re.escape(part).replace("nan", r"(nan|\0)") for part in parts))
         assert any(pattern.search(message) for message in messages), f"no message like: {text}"
+
+
+def test_every_conversion_of_an_image_is_explained():
+    """Counts that `scan` and the build print, as the code of 2D images adds them to its lists of conversions."""
+    named, lists = set(), {"done", "conversions", "how"}
+    for file in ("io/files.py", "io/dicom.py", "io/dicom_pixels.py", "preprocess/image.py"):
+        for node in ast.walk(ast.parse(read(ROOT / "lgdea_jax" / file))):
+            target = getattr(getattr(node, "func", None), "value", getattr(node, "target", None))
+            if isinstance(node, ast.Call | ast.AugAssign) and getattr(target, "id", "") in lists:
+                # Not of conditions, which compare with other words.
+                named |= {part.value for part in _chosen(node.args[0] if isinstance(node, ast.Call) else node.value)}
+    assert {"16 bit", "float", "colour", "alpha", "monochrome1", "padding", "missing tag"} <= named
+    table = rows(section(ROOT / "docs/guides/own_data.md", "How image files are read"))[1:]
+    listed = {word for cells in table for word in re.findall(r"`([^`]+)`", cells[0])}
+    assert named <= listed
+
+
+def _chosen(node):
+    """The strings that an expression can give, alone or in a list."""
+    if isinstance(node, ast.Constant):
+        return [node] if isinstance(node.value, str) else []
+    parts = [node.body, node.orelse] if isinstance(node, ast.IfExp) else getattr(node, "elts", [])
+    return [found for part in parts for found in _chosen(part)]

@@ -1,15 +1,20 @@
 """The pages with code for users: their commands and their Python run as they are written. And the fifteen questions."""
 
 import ast
+import csv
 import importlib
 import re
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.docs.pages import ROOT, read, rows
+import lgdea_jax
+from data_prep.synthetic.xray.source import PhantomOptions, PhantomSource
+from lgdea_jax.data.dataset import load_metadata
+from tests.docs.pages import ROOT, read, rows, section
 from tests.inference import hub_stub
 
 GUIDES = ROOT / "docs/guides"
@@ -18,13 +23,12 @@ SHORT = ["--config.total_steps=2", "--config.eval.every=2", "--config.checkpoint
          "--config.log.tensorboard=False", "--config.compile_cache=", "--config.optim.warmup_steps=1"]
 # Of a block of Python in a page: {variable: its shape} after it has run, where L is the number of labels.
 SHAPES = {"python": {"scores": (2, 2), "vectors": (2, 24), "found['image']": (8, 24), "maps[0]": (2, 40, 50)},
-          "finetune": {"scores": (2, "L"), "maps[0]": (1, 40, 50)}, "sharing": {}}
+          "finetune": {"scores": (2, "L"), "maps[0]": (1, 40, 50)}, "sharing": {"scores": (1, 1)}}
 
 
 @pytest.fixture(scope="module")
 def run(phantom_data, tmp_path_factory):
     """A run with an untrained model and everything that its checkpoint states."""
-    from lgdea_jax.data.dataset import load_metadata
     from lgdea_jax.runtime.checkpoint import Checkpoints
     from tests.inference.test_predict import model_of
 
@@ -67,6 +71,36 @@ def test_the_page_runs_as_it_is_written(page, run, phantom_data, tmp_path, monke
         value = eval(name, known)
         assert value.shape == tuple(sizes.get(side, side) for side in shape) and value.dtype == np.float32, name
     assert page != "python" or len(known["labels"]) == 8
+
+
+@pytest.mark.slow
+def test_the_whole_way_from_a_folder_to_a_model_elsewhere(tmp_path, monkeypatch):
+    """The commands of the page in their order; in place of a person, a statement is changed in the table."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FOLDER").mkdir()
+    world = PhantomSource(PhantomOptions(train=24, validation=0, test=0))
+    with open("FOLDER/studies.csv", "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, delimiter=";")
+        table.writerow(["study_id", "subject_id", "report", "image"])
+        for number in range(24):
+            study = world[number]
+            Image.fromarray(study.images[0].pixels).save(f"FOLDER/{number}.png")
+            table.writerow([number, f"p{number}", study.report, f"{number}.png"])
+    text = section(GUIDES / "own_data.md", "The whole way")
+    ran = [shlex.split(line) for block in re.findall(r"(?s)```bash\n(.*?)```", text)
+           for line in block.replace("\\\n", " ").strip().splitlines()]
+    assert len(ran) <= 9
+    for _, _, module, *words in ran:
+        if "--config.evidence=evidence.csv" in words:
+            table = Path("DATA/evidence.csv").read_text()
+            Path("evidence.csv").write_text(table.replace(",present,", ",uncertain,", 1))
+        assert importlib.import_module(module).main(words + SHORT * module.endswith("train")) == 0, words
+    assert load_metadata("CORRECTED").corrections["corrected"] == 1
+    assert len(list(Path("OUT/heatmaps").iterdir())) == 24
+    Path("MODEL").rename("elsewhere")
+    asked = (["FOLDER/0.png"], ["Pleural Effusion"])
+    elsewhere = lgdea_jax.load("elsewhere").scores(*asked)
+    np.testing.assert_allclose(elsewhere, lgdea_jax.load("RUN").scores(*asked), rtol=0, atol=1e-6)
 
 
 def test_every_question_has_a_yes_and_its_command():

@@ -295,6 +295,16 @@ def test_what_cannot_be_measured_is_left_out_of_the_table():
     assert "grounding/cnr" not in text and "0.500 [0.400, 0.600]" in text and text.count("no image has a box") == 1
 
 
+def test_intervals_over_few_subjects_come_with_a_caution():
+    head = {"benchmark": "records", "data": "d", "split": "test", "records": 30, "checkpoint": "RUN", "step": 1,
+            "seed": 0}
+    result = ModeResult("clean", {"zero_shot/auroc": Interval(1.0, 1.0, 1.0)}, {"zero_shot/auroc": 2}, {}, ())
+    caution = "3 subjects are too few for intervals by resampling"
+    assert caution in table({**head, "subjects": 3, "bootstrap": 1000}, [result])
+    for fewer in ({"subjects": 3, "bootstrap": 0}, {"subjects": 20, "bootstrap": 1000}):
+        assert "too few" not in table({**head, **fewer}, [result])
+
+
 def test_kad_asks_for_the_names_of_padchests_table():
     assert len(padchest.ALL) == 193 == len(set(padchest.ALL)) and len(padchest.ABNORMAL) == 192
     scorer = benchmark.zero_shot(with_protocol(padchest, "kad"), data_of(("pulmonary mass", "mass")), "official",

@@ -37,6 +37,10 @@ def test_what_cannot_be_measured_is_said():
     assert set(lacks) == {"zero_shot", "retrieval", "grounding"}
     assert all(why.startswith("no image has a ") for why in lacks.values())
     assert set(_data([dataclasses.replace(r, boxes=()) for r in world()]).lacks) == {"grounding"}
+    # Labels can be made where there are reports.
+    assert "derived_labels" not in lacks["zero_shot"]
+    unlabelled = [dataclasses.replace(r, labels=np.full_like(r.labels, MISSING)) for r in world()]
+    assert "--config.derived_labels=silver" in _data(unlabelled).lacks["zero_shot"]
 
 
 def test_a_perfect_model_is_perfect():

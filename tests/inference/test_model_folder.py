@@ -61,6 +61,9 @@ def test_it_holds_the_model_and_nothing_of_its_training(run, exported):
     for path in exported.iterdir():
         assert str(run).encode() not in path.read_bytes() and str(run.parent).encode() not in path.read_bytes()
     assert "a hospital: licence none, terms credentialed" in (exported / "TERMS.md").read_text()
+    (exported.parent / "new").write_text("")
+    usual = (exported.parent / "new").stat().st_mode
+    assert {path.stat().st_mode for path in exported.iterdir()} == {usual}  # A colleague can read what one can share.
 
 
 @pytest.mark.slow

@@ -16,6 +16,9 @@ def time(monkeypatch):
         now = 100.0
 
     monkeypatch.setattr(progress.time, "monotonic", lambda: Time.now)
+    real = progress.time.strftime
+    at = progress.time.struct_time((2026, 1, 2, 13, 5, 9, 4, 2, 0))
+    monkeypatch.setattr(progress.time, "strftime", lambda form: real(form, at))
     return Time
 
 
@@ -42,8 +45,9 @@ def steps(monkeypatch, time, stream, active=True):
 def test_few_lines_in_a_file(monkeypatch, time):
     lines = steps(monkeypatch, time, io.StringIO()).splitlines()
     assert len(lines) == 7 and "\r" not in "".join(lines)  # 100 seconds, every 15, and the last.
-    assert lines[0] in ("step 150/1000  loss 1.0  1:25 left", "step 151/1000  loss 1.0  1:24 left")
-    assert lines[-1] == "step 1000/1000  loss 1.0  0:00 left"
+    assert lines[0] in [f"step {done} left  at 13:05:09" for done in (
+        "150/1000  loss 1.0  1:25", "151/1000  loss 1.0  1:24")]
+    assert lines[-1] == "step 1000/1000  loss 1.0  0:00 left  at 13:05:09"
 
 
 def test_a_bar_in_a_terminal(monkeypatch, time):
@@ -76,7 +80,7 @@ def test_the_time_left_follows_from_the_mean_speed(monkeypatch, time):
     for _ in range(100):
         time.now += 1
         bar.advance()
-    assert stream.getvalue().splitlines()[0] == "reading item 15/100  1:25 left"
+    assert stream.getvalue().splitlines()[0] == "reading item 15/100  1:25 left  at 13:05:09"
 
 
 @pytest.mark.parametrize("seconds, text", [(0, "0:00"), (59.9, "0:59"), (61, "1:01"), (3723, "1:02:03"), (-5, "0:00")])

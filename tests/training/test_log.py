@@ -20,6 +20,7 @@ from lgdea_jax.runtime import log as train_log
 from lgdea_jax.runtime.guards import StopSignals, Watchdog, check_collapse, mean_metrics
 from lgdea_jax.runtime.log import Clock, TrainLog, read_rows, slow_input, utilisation
 from lgdea_jax.training import loop
+from lgdea_jax.training.evaluation import headline
 from tests.training import runs
 
 
@@ -255,6 +256,15 @@ def test_no_patient_in_the_log(phantom_data, compile_cache, tmp_path, caplog):
         assert record.subject_id not in caplog.text and record.study_id not in caplog.text
 
 
+def test_the_line_of_an_evaluation_shows_what_is_measured():
+    reports = {"retrieval/recall@5/image_to_text": 0.25, "retrieval/recall@5/text_to_image": 0.5}
+    nothing = {"zero_shot/auroc": float("nan"), "grounding/cnr": float("nan")}
+    assert headline({**nothing, **reports}) == (
+        "retrieval/recall@5/image_to_text 0.250  retrieval/recall@5/text_to_image 0.500")
+    assert headline({**nothing, **reports, "zero_shot/auroc": 0.75}) == "zero_shot/auroc 0.750"
+    assert headline(nothing) == "nothing is measured"
+
+
 def test_a_run_states_what_it_runs_on_and_what_it_does_not_evaluate(phantom_data, compile_cache, tmp_path, capsys):
     devices = jax.device_count()
     runs.here(tmp_path, phantom_data, "method=supervised", "total_steps=1", "eval.split=none", cache=compile_cache)
@@ -267,7 +277,8 @@ def test_a_run_states_what_it_runs_on_and_what_it_does_not_evaluate(phantom_data
     assert "has no split 'none' (it has: train, validation, test)" in why and "--config.eval.split" in why
     [metrics] = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     [step] = [line for line in lines if line.startswith("step 1/1  ")]
-    rate, rows = re.fullmatch(r"step 1/1  loss [\d.]+  rate (\S+)  \d+ ms/step  (\d+) rows/s  0:00 left", step).groups()
+    rate, rows = re.fullmatch(r"step 1/1  loss [\d.]+  rate (\S+)  \d+ ms/step  (\d+) rows/s  0:00 left"
+                              r"  at \d\d:\d\d:\d\d", step).groups()
     assert float(rate) == pytest.approx(metrics["learning_rate"], rel=0.05)
     assert int(rows) == pytest.approx(metrics["time/examples_per_second"], abs=1)
 

@@ -137,8 +137,10 @@ def read_columns(header: list[str], table: str, *, delimiter: str = ",", drawn: 
         if close:
             raise UserError(f"{table} has a column {name!r}: did you mean {close[0]!r}?")
     if missing:
-        hint = "; --config.table.split=0.8,0.1,0.1 draws one by subject" if missing == ["split"] else ""
-        raise UserError(f"{table} has no column {missing[0]!r} (it has: {', '.join(names)}){hint}")
+        hints = ["; in the header line, give these names to yours"] if set(missing) - {"split"} else []
+        hints += ["; --config.table.split=0.8,0.1,0.1 draws one by subject"] if "split" in missing else []
+        raise UserError(f"{table} has no column {', '.join(map(repr, missing))} (it has: {', '.join(names)})"
+                        + "".join(hints))
     if "image" not in names and "report" not in names:
         raise UserError(f"{table} has neither a column 'image' nor a column 'report'")
     if others:

@@ -5,6 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+# Fewer clusters give percentile intervals that cover clearly less than they state.
+ENOUGH_SUBJECTS = 20
+
+
+def few_subjects(subjects: int) -> str:
+    """A caution on intervals over so few subjects; "" where they are enough."""
+    if subjects >= ENOUGH_SUBJECTS:
+        return ""
+    return (f"{subjects} subjects are too few for intervals by resampling: these are too narrow, and a metric of few "
+            "images (n) says little")
+
 
 def notes(infos: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The remarks on some modes, each once; a remark on some of the modes names them.

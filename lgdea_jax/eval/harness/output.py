@@ -18,7 +18,7 @@ import numpy as np
 
 from lgdea_jax.data.dataset import DatasetMetadata
 from lgdea_jax.errors import UserError, environment_fault
-from lgdea_jax.eval.harness.notes import notes
+from lgdea_jax.eval.harness.notes import few_subjects, notes
 from lgdea_jax.evaluators.samples import Samples
 from lgdea_jax.metrics.bootstrap import Interval
 from lgdea_jax.runtime.files import write_atomically, write_text_atomically
@@ -124,6 +124,7 @@ def table(head: dict[str, Any], results: Sequence[ModeResult]) -> str:
              f"{head['subjects']} subjects, checkpoint {head['checkpoint']} step {head['step']}"]
     if head["bootstrap"]:
         lines.append(f"95% intervals: {head['bootstrap']} resamples of subjects, seed {head['seed']}")
+        lines += [f"  {line}" for line in (few_subjects(head["subjects"]),) if line]
     if head.get("report_sections"):
         lines.append(f"  reports: {', '.join(head['report_sections'])}")
     lines += [f"  {line}" for line in (head.get("label_note"), *head.get("lacks", ())) if line]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,7 @@ def write(folder: Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, 
     arrays = {name: np.asarray(value, order="C") for name, value in sorted(tensors.items())}
     save_file(arrays, folder / "model.safetensors", metadata={"format": "pt", DIGEST: tensors_digest(arrays)})
     (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    shutil.copymode(folder / "config.json", folder / "model.safetensors")  # Not for its owner alone.
 
 
 def _json(file: Path) -> dict[str, Any]:

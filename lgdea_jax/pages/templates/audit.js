@@ -143,7 +143,7 @@ function acceptAll() {
     item.read = true;
     for (const line of item.statements) line.state = line.state || "accepted";
   });
-  go(study, row);
+  go(Math.min(study + 1, studies.length - 1), 0);
 }
 
 function correct(line, given) {

@@ -190,7 +190,7 @@ def test_the_page_accepts_undoes_and_opens_what_it_saved(made, tmp_path):
         assert count().startswith("1 of 5 reports read, 0 corrections")
         browser.press("n", "n", "A")  # Past the second, which accepting led to.
         assert count().startswith("2 of 5")
-        browser.press("r", "z", "p", "p", "r")
+        browser.press("p", "r", "z", "p", "p", "r")  # Back to the fourth, which accepting has left.
         assert "2 of 5 reports read, 1 corrections" in count()
         browser.press("n", "n", "n", "n", "a")  # The last report states nothing.
         assert count().startswith("3 of 5")

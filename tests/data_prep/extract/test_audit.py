@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from data_prep import audit
+from data_prep import agreement, audit
 from data_prep.build import main as build
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
@@ -112,6 +112,26 @@ def test_two_language_models_are_compared(tmp_path):
     text = (tmp_path / "a.html").read_text()
     assert "1 reports are not compared: there is no usable reply of openai:two/evidence@2" in text
     assert ["Edema", "4", "0", "0", "3", "1.000"] in [[*row[:5], row[5][:5]] for row in cells(text) if len(row) == 7]
+
+
+def test_all_splits_are_on_one_page_and_compared_at_once(tmp_path, capsys):
+    splits = {"s1": "train", "s2": "validation", "s3": "test"}
+    path = tables.write(tmp_path / "t", [
+        tables.row(study, split=split, report=tables.REPORT) for study, split in splits.items()])
+    data = tmp_path / "data"
+    assert build(["--config=configs/data/table.py", f"--config.table.path={path}", "--config.workers=1",
+                  f"--out={data}"]) == 0
+    for split, studies in (("all", list(splits)), ("test", ["s3"])):
+        page = tmp_path / f"{split}.html"
+        assert audit.main([f"--data_dir={data}", f"--html={page}", f"--split={split}"]) == 0
+        assert [study for study in splits if f"<h3>{study}</h3>" in page.read_text()] == studies
+        reader = tmp_path / f"{split}.csv"
+        reader.write_text((data / "evidence.csv").read_text().replace("rules@3,,", "rules@3,yes,"))
+        capsys.readouterr()
+        assert agreement.main([f"--data_dir={data}", f"--second={reader}", f"--split={split}"]) == 0
+        assert f"on {len(studies)} reports, 0 left out" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"unknown split 'al'.*did you mean 'all'"):
+        audit.main([f"--data_dir={data}", f"--html={tmp_path / 'no.html'}", "--split=al"])
 
 
 def test_the_rules_refuse_other_languages(tmp_path):
