@@ -44,7 +44,7 @@ EXTRAS = {
     "openai": ["openai>=1.40,<4"],
     "local": ["xllamacpp>=2026.10"],
     "beam": ["apache-beam>=2.70,<3"],
-    "dicom": ["pydicom>=3.0,<4", "pylibjpeg>=2.0,<3", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg"],
+    "dicom": ["pydicom>=3.0,<4", "pylibjpeg>=2.0,<3", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg>=2.0"],
     "ct": ["nibabel>=5.2,<6", "blosc2>=3,<4"],
     "cuda12": ["jax[cuda12]>=0.10,<0.13"],
     "cuda13": ["jax[cuda13]>=0.10,<0.13"],

@@ -112,7 +112,7 @@ def get_config(arg=None):
 
     config.image = ConfigDict()
     config.image.modality = "xray"  # xray (2D images) or ct (volumes, see `volume`).
-    config.image.size = 224  # Side of the square image, in pixels.
+    config.image.size = 224  # Side of the square image, in pixels; at least 8.
     config.image.mean = 0.5  # Of grey levels in [0, 1].
     config.image.std = 0.25  # Of grey levels in [0, 1].
     config.image.per_image = False  # Normalise each image by its own mean and deviation instead.

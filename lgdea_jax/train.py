@@ -19,8 +19,10 @@ import jax
 
 from data_prep import build
 from lgdea_jax import cli
+from lgdea_jax.data import plan
 from lgdea_jax.data.dataset import METADATA_FILE
 from lgdea_jax.data.leakage import PAIRS_FILE
+from lgdea_jax.data.verify import verified
 from lgdea_jax.errors import UserError
 from lgdea_jax.experiment import Experiment
 from lgdea_jax.runtime import host_memory, sharding
@@ -33,6 +35,9 @@ from lgdea_jax.training.dry_run import dry_run
 from lgdea_jax.training.tower_options import complete
 
 log = logging.getLogger("lgdea_jax")
+# The least values of numbers; an image of fewer pixels than the build's smallest has nothing to see.
+LEAST = {"total_steps": 1, "log.every": 1, "checkpoint.every": 1, "checkpoint.keep": 1, "image.size": 8,
+         "text.phrases": 1}
 
 
 def main(argv: list[str]) -> int:
@@ -53,19 +58,25 @@ def main(argv: list[str]) -> int:
                "docs/reference/configuration.md list them all, with their reasons.")
     parser.add_argument("--config", metavar="FILE", required=True, help="the experiment, e.g. configs/phantom.py")
     parser.add_argument("--workdir", required=True, help="folder of the run; an earlier run there goes on")
+    parser.add_argument("--verify", action="store_true",
+                        help="first compare all files of the data sets with their checksums, as python -m "
+                             "data_prep.verify does")
     if {"-h", "--help"} & set(argv):
         parser.print_help()
         return cli.OK
     config, rest = cli.load_config(argv)
-    return train(config, parser.parse_args(["--config=read", *rest]).workdir)
+    args = parser.parse_args(["--config=read", *rest])
+    return train(config, args.workdir, verify=args.verify)
 
 
-def train(config: Any, workdir: str | Path) -> int:
+def train(config: Any, workdir: str | Path, *, verify: bool = False) -> int:
     """Runs (or goes on with) the training that `config` describes.
 
     Args:
       config: see configs/common.py for every key.
       workdir: the run's folder.
+      verify: whether all data sets are read and compared with their checksums before the first step. Every process
+        checks those that it sees.
 
     Returns:
       An exit status of `cli`: OK, INTERRUPTED or TERMINATED.
@@ -94,6 +105,8 @@ def train(config: Any, workdir: str | Path) -> int:
     workdir, first = Path(workdir), jax.process_index() == 0
     with own_folder(workdir, "--workdir") if first else contextlib.nullcontext():
         make_missing(config.data)
+        if verify:
+            log.info(verified([*plan.all_directories(config.data), *filter(None, [config.eval.dir])]))
         data = prepare_data(experiment, mesh, show=first, pairs_file=workdir / PAIRS_FILE if first else None)
         sharding.wait_for_all("folder made")
         with contextlib.closing(Checkpoints(workdir, keep=config.checkpoint.keep,
@@ -109,12 +122,12 @@ def check_config(config: Any) -> None:
     """
     cli.check_keys(config, like="common.py")
     cli.check_seeds(config)
-    for key in ("total_steps", "log.every", "checkpoint.every", "checkpoint.keep", "image.size", "text.phrases"):
+    for key, least in LEAST.items():
         value = config
         for part in key.split("."):
             value = value[part]
-        if value < 1:
-            raise UserError(f"config key {key!r} is {value}: at least 1")
+        if value < least:
+            raise UserError(f"config key {key!r} is {value}: at least {least}")
 
 
 def make_missing(data: Any) -> None:

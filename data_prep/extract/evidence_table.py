@@ -24,6 +24,7 @@ from data_prep.extract.schema import Extraction, problems
 from lgdea_jax.errors import UserError, nearest
 from lgdea_jax.findings.vocabulary import NO_FINDING, find
 from lgdea_jax.records import CERTAINTIES, LATERALITIES, SEVERITIES, TEMPORALITIES, Evidence, hash64
+from lgdea_jax.runtime.files import plain_cell
 
 FILE = "evidence.csv"
 STATEMENT = ("finding", "certainty", "side", "place", "severity", "change", "quote", "start", "end")
@@ -218,7 +219,7 @@ class EvidenceTable:
             if cells is None:
                 return
             if cells:
-                yield start, cells
+                yield start, [plain_cell(cell) for cell in cells]
 
     def _line(self, cells: Mapping[str, str], report: str) -> tuple[Line, bool]:
         """(the line, whether it is verified). Raises ValueError with what is wrong, in words that may be shown."""

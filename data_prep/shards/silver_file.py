@@ -16,7 +16,7 @@ import numpy as np
 from lgdea_jax.errors import UserError
 from lgdea_jax.findings.vocabulary import find_label
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, UNCERTAIN
-from lgdea_jax.runtime.files import output_file, write_text_atomically
+from lgdea_jax.runtime.files import TableWriter, output_file, plain_cell, write_text_atomically
 
 CELLS = {"1": POSITIVE, "0": NEGATIVE, "-1": UNCERTAIN, "": MISSING}
 _TEXT = {value: cell for cell, value in CELLS.items()}
@@ -33,9 +33,10 @@ def write_labels(path: str | Path, uids: Sequence[str], names: Sequence[str], la
       UserError: it cannot be written.
     """
     text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
+    rows = TableWriter(text)
     rows.writerow(["uid", *names])
-    rows.writerows([uid, *(_TEXT[value] for value in row)] for uid, row in zip(uids, labels.tolist(), strict=True))
+    for uid, row in zip(uids, labels.tolist(), strict=True):
+        rows.writerow([uid, *(_TEXT[value] for value in row)])
     with output_file(path) as file:
         write_text_atomically(file, text.getvalue())
 
@@ -59,7 +60,7 @@ def read_labels(path: str | Path, names: Sequence[str]) -> Mapping[str, dict[str
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(columns) or any(row[column].strip() not in CELLS for column in wanted):
             raise UserError(f"config.silver_from={path}: row {number} has not 1, 0, -1 or nothing for every finding")
-        uid = row[columns.index("uid")].strip()
+        uid = plain_cell(row[columns.index("uid")].strip())
         if uid in labels:
             raise UserError(f"config.silver_from={path}: the study of row {number} occurs twice")
         labels[uid] = {name: CELLS[row[column].strip()] for column, name in wanted.items()}

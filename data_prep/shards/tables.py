@@ -6,7 +6,6 @@ Both quote or describe reports: they are as private as the data set itself.
 
 from __future__ import annotations
 
-import csv
 import io
 import shutil
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,7 @@ from data_prep.extract.evidence_table import COLUMNS, FILE
 from data_prep.shards.plan import ShardSpec, ShardTask
 from lgdea_jax.data.dataset import BUILD_FOLDER
 from lgdea_jax.records import MISSING, Record
-from lgdea_jax.runtime.files import write_atomically
+from lgdea_jax.runtime.files import TableWriter, write_atomically
 
 EVIDENCE, LABELS = "evidence", "labels"
 
@@ -57,7 +56,9 @@ def _part(out: Path, task: ShardTask, kind: str) -> Path:
 
 def _write(file: Any, rows: Iterable[Sequence[str]]) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    table = TableWriter(text)
+    for row in rows:
+        table.writerow(row)
     text.detach()
 
 

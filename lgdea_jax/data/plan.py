@@ -65,6 +65,16 @@ def pair_directories(data: Any) -> list[str]:
     return [data.dir] if data.dir else [directory for directory, _ in parse_weights(data.pairs_from)]
 
 
+def all_directories(data: Any) -> list[str]:
+    """The data sets that are trained on and those that are held out of them, each once.
+
+    Raises:
+      UserError: as of `pair_directories`.
+    """
+    unpaired = [directory for stream in ("images", "reports") for directory, _ in parse_weights(data[f"{stream}_from"])]
+    return list(dict.fromkeys([*pair_directories(data), *unpaired, *data.held_out_from]))
+
+
 def number_of(stream: str, wanted: float, available: int) -> int:
     """How many of `available` items `data.STREAM` keeps: a share (<= 1) or a number (> 1).
 

@@ -117,7 +117,7 @@ class Predictor:
           it classifies, and label_patches [N, L, W] where the classifier reads images alone.
 
         Raises:
-          UserError: there is no image tower.
+          UserError: there is no image tower, or the model gives numbers that are not finite.
         """
         if not self.reads_images:
             raise UserError(f"the method {self.config.method} has no image tower: it cannot read images")
@@ -135,7 +135,7 @@ class Predictor:
           phrases: the evidence phrases of each; a prompt is its own only phrase.
 
         Raises:
-          UserError: there is no text tower.
+          UserError: there is no text tower, or the model gives numbers that are not finite.
         """
         if self._text is None:
             raise UserError(f"the method {self.config.method} has no text tower: it cannot read prompts")
@@ -161,8 +161,13 @@ class Predictor:
                 parts = [np.concatenate([part, np.repeat(part[-1:], size - rows, axis=0)]) for part in parts]
             # Not copied to the host yet, so that the next call starts at once.
             results.append((rows, function(self._params, *parts)))
-        return {name: np.concatenate([np.asarray(result[name], np.float32)[:rows] for rows, result in results])
-                for name in results[0][1]}
+        found = {name: np.concatenate([np.asarray(result[name], np.float32)[:rows] for rows, result in results])
+                 for name in results[0][1]}
+        for name, values in found.items():
+            if not np.isfinite(values).all():
+                raise UserError(f"the model gives {name} that is not finite: its training diverged; try an earlier "
+                                "--step, or train with a lower --config.optim.rate")
+        return found
 
 
 def patch_grid(graphdef: Any, params: Any, frame: ImageSpec) -> tuple[tuple[int, ...], float | tuple[float, ...]]:

@@ -120,10 +120,14 @@ def own_folder(path: str | Path, flag: str = "--out") -> Iterator[Path]:
             (folder / LOCK).unlink(missing_ok=True)  # Still held: `lock` refuses a file that is gone when it has it.
 
 
+_FORMULA = tuple("=+-@\t\r")
+
+
 class TableWriter:
     """Writes rows of CSV to an open text file; text that a spreadsheet would take for a formula begins with a quote.
 
-    Names of files, ids and prompts come from anywhere. Numbers stay as they are, also negative ones.
+    Names of files, ids, prompts and reports come from anywhere. Numbers stay as they are, also negative ones. What is
+    read again goes through `plain_cell`.
     """
 
     def __init__(self, file: Any) -> None:
@@ -135,14 +139,20 @@ class TableWriter:
 
 
 def safe_cell(text: str) -> str:
-    """`text`, after a quote where it begins like a formula (=, +, -, @, a tab or a carriage return)."""
-    if text[:1] not in tuple("=+-@\t\r"):
+    """`text`, after a quote where it begins like a formula (=, +, -, @, a tab or a carriage return; quotes before it
+    do not count)."""
+    if text.lstrip("'")[:1] not in _FORMULA:
         return text
     try:
         float(text)
     except ValueError:
         return f"'{text}"
     return text
+
+
+def plain_cell(text: str) -> str:
+    """The text that `safe_cell` was given."""
+    return text[1:] if text[:1] == "'" and text.lstrip("'")[:1] in _FORMULA else text
 
 
 def json_digest(content: Mapping[str, Any]) -> str:

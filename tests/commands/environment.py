@@ -22,6 +22,8 @@ FOLDERS = {
     "export lgdea": ("lgdea_jax.export", ["--checkpoint={run}", "--out={out}", "--format=lgdea"]),
     "evaluation": ("lgdea_jax.eval.records", ["--checkpoint={run}", "--data_dir={data}", "--out={out}",
                                               "--bootstrap=0", "--tasks=zero_shot"]),
+    "embed": ("lgdea_jax.embed", ["--checkpoint={run}", "{image}", "--out={out}"]),
+    "prototypes": ("lgdea_jax.prototypes", ["--checkpoint={run}", "--data_dir={data}", "--out={out}", "--records=20"]),
 }
 # What writes one file, whole or not at all.
 FILES = {

@@ -1,5 +1,6 @@
 """Data sets that a disk or a hand has changed: nothing wrong is used, and one line names the file and the record."""
 
+import os
 import shutil
 
 import numpy as np
@@ -9,12 +10,13 @@ from data_prep import verify
 from data_prep.build import build
 from data_prep.extract.evidence_table import EvidenceTable
 from data_prep.shards import finish
-from lgdea_jax import cli
+from lgdea_jax import cli, train
 from lgdea_jax.data.codec import encode_record
 from lgdea_jax.data.dataset import INDEX_COLUMNS, load_index, load_metadata
 from lgdea_jax.data.source import open_records
 from lgdea_jax.data.sums import DamagedData
 from lgdea_jax.errors import UserError
+from lgdea_jax.eval import records
 from lgdea_jax.io import decode_volume, encode_volume
 from lgdea_jax.io.encoded_volume import DamagedVolume, volume_shape
 from lgdea_jax.training.data import load_tokenizer
@@ -176,6 +178,38 @@ def test_verify_names_files_and_records(phantom_data, volumes, tmp_path, capsys)
     assert "bytes instead of" in capsys.readouterr().out
     with pytest.raises(UserError, match="no data set at"):
         verify.main([str(tmp_path)])
+
+
+def test_a_training_and_an_evaluation_check_whole_data_sets_first(phantom_data, compile_cache, tmp_path, capsys):
+    files = [phantom_data / line.split("  ")[1] for line in (phantom_data / "SHA256SUMS").read_text().splitlines()]
+    line = f"verified: {len(files)} files, {sum(map(os.path.getsize, files)) / 1e9:.3f} GB, of {phantom_data}, in 0:0"
+
+    def evaluate(data):
+        return records.main(["--checkpoint=nowhere", f"--data_dir={data}", f"--out={tmp_path / 'out'}", "--verify"])
+
+    def training(data, *flags):
+        return train.main([*runs.flags_of(tmp_path / "run", data, "total_steps=1", *flags,
+                                          config="tests/training/tiny.py:clip", cache=compile_cache), "--verify"])
+
+    with pytest.raises(UserError, match="unknown split"):  # What comes next.
+        training(phantom_data, f"eval.dir={phantom_data}", "data.split=nothing")
+    assert line in capsys.readouterr().err
+    with pytest.raises(UserError, match="nowhere"):
+        evaluate(phantom_data)
+    assert line in capsys.readouterr().err
+    other = tmp_path / "other"
+    shutil.copytree(phantom_data, other)
+    shard = other / load_metadata(other).shards["test"][0].file  # A split that neither of them reads.
+    shard.write_bytes(shard.read_bytes()[:-9])
+    for run in (lambda: training(other), lambda: training(phantom_data, f"data.held_out_from={other}"),
+                lambda: training(phantom_data, f"eval.dir={other}"),
+                lambda: training(phantom_data, f"data.images_from={other}:2"), lambda: evaluate(other)):
+        with pytest.raises(DamagedData, match=rf"{shard}: damaged, \d+ bytes instead of .*data_prep\.verify"):
+            run()
+    (other / "LICENSE").unlink()
+    with pytest.raises(DamagedData, match=r"\(and 1 more\)"):
+        evaluate(other)
+    assert "verified" not in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("flags", [("data.cache=False", "data.threads=2"), ("data.cache=True",),

@@ -67,6 +67,19 @@ def test_nan_stays_clear_and_constant_maps_do_not_tint():
     assert blank.size[0] == 2 * width + 42
 
 
+def test_the_scale_is_on_the_picture(monkeypatch):
+    """A weak map is as bright as a strong one: the picture says from what to what, and that this is its own scale."""
+    said, text = [], o.ImageDraw.ImageDraw.text
+    monkeypatch.setattr(o.ImageDraw.ImageDraw, "text", lambda pen, place, words, **options: (
+        said.append(words), text(pen, place, words, **options))[1])
+    for low, high in ((-0.02, 0.01), (0.25, 0.75)):
+        said.clear()
+        heat = np.full((64, 64), low, np.float32)
+        heat[10:20, 10:20] = high
+        o.draw(o.Overlay(np.zeros((64, 64), np.uint8), heat, (64, 64), (), "x"))
+        assert f"{low:.2f}" in said and f"{high:.2f}, the scale of this picture alone" in said
+
+
 def test_long_titles_are_shortened():
     blank = np.zeros((64, 64), np.uint8)
     drawn = o.draw(o.Overlay(blank, blank.astype(np.float32), (64, 64), (), "Long " * 60, ("w " * 400,)))

@@ -2,6 +2,7 @@
 
 import types
 
+import jax
 import numpy as np
 import pytest
 
@@ -93,6 +94,22 @@ def test_wrong_images(predictors, images):
 def test_nothing_to_predict(predictors):
     with pytest.raises(ValueError, match="empty"):
         predictors["clip"].images(IMAGES[:0])
+
+
+def test_parameters_that_are_not_finite_are_told(phantom_data):
+    """One NaN in a projection: a line, and no scores that look like numbers."""
+    predict = make(phantom_data, "clip")
+    params = jax.tree.map(np.array, predict.params)
+    for name, call in (("image", lambda: predict.images(IMAGES)), ("text", lambda: predict.texts(TEXTS, PHRASES))):
+        kernel = params[f"{name}_projection"]["kernel"]
+        kernel[0, 0], before = np.nan, kernel[0, 0]
+        predict.set_params(params)
+        with pytest.raises(UserError, match=r"embedding that is not finite: .*earlier --step") as error:
+            call()
+        assert "\n" not in str(error.value)
+        kernel[0, 0] = before
+    predict.set_params(params)
+    assert np.isfinite(predict.images(IMAGES)["embedding"]).all()
 
 
 def test_other_parameters_without_another_compilation(phantom_data):

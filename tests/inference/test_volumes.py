@@ -221,7 +221,9 @@ def test_a_series_in_parts_is_one_volume(tmp_path):
             part = tmp_path / name / f"part{number // 15}"
             part.mkdir(exist_ok=True)
             path.rename(part / path.name)
-    assert find_volumes([str(tmp_path)]) == ([str(tmp_path / "a"), str(tmp_path / "b")], 0)
+    # As on a CD: its directory is neither a volume nor rejected.
+    (tmp_path / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + b"its records")
+    assert find_volumes([str(tmp_path)]) == ([str(tmp_path / "a"), str(tmp_path / "b")], 1)
     assert VolumeReader(VIEW).read(str(tmp_path / "a"), "a").shape == SHAPE
 
 

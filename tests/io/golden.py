@@ -1,6 +1,7 @@
 """One picture in every lossless encoding: DICOM files made here, with pixels that are known beforehand.
 
-The JPEG lossless encoder is written out below; the JPEG-LS codestreams were made once with CharLS (pyjpegls 1.5.1).
+The JPEG lossless encoder is written out below; the JPEG-LS codestreams were made once with CharLS (pyjpegls 1.5.1), the
+HTJ2K codestreams with OpenJPH, which is not the decoder's library.
 """
 
 import base64
@@ -13,6 +14,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLosslessSV1,
@@ -26,7 +28,8 @@ SHAPE = (67, 45)  # Odd sides: padding of rows or of the file's end must not shi
 BITS = (8, 12, 16)
 SYNTAXES = {
     "implicit": ImplicitVRLittleEndian, "explicit": ExplicitVRLittleEndian, "big_endian": ExplicitVRBigEndian,
-    "rle": RLELossless, "jpeg_lossless": JPEGLosslessSV1, "jpeg_ls": JPEGLSLossless, "jpeg_2000": JPEG2000Lossless}
+    "rle": RLELossless, "jpeg_lossless": JPEGLosslessSV1, "jpeg_ls": JPEGLSLossless, "jpeg_2000": JPEG2000Lossless,
+    "htj2k": HTJ2KLossless}
 JPEG_LS = {
     8: (
         "/9j/9wALCABDAC0BAREA/9oACAEBAAAAAJV6+9fbQAJf/3vttAnX+2320CfraQIalSTKKTIYgkVPNbWm4poqe1FSiOJFcgnaNscCEOFVl"
@@ -131,6 +134,91 @@ JPEG_LS = {
         "TqHSOWdA6JzjonaOwdU6JzzqHVOkcs6B0DnnRO0dg6h0iHg/9k="
     ),
 }
+# OpenJPH 0.9.0: ojph_compress -reversible true -num_decomps 3.
+HTJ2K = {
+    8: (
+        "/0//UQApQAAAAAAtAAAAQwAAAAAAAAAAAAAALQAAAEMAAAAAAAAAAAABBwEB/1AACAACAAAABP9SAAwAAgABAAMEBEAB/1wADSBQWFhgWFhYU"
+        "FBY/2QAFgABT3BlbkpQSCBWZXIgMC45LjAu/5AACgAAAAAHRQAB/5PAF3rx5ebVKrE4n0XQtRoT5fOxOBoFsXwclsIgAEUAQZeAxxGC2IxAsH"
+        "qIZAUK+h9z5+hwi0I0yM4RVAACqbEBwAt2AFsQAW6ACgnihExCMAIw4IBwIIEJ9zKvO51F/md7fkblfwCYYU2kNZckFrn+QBpv2rA16HLt68m"
+        "kfgCw2CPEwQ9I3hBx8rD0RWD+UFguvqDwaOnp9rGdAMAL2GAF7lAC+gxokARVdQqGbVarRhTIb2ATKCmJeToJftkXckTgBR8Rh4OkFGxYXsFh"
+        "YgHKogoEvAMVEDFn7Wn3EIWML6c5GxjetNVREwfrlrhcxd1x/l/ZG/cDjo9Ukw8Db09K/HPhwzADkkHJZvCEQlcgQ2JEFgoki0CU3jpm8A1Ae"
+        "mG8sh3A00XikCilZqRCLosEJnlk/BRzASV7kliTpyMDS4FEMMlCR/2vfa9P+CsL3doa9NiiFI3bUBUpXNp5338fFn4n0cQfrklgqiS3Lui0iw"
+        "vcGKOQ6bQDnBW6t7tcIA50aUxSWPYEVcDRAizhxojMiiTIKMmcSoukmAelwcxiVMNb2I1ENLipG9EGB5EZx4FGIxBtITKlqHIAjoOklHY6Jlc"
+        "0DUWYSADTzcw08gFWT76ju0v71uVPadqEIQ3M7COUeph6ErB6XACEb/OvCjp8mMLLzXvy04MLngLAF+yEAX7rwAv3KEDNwiSAJIGQzWxIaMSt"
+        "wDQPJQvBZdwWTkdU82D0HR6CITZaFlCxynMKwkA4wUfVMZXxDR6Q5qOaEEagiBpqWOhMmALwC3ReqipIBU4GZJC2BbnA3RggxT8KVfwQAlH+F"
+        "dEyTgfkFAs2zMg0oArYiqpwa1qeosmt0ViwBdETIBSzuPQYzvQUMChGcCkPXgj9A02aaTvABYT/AXDakGGbIJUZWAEy25A2yNLCFUEDb/ygCF"
+        "mrUQAw8P4aQwiCKI8wGICQCJ5LhdDJa4FpHEsWQpTxVrizOxYKixUYoiGw8bJQ1BWucwoMgFEcoLzGKzwFDUjiwP5eKRsnORAoVGjqlFikeah"
+        "9cIE44pQsZGvENu1V22cUaMeqQ1jkEUONeoMRLjDqYrWtH4ay7fNSoV83P1rJ0pbyqEX66sXFAeXKoGLWoWRjo0rBo2KqFoR1Cq595zEKkftF"
+        "dBUdz2ihXcPFyEeLvGoQmKv8LyMcaJJyRAZEWjfpeMpHnXHwtQLjFLbGRrxDVepVOX4mVVRXqlRMvAnREB2yMgpr9vcKNJNSwrWZCPQs6wNVx"
+        "DQTMq2LnWWSI1XkANEmFpDIDEAbFK6xaQckMgMNxIYVR5hKMxuMFKRoWN0wq85MQGJQ4iBmBwJsQOMrJAu9IHaIHS4FFKBwxTcsgpcUO5wKCP"
+        "CLKVARJZVWglnKPwyE85tWCcBMjCV2QhMlDluyLLECW7wopYKxWK8jSqbApadEXixUCUkr4AaYrAfJnDoBTCCU1IMEjqILBrorITtvQYaaCBH"
+        "QHQldnoOQ6DR4KdjpwQtcpA3goWCvpQAGDF70RMyqVQGoGBJwRS9CmTOWhmwZBeiQ/UTEaEAKkprCuYkIgywrI1XEQTMBU5rAOyYZA1PEAtGm"
+        "FZDIDEAbFEIamVhAJDPQAGUnsHokKC2Z2uxOAJC/b2299ZmmSe+7Z02ME3eGA2OvNUFEh0kUOS9QGGo1ZGWeIF6lDZjdDFiMrUK9qE/nnsc+B"
+        "ZhanSqcpTGX34IES9mHlTli1blkRa93wvuE6n8ViJRevyNRuaUJpuFow6GI28O/pdFy1c0bt6v8e3fdKb12iMQLgGtNXk9eDdVP/g5JKFDWmf"
+        "DhC4c5I89GenZgm79MBsdeapiiSUkVrI1Sh4/xJUkm7tguplYEsQuhxBfkkQhJgYQ9KUr+/ESJUvID4zcaGITEHU8SMwbD/1yCCI4UwV3kuUN"
+        "56Il7wD9qENxFli3kMZ0ETITEtZE0RXARSBQzMte5QMYIR+mJIttQh0LhmIAJaEmUB/8oAQIYLkPgAeWFCOE/1hCOqFQgn8iX6EZBkKrrISfz"
+        "ZvBF7BQEiCp97hNKkGIETiArneSJDEhRIIbD3xNHSPKQS+CV4v6SOFITFbqIqPFBP4ZkibWkLRMVpn4g8ExhkJ4kcRSiYCdCRP3JggDhWchzo"
+        "lyI4BoiAqSvEMYX5Yj+cMZBkC1AzITMl7TrwwgXQasIICRT4BdyoSIIokhUpsTJj8SpCApAZofGf+IgkhJ3S0jMDwz5Ew2RECnytix3sQ88cA"
+        "/5JfG7ybKlNGoRG0kCkU1ERwQJ+1q3trf+dnJn0ZcdYCUlasP4y4HIVT2JUHQBsqWKoCND116UBAU7njUHSVZHavsFVUXDDgUyzqo3RBZAaa7"
+        "B+fFcQ0IhGMrXva6I7kCkqlDp2NC5tYtGTJU7sXzwAYhRag6a71cVQuZ563Fza5WAoKVPR97OAM7lkJcRHRGkZeABI5VEHGuVEqp7Fbg6REro"
+        "2J5nkYGZCf/Z"
+    ),
+    12: (
+        "/0//UQApQAAAAAAtAAAAQwAAAAAAAAAAAAAALQAAAEMAAAAAAAAAAAABCwEB/1AACAACAAAACP9SAAwAAgABAAMEBEAB/1wADSBweHiAeHh4c"
+        "HB4/2QAFgABT3BlbkpQSCBWZXIgMC45LjAu/5AACgAAAAAHfwAB/5PAAXrI8e/sz35a0/rRj1a/2sUDwT0tIPux6lZvcYsNapAIRrhddRe32K"
+        "AEhSCCUkvFgQnwDwphhKOSimOOy20uGOd4sKsAcjpp5MfoAfc/nQ4dUI0IzlFUhAKpsQHAALpoABbkAAW8CgBKExEAwESFDAMCKCQpmgEmTSq"
+        "g8gn7Xfq5PnV2ednJxh7PYAEmvBIEUbMHFGJmC+iJ90gtO9aqVXrdCPwoFH4ALIjKGosrYC2ZmiAcDiYIKEIxPt/wP51bnpLrPL4AwAC9kgAF"
+        "75AAL6CA2BAZlSdEGNZZDVWokvId0KTICSJqmYz0RdYEEJOAFz4x4jiEQArStILDmECopmqCkm4A8RYs/P2n3OxhC0WnOTssb1FiovMVrilXc"
+        "xcW7mlyyN+4HHR92TOkBnp6S9mL50swA4JByWNwVNAFERKjJqFA0MBYMlmu/QNJreirogV8S0YVI2NSmRGKYG0oMDnEvARzQCoAWIqDI0+M6E"
+        "iJoZRQYiglmBDPQBCB76EIHvoQgen/BAv9+eFWbFZDRsWSG1KV495djY+L3xDDjTd1eUluyRUuYUosbB8/rhDpuAPcuoTl44e1QKFBaByNbMd"
+        "IQWBoCYZgY+RmQWKi8s/hlBzRlgYzazHhMRdDIhy8tNMzbeqFyDrWpwFkuBB3UlZ9wnIkUI4bH7FrsoZJBBAVHOAq1gn+AVa++47ukxJ4jPac"
+        "NwhDczsLu9HTFCVSb/MQL8Rv4hxXJ9MZUvDa35iy4b0CwAF+x0ABfutAAL9ywEBbmAVJAmQ0syChkbeCu8eShcA53gqnM6pZKOoKD9EQqJWFo"
+        "mKFh9xSAJx8qK7hvm/xAJx8VBOmCHwNNRt0JkwRvkDnpaqCnOCQARmjbUFOcBcGWPCjQhU8hECEf0UUnrMAecSCDZM4C6hj9nIq3NoQT5EDto"
+        "2mwr+NngKDYgSXHsOdngJGjuBSHryg8w80oaTt4YLO/0CmDRm2CVKagRkgM2RIG2Rp+iVo4I0fUYSkXSkAGngjawwhUJBHOMRAKARDHiGERt4"
+        "KzrdYshBchlvhdEY1C0XFDg/RENhoeTAqVnjIKTBwCA5QXeN5lAIDIAQc2FjFKR2coChVR+o7wUjzUPhCBcYpbYyNeIar11BZxR1HqkbVWQRQ"
+        "4qqDEURh1BWtaPw1N7Y3aoV833GsnkdvKoi/XVqxSXLlKliF1CykUaV26bFqFoR1Cq594dQkaF7buQVHc9ooVDixcyMeL3l9CExV/ikxjjRPJ"
+        "IA2c2jHHeCo69Q+FqBcYpbYyNfqGq9SqWX4iwuk/08sTLsJ0YAUZGUU5ujvFQhDVlO4NhOBnmUlA1PENBMyrYmdZZIjVcQC0SYWEMkMQBsUpp"
+        "FMLCCRGYAGYkWnO6Sat8FIQYqKVUeYVWcmIDMIcbFnQCMaHyFZ2IfRIXaAFBDgGr5xAayA2OFUQIBfTIGK6GtWEGYpj8EB4bymFcFkIgyBNzZ"
+        "R4rwlyxIosMWLYrlGIr2KKJkClp4SubGuEpJW4g04aQwSeEITwBRCSTFI4Ci6bKA7ErLzFlyoiRAB25HQyTsICU6Dl4Ldgw+4QCvAQsFeywEM"
+        "GLzoiRhVQAUgYkjAFT0IZc5YCrJlFOYh+5mI0YAUZDWFazMR6FlWRqrEaSZkWhM4y+RGqogFok0sIJEZgTYoTGMTC0hkBqCh7ARWjwRnI1Cb/"
+        "QoJC/U+n976zNMk992zpmYJu/TAbHXmqYokOkitcl6koajVkZZ4jPUobMboYsRlcIr2oT+eexz4FmFLOlU5SmMvvwQIl7MOWssWrcsrFr3fAi"
+        "4k5J/FYiZPX5Go3NKE0zhaMP2INvHv6XS3tXMiLer/JbvulN67RGIGE3mtOfk9eDdd+/3pJKFDWmfzCFw50g50Z6ZmDqvpgNjrzVMUSSkitcu"
+        "VKHh/mqSTd2wXUy4MsguhxM8eSRAQSVhSouRH2yBBUvID4z/RIBISd0tJzA8c/xMKIiFS5H9Z7lIeeOIe8huTf5FlS3ksJyMTIXFNIikaYImT"
+        "KCIkrnOBjBGO0J4oz4Y7FMWIcEBLojzDPypAAENlCEyQvhAx/McawhGVASBP5Eu2gy4o0fWSk3kz+CJ2oSBQVOmR7YsESIECJ5CVTpInElC8b"
+        "pj9J3GkJA+5BH4h7j8Th0wCKU9S4aF+DMmSbkl5IiYkpB/InhEC6UkSj0KU7IQKpD9JFKD8CnlOlGMQ4VoiguivEAYS5Rj+cMZB0CoEIGbK3U"
+        "th/mGEi6BVBICeKfALiQsVQRFdFJaUKPmRuFAhFJHMD4z/RAIhlbhbSmJ+YPibCiIhUuQ/OS5UHnjiHvJLIXAXWbaUB0pERIckAUkioqNACft"
+        "at7a1rWckvIyvNYFHA4g/jLhQKp7FDB0AMqUEAQhy96UBAUqEag6QNkdqlgqqi4YcCmWdVC0QSQEvuoXIVxDQiimrU9va6I7lLqvOksIoXGa0"
+        "dGSCnd854IFAotWtKnq4qhcp563FxrlfccoKWIW9nAGp7IUREdEcjL5LASOViD+MuBAqnsUMHSJ3RsTFnkcBlgn/2Q=="
+    ),
+    16: (
+        "/0//UQApQAAAAAAtAAAAQwAAAAAAAAAAAAAALQAAAEMAAAAAAAAAAAABDwEB/1AACAACAAAADP9SAAwAAgABAAMEBEAB/1wADSCQmJigmJiYk"
+        "JCY/2QAFgABT3BlbkpQSCBWZXIgMC45LjAu/5AACgAAAAAHpwAB/5PAABe6APH/Wtq12n21vloRZAhysE5Yn4uT4H37qxVBDkES1gnr6GJ0sR"
+        "JUCYoSSAmge7COLj4XM0GVICjhSWin3CnEwzvR4zNBLUKUcEyxU2XH4hGgO9F9Mi4ej2HLlTSEYDfa+AG91AH3P50OHVCNCM6RVQgCqbEBwAA"
+        "Lq4AAF0cAABbYigAEgKdgSllTckoMAyAAmqIpoQDQlJxSAQCVAn7XfvI51SqzktzhHnVwAWbEIhyD65IFKUsGrACEDKwElPxEARCAB1lUq/V3"
+        "7XNwdHABzh6iBnYw3RonY5622HBCRk9DzWmoaU+0Tn0AwAAL2OAABfQcAAC9+LqZDGcZKcPtXqtqIHaXXIUpQP4wJsBm6QcwKUAOT+w81FJSk"
+        "ixLXkIeClKcZREIeA/EExZ92c+6hCxjX0zBtUtRerLFkZ+jlG8oXj0+aX9jb3/288bTtGWsGz09IXvq53zRA4IByWNwNMgF0JAYAyMZCAyYUT"
+        "pXrqVmAMIH+qN65THDaoaFyajZEhBkNDKc5nQv64eAUgyP4ihPCmmUUIGKVDpFKqXilEyRSqVY5UAUoHvpSge+lKB7n4MvL++sImF5oa920pc"
+        "1IRdVk4Se985oYcdF2TzM6qUX43fgqzg+f1ERGbgD3rvuLMzoiMCgHSZJs68UElhYgBUtEjEMkCKlvF8XExYZmEWItaqHqxgMCUE9dU2sIftK"
+        "jgNieRKJ6m2iZLrAA4bS8WlnV/wfYRgiOEDVzOIAFt99x3dT1pcK9i5XwQHuZ1Q88dTu1YOJVcJhYBsxeFOnyY1S6vh2/KiXEb4CwAAX7GwAA"
+        "X7pwAAL9zABmk1ZIEAAmZ+SQ0JjbgXmcyyZCcd4PQtxzUthkcLDVQQ2WhaKjh2uc4sBHOqhrKY7vsEEEPKDasI0Sa+5AwZvQhRBiRnsIqmmIC"
+        "W46ABjpoJU2oUFUvxoqeKOEAjC3VWWczoWgcgGM3MWUAfUl9PB17Q4TZNto7Hgb6InwOAYwSbFsTOvJYqcxaU8GEEp8UGTRhvY4IKif0DRggy"
+        "JmcQsgRIxkHCpIdPaOBPojkDB+h4milsKUOUaT2cQA4Y0wigAQk1DPoTQyFuB+XwLVnAZtwUb+nWlsNjlISqiNh7iV6F+KSiAY3CA8gzLqwI0"
+        "YA2e/F+o4nOUBQqqOoUWyo6+uPhCBOOKW3rKrxDq9VYLMqNGPVI2hljVKxNFDK6PkHQECAGpvt8ztUK+N94tZPI7eVRcWpWrFJcuVQMWtQsoW"
+        "jSu3QcVCN6dQvebXBdCFUb1uugqzu5yEVHNhcyof9CGELLx/RMYiiTskQFZ69GOl4KR5qNhCBfby8sOsjXiHV6lUvIyQxaUFp5UTrsJ0RAdkj"
+        "IK4LGfVywNWU3jXMyE+Y75DFSJh02IYZ29ZXQxMCUMEGVaAYnMALRB4RqZVkAkM9DQcNh0RKk0l8FIQYq26QiplAkKQAxCXOwi2IDGQshwIRe"
+        "MTnVdTkKhym9YwEqobjiVILjyM9TTt7QgzFoeYwHCU9Z1IphEjGXwbjNDzU2yJLEGzL0olmpI8ipkBFPA0lMCcDPDFJGwAm+YzzyI4KkTwBTC"
+        "+VyI4GghwWA5EnrIWZCBJkIELEdCDnKDmGgteCoBhvTAAy7QBl4SHKKWWgi4LK1ThyHV6AUh3Evr0KEOh6VhOUZhHuKxZIylYSklgBURYb4Df"
+        "qBKnGZChnXCIMckY6CKGCDaAysgkhlosMIFboKVGMkMNJBLYHXCgtNR6q5KAkL9vp/e+5/1L33e507MHT/RjGGvNUFUkpStcjalDUcORlNHDn"
+        "sobK7hjrHg1CKYJ2arEvgWYWqWlOUpj1+cECJeTDyn6t1bllC17vhRYJJExWImQr0hIpwKEz5wsUOhBt5d/S6W9vleRFXq/yXHmv4pswxAhbG"
+        "a01eTq5G679/vUpQoa6V80cXDnJHnoz07ME3fpgNjrzVBRIbkgoyFSh4/zVJJKZnOplYEvgqhxDdcEgACIkmYIbnQNpOklIzRkPvFQ0iNCKek"
+        "0+rA8XQpGOCoiu9ODkgqH1sCCfkwG5K7ybPBT+VlKGQ2coKIQgbQhSTBzMh1roB16rC3nPnvnRKFYwKepHzBrr9vnEDVzIAFlBcAhN06AcA2c"
+        "wrkNsqR2I4xKVXHQ1ZdBA6QHQJA4RSJbBlFCLGiUil56eQbDIlVDXPpa+IBjz5yGLfKuSOzQoTSGdHFzI2zGwEyxRrAkhl8IK4knglM0p90VI"
+        "gALi+RuHcVIQOE3iiEG36h8jZEEKPEngGMZJj6NMIBjB1AzJS7paSMxAghUbkZIDZx4Bl0gwAowlLykhJDfgWTSoQCkNnBfmJxRKlzx6LSjMG"
+        "BNzEPUoTBM2vECfnokXhAvCnJ3eQ5EPUzNiYoSMg68ekQT6X7VvbOxN2bkVVSxYohToZg/mELylSnuOq+0AaEsgBGhy96XK4Cu541S6+FgirH"
+        "kqglxAFKUp3bRUSA0w/Jn4rxC0JojqUFFvQxMgGlZ6U7FhvElCqJtks+7F8nAwgVFTB0q4q4okFxR7OkWcPcVgUUo53BxiK7kBFqHHQWkZVxV"
+        "EUdCDRrs4FKli+sMKJpFYiQsvgOJZoJ/9k="
+    ),
+}
 
 
 def picture(bits):
@@ -151,9 +239,10 @@ def write(path, bits, syntax, **elements):
         warnings.simplefilter("ignore")
         if syntax in ("rle", "jpeg_2000"):
             dataset.compress(uid, generate_instance_uid=False)
-        elif syntax in ("jpeg_lossless", "jpeg_ls"):
-            streams = {"jpeg_lossless": encode_jpeg_lossless(pixels, bits), "jpeg_ls": base64.b64decode(JPEG_LS[bits])}
-            dataset.PixelData = encapsulate([streams[syntax]])
+        elif syntax in ("jpeg_lossless", "jpeg_ls", "htj2k"):
+            stream = encode_jpeg_lossless(pixels, bits) if syntax == "jpeg_lossless" else base64.b64decode(
+                (JPEG_LS if syntax == "jpeg_ls" else HTJ2K)[bits])
+            dataset.PixelData = encapsulate([stream])
             dataset["PixelData"].VR = "OB"
             dataset.file_meta.TransferSyntaxUID = uid
         elif syntax == "big_endian":

@@ -284,7 +284,7 @@ def test_headers_that_ask_for_too_much(tmp_path):
         read(tmp_path, RAMP, PhotometricInterpretation="MONOCHROME3")
 
 
-@pytest.mark.parametrize("syntax", ["jpeg_lossless", "jpeg_ls", "jpeg_2000"])
+@pytest.mark.parametrize("syntax", ["jpeg_lossless", "jpeg_ls", "jpeg_2000", "htj2k"])
 def test_codestreams_are_looked_at_before_they_are_decoded(tmp_path, syntax, monkeypatch):
     path = golden.write(tmp_path / "a", 12, syntax)
     dataset = pydicom.dcmread(path)

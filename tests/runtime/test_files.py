@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from lgdea_jax.errors import UserError
-from lgdea_jax.runtime.files import LOCK, TableWriter, lock, own_folder
+from lgdea_jax.runtime.files import LOCK, TableWriter, lock, own_folder, plain_cell, safe_cell
 
 
 def test_one_command_at_a_time(tmp_path):
@@ -60,3 +60,6 @@ def test_no_text_is_a_formula():
     [row] = csv.reader(io.StringIO(file.getvalue()))
     assert row == ["'=cmd|' /C calc'!A0", "'@SUM(A1)", "'+1+2", "'-2+3", "'\tx", "-0.25", "+3", "1e-5", "-7", "a=b", "",
                    "no -x"]
+    for text in ("=1", "'=1", "''-x", "'", "''", "'x", "-0.25", "'-0.25", "-", "", "\tx", "it's"):
+        assert plain_cell(safe_cell(text)) == text
+        assert safe_cell(text)[:1] not in tuple("=+@\t\r") and safe_cell(text) != "-"

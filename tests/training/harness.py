@@ -2,9 +2,10 @@
 
     python tests/training/harness.py WHEN NUMBER SIGNAL TRAIN_ARGUMENTS...
 
-WHEN is "never", "step" (before the NUMBERth step of this process, once the checkpoints so far are on disk), "save"
-(right after the NUMBERth save has begun), "graph" (while the relations are made for the NUMBERth time), "evaluate" (in
-the NUMBERth evaluation) or "row" (between the row of the NUMBERth evaluation and the score of its checkpoint).
+WHEN is "never", "compile" (before the step is compiled, which then takes a minute), "step" (before the NUMBERth step of
+this process, once the checkpoints so far are on disk), "save" (right after the NUMBERth save has begun), "graph" (while
+the relations are made for the NUMBERth time), "evaluate" (in the NUMBERth evaluation) or "row" (between the row of the
+NUMBERth evaluation and the score of its checkpoint).
 WORKDIR/batches.jsonl gets a row [process, SHA-256] for every batch that comes from the input pipeline.
 """
 
@@ -13,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -54,7 +56,7 @@ def note_batches(workdir):
 
 def die(when, number, signum, workdir):
     """Arranges that this process sends itself the signal."""
-    seen = dict.fromkeys(("step", "save", "graph", "evaluate", "row"), 0)
+    seen = dict.fromkeys(("step", "save", "compile", "graph", "evaluate", "row"), 0)
 
     def count(what):
         seen[what] += 1
@@ -94,6 +96,9 @@ def die(when, number, signum, workdir):
         return evaluate(predict, examples, **options)
 
     def compiling(*args, **options):
+        count("compile")
+        if when == "compile":
+            time.sleep(60)
         step = compile_step(*args, **options)
 
         def stepping(*arguments):

@@ -94,6 +94,15 @@ def test_signals_save_first(straight, phantom_data, compile_cache, tmp_path, sig
 
 
 @pytest.mark.slow
+def test_a_signal_while_compiling_is_honoured_at_once(phantom_data, compile_cache, tmp_path):
+    """There is nothing to save yet, and the first step may be an hour away."""
+    errors = runs.run(tmp_path, phantom_data, when="compile", number=1, signal="SIGTERM", status=143,
+                      cache=compile_cache)
+    assert "stopped by SIGTERM: no step was in flight" in errors and "Traceback" not in errors
+    assert not (tmp_path / "metrics.jsonl").exists() and not list((tmp_path / "checkpoints").glob("[0-9]*"))
+
+
+@pytest.mark.slow
 def test_an_evaluation_cut_short_is_made_up_for(straight, phantom_data, compile_cache, tmp_path):
     errors = runs.run(tmp_path, phantom_data, *UNPAIRED, when="evaluate", number=2, signal="SIGTERM", status=143,
                       cache=compile_cache)

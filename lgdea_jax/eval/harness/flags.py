@@ -69,6 +69,8 @@ def make_parser(benchmark: Benchmark, *, data_dir: str = "required", example: st
                         help=f"refused here: {benchmark.no_probe}" if benchmark.no_probe else
                              "linear probes on frozen features with these shares of DATA's training subjects, for "
                              "example 0.01,0.1,1; needs the extra `probe` (default: none)")
+    parser.add_argument("--verify", action="store_true",
+                        help="first compare all files of DATA with their checksums, as python -m data_prep.verify does")
     if benchmark.data_sets:
         parser.add_argument("--as_if", action="store_true",
                             help="evaluate on data that are not the benchmark's, which are otherwise refused "

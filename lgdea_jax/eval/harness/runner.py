@@ -20,6 +20,7 @@ import numpy as np
 
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import DatasetMetadata
+from lgdea_jax.data.verify import verified
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.eval.harness import examples as retrieval_examples
 from lgdea_jax.eval.harness import guard
@@ -71,12 +72,14 @@ def evaluate(args: argparse.Namespace, argv: Sequence[str], benchmark: Benchmark
     Raises:
       UserError: no such checkpoint, data or split, unknown task, a mode that the benchmark does not have, a transform
         other than the checkpoint's, a data set that is not the benchmark's, subjects that the checkpoint was trained
-        on, or --probe without scikit-learn.
+        on, damage that --verify finds, or --probe without scikit-learn.
     """
     chosen = _chosen_tasks(args, benchmark)
     benchmark = dataclasses.replace(benchmark, protocol=choose_protocol(
         benchmark.name, benchmark.protocols, benchmark.protocol, mode=args.mode, name=args.protocol))
     modes = {"both": tasks.MODES, "clean": ("clean",)}.get(args.mode, ("official",))
+    if args.verify:
+        print(verified([data_dir]), file=sys.stderr)
     with StageProgress() as progress, contextlib.ExitStack() as stack:
         inputs = Inputs.open(args, benchmark, data_dir, progress)
         if not inputs.model.reads_text:

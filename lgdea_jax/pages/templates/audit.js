@@ -288,7 +288,11 @@ document.addEventListener("selectionchange", () => {
 
 // --- The file --------------------------------------------------------------------------------------------------------
 
-const cell = text => /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+// What a spreadsheet would take for a formula stands behind a quote, as in the build's tables.
+const FORMULA = /^'*[=+\-@\t\r]/;
+const quoted = text => /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+const cell = text => quoted(FORMULA.test(text) ? "'" + text : text);
+const plain = text => text.startsWith("'") && FORMULA.test(text) ? text.slice(1) : text;
 
 function linesOf(item) {
   const rows = kept(item).map(line => ({...line, study: item.study,
@@ -312,7 +316,7 @@ function parse(text) {
   const rows = [[]];
   const pattern = /(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r?\n|$)/gy;
   for (let found; pattern.lastIndex < text.length && (found = pattern.exec(text));) {
-    rows.at(-1).push(found[1] === undefined ? found[2] : found[1].replaceAll('""', '"'));
+    rows.at(-1).push(plain(found[1] === undefined ? found[2] : found[1].replaceAll('""', '"')));
     if (found[3] !== ",") rows.push([]);
   }
   return rows.filter(cells => cells.length > 1);

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from data_prep import agreement, audit, build, datasheet
-from data_prep.extract.evidence_table import COLUMNS
+from data_prep.extract.evidence_table import COLUMNS, EvidenceTable
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.data.source import open_records
@@ -84,6 +84,33 @@ def test_the_tables_hold_every_report_and_statement(made):
     assert (first["silver:Pleural Effusion"], first["silver:Pneumothorax"], first["Nodule"]) == ("1", "0", "")
     sums = (folder / "data/SHA256SUMS").read_text()
     assert "  evidence.csv\n" in sums and "  labels_train.csv\n" in sums
+
+
+def test_no_cell_is_a_formula_and_what_is_written_is_read_again(tmp_path):
+    path = tables.write(tmp_path / "t", [tables.row("=2+3", report="FINDINGS: Small left pleural effusion.")])
+    flags = ["--config=configs/data/table.py", f"--config.table.path={path}", "--config.workers=1"]
+    assert build.main([*flags, f"--out={tmp_path / 'data'}"]) == cli.OK
+    for name in ("evidence.csv", "labels_train.csv"):
+        assert rows(tmp_path / "data" / name)[0]["study"] == "'=2+3"
+    table = tmp_path / "data/evidence.csv"
+    assert build.main([*flags, f"--config.evidence={table}", f"--out={tmp_path / 'new'}"]) == cli.OK
+    assert records(tmp_path / "new")["=2+3"].evidence == records(tmp_path / "data")["=2+3"].evidence != ()
+    # A person's quote that begins like a formula.
+    quote = "-small effusion"
+    write(tmp_path / "e.csv", [{"study": "s", "finding": "Pleural Effusion", "certainty": "present",
+                                "quote": f"'{quote}"}])
+    [item] = EvidenceTable(tmp_path / "e.csv").read("s", f"FINDINGS: {quote}.").extraction.evidence
+    assert item.phrase == quote
+    if PROGRAM is None:
+        pytest.skip("there is no Chromium: the page's own reading and writing is not tried")
+    audit.main([f"--data_dir={tmp_path / 'data'}", f"--html={tmp_path / 'audit.html'}"])
+    with Browser(tmp_path, 1280) as browser:
+        browser.open(tmp_path / "audit.html")
+        choose(browser, table)
+        browser.wait("document.querySelector('.count').textContent.includes('Opened: 1')")
+        browser.press("s")
+        browser.downloaded("evidence.csv")
+    assert (tmp_path / "evidence.csv").read_bytes() == table.read_bytes()
 
 
 def found(browser, study):
@@ -174,6 +201,13 @@ def test_three_corrections_on_the_page_are_the_changes_of_the_next_build(made, t
                       "strangers": 0, "studies": 5, "corrected": 3}
 
 
+def choose(browser, file):
+    """Opens a saved table on the page."""
+    root = browser.call("DOM.getDocument")["root"]["nodeId"]
+    chooser = browser.call("DOM.querySelector", nodeId=root, selector="input[type=file]")["nodeId"]
+    browser.call("DOM.setFileInputFiles", nodeId=chooser, files=[str(file)])
+
+
 @pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium")
 def test_the_page_accepts_undoes_and_opens_what_it_saved(made, tmp_path):
     folder, _ = made
@@ -199,9 +233,7 @@ def test_the_page_accepts_undoes_and_opens_what_it_saved(made, tmp_path):
         (tmp_path / "evidence.csv").rename(tmp_path / "first.csv")
     with Browser(tmp_path / "again", 1280) as browser:
         browser.open(page)
-        root = browser.call("DOM.getDocument")["root"]["nodeId"]
-        chooser = browser.call("DOM.querySelector", nodeId=root, selector="input[type=file]")["nodeId"]
-        browser.call("DOM.setFileInputFiles", nodeId=chooser, files=[str(tmp_path / "first.csv")])
+        choose(browser, tmp_path / "first.csv")
         browser.wait("document.querySelector('.count').textContent.includes('Opened: 5')")
         assert count().startswith("3 of 5 reports read")
         browser.press("s")

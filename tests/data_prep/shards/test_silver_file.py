@@ -58,6 +58,12 @@ def test_a_build_takes_them_instead_of_the_evidence(tmp_path):
         build(config, tmp_path / "other")
 
 
+def test_ids_that_begin_like_a_formula(tmp_path):
+    write_labels(tmp_path / "silver.csv", ["=1+1"], ["Edema"], np.array([[POSITIVE]], np.int8))
+    assert (tmp_path / "silver.csv").read_text() == "uid,Edema\n'=1+1,1\n"
+    assert read_labels(tmp_path / "silver.csv", ["Edema"]) == {"=1+1": {"Edema": POSITIVE}}
+
+
 @pytest.mark.parametrize(("text", "message"), [
     (None, "not readable as CSV"), ("id,Edema\na,1\n", "a column uid"), ("uid,Oedma\na,1\n", "columns of findings"),
     ("uid,Edema\na,2\n", "row 2 has not 1, 0, -1"), ("uid,Edema\na\n", "row 2 has not"),
