@@ -44,11 +44,12 @@ def start(module, words, log, *, variables=None, end=None):
     return process
 
 
-def until_done(module, words, log, *, kills, seed, before, variables=None):
+def until_done(module, words, log, *, kills, seed, before, variables=None, status=0):
     """Runs a command again and again, killed at random moments `kills` times, and then to its end.
 
     Args:
       before: called after each kill, and where it came to its end all the same: then the output must go.
+      status: with which the command ends.
 
     Returns:
       (the number of kills, seconds that the last run took).
@@ -69,7 +70,7 @@ def until_done(module, words, log, *, kills, seed, before, variables=None):
         seconds = time.monotonic() - begun
         with contextlib.suppress(OSError), open(log) as text:
             last = text.read()[-2000:]
-        assert process.exitcode == 0, last
+        assert process.exitcode == status, last
         if done >= kills:
             return done, seconds
         longest = seconds if longest is None else longest

@@ -1,16 +1,21 @@
 """Ten kills (SIGKILL) of each long command: what comes out in the end is what an undisturbed run gives, bit for bit."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import sqlite3
 import time
 
 import pytest
 
+from lgdea_jax import cli
+from lgdea_jax.data.source import open_records
 from lgdea_jax.runtime.checkpoint import Checkpoints
 from tests.commands import killed
 from tests.data_prep.extract.llm.server import KEY, Server, make_report
+from tests.data_prep.extract.llm.weights import real_weights
 from tests.data_prep.shards import tables
 from tests.data_prep.shards.run import PHANTOM, files
 from tests.training import runs
@@ -83,6 +88,44 @@ def test_a_build_with_a_language_model(tmp_path):
     assert kills == KILLS and set(server.calls) == set(reports) and 0 <= repeated <= 4 * KILLS
     print(f"\n{repeated} of {len(reports)} reports were asked about twice: 4 in flight at each of {KILLS} kills")
     assert not differing(tmp_path / "one", out)
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_a_build_with_a_model_in_its_process(tmp_path):
+    """Real weights; an answered report is never asked about again."""
+    # A short question, with an answer that the smallest of models gives mostly; the other replies are cut.
+    (tmp_path / "prompt.txt").write_text("Reply with {\"normal\": true, \"evidence\": []} about every report. "
+                                         "Findings: {findings}.")
+    reports = [f"Study {i}. The heart is normal in size." for i in range(12)]
+    table = tables.write(tmp_path / "t", [tables.row(f"s{i}", report=report) for i, report in enumerate(reports)])
+    words = ["--config=configs/data/table.py", f"--config.table.path={table}", "--config.workers=1",
+             "--config.extractor=local", f"--config.llm.model={real_weights(tmp_path)}", "--config.llm.threads=1",
+             f"--config.llm.prompt={tmp_path / 'prompt.txt'}", "--config.llm.max_tokens=48", "--config.llm.asks=1"]
+    killed.start("data_prep.build", [*words, f"--out={tmp_path / 'one'}"], tmp_path / "log").join()
+    out, answered = tmp_path / "two", []
+
+    def stored(name, question):
+        with contextlib.closing(sqlite3.connect(tmp_path / f"{name}.replies.sqlite", timeout=60)) as store:
+            return store.execute(question).fetchall()
+
+    def before():
+        if (tmp_path / "two.replies.sqlite").is_file():
+            with contextlib.suppress(sqlite3.OperationalError):  # Without tables yet.
+                answered.extend(number for number, in stored("two", "SELECT COUNT(*) FROM replies"))
+        if (out / "dataset.json").is_file():
+            shutil.rmtree(out)
+            for cache in tmp_path.glob("two.*"):
+                cache.unlink()
+
+    kills, _ = killed.until_done("data_prep.build", [*words, f"--out={out}"], tmp_path / "log", kills=KILLS, seed=4,
+                                 before=before, status=cli.PARTIAL)
+    assert kills == KILLS and any(0 < number < len(reports) for number in answered)
+    replies = [stored(name, "SELECT key, status, reason, reply FROM replies ORDER BY key") for name in ("one", "two")]
+    assert replies[0] == replies[1] and len(replies[0]) == len(reports)
+    # A call is booked with its reply: what was in flight at a kill is not among them, what is asked twice would be.
+    assert stored("two", "SELECT calls FROM spent") == [(len(reports),)]
+    assert not differing(tmp_path / "one", out)
+    assert 0 < sum(record.has_report for record in open_records(out, "train")) < len(reports)
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 

@@ -31,8 +31,8 @@ _REASONING = (
 )
 
 
-# The same words time and again at the end: a model that will not come to one.
-_REPEATED = re.compile(r"(.{12,240}?)\1{5,}.{0,240}\Z", re.DOTALL)
+# The same words time and again at the end: a model that will not come to one. Of whole statements three in a row do.
+_REPEATED = re.compile(r"(?:(.{12,99}?)\1{5,}|(.{100,480}?)\2{2,}).{0,480}\Z", re.DOTALL)
 _REPEATED_TAIL = 2400
 
 REPEATS = "the reply repeats itself"

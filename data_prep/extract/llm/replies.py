@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Literal
 
+from data_prep.extract.llm.pricing import estimate_tokens
 from data_prep.extract.llm.repair import ReplyError
 from data_prep.extract.llm.verify import MALFORMED, UNKNOWN_CERTAINTY, UNKNOWN_FINDING, Statement
 from lgdea_jax.errors import require
@@ -18,6 +20,10 @@ from lgdea_jax.records import CERTAINTIES, LATERALITIES, SEVERITIES, TEMPORALITI
 
 FINDING_NAMES = tuple(name for name in BY_NAME if name != NO_FINDING)
 MAX_ITEMS = 200  # No report states more; a model that repeats itself does.
+# What a report of so many tokens (by our estimate) may state: in a bare list of findings each takes some four, and
+# short reports may say more with less. In prose one statement takes about ten.
+_FEWEST_ITEMS, _ITEM_TOKENS = 8, 4
+_LONGEST = {"quote": 500, "anatomy": 80}  # Characters. A quote is the shortest run of words that states something.
 
 # Other words for the known values, lower case. "" is "not stated".
 _WORDS = {
@@ -81,6 +87,34 @@ def json_schema(model: Any) -> dict[str, Any]:
                 for key, item in node.items() if key not in dropped}
 
     return plain(schema)
+
+
+def bounded(schema: Mapping[str, Any], report: str) -> dict[str, Any]:
+    """The schema with a most for every list and free string: a reply that is held to it comes to an end.
+
+    For a model in this process only. Servers are not sent such bounds: OpenAI's strict mode does not take the length of
+    strings, others refuse what they do not know, and most translate a schema once for all requests.
+
+    Args:
+      schema: as `json_schema` makes it; report: what the reply is about.
+
+    Returns:
+      A copy.
+    """
+    items = min(_FEWEST_ITEMS + estimate_tokens(report) // _ITEM_TOKENS, MAX_ITEMS)
+
+    def bound(node: Any, name: str = "") -> Any:
+        if not isinstance(node, Mapping):
+            return node
+        found = {key: {field: bound(value, field) for field, value in item.items()} if key == "properties"
+                 else bound(item) for key, item in node.items()}
+        if node.get("type") == "array":
+            found["maxItems"] = items
+        elif node.get("type") == "string" and "enum" not in node:
+            found["maxLength"] = min(_LONGEST.get(name, max(_LONGEST.values())), max(1, len(report)))
+        return found
+
+    return bound(schema)
 
 
 def read_evidence(value: dict[str, Any]) -> tuple[list[Statement], bool, Counter[str], Counter[str]]:
@@ -163,7 +197,7 @@ def _item(item: Any, dropped: Counter[str], repaired: Counter[str]) -> dict[str,
         if chosen != given:
             repaired[field] += 1
         fixed[field] = chosen
-    fixed["anatomy"] = " ".join(str(item.get("anatomy") or "").split()).lower()[:80]
+    fixed["anatomy"] = " ".join(str(item.get("anatomy") or "").split()).lower()[:_LONGEST["anatomy"]]
     if fixed["anatomy"] in _NOTHING:
         fixed["anatomy"] = ""
     return fixed

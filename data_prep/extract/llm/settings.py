@@ -33,8 +33,8 @@ class Settings:
       sample: reports that a dry run asks about to measure speed and cost; -1: 10 in this process, none of a server.
       batch: ask in batches at a lower price (genai, openai); batch_poll: seconds between looks at them.
       exchange: folder of questions and answers as files, for vLLM's `run-batch` (openai only).
-      threads: of a local model, 0 for all cores; gpu_layers: layers of it on the GPU, -1 for all that fit; context:
-        tokens of prompt, report and reply together that it has room for.
+      threads: of a local model, 0 for the cores that the process may use; gpu_layers: layers of it on the GPU, -1 for
+        all that fit; context: tokens of prompt, report and reply together that it has room for.
       attest_data_use: who permits sending credentialed reports to a remote endpoint.
     """
 

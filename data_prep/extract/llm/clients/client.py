@@ -118,7 +118,13 @@ class Endpoint:
 
 
 class Client(Protocol):
-    """Asks one model."""
+    """Asks one model.
+
+    Attributes:
+      at_once: requests that it works on at a time; more would wait inside it, and be lost with the process.
+    """
+
+    at_once: int
 
     async def ask(self, request: Request) -> Reply:
         """The model's reply. Raises `ClientError`."""

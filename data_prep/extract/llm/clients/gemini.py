@@ -88,7 +88,7 @@ class GeminiClient:
     """See `client.Client`."""
 
     def __init__(self, endpoint: Endpoint, key: str) -> None:
-        self._endpoint = endpoint
+        self._endpoint, self.at_once = endpoint, endpoint.concurrency
         self._threads = ThreadPoolExecutor(endpoint.concurrency, "gemini")
         gemini.configure(api_key=key, transport="rest",
                          client_options={"api_endpoint": endpoint.base_url or VENDOR})

@@ -21,7 +21,7 @@ class GenaiClient:
     """See `client.Client`."""
 
     def __init__(self, endpoint: Endpoint, key: str, most_bytes: int = MOST_BYTES) -> None:
-        self._endpoint = endpoint
+        self._endpoint, self.at_once = endpoint, endpoint.concurrency
         self._http = httpx2.AsyncClient(**client_options(httpx2, endpoint, most_bytes))
         # The address is always given: the package would take one from the environment.
         self._client = genai.Client(api_key=key, vertexai=False, http_options=types.HttpOptions(

@@ -135,7 +135,7 @@ class OpenAiClient:
     """See `client.Client`."""
 
     def __init__(self, endpoint: Endpoint, key: str) -> None:
-        self._endpoint = endpoint
+        self._endpoint, self.at_once = endpoint, endpoint.concurrency
         self._client = open_package(endpoint, key)
         self._asked = first_form(endpoint)
         self._form, self._proven = self._asked, False  # What is tried first, and whether it has brought a reply.

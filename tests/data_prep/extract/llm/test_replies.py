@@ -169,6 +169,9 @@ def test_a_reply_that_lost_its_end_is_not_used():
     ('{"evidence": [' + 9 * '{"quote": "edema", "finding": "Edema"}, ', True),
     ('{"evidence": [' + 9 * '{"quote": "edema", "finding": "Edema"}, ' + '{"quote": "ed', True),
     ('{"evidence": [' + 4 * '{"quote": "edema", "finding": "Edema"}, ', False),
+    # A whole statement three times in a row.
+    ('{"evidence": [' + 3 * f"{json.dumps(item())}, " + '{"quote": "ed', True),
+    ('{"evidence": [' + 2 * f"{json.dumps(item())}, " + '{"quote": "ed', False),
     ('{"evidence": [' + "".join(f'{{"quote": "edema {i}", "finding": "Edema"}}, ' for i in range(60)), False),
     (json.dumps(evidence_reply(make_report(5))), False), ("", False)])
 def test_a_reply_that_repeats_itself_is_known(text, expected):
