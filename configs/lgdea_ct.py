@@ -18,7 +18,9 @@ def get_config(arg=None):
     # Volumes are few a step and dear: as many unpaired ones as pairs.
     config.batch.images_per_pair = 1.0
     if common.read_arg(arg, "ct_rate", "phantom")[0] == "phantom":
-        config.limited = ("total_steps=1000",)
+        config.total_steps = 1000
+        # So small a 3D tower learns slowly: 0.16 nats at step 320, 0.3 at the end. Evidence that collapses has none.
+        config.alarm.after, config.alarm.information = 300, 0.05
     else:
         config.text.phrases = 12
         config.text.length.phrases = 32
