@@ -7,7 +7,8 @@
 or empty (missing: left out). With `--config` both come from a source of `data_prep.build` instead; `--config.KEY=VALUE`
 changes a key of that file. `--extractor=openai` (or local, genai, gemini) asks a language model: `--llm.model`,
 `--llm.base_url`, `--max_cost`, `--dry_run`, ...; API keys come from the environment. The rules are scored on the same
-reports, and AUC, F1, cost and time of both are printed side by side. With `--task=labels
+reports, and AUC, F1, cost and time of both are printed side by side; `--other=labels.csv` adds the labels of another
+labeler, such as `lgdea_jax.label` writes. With `--task=labels
 --label_set=ct_rate18` it labels instead of extracting, with `--probability` in percent. Without probabilities an AUC is
 computed over five levels (absent, not mentioned, possible, likely, present).
 
@@ -36,6 +37,7 @@ from data_prep.extract.rules import negex
 from data_prep.extract.schema import Extraction
 from data_prep.scoring import agreement, llm, measures, ordinal
 from data_prep.scoring.inputs import Inputs, fold, from_source, from_tables, read_table
+from data_prep.scoring.other import read_other
 from data_prep.shards.silver_file import write_labels
 from data_prep.study import SPLITS
 from lgdea_jax import cli
@@ -85,6 +87,8 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Any]:
     parser.add_argument("--min_positives", type=int, default=20, help="findings with fewer stay out of the macro mean")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples")
     parser.add_argument("--seed", type=cli.seed, default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument("--other", metavar="FILE", help="CSV with the labels of another labeler, as of --labels_out, "
+                        "or its probabilities: scored beside the extractor")
     llm.add_flags(parser)
     agreement.add_flags(parser, default="none")
     args = parser.parse_args(rest)
@@ -125,29 +129,39 @@ def _findings(truth: np.ndarray, levels: np.ndarray, scores: np.ndarray | None, 
     return table, macro
 
 
-def _rules_beside(inputs: Inputs, args: argparse.Namespace) -> dict[str, Any]:
-    """What the rules are worth on those of the same reports that they read; {} where they read none."""
+def _rules_beside(inputs: Inputs, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """What the rules are worth on those of the same reports that they read; none where they read none."""
     readable = [i for i, text in enumerate(inputs.texts) if not unread("rules", "", text)]
     if not readable:
-        return {}
+        return []
     part, rules = inputs.only(readable), open_extractor("rules")
     extractions, speed = _extract(rules.extract, part.texts)
     findings, macro = _findings(part.truth, ordinal.of_extractions(extractions, part.names), None, part.names, args)
-    return {"extractor": rules.name, "findings": findings, "macro": macro, "cost": 0.0,
-            "seconds": round(len(readable) / speed, 3)}
+    return [{"extractor": rules.name, "findings": findings, "macro": macro, "cost": 0.0,
+             "seconds": round(len(readable) / speed, 3)}]
 
 
-def _print_beside(result: Mapping[str, Any]) -> None:
-    """AUC, F1, cost and time of both extractors."""
+def _other_beside(inputs: Inputs, args: argparse.Namespace, rejected: list[dict]) -> list[dict[str, Any]]:
+    """What the labels of --other are worth on those of the same reports that it has; what they cost is not known."""
+    if not args.other:
+        return []
+    part, levels, scores = read_other(args.other, inputs, rejected)
+    findings, macro = _findings(part.truth, levels, scores, part.names, args)
+    return [{"extractor": Path(args.other).name, "findings": findings, "macro": macro, "cost": None, "seconds": None}]
+
+
+def _print_beside(result: Mapping[str, Any], seconds: float) -> None:
+    """AUC, F1, cost and time of all, of the extractor first; seconds: that it took, 0 for what earlier runs did."""
     print(f"{'':34} {'n':>6}  {'auc':^20}  {'f1':^20}  {'cost':>9} {'seconds':>9} {'reports/s':>9}")
-    own = {"extractor": result["extractor"], "macro": result["macro"], "cost": result["cost"]["total"]["cost"],
-           "seconds": result["cost"]["seconds"]}
-    for row in filter(None, (own, result["beside"])):
-        n, seconds = row["macro"]["n"], row["seconds"]
+    own = {"extractor": result["extractor"], "macro": result["macro"], "seconds": seconds,
+           "cost": result["cost"]["total"]["cost"] if result["cost"] else 0.0}
+    for row in (own, *result["beside"]):
+        n, took = row["macro"]["n"], row["seconds"]
+        cost = f"{'-':>9}" if row["cost"] is None else f"{row['cost']:>9.4f}"
         # Answers of earlier runs take no time in this one.
-        time_taken = f"{seconds:>9.2f} {n / seconds:>9.1f}" if seconds else f"{'earlier':>9} {'':>9}"
+        time_taken = f"{took:>9.2f} {n / took:>9.1f}" if took else f"{'-' if took is None else 'earlier':>9} {'':>9}"
         print(f"{row['extractor']:34} {n:>6}  {_cell(row['macro']['auc'])}  {_cell(row['macro']['f1'])}  "
-              f"{row['cost']:>9.4f} {time_taken}".rstrip())
+              f"{cost} {time_taken}".rstrip())
 
 
 def _negated_words(texts: Sequence[str], truth: np.ndarray, levels: np.ndarray, names: Sequence[str]) -> dict:
@@ -312,7 +326,7 @@ def main(argv: list[str]) -> int:
         "negated_word_specificity": _negated_words(inputs.texts, inputs.truth, levels, names),
         "attributes": _attributes(inputs, extractions, args) if inputs.attributes else {},
         "assertions": _assertions(args.assertions, extractor.assertion, args, rejected) if args.assertions else {},
-        "beside": _rules_beside(inputs, args) if asks else {},
+        "beside": [*(_rules_beside(inputs, args) if asks else ()), *_other_beside(inputs, args, rejected)],
         "reports_per_second": round(speed, 1), "cost": cost, "extraction": extraction,
         "agreement": agreement.compare(args, inputs.texts, levels, names), "uncertain": args.uncertain,
         "fold": args.fold, "split": args.split, "where": args.where, "ignored_columns": list(inputs.ignored),
@@ -322,8 +336,8 @@ def main(argv: list[str]) -> int:
     with output_file(args.out) as file:
         write_text_atomically(file, json.dumps(result, indent=1) + "\n")
     _print(result, inputs.ignored)
-    if asks:
-        _print_beside(result)
+    if result["beside"]:
+        _print_beside(result, cost["seconds"] if cost else len(inputs.uids) / speed)
     for line in agreement.lines(result["agreement"]):
         print(line)
     for item in rejected[:20]:

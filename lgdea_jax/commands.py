@@ -44,6 +44,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     },
     "Use": {
         "predict": ("lgdea_jax.predict", "score your own images or volumes, with heatmaps"),
+        "label": ("lgdea_jax.label", "label reports with a text classifier"),
         "embed": ("lgdea_jax.embed", "embed a data set or files, in parts that a stopped run keeps"),
         "calibrate": ("lgdea_jax.calibrate", "turn scores into probabilities"),
         "export": ("lgdea_jax.export", "write the model as a folder to hand on, or its towers for PyTorch"),

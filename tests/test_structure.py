@@ -13,7 +13,7 @@ PACKAGES = ("lgdea_jax", "data_prep", "benchmarks", "configs")
 # Words and phrases, not code: one long table reads better than two.
 DATA_TABLES = {"data_prep/extract/rules/lexicon.py"}
 ONE_EACH = ("configs/data", "lgdea_jax/eval", "tests/fixtures")
-MOST_LINES, MOST_FILES, MOST_AT_THE_TOP = 400, 17, 15
+MOST_LINES, MOST_FILES, MOST_AT_THE_TOP = 400, 17, 16
 
 
 def tracked():

@@ -32,7 +32,7 @@ from lgdea_jax.findings.label_sets import LABEL_SETS, label_columns
 from lgdea_jax.findings.vocabulary import canonical, find
 from lgdea_jax.records import MISSING, TERMS, Record
 
-_VALUES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": MISSING}
+VALUES = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, "": MISSING}
 ALL = "all"  # Of the splits of a data set.
 SIDES = ("left", "right", "bilateral", "midline", "")
 
@@ -102,7 +102,8 @@ def read_table(path: str, needed: Iterable[str], rejected: list[dict]) -> tuple[
     return rows, columns
 
 
-def _by_uid(rows: Sequence[Row], path: str, rejected: list[dict]) -> dict[str, Row]:
+def by_uid(rows: Sequence[Row], path: str, rejected: list[dict]) -> dict[str, Row]:
+    """{uid: row} of a table; rows without one are rejected and listed. Raises UserError for a uid in two rows."""
     table: dict[str, Row] = {}
     for row in rows:
         uid = row.cells["uid"].strip()
@@ -225,7 +226,7 @@ def _truth(reference: Sequence[Row], mapping: Mapping[str, str], args: argparse.
     """Reference values int8 [n, findings] and the indices of the rows that could be read."""
     truth, kept = [], []
     for i, row in enumerate(reference):
-        values = [_VALUES.get(row.cells[column].strip()) for column in mapping.values()]
+        values = [VALUES.get(row.cells[column].strip()) for column in mapping.values()]
         if None in values:
             column = list(mapping.values())[values.index(None)]
             rejected.append({"file": Path(args.reference).name, "row": row.number,
@@ -257,9 +258,9 @@ def from_tables(args: argparse.Namespace, rejected: list[dict]) -> Inputs:
         args.reference, ("uid", *([args.leave_out] if args.leave_out else ())), rejected)
     mapping, ignored = _mapping(args, reference_columns)
     filters, inside = _where(args.where, reference_columns, report_columns), _selection(args)
-    reports = _by_uid(report_rows, args.reports, rejected)
+    reports = by_uid(report_rows, args.reports, rejected)
     chosen, unmatched = [], 0
-    for uid, row in _by_uid(reference_rows, args.reference, rejected).items():
+    for uid, row in by_uid(reference_rows, args.reference, rejected).items():
         cells = {**(reports[uid].cells if uid in reports else {}), **row.cells}
         if inside(uid) and all(cells.get(name) == value for name, value in filters):
             if uid not in reports:

@@ -196,5 +196,5 @@ def check_collapse(metrics: Mapping[str, float], step: int, *, after: int, infor
                 f"the {side} evidence has collapsed {step} steps after the warm-up: its mutual information with the "
                 f"{side}s is {max(have, 0.0):.3f} nats, less than alarm.information={information:g}. Keep "
                 "stop_report=True, raise the weights rec and anchor, try a lower --config.optim.rate or more pairs; "
-                "where it rises slowly, --config.alarm.after=STEPS gives it time; --config.alarm.information=0 switches "
-                "this check off")
+                "where it rises slowly, --config.alarm.after=STEPS gives it time; --config.alarm.information=0 "
+                "switches this check off")

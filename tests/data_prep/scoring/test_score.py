@@ -204,3 +204,31 @@ def test_exit_statuses_of_the_command(files, more, status):
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     else:
         assert "reports/s" in done.stdout and "left pleural" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("cells, auc", [
+    # Positives of the effusion: a, e; negatives: b, c, d (e and its label are not in the file).
+    ("a,1\nb,0\nc,1\nd,\n", 2 / 3 + 1 / 6), ("a,0.7\nb,0.2\nc,0.9\nd,0.4\n", 2 / 3)])
+def test_another_labeler_stands_beside(files, capsys, cells, auc):
+    (files / "other.csv").write_text("uid,Effusion\n" + cells + "zz,1\n")
+    result = _score(files, f"--other={files / 'other.csv'}")
+    (other,) = result["beside"]
+    assert other["extractor"] == "other.csv" and other["cost"] is other["seconds"] is None
+    effusion = other["findings"]["Pleural Effusion"]
+    assert (effusion["n"], effusion["positives"]) == (4, 1)
+    assert effusion["auc"]["value"] == pytest.approx(auc, abs=1e-4)
+    # a and c are called positive, a is.
+    assert (effusion["precision"]["value"], effusion["sensitivity"]["value"]) == (0.5, 1.0)
+    assert other["findings"]["Mass"]["n"] == 0 and other["macro"]["findings"] == 1
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines if line[:1] in (["rules@3"], ["other.csv"])] == ["rules@3", "other.csv"]
+
+
+@pytest.mark.parametrize("text, message", [
+    ("uid,Effusion\na,2.5\n", "neither 1, 0, -1"), ("uid,Effusion\na,yes\n", "neither 1, 0, -1"),
+    ("uid,Effusion\nzz,1\n", "none of the uids"), ("uid,note\na,1\n", "none of the findings"),
+    ("id,Effusion\na,1\n", "no column 'uid'")])
+def test_a_file_that_is_no_table_of_labels(files, text, message):
+    (files / "other.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        score.main(_args(files, f"--other={files / 'other.csv'}"))

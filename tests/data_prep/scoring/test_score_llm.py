@@ -79,7 +79,7 @@ def test_the_rules_stand_beside(files, capsys, task):
     assert score.main([f"--reports={files / 'r.csv'}", f"--reference={files / 'ref.csv'}", "--columns=text",
                        f"--out={files / 'rules.json'}", "--resamples=20", "--min_positives=1", *task[1:]]) == 0
     alone = json.loads((files / "rules.json").read_text())
-    beside = result["beside"]
+    [beside] = result["beside"]
     assert (beside["extractor"], beside["cost"]) == (alone["extractor"], 0.0) and beside["seconds"] > 0
     assert (beside["findings"], beside["macro"]) == (alone["findings"], alone["macro"])
     spent = result["cost"]["total"]
