@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -299,7 +300,7 @@ def load_model(config: Any, method: Method, spec: ImageSpec, text: TextView | No
             chosen = sizes(options.pop("variant"), **{k: v for k, v in options.pop("sizes").items() if v})
         except (ValueError, TypeError) as error:
             raise UserError(f"config.model: {error}") from None
-        scan = {"scan": model.scan} if "depth" in chosen else {}  # A transformer has a number of equal blocks.
+        scan = {"scan": True} if model.scan and "scan" in inspect.signature(cls).parameters else {}
         return Tower(part.name, cls, {**chosen, **options, **extra, **shared, **scan})
 
     image = None
