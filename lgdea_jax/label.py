@@ -22,6 +22,7 @@ import numpy as np
 from lgdea_jax import cli
 from lgdea_jax.data.source import open_records
 from lgdea_jax.errors import UserError
+from lgdea_jax.evaluators.data import phrases_of
 from lgdea_jax.inference.model import load
 from lgdea_jax.inference.writer import RESEARCH_ONLY
 from lgdea_jax.records import Record
@@ -52,8 +53,8 @@ def main(argv: list[str]) -> int:
                     studies.add(record.study_id)
                     reports.append(record)
             if reports:
-                logits = predictor.texts([record.report for record in reports], [phrases(record) for record in reports])
-                for record, row in zip(reports, logits["logits"].astype(np.float64), strict=True):
+                found = predictor.texts([record.report for record in reports], list(map(phrases_of, reports)))
+                for record, row in zip(reports, found["logits"].astype(np.float64), strict=True):
                     cells = [f"{1 / (1 + np.exp(-x)):.6f}" for x in row] if args.probability else (row > 0).astype(int)
                     table.writerow([record.study_id, *cells])
             bar.advance()
@@ -65,11 +66,6 @@ def main(argv: list[str]) -> int:
         write_text_atomically(file, text.getvalue())
     print(f"{len(studies)} reports labelled: {args.out}")
     return cli.OK
-
-
-def phrases(record: Record) -> tuple[str, ...]:
-    """Those of the findings that a report calls present or possible, as in training."""
-    return tuple(dict.fromkeys(item.phrase for item in record.evidence if item.certainty != "absent"))
 
 
 def _batches(records: Sequence[Record], size: int) -> Iterator[list[Record]]:

@@ -131,8 +131,8 @@ class EvalData:
             modalities.add(record.modality)
             if record.has_report and record.study_id not in studies:
                 studies[record.study_id] = len(reports)
-                phrases = tuple(dict.fromkeys(e.phrase for e in record.evidence if e.certainty != "absent"))
-                reports.append((record.report, phrases, record.labels[positions], subject_key(record.subject_id)))
+                reports.append((record.report, phrases_of(record), record.labels[positions],
+                                subject_key(record.subject_id)))
             if record.has_image:
                 try:
                     if flat:
@@ -207,3 +207,8 @@ class EvalData:
 def subject_key(subject_id: str) -> str:
     """16 hex digits that stand for a subject: equal for equal ids, in every data set and run."""
     return hashlib.blake2b(subject_id.encode(), digest_size=8).hexdigest()
+
+
+def phrases_of(record: Record) -> tuple[str, ...]:
+    """The evidence phrases of a report, each once, without those of findings that it denies."""
+    return tuple(dict.fromkeys(item.phrase for item in record.evidence if item.certainty != "absent"))
