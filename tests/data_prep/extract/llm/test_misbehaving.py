@@ -272,7 +272,7 @@ def test_a_reply_that_is_cut_is_asked_for_with_more_room_within_the_limit(tmp_pa
     with Server(raw=cut) as server:
         real = server.refuse
         server.refuse = lambda asked: setattr(server, "last", asked) or real(asked)
-        job = make_job("openai", server, tmp_path, concurrency=1, prices=prices(tmp_path), max_cost=0.03)
+        job = make_job("openai", server, tmp_path, concurrency=1, prices=prices(tmp_path), max_cost=0.03, timeout=60.0)
         summary = extract(lambda: map(make_report, range(20)), job)
         assert limits[:4] == [4096, 8192, 4096, 8192] and summary.valid and summary.left
         with Cache(job.cache) as cache:
