@@ -13,7 +13,6 @@ import hashlib
 import os
 import sqlite3
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,13 +71,16 @@ def open_file(path: Path) -> sqlite3.Connection:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        db, version, file = _connect(path), -1, os.stat(path).st_ino
+        version, whole = -1, False
+        with _one_opens(path.parent):  # Else one finds the file, or its log, as another has made the half of it.
+            db, file = _connect(path), os.stat(path).st_ino
+            with _judging():
+                version = db.execute("PRAGMA user_version").fetchone()[0]
+                whole = _log_is_whole(path, db)  # Before anything is written: that begins the log anew.
+                if whole and version == 0 and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                    db.executescript(f"BEGIN IMMEDIATE; {_schema()} PRAGMA user_version={VERSION}; COMMIT;")
+                    version = VERSION
         with _judging():
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            whole = _log_is_whole(path, db)  # Before anything is written: that begins the log anew.
-            if whole and version == 0 and not db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                db.executescript(f"BEGIN IMMEDIATE; {_schema()} PRAGMA user_version={VERSION}; COMMIT;")
-                version = VERSION
             if whole and version == VERSION and _sound(db):
                 return db
         # Open until all is read: the last one to close it removes the log.
@@ -88,6 +90,17 @@ def open_file(path: Path) -> sqlite3.Connection:
     except (sqlite3.Error, OSError) as error:
         raise UserError(f"cannot use {path} as the reply cache ({type(error).__name__})") from None
     return open_file(path)
+
+
+@contextlib.contextmanager
+def _one_opens(folder: Path) -> Iterator[None]:
+    """Holds a lock on the folder itself, which needs no file that stays."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -118,12 +131,10 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _log_is_whole(path: Path, db: sqlite3.Connection) -> bool:
-    """`sqlite_rows.log_is_whole`, twice: a process that begins the log anew is between two states for a moment."""
-    for wait in (0.0, 0.2):
-        time.sleep(wait)
-        if sqlite_rows.log_is_whole(path, db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1]):
-            return True
-    return False
+    """`sqlite_rows.log_is_whole`, while nobody writes: the log of a writer is between two states for a moment."""
+    with contextlib.closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # Another connection, as one in a transaction gives no checkpoint.
+        return sqlite_rows.log_is_whole(path, db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
 
 
 def _sound(db: sqlite3.Connection) -> bool:

@@ -122,6 +122,30 @@ def test_processes_never_claim_the_same(tmp_path):
         assert cache.spent(SCOPE).cost == 200
 
 
+def _open_all(folder, barrier, problems):
+    for number in range(40):
+        barrier.wait(60)
+        try:
+            with Cache(folder / str(number)) as cache:
+                assert cache.claim(os.urandom(16), SCOPE, 0.0) == CLAIMED
+        except Exception as error:  # noqa: BLE001 (the parent prints it)
+            problems.put(str(error))
+
+
+def test_a_file_may_be_made_by_several_processes_at_once(tmp_path, capfd):
+    context = multiprocessing.get_context("spawn")
+    barrier, problems = context.Barrier(4), context.Queue()
+    processes = [context.Process(target=_open_all, args=(tmp_path, barrier, problems)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert problems.empty(), problems.get()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert "damaged" not in capfd.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(map(str, range(40)))
+
+
 def test_files_that_are_no_cache_are_refused(tmp_path):
     (tmp_path / "text").write_text("no database" * 100)
     with pytest.raises(UserError, match="reply cache"):
