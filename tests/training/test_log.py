@@ -326,7 +326,7 @@ with StopSignals() as stop:
     try:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(getattr(signal, name))
-        assert process.wait(timeout=30) == status
+        assert process.wait(timeout=120) == status
         assert process.stderr.read() == f"stopped by {name}: no step was in flight\n"
     finally:
         process.kill()

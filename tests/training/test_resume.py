@@ -59,7 +59,7 @@ def test_worker_processes_give_the_same_run(straight, phantom_data, compile_cach
     assert runs.here(tmp_path, phantom_data, *UNPAIRED, "data.workers=2", cache=compile_cache) == 0
     assert runs.rows(tmp_path) == runs.rows(straight)
     runs.assert_same_state(straight, tmp_path, 6)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (left := workers_of(process.pid)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left, "the workers of a killed run live on"

@@ -89,7 +89,7 @@ def test_files_that_claim_more_than_they_hold(tmp_path, name, make):
 
 def _measure(path):
     process = subprocess.run([sys.executable, "-m", "tests.io.volumes.memory", str(path)], cwd=ROOT, check=False,
-                             env=environment(), capture_output=True, text=True, timeout=60)
+                             env=environment(), capture_output=True, text=True, timeout=120)
     assert process.returncode == 0, process.stderr[-2000:]
     assert not process.stderr
     return json.loads(process.stdout)

@@ -117,7 +117,7 @@ def test_killed_it_goes_on_with_the_batches_under_way(moment, tmp_path):
         process.wait()
         server.looks = 3
         out = subprocess.run(command, cwd=run.ROOT, env=run.environment(), stdout=subprocess.PIPE, check=True,
-                             text=True, timeout=60)
+                             text=True, timeout=300)
         assert set(server.calls.values()) == {1} and len(server.calls) == 40 and len(server.batches) == 4
         job = job_of(server, tmp_path)
         assert check_answers(job, [make_report(i) for i in range(40)]) == (40, 0)

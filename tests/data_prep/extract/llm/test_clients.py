@@ -20,7 +20,7 @@ BACKENDS = ("openai", "genai", "gemini")
 def ask(backend, server, report=None, task=None, **options):
     """One question; returns the reply."""
     task = task or load_task("evidence")
-    endpoint = Endpoint(backend, "some-model", server.base_url(backend), **{"timeout": 5.0, **options})
+    endpoint = Endpoint(backend, "some-model", server.base_url(backend), **{"timeout": 60.0, **options})
 
     async def run():
         client = open_client(endpoint)

@@ -34,7 +34,7 @@ BACKENDS = ("openai", "genai", "gemini")
 
 
 def make_job(backend, server, folder, *, kind="evidence", **settings):
-    settings = {"model": "m", "base_url": server.base_url(backend), "timeout": 10.0, "concurrency": 8, **settings}
+    settings = {"model": "m", "base_url": server.base_url(backend), "timeout": 60.0, "concurrency": 8, **settings}
     return Job(backend, Settings(**settings), str(folder / "c.sqlite"), kind=kind, base_wait=0.02)
 
 
@@ -144,7 +144,7 @@ def test_limits_per_minute(tmp_path):
         started = time.monotonic()
         extract(lambda: [make_report(i) for i in range(11)],
                 make_job("openai", server, tmp_path, requests_per_minute=600))
-        assert 1.0 <= time.monotonic() - started < 4
+        assert 1.0 <= time.monotonic() - started < 30
     with Server() as server:
         started = time.monotonic()
         # Each question is some 650 tokens and 400 more are kept for the reply.
@@ -216,7 +216,7 @@ print(extract(lambda: (getattr(server, make)(i) for i in range(int(n))), job).as
 """
 
 
-def start_child(server, folder, n, *, backend="openai", make=make_report, timeout=5.0):
+def start_child(server, folder, n, *, backend="openai", make=make_report, timeout=60.0):
     return subprocess.Popen(
         [sys.executable, "-c", CHILD, backend, server.base_url(backend), folder / "c.sqlite", str(n), make.__name__,
          str(timeout)], cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
