@@ -13,6 +13,7 @@ import hashlib
 import os
 import sqlite3
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from lgdea_jax.errors import UserError
 from lgdea_jax.runtime import sqlite_rows
 
 VERSION = 3
+_PATIENCE = 60  # Seconds that other processes are waited for.
 # Table -> (columns with their types, how many of them are the key).
 TABLES: dict[str, tuple[tuple[str, ...], int]] = {
     "replies": (("key BLOB", "scope BLOB", "status TEXT", "reason TEXT", "reply BLOB", "tokens_in INTEGER",
@@ -73,6 +75,7 @@ def open_file(path: Path) -> sqlite3.Connection:
         path.parent.mkdir(parents=True, exist_ok=True)
         version, whole = -1, False
         with _one_opens(path.parent):  # Else one finds the file, or its log, as another has made the half of it.
+            _undo(path)
             db, file = _connect(path), os.stat(path).st_ino
             with _judging():
                 version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -84,8 +87,9 @@ def open_file(path: Path) -> sqlite3.Connection:
             if whole and version == VERSION and _sound(db):
                 return db
         # Open until all is read: the last one to close it removes the log.
-        with contextlib.closing(db), _alone(path):
-            if os.stat(path).st_ino == file:
+        with contextlib.closing(db), _one_opens(path.parent):
+            if os.stat(path).st_ino == file:  # Else another process has mended it.
+                _refuse_asked(path)
                 _mend(path, db, version)
     except (sqlite3.Error, OSError) as error:
         raise UserError(f"cannot use {path} as the reply cache ({type(error).__name__})") from None
@@ -94,7 +98,7 @@ def open_file(path: Path) -> sqlite3.Connection:
 
 @contextlib.contextmanager
 def _one_opens(folder: Path) -> Iterator[None]:
-    """Holds a lock on the folder itself, which needs no file that stays."""
+    """Holds a lock on the folder itself, which needs no file that stays: for opening, making and mending."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -108,13 +112,15 @@ def _judging() -> Iterator[None]:
     """Passes over SQLite's errors about the content of a file; not over those about the machine or other processes."""
     try:
         yield
+    except UnicodeDecodeError:
+        pass  # SQLite's message quotes what is damaged.
     except sqlite3.DatabaseError as error:
         if any(word in str(error) for word in ("locked", "busy", "unable to open", "disk I/O", "full", "readonly")):
             raise
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=60, isolation_level=None)
+    db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
     try:
         db.create_function("row_checksum", -1, row_checksum, deterministic=True)
         os.chmod(path, 0o600)  # It quotes reports.
@@ -132,9 +138,16 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _log_is_whole(path: Path, db: sqlite3.Connection) -> bool:
     """`sqlite_rows.log_is_whole`, while nobody writes: the log of a writer is between two states for a moment."""
-    with contextlib.closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as other:
+    with contextlib.closing(sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")  # Another connection, as one in a transaction gives no checkpoint.
-        return sqlite_rows.log_is_whole(path, db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
+        end = time.monotonic() + _PATIENCE
+        while True:
+            busy, frames, _ = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if not busy:
+                return sqlite_rows.log_is_whole(path, frames)
+            if time.monotonic() > end:
+                raise sqlite3.OperationalError("database is locked")
+            time.sleep(0.02)  # Another process copies the log into the file, which a writer does when it has written.
 
 
 def _sound(db: sqlite3.Connection) -> bool:
@@ -148,14 +161,13 @@ def _kept(path: Path, db: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]
     """{table: its intact rows} of a damaged file; {} where there is none."""
     found: dict[str, dict[tuple[Any, ...], tuple[Any, ...]]] = {table: {} for table in TABLES}
     widths = {len(NAMES[table]) + 1: [table] for table in _LASTING}
-    for file in (path, _aside(path)):  # The second: killed while it was mended.
-        for row in sqlite_rows.rows(file, widths) if file.exists() else ():
-            for table in widths[len(row)]:
-                _keep(found, table, row)
+    for row in sqlite_rows.rows(path, widths):
+        for table in widths[len(row)]:
+            _keep(found, table, row)
     for table in TABLES.keys() - _LASTING.keys():
         keys = NAMES[table][:TABLES[table][1]]
         for order in ("ASC", "DESC"):  # Up to the damage, from both ends.
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
                 for row in db.execute(f"SELECT * FROM {table} ORDER BY " + ", ".join(f"{key} {order}" for key in keys)):
                     _keep(found, table, row)
     return {table: list(rows.values()) for table, rows in found.items() if rows}
@@ -208,23 +220,25 @@ def _mend(path: Path, db: sqlite3.Connection, version: int) -> None:
           f"again; the damaged file is {aside.name}", file=sys.stderr)
 
 
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Holds the lock for mending; nobody else does it then."""
-    file = path.with_name(f"{path.name}-mending")
-    with open(file, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for owner in path.parent.glob(f"{path.name}-owner-*"):
-            with contextlib.suppress(FileNotFoundError), open(owner) as other:
-                try:
-                    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise UserError(f"the reply cache {path} is damaged while another command asks through it: wait "
-                                    "until that has ended, and run this again") from None
-        try:
-            yield
-        finally:
-            file.unlink(missing_ok=True)
+def _undo(path: Path) -> None:
+    """Puts a file that was being mended when the process was killed back as it was: its log may lie aside already."""
+    aside = _aside(path)
+    if path.exists() and aside.exists() and aside.samefile(path):
+        for part, moved in zip(_parts(path)[1:], _parts(aside)[1:], strict=True):
+            if moved.exists():
+                moved.rename(part)
+        aside.unlink()
+
+
+def _refuse_asked(path: Path) -> None:
+    """Raises a UserError where a process asks through the file."""
+    for owner in path.parent.glob(f"{path.name}-owner-*"):
+        with contextlib.suppress(FileNotFoundError), open(owner) as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"the reply cache {path} is damaged while another command asks through it: wait until "
+                                "that has ended, and run this again") from None
 
 
 def _aside(path: Path) -> Path:

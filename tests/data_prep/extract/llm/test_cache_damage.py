@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import pathlib
 import shutil
 import signal
 
@@ -134,6 +135,61 @@ def test_nobody_mends_a_file_through_which_another_asks(tmp_path):
         with pytest.raises(UserError, match="damaged while another command asks through it"):
             Cache(tmp_path / "c")
     assert len(read(tmp_path / "c")[0]) == 59
+
+
+def test_a_schema_that_is_no_text_is_mended(tmp_path, capsys):
+    """SQLite quotes what is damaged in its message."""
+    fill(tmp_path / "c").close()
+    content = (tmp_path / "c").read_bytes()
+    (tmp_path / "c").write_bytes(content.replace(b"AFTER INSERT ON claims", b"AFTER IN\xd3ERT ON claims"))
+    assert len(read(tmp_path / "c")[0]) == 60 and "60 replies are kept" in capsys.readouterr().err
+
+
+def test_mending_that_was_killed_begins_again(tmp_path, monkeypatch):
+    """All is in the log, which lies aside already when the new file takes the place of the old one."""
+    from data_prep.extract.llm.runners.batch_ledger import Ledger
+
+    (tmp_path / "killed").mkdir()
+    with fill(tmp_path / "c") as cache:
+        Ledger(cache, SCOPE).write_down([(b"k" * 16, "report", 1.0)], 0)
+        cache._db.execute("DROP TRIGGER replies_changed")
+        cache._db.execute("UPDATE replies SET status = ? WHERE key = ?", (INVALID, KEYS[5]))
+        for file in tmp_path.glob("c*"):
+            shutil.copy(file, tmp_path / "killed")
+    path, real = tmp_path / "killed" / "c", pathlib.Path.rename
+
+    def rename(old, new):
+        if new == path:
+            raise KeyboardInterrupt
+        return real(old, new)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pathlib.Path, "rename", rename)
+        Cache(path)
+    assert not (tmp_path / "killed" / "c-wal").exists()
+    found, spent, _ = read(path)
+    assert found.keys() == set(KEYS) - {KEYS[5]} and spent.calls == 60
+    with Cache(path) as cache:
+        assert cache.batches_under_way(SCOPE) and len(Ledger(cache, SCOPE).under_way()) == 1
+
+
+def test_a_log_that_another_process_is_copying_is_not_damaged(made, tmp_path):
+    shutil.copytree(made["killed"], tmp_path / "k")
+    (tmp_path / "k/c-shm").unlink(missing_ok=True)
+
+    class Busy:
+        """SQLite's answers where another process holds the lock of the checkpoint for a while."""
+
+        def __init__(self, db):
+            self._db, self.asked = db, 0
+
+        def execute(self, sql):
+            self.asked += 1
+            return self._db.execute(sql if self.asked > 3 else "SELECT 1, -1, -1")
+
+    with contextlib.closing(cache_file._connect(tmp_path / "k/c")) as db:
+        busy = Busy(db)
+        assert cache_file._log_is_whole(tmp_path / "k/c", busy) and busy.asked == 4
 
 
 def test_a_log_is_whole(made, tmp_path):
