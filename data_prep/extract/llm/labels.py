@@ -140,7 +140,7 @@ def right_answer(value: dict[str, Any], report: str, *, label_set: str, probabil
 
 
 def _word(answer: Any, repaired: Counter[str]) -> Any:
-    if answer in _VALUES:
+    if isinstance(answer, str) and answer in _VALUES:
         return answer
     text = "" if answer is None else str(answer).strip().lower()
     fixed = text if text in _VALUES else _WORDS.get(text)
@@ -164,5 +164,5 @@ def _percent(answer: Any, shares: bool, repaired: Counter[str]) -> Any:
         repaired["value"] += 1
         if text.lower() in ("", "null", "none", "unmentioned", "not mentioned"):
             return None
-        return int(text) if text.isdecimal() else answer
+        return int(text) if text.isdecimal() and len(text) <= 3 else answer
     return answer

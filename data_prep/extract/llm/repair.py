@@ -10,37 +10,45 @@ import json
 import re
 from typing import Any
 
+import numpy as np
+
 # A reply far beyond what any report needs is a fault of the server or a model that repeats itself.
 MAX_CHARACTERS, MAX_REASONING = 64_000, 1_000_000
 _MAX_STARTS = 200  # "{" that are tried.
 
-_DECODER = json.JSONDecoder(strict=False)  # Not strict: raw line breaks inside quotes are common and harmless.
 _START = re.compile(r'\{(?=\s*")')
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
-# What a model thinks before it answers, in the marks of DeepSeek, Qwen, Magistral and gpt-oss. A template may have
-# written the opening mark already; one without an end was cut off, and everything after it is thought.
-_THOUGHT = "think|thinking|thought|thoughts|reasoning|reflection|analysis|scratchpad"
-_MARK = re.compile(r"<|\[/?[A-Za-z]|\Aanalysis")  # What any of them begins with.
-_REASONING = (
-    re.compile(rf"<(?:\|begin_of_)?({_THOUGHT})\|?>.*?(?:</\1>|<\|end_of_\1\|>|\Z)", re.DOTALL | re.IGNORECASE),
-    re.compile(rf"\[({_THOUGHT})\].*?(?:\[/\1\]|\Z)", re.DOTALL | re.IGNORECASE),
+# What a model thinks before it answers stands between marks: those of DeepSeek, Qwen, Seed, Kimi, Cohere and others are
+# tags with such a word in their name; Magistral's are in square brackets, MedGemma's are two tokens of no name.
+_WORD = r"(?:think|thought|reason|reflect|analysis|scratchpad)"
+_MARK = re.compile(rf"(?:[<\u25c1]|&lt;)\s?\|?\s?(/?)\s?(?=[\w:.-]{{0,30}}{_WORD})([\w:.-]{{1,60}})"
+                   r"(?:\s[^<>\u25c1\u25b7&]{0,100})?\|?(?:[>\u25b7]|&gt;)"
+                   r"|\[(/?)(?:think(?:ing)?|thoughts?|reasoning|reflection|analysis|scratchpad)\]|<unused9(?:4|(5))>",
+                   re.IGNORECASE)
+_CHANNELS = (  # Those of gpt-oss: its answer is in the channel "final".
     re.compile(r"<\|channel\|>\s*(?:analysis|commentary).*?(?=<\|channel\|>\s*final|\Z)", re.DOTALL),
     re.compile(r"\Aanalysis(?=[^{]).*?(?:assistantfinal|\Z)", re.DOTALL),
-    re.compile(rf"\A.*(?:</(?:{_THOUGHT})>|<\|end_of_(?:{_THOUGHT})\|>|\[/(?:{_THOUGHT})\])",
-               re.DOTALL | re.IGNORECASE),
 )
 
 
 # The same words time and again at the end: a model that will not come to one. Of whole statements three in a row do.
-_REPEATED = re.compile(r"(?:(.{12,99}?)\1{5,}|(.{100,480}?)\2{2,}).{0,480}\Z", re.DOTALL)
-_REPEATED_TAIL = 2400
+_SHORT, _LONG, _LONGEST = 12, 100, 480  # Characters of what is repeated: six times, from the second on three times.
+_AFTER, _TAIL = 480, 2400  # Characters that may follow, and that are looked at.
 
 REPEATS = "the reply repeats itself"
 
 
 def repeats(text: str) -> bool:
     """Whether a reply that has no end says the same words over and over."""
-    return _REPEATED.search(text[-_REPEATED_TAIL:]) is not None
+    # No regular expression: where the same letter stands a thousand times one takes seconds.
+    tail = np.frombuffer(text[-_TAIL:].encode("utf-32-le", "surrogatepass"), "<u4")
+    for period in range(_SHORT, min(_LONGEST, len(tail) // 3) + 1):
+        differs = np.flatnonzero(tail[period:] != tail[:-period])
+        edges = np.concatenate(([-1], differs, [len(tail) - period]))
+        long_enough = np.diff(edges) > (5 if period < _LONG else 2) * period
+        if np.any(long_enough & (edges[1:] + period >= len(tail) - _AFTER)):
+            return True
+    return False
 
 
 class ReplyError(Exception):
@@ -70,12 +78,9 @@ def load_objects(text: str) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
         raise ReplyError("empty reply")
     if len(text) > MAX_REASONING:
         raise ReplyError("reply too long")
-    repairs: list[str] = []
-    body = text.strip().lstrip("\ufeff")
-    for pattern in _REASONING if _MARK.search(body) else ():
-        cut = pattern.sub(" ", body)
-        repairs += ["reasoning"] * (cut != body)
-        body = cut
+    stripped = text.strip().lstrip("\ufeff")
+    body = _without_thoughts(stripped)
+    repairs = ["reasoning"] * (body != stripped)
     if len(body) > MAX_CHARACTERS:
         raise ReplyError("reply too long")
     objects, between, at, tries = [], "", 0, 0
@@ -100,13 +105,44 @@ def load_objects(text: str) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     return objects, tuple(dict.fromkeys(repairs))
 
 
+def _without_thoughts(text: str) -> str:
+    """`text` without what stands between marks of thought.
+
+    A template may have written the opening mark already: all before a closing mark without one is thought. So is all
+    after an opening mark that is never closed: the answer is missing.
+    """
+    for pattern in _CHANNELS if "analysis" in text or "commentary" in text else ():
+        text = pattern.sub(" ", text)
+    kept, start, inside = [], 0, False
+    for mark in _MARK.finditer(text):
+        closes = bool(mark[1] or mark[3] or mark[4] or (mark[2] or "").lower().startswith("end"))
+        if closes and not inside:
+            kept = []
+        elif not inside:
+            kept += [text[start:mark.start()], " "]
+        inside, start = not closes, mark.end()
+    return "".join(kept) + ("" if inside else text[start:])
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys differ: of two equal ones nobody can tell which is meant."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return value
+
+
+# Not strict: raw line breaks inside quotes are common and harmless.
+_DECODER = json.JSONDecoder(strict=False, object_pairs_hook=_unambiguous)
+
+
 def _decode(body: str, start: int) -> tuple[dict[str, Any] | None, int, str]:
     """(object or None, its end, repair) of a complete object at `start`."""
     for repair in ("", "trailing comma"):
         candidate = body[:start] + _TRAILING_COMMA.sub(r"\1", body[start:]) if repair else body
         try:
             value, end = _DECODER.raw_decode(candidate, start)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # Of JSON, of a number with thousands of digits, of a key that occurs twice.
             continue
         return value, end + len(body) - len(candidate), repair
     return None, start, ""

@@ -265,7 +265,7 @@ def status_error(status: int, retry_after: float | None) -> ClientError:
         return ClientError(AUTH, status)
     if status == 404:
         return ClientError(NOT_FOUND, status)
-    if 300 <= status < 400 or status in (402, 405, 407):
+    if status < 400 or status in (402, 405, 407):
         return ClientError(NOT_SERVED, status)
     if status in (408, 409, 425) or status >= 500:
         return ClientError(SERVER, status, retry_after)

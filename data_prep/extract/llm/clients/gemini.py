@@ -137,6 +137,7 @@ class GeminiClient:
         try:
             answer = model.generate_content(report, request_options=RequestOptions(
                 retry=None, timeout=self._endpoint.timeout))
+            return _reply(answer)
         except google_errors.GoogleAPICallError as error:
             response = error.response
             headers = getattr(response, "headers", None) or {}
@@ -150,10 +151,11 @@ class GeminiClient:
             raise ClientError(client.NOT_SERVED, 307) from None
         except requests.exceptions.RequestException as error:
             raise ClientError(client.UNREACHABLE if _unsent(error) else client.CONNECTION) from None
-        except (ValueError, TypeError, RecursionError, gemini.types.BlockedPromptException):
-            # Not the protocol's; its text would show the reply.
+        except ClientError:  # Of our own transport.
+            raise
+        except Exception:  # Whatever the packages make of a body that is not the protocol's.
+            # Without its text, which would show the reply.
             raise ClientError(client.BAD_REPLY) from None
-        return _reply(answer)
 
     async def close(self) -> None:
         """Closes the connections; threads that wait for a server that hangs are left to their timeout."""

@@ -88,7 +88,9 @@ def translated_errors() -> Iterator[None]:
         raise ClientError(client.TIMEOUT) from None
     except httpx2.TransportError:
         raise ClientError(client.CONNECTION) from None
-    except (ValueError, TypeError, AttributeError, RecursionError):  # Not JSON, or not the protocol's.
+    except ClientError:  # Of our own transport.
+        raise
+    except Exception:  # Whatever the package makes of a body that is not the protocol's.
         # Without its text, which would show the reply.
         raise ClientError(client.BAD_REPLY) from None
 

@@ -116,8 +116,10 @@ def translated_errors() -> Iterator[None]:
         # By name: the package changed its HTTP library.
         unsent = type(error.__cause__).__name__ in ("ConnectError", "ConnectTimeout")
         raise ClientError(client.UNREACHABLE if unsent else client.CONNECTION) from None
-    except (openai.APIError, ValueError, TypeError, AttributeError, RecursionError):
-        # A body that is not the protocol's, or no JSON; without its text, which would show the reply.
+    except ClientError:
+        raise
+    except Exception:  # Whatever the package makes of a body that is not the protocol's.
+        # Without its text, which would show the reply.
         raise ClientError(client.BAD_REPLY) from None
 
 

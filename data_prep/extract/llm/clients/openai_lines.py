@@ -29,12 +29,12 @@ def read_lines(text: str, form: str, about: set[str]) -> dict[int, Reply | Clien
       text: the file; form: for the record; about: receives the parameters that refusals are about.
     """
     found: dict[int, Reply | ClientError] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):  # Not `splitlines`: a string may hold other separators.
         try:
             value = json.loads(line)
             number = int(value["custom_id"])
             found[number] = _outcome(value, form, about)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             continue
     return found
 

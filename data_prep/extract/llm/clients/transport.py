@@ -68,6 +68,7 @@ def client_options(http: Any, endpoint: Endpoint, most: int = MOST_BYTES) -> dic
             await self._stream.aclose()
 
     async def bound(response: Any) -> None:
+        response.encoding = "utf-8"  # As JSON is. What a server states may be no text at all for Python ("base64").
         response.stream = Bounded(response.stream, response.headers.pop("content-encoding", ""))
 
     # No redirects: a local server must not pass reports on to a remote one. No proxy for local ones.
