@@ -145,7 +145,7 @@ def read_evidence(value: dict[str, Any]) -> tuple[list[Statement], bool, Counter
         fixed = _item(item, dropped, repaired)
         if fixed is not None:
             usable.append(fixed)
-    if items and not usable and dropped[MALFORMED] == len(items):
+    if items and not usable and not dropped[UNKNOWN_FINDING]:
         raise ReplyError("no item of the reply has the fields that were asked for")
     try:
         reply = evidence_reply().model_validate({"normal": normal, "evidence": usable})

@@ -7,8 +7,11 @@ request under way holds a thread. It has no seed: the passes of `llm.votes` diff
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import io
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -61,6 +64,8 @@ class _Adapter(requests.adapters.HTTPAdapter):
     def _bounded(self, request: Any, response: requests.Response) -> requests.Response:
         unpacker = Unpacker(response.headers.get("content-encoding", ""))
         body = io.BytesIO()
+        # A connection for each request, as in `transport.client_options`: it does not go back to the pool.
+        connection, response.raw._connection = response.raw.connection, None
         try:
             for data in response.raw.stream(1 << 16, decode_content=False):
                 for piece in unpacker.feed(data):
@@ -71,6 +76,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
             raise ClientError(client.CONNECTION) from None
         finally:
             response.raw.close()
+            connection.close()
         body.seek(0)
         headers = {name: value for name, value in response.headers.items()
                    if name.lower() not in ("content-encoding", "content-length", "transfer-encoding")}
@@ -89,7 +95,6 @@ class GeminiClient:
 
     def __init__(self, endpoint: Endpoint, key: str) -> None:
         self._endpoint, self.at_once = endpoint, endpoint.concurrency
-        self._threads = ThreadPoolExecutor(endpoint.concurrency, "gemini")
         gemini.configure(api_key=key, transport="rest",
                          client_options={"api_endpoint": endpoint.base_url or VENDOR})
         self._service: GenerativeServiceClient | None = None
@@ -128,8 +133,7 @@ class GeminiClient:
         model = self._model(request)
         try:
             async with asyncio.timeout(self._endpoint.timeout + 1):  # A server that drips lets no read time out.
-                loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._threads, self._send, model, request.report)
+                return await _in_thread(functools.partial(self._send, model, request.report))
         except TimeoutError:
             raise ClientError(client.TIMEOUT) from None
 
@@ -158,10 +162,36 @@ class GeminiClient:
             raise ClientError(client.BAD_REPLY) from None
 
     async def close(self) -> None:
-        """Closes the connections; threads that wait for a server that hangs are left to their timeout."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Closes the connections; threads that wait for a server that hangs are left alone."""
         if self._service is not None:
             self._service.transport.close()
+
+
+async def _in_thread(call: Callable[[], Reply]) -> Reply:
+    """What the call gives, from a thread of its own that the process does not wait for at its end: a server that sends
+    a byte now and then would keep it for ever."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Reply] = loop.create_future()
+
+    def finish(reply: Reply | None, error: BaseException | None) -> None:
+        if done.done():  # Nobody waits any more.
+            return
+        if error is None:
+            done.set_result(reply)
+        else:
+            done.set_exception(error)
+
+    def work() -> None:
+        reply = error = None
+        try:
+            reply = call()
+        except BaseException as raised:
+            error = raised
+        with contextlib.suppress(RuntimeError):  # The loop is closed.
+            loop.call_soon_threadsafe(finish, reply, error)
+
+    threading.Thread(target=work, name="gemini", daemon=True).start()
+    return await done
 
 
 def _reply(answer: Any) -> Reply:

@@ -53,7 +53,9 @@ def client_options(http: Any, endpoint: Endpoint, most: int = MOST_BYTES) -> dic
       http: the module that the package uses: httpx2, or httpx.
       endpoint: where to; most: bytes of an answer.
     """
-    limits = http.Limits(max_connections=endpoint.concurrency + 2, max_keepalive_connections=endpoint.concurrency + 2)
+    # A connection for each request: on a kept one, what a server or gateway sends after an answer is read as the answer
+    # to the next question, which may be about another report.
+    limits = http.Limits(max_connections=endpoint.concurrency + 2, max_keepalive_connections=0)
 
     class Bounded(http.AsyncByteStream):
         def __init__(self, stream: Any, coding: str) -> None:
