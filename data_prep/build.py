@@ -101,10 +101,11 @@ def build(config: Any, out: str | Path | None, *, command: str = "", progress: b
         corrections = finish.count_corrections(plan.spec.evidence, results)
         return BuildResult(None, counts, converted, rejections, corrections, time.monotonic() - started)
     if (plan.spec.out / METADATA_FILE).is_file():
-        metadata = folder.check_complete(plan.spec.out, plan.fingerprint)
-        return BuildResult(plan.spec.out, metadata.counts, metadata.converted, finish.read_rejected(plan.spec.out),
-                           metadata.corrections, 0.0)
+        return _complete(plan)
     with folder.own(plan.spec.out, plan.fingerprint):
+        if (plan.spec.out / METADATA_FILE).is_file():  # Another command has finished it since the look before.
+            finish.remove_build_folder(plan.spec.out)
+            return _complete(plan)
         todo = [task for task in plan.tasks if read_side_file(plan.spec.out, task) is None]
         if plan.spec.job and todo:
             try:
@@ -126,6 +127,12 @@ def build(config: Any, out: str | Path | None, *, command: str = "", progress: b
         finish.remove_build_folder(plan.spec.out)
     return BuildResult(plan.spec.out, metadata.counts, metadata.converted, rejections, metadata.corrections,
                        time.monotonic() - started)
+
+
+def _complete(plan: Plan) -> BuildResult:
+    metadata = folder.check_complete(plan.spec.out, plan.fingerprint)
+    return BuildResult(plan.spec.out, metadata.counts, metadata.converted, finish.read_rejected(plan.spec.out),
+                       metadata.corrections, 0.0)
 
 
 def _ask(plan: Plan, config: Any, progress: bool, pipeline: Sequence[str] | None) -> None:

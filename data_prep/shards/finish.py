@@ -10,7 +10,6 @@ import csv
 import hashlib
 import io
 import itertools
-import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,7 +40,7 @@ from lgdea_jax.data.sums import SUMS_FILE, read_checked
 from lgdea_jax.errors import UserError
 from lgdea_jax.preprocess.text import train_tokenizer
 from lgdea_jax.records import hash64
-from lgdea_jax.runtime.files import TableWriter, write_atomically
+from lgdea_jax.runtime.files import TableWriter, remove_locked, write_atomically
 
 REJECTED_FILE = "rejected.csv"
 KEPT_REJECTIONS = 1000
@@ -145,7 +144,7 @@ def count_corrections(table: EvidenceTable | None, results: Iterable[ShardResult
 
 def remove_build_folder(folder: Path) -> None:
     """Removes the work folder of a finished data set."""
-    shutil.rmtree(folder / BUILD_FOLDER)
+    remove_locked(folder / BUILD_FOLDER)
 
 
 def read_rejected(folder: Path) -> tuple[Rejection, ...]:

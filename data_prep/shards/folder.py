@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lgdea_jax.data.dataset import BUILD_FOLDER, DatasetMetadata, load_metadata
+from lgdea_jax.data.dataset import BUILD_FOLDER, METADATA_FILE, DatasetMetadata, load_metadata
 from lgdea_jax.errors import UserError
 from lgdea_jax.runtime.files import LOCK, lock, write_atomically
 
@@ -61,7 +61,8 @@ def own(folder: Path, fingerprint: dict[str, Any]) -> Iterator[None]:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out={folder} is a file, not a folder")
     work = folder / BUILD_FOLDER
-    if folder.is_dir() and any(folder.iterdir()) and not work.is_dir():
+    known = work.is_dir() or (folder / METADATA_FILE).is_file()  # The second: another command has just finished.
+    if folder.is_dir() and any(folder.iterdir()) and not known:
         raise UserError(f"--out={folder} is not empty and holds no data set of ours: give an empty or a new folder")
     work.mkdir(parents=True, exist_ok=True)
     with lock(work / LOCK):

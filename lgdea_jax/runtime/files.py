@@ -8,9 +8,10 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,21 +84,38 @@ def output_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def lock(file: Path) -> Iterator[None]:
+def lock(file: Path, busy: str = "") -> Iterator[None]:
     """Holds the lock `file`, made if need be, of its folder; the system gives it back whatever ends the process.
 
     Raises:
-      UserError: another process (or another place of this one) holds it.
+      UserError: another process (or another place of this one) holds it, in the words `busy` if there are any.
     """
-    with open(file, "a") as handle:
+    refusal = UserError(busy or f"another command is writing to {file.parent}: wait for it, or give another folder")
+    try:
+        opened = open(file, "a")  # noqa: SIM115 (the next statement closes it)
+    except FileNotFoundError:  # Its folder was removed by the one that has just finished.
+        raise refusal from None
+    with opened as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             mine = os.fstat(handle.fileno()).st_ino == os.stat(file).st_ino
         except (BlockingIOError, FileNotFoundError):  # The second: removed by the one that has just finished.
             mine = False
         if not mine:
-            raise UserError(f"another command is writing to {file.parent}: wait for it, or give another folder")
+            raise refusal
         yield
+
+
+def remove_locked(folder: Path) -> None:
+    """Removes a folder whose LOCK this process holds: the lock last, so that nobody finds a part of the rest."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+    (folder / LOCK).unlink()
+    with suppress(OSError):  # Another command has put its own lock there meanwhile.
+        folder.rmdir()
 
 
 @contextmanager

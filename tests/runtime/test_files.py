@@ -3,13 +3,14 @@
 import csv
 import fcntl
 import io
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
 from lgdea_jax.errors import UserError
-from lgdea_jax.runtime.files import LOCK, TableWriter, lock, own_folder, plain_cell, safe_cell
+from lgdea_jax.runtime.files import LOCK, TableWriter, lock, own_folder, plain_cell, remove_locked, safe_cell
 
 
 def test_one_command_at_a_time(tmp_path):
@@ -63,3 +64,28 @@ def test_no_text_is_a_formula():
     for text in ("=1", "'=1", "''-x", "'", "''", "'x", "-0.25", "'-0.25", "-", "", "\tx", "it's"):
         assert plain_cell(safe_cell(text)) == text
         assert safe_cell(text)[:1] not in tuple("=+@\t\r") and safe_cell(text) != "-"
+
+
+def test_a_folder_that_is_removed_with_its_lock_excludes_to_the_end(tmp_path, monkeypatch):
+    """Who comes while it is removed finds the lock held, or begins anew; no error of the system's."""
+    folder = tmp_path / "work"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "file").touch()
+    with lock(folder / LOCK):
+        with pytest.raises(UserError, match="busy"), lock(folder / LOCK, "busy"):
+            pass
+        remove_locked(folder)
+        assert not folder.exists()
+        with pytest.raises(UserError, match="another command"), lock(folder / LOCK):
+            pass
+    folder.mkdir()
+    unlink = pathlib.Path.unlink
+
+    def then_another_comes(path, missing_ok=False):
+        unlink(path, missing_ok)
+        path.touch()
+
+    with lock(folder / LOCK), monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "unlink", then_another_comes)
+        remove_locked(folder)
+    assert (folder / LOCK).exists()

@@ -142,7 +142,7 @@ def _decode(body: str, start: int) -> tuple[dict[str, Any] | None, int, str]:
         candidate = body[:start] + _TRAILING_COMMA.sub(r"\1", body[start:]) if repair else body
         try:
             value, end = _DECODER.raw_decode(candidate, start)
-        except (ValueError, RecursionError):  # Of JSON, of a number with thousands of digits, of a key that occurs twice.
+        except (ValueError, RecursionError):  # No JSON, a number with thousands of digits, a key twice.
             continue
         return value, end + len(body) - len(candidate), repair
     return None, start, ""

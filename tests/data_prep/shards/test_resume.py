@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep import build as build_command
 from data_prep.build import build, main
 from data_prep.shards import finish, shard_writer, workers
 from data_prep.shards.folder import own
@@ -157,3 +158,21 @@ def test_full_disk_without_root(tmp_path, monkeypatch, where):
     assert error.value.errno == errno.ENOSPC
     assert not (tmp_path / "data" / "dataset.json").exists()
     assert len(list((tmp_path / "data" / ".build").glob("*.npz"))) == 1
+
+
+def test_a_build_that_another_command_finishes_meanwhile_is_complete(tmp_path, monkeypatch):
+    """Two commands at once: one looks before the other has finished, and gets the lock after."""
+    real = build_command.folder.own
+
+    def own_later(folder, fingerprint):
+        with monkeypatch.context() as patch:
+            patch.setattr(build_command.folder, "own", real)
+            assert build(config(), tmp_path / "data").seconds > 0
+        before.update(files(tmp_path / "data"))
+        return real(folder, fingerprint)
+
+    before = {}
+    monkeypatch.setattr(build_command.folder, "own", own_later)
+    result = build(config(), tmp_path / "data")
+    assert result.seconds == 0 and result.counts["train"]["records"] > 0
+    assert files(tmp_path / "data") == before

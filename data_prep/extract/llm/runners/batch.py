@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import fcntl
 import itertools
 import json
 import time
@@ -42,6 +41,7 @@ from data_prep.extract.llm.runners.online import (
 )
 from data_prep.extract.llm.survey import Asked, unfinished
 from lgdea_jax.errors import UserError
+from lgdea_jax.runtime.files import lock
 
 # A request to Gemini with everything in it may have 20 MB; the services take a hundred batches at a time.
 _MOST_REQUESTS, _MOST_BYTES, _MOST_BATCHES = 1000, 12_000_000, 20
@@ -238,11 +238,7 @@ def _alone(job: Job) -> Iterator[None]:
     """One process at a time collects the batches of a cache."""
     path = Path(f"{job.cache}.batches.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is waiting for the batches of {job.cache}") from None
+    with lock(path, f"another process is waiting for the batches of {job.cache}"):
         yield
         path.unlink()
 

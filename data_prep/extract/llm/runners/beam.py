@@ -31,6 +31,7 @@ from data_prep.extract.llm.runners.online import CostProgress, Summary
 from data_prep.extract.llm.survey import Asked, unfinished
 from lgdea_jax.errors import UserError
 from lgdea_jax.runtime import beam
+from lgdea_jax.runtime.files import remove_locked
 
 _NOTHING = 1e-9  # A limit on the cost that admits no request; 0 would mean none.
 _ADDED = ("valid", "quarantined", "failed", "calls", "tokens_in", "tokens_out", "cost")
@@ -121,7 +122,7 @@ def extract(reports: Callable[[], Iterable[Asked]], job: Job, options: Sequence[
                 for name in _COUNTED:
                     counts[name].update(values[name])
             chunks.absorb(folder, cache)
-    shutil.rmtree(folder)
+        remove_locked(folder)
     asked = sum(total[name] for name in ("valid", "quarantined", "failed"))
     return Summary(pending, **{name: total[name] for name in _ADDED[:3]}, left=pending - asked,
                    **{name: total[name] for name in _ADDED[3:]}, seconds=time.monotonic() - started, **counts)

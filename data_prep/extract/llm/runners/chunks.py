@@ -7,10 +7,8 @@ reports: the folder is for its user's eyes only, and is removed when the run is 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import json
-import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +17,7 @@ from typing import Any
 from data_prep.extract.llm.cache import Cache
 from data_prep.extract.llm.jobs import Job
 from data_prep.extract.llm.questions.question import Question
-from lgdea_jax.errors import UserError
-from lgdea_jax.runtime.files import write_text_atomically
+from lgdea_jax.runtime.files import LOCK, lock, remove_locked, write_text_atomically
 
 SIZE = 100  # Questions: a minute or so of a worker's time, and what a lost worker may repeat.
 
@@ -39,11 +36,7 @@ def write(path: Path, value: Any) -> None:
 def own(folder: Path) -> Iterator[None]:
     """Makes the folder, for this user's eyes only, and holds its lock."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with open(folder / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another run is working in {folder}") from None
+    with lock(folder / LOCK, f"another run is working in {folder}"):
         yield
 
 
@@ -81,4 +74,4 @@ def take_over(job: Job) -> None:
         with own(folder):
             with Cache(job.cache) as cache:
                 absorb(folder, cache)
-            shutil.rmtree(folder)
+            remove_locked(folder)

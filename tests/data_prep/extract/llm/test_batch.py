@@ -1,5 +1,6 @@
 """Batches of the Gemini API, through the real package, against a local server: cheaper, nothing lost, nothing twice."""
 
+import fcntl
 import logging
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 import traceback
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -224,3 +226,16 @@ def test_a_build(tmp_path, capsys):
         assert main([*options, "--config.extractor=genai"]) == 0
         assert server.submissions == 1 and len(server.calls) == 12
     assert "asked 12: valid 12" in capsys.readouterr().out
+
+
+def test_one_process_at_a_time_also_where_the_lock_was_just_removed(tmp_path, monkeypatch):
+    flock = fcntl.flock
+
+    def removed_meanwhile(handle, flags):
+        (tmp_path / "c.batches.lock").unlink()
+        flock(handle, flags)
+
+    monkeypatch.setattr(fcntl, "flock", removed_meanwhile)
+    with pytest.raises(UserError, match="another process is waiting"), batch_runner._alone(
+            SimpleNamespace(cache=tmp_path / "c")):
+        pass
