@@ -17,6 +17,7 @@ from typing import Any
 from data_prep.extract.llm.cache import Cache
 from data_prep.extract.llm.jobs import Job
 from data_prep.extract.llm.questions.question import Question
+from lgdea_jax.errors import UserError
 from lgdea_jax.runtime.files import LOCK, lock, remove_locked, write_text_atomically
 
 SIZE = 100  # Questions: a minute or so of a worker's time, and what a lost worker may repeat.
