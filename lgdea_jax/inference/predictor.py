@@ -25,7 +25,8 @@ from lgdea_jax.inference import model_folder
 from lgdea_jax.models.forward import forward
 from lgdea_jax.preprocess.image_spec import ImageSpec, input_dtype, input_shape
 from lgdea_jax.preprocess.text import TextTokenizer
-from lgdea_jax.runtime.checkpoint import Checkpoints, check_names
+from lgdea_jax.runtime.checkpoint import Checkpoints
+from lgdea_jax.runtime.digests import check_names
 
 
 class Predictor:

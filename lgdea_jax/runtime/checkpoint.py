@@ -16,6 +16,7 @@ import contextlib
 import errno
 import gc
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -29,7 +30,7 @@ import orbax.checkpoint as ocp
 from lgdea_jax.arrays import flatten, unflatten
 from lgdea_jax.errors import FAULTS, UserError, environment_fault
 from lgdea_jax.runtime import sharding
-from lgdea_jax.runtime.digests import layout_digest, values_digest
+from lgdea_jax.runtime.digests import check_names, layout_digest, values_digest
 from lgdea_jax.runtime.files import json_digest
 from lgdea_jax.runtime.log import EVALS, step_rows
 
@@ -68,7 +69,10 @@ class Checkpoints:
             create=writable, read_only=not writable, enable_async_checkpointing=writable, max_to_keep=None,
             cleanup_tmp_directories=writable)
         handlers = {**{name: ocp.StandardCheckpointHandler() for name in ARRAYS}, "spec": ocp.JsonCheckpointHandler()}
-        self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+        for left in reversed(range(5)):
+            with contextlib.suppress(*() if writable or not left else (FileNotFoundError,)):
+                self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+                break  # Else a training that goes on there has removed a step while they were listed.
         self._scores: dict[int, float] | None = None  # Of steps; None: not read yet.
         if writable:
             self._drop_old()
@@ -277,13 +281,20 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _damage(self, step: int) -> Iterator[None]:
+        before = self._files(step)
         try:
             yield
         except _Damage as error:
+            if self._files(step) != before:
+                raise UserError(f"the checkpoint at step {step} of {self._workdir} was removed while it was read: a "
+                                "training goes on there. Run the same command again") from None
             intact = [str(other) for other in self.steps() if other != step and self._intact(other)]
             rest = f"intact are the steps {', '.join(intact)}" if intact else "no other step is intact"
             raise DamagedCheckpoint(f"the checkpoint at step {step} of {self._workdir} is damaged ({error}); {rest}"
                                     ) from None
+
+    def _files(self, step: int) -> set[str]:
+        return {f"{folder}/{name}" for folder, _, names in os.walk(self.directory / str(step)) for name in names}
 
     def _intact(self, step: int) -> bool:
         try:
@@ -382,18 +393,3 @@ def split_state(state: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """(which part of a state predictions use, "ema" or "params"; the other parts): a checkpoint holds each once."""
     used = "ema" if state["ema"] else "params"
     return used, {name: part for name, part in state.items() if name != used}
-
-
-def check_names(have: Mapping[str, tuple], want: Mapping[str, tuple], where: str) -> None:
-    """Refuses names or shapes that differ, naming the first few.
-
-    Raises:
-      UserError: something is missing, left over, or of another shape.
-    """
-    problems = [f"missing {name}" for name in sorted(set(want) - set(have))]
-    problems += [f"left over {name}" for name in sorted(set(have) - set(want))]
-    problems += [f"{name} is {have[name]}, not {want[name]}" for name in sorted(set(have) & set(want))
-                 if have[name] != want[name]]
-    if problems:
-        more = f" (+{len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise UserError(f"{where} does not fit the model: {'; '.join(problems[:3])}{more}")

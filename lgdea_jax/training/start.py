@@ -18,7 +18,8 @@ from lgdea_jax.experiment import Experiment
 from lgdea_jax.inference import loading, model_folder
 from lgdea_jax.models import pretrained
 from lgdea_jax.runtime import hub
-from lgdea_jax.runtime.checkpoint import Checkpoints, check_names
+from lgdea_jax.runtime.checkpoint import Checkpoints
+from lgdea_jax.runtime.digests import check_names
 from lgdea_jax.training.data import Data
 from lgdea_jax.training.state import Parts, check_resume
 from lgdea_jax.training.step import State

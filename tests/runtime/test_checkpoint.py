@@ -13,7 +13,8 @@ import pytest
 from lgdea_jax.arrays import flatten, unflatten
 from lgdea_jax.errors import UserError
 from lgdea_jax.runtime import checkpoint
-from lgdea_jax.runtime.checkpoint import Checkpoints, check_names
+from lgdea_jax.runtime.checkpoint import Checkpoints
+from lgdea_jax.runtime.digests import check_names
 
 SPEC = {"config": {"a": 1}, "transform": "t", "metric": "m"}
 

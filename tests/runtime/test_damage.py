@@ -1,11 +1,13 @@
 """Checkpoints that a disk or a hand has changed: never used, one line, and the newest intact one goes on."""
 
+import shutil
 import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from lgdea_jax.errors import UserError
@@ -158,3 +160,30 @@ cli.run(main)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("error: the checkpoint at step 1 of") and "damaged" in done.stderr
+
+
+def test_a_checkpoint_that_training_removes_while_it_is_read_is_not_called_damaged(tmp_path, monkeypatch):
+    store = Checkpoints(tmp_path)
+    for step in (1, 2):
+        store.save(state(step), SPEC)
+    store.close()
+    manager, missed = ocp.CheckpointManager, []
+
+    def removed_meanwhile(*args, **options):  # As Orbax raises it where a folder goes while it lists them.
+        if not missed:
+            missed.append(True)
+            raise FileNotFoundError
+        return manager(*args, **options)
+
+    monkeypatch.setattr(ocp, "CheckpointManager", removed_meanwhile)
+    reader = Checkpoints(tmp_path, writable=False)
+    restore = reader._manager.restore
+
+    def removed(step, args):
+        shutil.rmtree(tmp_path / "checkpoints" / str(step) / "params")
+        return restore(step, args=args)
+
+    monkeypatch.setattr(reader._manager, "restore", removed)
+    with pytest.raises(UserError, match=r"step 1 of .* was removed while it was read") as error:
+        reader.restore_params(1, state(0)["params"])
+    assert not isinstance(error.value, DamagedCheckpoint)
