@@ -15,7 +15,8 @@ from data_prep.extract.rules.tokens import Token
 
 # A new statement after a comma: it begins with one of these words, or holds a verb and does not go on with "or".
 _OPENS = re.compile(
-    r",\s*(?!(?:and/or|or|nor)\b)(?:and\s+)?(?:(?:there|the|this|these|heart|lungs|bony|again|it|but|however|likely|"
+    r",\s*(?!(?:and/or|or|nor|is|are|was|were|has|have)\b)(?:and\s+)?(?:(?:there|the|this|these|heart|lungs|bony|again|it|but|"
+    r"however|likely|only|just|merely|"
     r"possibly|probably|suggesting)\b"
     r"|(?:mild|small|stable|unchanged|moderate|minimal|left|right|bilateral|persistent|old|new)\b(?!.*\b(?:or|nor)\b)"
     r"|(?:(?!\b(?:or|nor)\b)[^,])*?\b(?P<verb>is|are|was|were|has|have|appears?|remains?|demonstrates?)\b)")
@@ -50,12 +51,22 @@ def _dashes(text: str, start: int, end: int, tokens: Sequence[Token]) -> list[in
     """Dashes between statements: one with "not seen" behind it goes on with the first."""
     opening = (FINDING, SUBJECT, PREDICATE, NEGATE)
     found, at = [], text.find(" - ", start, end)
+    if at >= 0 and _is_label(at, tokens):
+        at = text.find(" - ", at + 2, end)
     while at >= 0:
         following = next((token for token in tokens if token.start > at), None)
         if following and not following.roles.keys().isdisjoint(opening):
             found.append(at)
         at = text.find(" - ", at + 2, end)
     return found
+
+
+def _is_label(at: int, tokens: Sequence[Token]) -> bool:
+    """Whether only a subject stands before a dash, and its predicate behind ("heart - enlarged")."""
+    before = [token for token in tokens if token.start < at]
+    following = tokens[len(before)] if len(before) < len(tokens) else None
+    return (len(before) == 1 and SUBJECT in before[0].roles and at - before[0].end <= 1
+            and following is not None and PREDICATE in following.roles)
 
 
 def _unparted(text: str, tokens: Sequence[Token]) -> list[int]:

@@ -14,7 +14,8 @@ _SEPARATED = re.compile(r"[:|=?\[(]|\.\.|\s\s| - ")  # Without one of these ther
 _ANSWER_YES = re.compile(r"\s*\?\s*(?:yes|present|positive)\b")
 _UNTICKED = re.compile(r"[\[(]\s*[\])]\s*(?:[a-z]+\s+){0,4}$")
 _BOX_FIRST = re.compile(r"\s*[\[(]\s*[x\u2713\u2714]?\s*[\])]\s*[a-z]")
-# "? pneumonia" and "?PNA" ask, a question mark behind the finding as well.
+# "? pneumonia" and "?PNA" ask, a question mark behind the finding, bare or in brackets, as well.
+_ASKED_BEHIND = re.compile(r"\s*[\[(]\s*\?+\s*[\])]|\s?\?")
 _ASKED = re.compile(r"\?\s*(?:(?!and\b|or\b)[a-z/]+\s+){0,4}$")
 
 
@@ -42,4 +43,4 @@ class Form:
     def asks(self, start: int, end: int) -> bool:
         """Whether a question mark stands before or behind the words `start:end`, without the answer "yes"."""
         return not _ANSWER_YES.match(self._text, end) and (
-            self._text[end:end + 2].strip() == "?" or _ASKED.search(self._text[self._start:start]) is not None)
+            _ASKED_BEHIND.match(self._text, end) is not None or _ASKED.search(self._text[self._start:start]) is not None)

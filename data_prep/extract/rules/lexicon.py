@@ -1,7 +1,7 @@
 """The words of the rules extractor: what each literal of a chest report can mean.
 
-A literal has roles. FINDING names findings; BARE names one together with the membrane before it (`MEMBRANES`); SUBJECT
-and PREDICATE make a finding together ("heart" + "enlarged", `STATEMENTS`); the roles of cues are in `lexicon_cues`.
+A literal has roles. FINDING names findings; BARE names one together with the membrane before it (`MEMBRANES`), SITED
+one of the lungs where the sentence speaks of them (`LUNG_SITE`); SUBJECT and PREDICATE make a finding together ("heart" + "enlarged", `STATEMENTS`); the roles of cues are in `lexicon_cues`.
 Literals are in the alphabet of `scanner.normalise` (lower case, no hyphens); `scanner.expand` writes them out.
 """
 
@@ -16,7 +16,7 @@ from data_prep.extract.rules.lexicon_cues import CUES
 from data_prep.extract.rules.scanner import expand
 from lgdea_jax.findings.vocabulary import BY_NAME, FINDINGS
 
-FINDING, SUBJECT, PREDICATE, BARE = "finding", "subject", "predicate", "bare"
+FINDING, SUBJECT, PREDICATE, BARE, SITED = "finding", "subject", "predicate", "bare", "sited"
 
 # Words of the vocabulary that mean too many other things when they stand alone in a report.
 _TOO_GENERAL = frozenset(("low volumes", "support device", "median sternotomy", "sternotomy", "lesion", "spurring",
@@ -37,7 +37,7 @@ _MORE_FINDINGS = {
         "(increase|increased) (in |)(heart|cardiac) size", "(cardiothoracic (ratio|index)|ctr) (is |)(increased|"
                                                            "enlarged)",
         "cardiac (silhouette |shadow |)enlargement", "enlarged cardiopericardial silhouette",
-        "(left|right) ventricular (enlargement|hypertrophy)", "globular heart", "biventricular enlargement"),
+        "(left|right) ventricular (enlargement|hypertrophy)", "globular heart", "biventricular enlargement", "cmg"),
     "Lung Opacity": (
         "(ggo|ggos|ggn|opac|opacs)", "gg (opacity|opacities)",
         "ground glass (area|areas|appearance|density increase|density increases|attenuation|nodule|nodules|infiltrate|"
@@ -45,7 +45,7 @@ _MORE_FINDINGS = {
         "(hazy|patchy|ill defined|increased|lung) shadowing", "white out", "density (increase|increases)",
         "(alveolar|airspace|air space|interstitial|parenchymal|reticular|reticulonodular|linear|streaky|"
         "pulmonary) (disease|opacity|opacities|opacification|density|densities)", "opacifications", "haziness",
-        "nodular (opacity|opacities|density|densities)", "airspace (process|changes)", "ground glass",
+        "nodular (opacity|opacities|density|densities)", "airspace (process|changes)", "ground glass", "opaque",
         "(calcific|calcified) (opacity|opacities|density|densities)", "haz(y|e)"),
     "Edema": (
         "(chf|congestive heart failure|congestive cardiac failure|congestive failure)",
@@ -53,9 +53,9 @@ _MORE_FINDINGS = {
     "Consolidation": (
         "consol(s|)", "consolidat(ive|ed) (area|areas|opacity|opacities|segment|lobe|process)", "consolidative",
         "air bronchograms",
-        "consolidat(ion|ions|ive change|ive changes|ed lung)",),
+        "consolidat(ion|ions|ive change|ive changes|ed lung|ed)",),
     "Pneumonia": (
-        "(pna|pnas)", "(broncho|pleuro)pneumonia", "pneumonic (change|changes|infiltration|consolidation|process)",
+        "(pna|pnas)", "(broncho|pleuro)pneumonia", "(broncho|)pneumonic( change| changes| infiltration| consolidation| process|)",
         "chest infection", "(pulmonary|lung) (infection|abscess)", "(infective|infectious) (change|changes|"
                                                                    "consolidation)",
         "pneumoni(a|as|c infiltrate|c infiltrates|c consolidation)", "(infectious|inflammatory) infiltrate"),
@@ -83,7 +83,7 @@ _MORE_FINDINGS = {
         "fluid)", "pleural effusion(s|) (or |and |/ |/|)thickening", "pleural thickening (or|and|/) effusion",
         "empyema", "(fluid|effusion) (has |)(re|)accumulat(ed|ing|ion)",
         "(pleural |)(effusion|effusions|fluid collection|fluid collections)", "pleural fluid",
-        "subpulmonic (effusion|fluid)", "fluid in the (fissure|fissures|pleural space)"),
+        "subpulmonic (effusion|fluid)", "fluid in the (fissure|fissures|pleural space)", "pleural collection(s|)"),
     "Pleural Thickening": (
         "pleural effusion(s|) (or |and |/ |/|)thickening", "pleural thickening (or|and|/) effusion",
         "thickening of (the |)(pleura|pleural surfaces|fissure)", "pachypleuritis", "thickened pleura",
@@ -104,9 +104,9 @@ _MORE_FINDINGS = {
         "(mass lesion|mass lesions|space occupying lesion)", "(mass|nodular) (or|and|/) (infiltrative|mass|nodular) "
                                                              "(lesion|lesions)",
         "(lung |pulmonary |hilar |mediastinal |)(mass|masses)", "mass like (opacity|density|consolidation)",
-        "(lung|bronchogenic|pulmonary) (cancer|carcinoma|malignancy|neoplasm|tumor)"),
+        "(lung|bronchogenic|pulmonary|bronchial) (cancer|carcinoma|malignancy|neoplasm|tumor|tumour)"),
     "Lung Lesion": ("(lung|pulmonary|parenchymal) (lesion|lesions)",),
-    "Cavitation": ("cavit(y|ation|ary lesion|ary lesions|ary mass|ary nodule|ating lesion)",),
+    "Cavitation": ("cavit(y|ation|ary lesion|ary lesions|ary mass|ary nodule|ating lesion|ary|ated|ating)",),
     "Granuloma": (
         "(calcified |)granulom(a|as|ata)",
         "(old |prior |previous |remote |calcified |chronic |healed |)granulomatous( disease| change| changes| "
@@ -146,6 +146,7 @@ _MORE_FINDINGS = {
     "Hernia": (
         "(sliding |sliding type |)(hiatal|hiatus) (hernia|hernias)", "hh",
         "(hiatal |hiatus |diaphragmatic |paraesophageal |bochdalek |morgagni |)(hernia|hernias)",
+        "(gastric|stomach|bowel|colonic) (herniation|herniates|herniated)", "herniation of the (stomach|bowel|colon)",
         "intrathoracic stomach"),
     "Fracture": (
         "(fx|fxs|fxr|frx)", "(wedge|compression|burst|anterior wedge) (fracture|compression)",
@@ -264,7 +265,9 @@ _MORE_FINDINGS = {
         "calcifications)",
         "calcific (aortic |vascular |)(atherosclerosis|atherosclerotic disease|disease of the aorta)",
         "calcific aortic disease", "(calcified|calcific) (aortic|atherosclerotic) (knob|arch|plaque|xxxx|disease)",
-        "atherosclerotic (aortic |vascular |)(calcification|calcifications)"),
+        "atherosclerotic (aortic |vascular |)(calcification|calcifications)",
+        "(calcifications|calcified plaques|calcific plaques|atheroma plaques|plaques) (of|in) the coronary arteries and "
+        "(the |)(thoracic aorta|aorta|aortic arch)"),
     "Elevated Diaphragm": (
         "(hemidiaphragm|diaphragm) (elevation|paralysis)", "(raised|high riding|elevated) (right |left |)(hemi|hemi )"
                                                            "diaphragm","eventration", "(diaphragm|diaphragmatic|"
@@ -285,7 +288,7 @@ _MORE_FINDINGS = {
         "subcarinal |paratracheal |)(lymph |)(node|nodes|ln|lns)", "lymphadenomegal(y|ies)", "bulky hila",
         "(node|nodes|lymph node|lymph nodes) (in|of|with) (pathological|pathologic) (size|sizes|dimension|dimensions|"
         "appearance|size and appearance|size or appearance|dimensions and appearance)",
-        "pathological(ly|) (sized |)(lymph |)nodes", "pathologically enlarged"),
+        "pathological(ly|) (sized |)(lymph |)nodes", "pathologically enlarged", "nodal (enlargement|mass|masses)"),
     "Peribronchial Thickening": (
         "(peribronchial|bronchial|peribronchovascular|airway|bronchus) (wall |)(thickening|thickenings|cuffing|"
         "thickness "
@@ -311,7 +314,8 @@ _MORE_FINDINGS = {
         "artery disease|disease)", "(lad|circumflex|rca|left main) (calcification|calcifications|plaque)",
         "(calcification|calcifications|calcified plaque|calcified plaques|calcific plaques|atheroma plaques|calcified "
         "atheroma "
-        "plaques|plaques) (of|in) the coronary arter(y|ies)"),
+        "plaques|plaques) (of|in) the coronary arter(y|ies)( and the aorta| and aorta| and the thoracic aorta|"
+        " and thoracic aorta| and the aortic arch|)"),
     "Mosaic Attenuation Pattern": ("mosaic (attenuation|perfusion|density|pattern|lung|appearance|attenuations)"
         "( pattern| difference| differences|)",),
     "Pulmonary Fibrotic Sequela": (
@@ -331,19 +335,27 @@ _MORE_FINDINGS = {
         "bronchiect(asis|ases|atic change|atic changes|asia|atic|atic area|atic areas|atic appearance)",
         "(dilated|ectatic) (bronchi|bronchus|airways)", "(bronchial|airway) (dilatation|dilatations|dilation|ectasia|"
                                                         "ectasias)",
-        "(dilatation|dilation) of the bronchi", "signet ring (sign|signs|appearance)"),
+        "(dilatation|dilatations|dilation) of the bronchi", "signet ring (sign|signs|appearance)"),
     "Pneumoperitoneum": (
-        "pneumoperitoneum", "free (intraperitoneal |subdiaphragmatic |intra abdominal |peritoneal |)air",
-        "air under the diaphragm"),
+        "pneumoperitoneum", "free (intraperitoneal |subdiaphragmatic |intra abdominal |peritoneal |abdominal |)(air|gas)",
+        "(subdiaphragmatic|subphrenic|intraperitoneal) (air|gas)"),
     "Subcutaneous Emphysema": (
         "(subcutaneous|subcut|subq|sub q|sq|surgical|soft tissue) (emphysema|air|gas)",
         "(air|gas) in the (soft tissues|subcutaneous tissues|chest wall)"),
 }
 
 # "Pericardial thickening without fluid": the membrane that was named before is meant.
-_BARE = ("effusion", "fluid", "liquid")
+_BARE = {"effusion": "Effusion", "fluid": "Effusion", "liquid": "Effusion", "thickening": "Thickening"}
 MEMBRANE_BEHIND = re.compile(r"(?:\s+[a-z]+){0,4}?\s+(?:in|of|around)\s+the\s+(?P<Pericardial>pericardi\w+)")
 MEMBRANES = re.compile(r"(?:(?P<Pericardial>pericardi\w+)|(?P<Pleural>pleura\w*))\s+(?:(?!and\b)[a-z]+\s+){0,4}$")
+
+# Words that mean a finding of the lungs where the sentence speaks of the lungs, or lists them beside a finding.
+_SITED = {
+    "Lung Lesion": "lesion(s|)", "Mass": "tumo(u|)r(s|)",
+    "Atelectasis": "(collapse|collapsed|collapses)", "Lung Opacity": "(opacified|shadow|shadows|shadowing)"}
+LUNG_SITE = re.compile(
+    r"\b(?:(?:upper|middle|lower) lobes?|lungs?|pulmonary|lingula|[rlb](?:ul|ll)|rml|zones?|apex|apices|hil(?:um|a|ar)|"
+    r"perihilar|bases?|basal|hemithorax|bronch(?:us|i|ial))\b")
 
 _SUBJECTS = {
     "heart": (
@@ -370,6 +382,7 @@ _SUBJECTS = {
         "hemi diaphragm(s|)", "diaphragmatic"),
     "angle": (
         "costophrenic( angle| angles| sulcus| sulci| recess| recesses| xxxx|)", "(cp|cardiophrenic) (angle|angles)",
+        "cpa(s|)",
         "(pleural |lateral |posterior |)sulc(us|i)", "(lateral |posterior |phrenic |)angle(s|)", "costophrenic "
                                                                                                  "sinus(es|)",
         "xxxx sulci", "pleural space"),
@@ -383,7 +396,7 @@ _SUBJECTS = {
         "pulmonary arteries and veins", "pulmonary vascular (markings|pattern)"),
     "bones": (
         "(osseous|bony|skeletal) (structures|thorax|elements|structure|abnormality)", "bones", "ribs",
-        "bony (framework|xxxx)", "skeleton", "vertebral (corpus|body|bodies|corpora) (height|heights)"),
+        "bony (framework|xxxx)", "skeleton", "(rib|clavicle|clavicles|scapula|sternum|humerus)", "vertebral (corpus|body|bodies|corpora) (height|heights)"),
     "spine": (
         "(thoracic |lumbar |cervical |thoracolumbar |t |mid thoracic |)spine",
         "(thoracic |)vertebra(l bodies|l body|e|)", "(t|l)(4|5|6|7|8|9|10|11|12|1|2|3)( vertebra| vertebral body|)"),
@@ -396,18 +409,21 @@ _SUBJECTS = {
         "mitral (annulus|valve)", "aortic valve", "spleen", "trachea",
         "tracheobronchial tree", "(costal |costochondral |rib |tracheal |)cartilage(s|)", "pericardium"),
     "spaces": ("disc space(s|)", "disk space(s|)"),
+    "arteries": ("(arterial|vessel|vascular) walls", "(supra aortic |thoracic |great |)arteries", "arch vessels"),
+    "gas": ("air", "gas", "lucency", "air collection(s|)", "emphysema"),
 }
 
 _PREDICATES = {
     "enlarged": (
         "(borderline |)enlarged", "enlargement", "large", "increased in size", "(pathologically |mildly |)"
                                                                                "enlarged", "dilated", "big",
-        "widened", "widening", "wide",
+        "widened", "widening", "wide", "broad(ened|ening|)", "bulky",
         "(larger|wider|bigger|greater) than normal",
         "(in |of |reached |)pathological(ly|) (size|sizes|dimension|dimensions|appearance|size and (appearance|"
         "configuration|shape))", "is big"),
     "thickened": ("thickened", "thickening", "thick", "thicker", "(increase|increased) (in |)thickness"),
-    "compressed": ("compressed", "wedged", "fractured", "broken", "loss of height", "height loss", "(reduced|"
+    "compressed": ("compressed", "wedged", "crushed", "fractured", "broken", "loss of height", "height loss",
+        "lost height", "(reduced|"
                                                                                                    "decreased) (in |)"
         "height"),
     "prominent": ("prominen(t|ce)",),
@@ -416,6 +432,7 @@ _PREDICATES = {
         "upper limit(s|) (of |)normal( in size| size|)", "(upper|top|high) normal( in size| size| limits|)",
         "top limits of normal", "upper limits", "limits of normal", "top normal in size"),
     "low": ("low", "decreased", "reduced", "diminished", "small", "shallow", "lower"),
+    "poor": ("poor", "suboptimal", "submaximal", "incomplete", "inadequate", "limited"),
     "hypoinflated": (
         "hypo(inflated|expanded|aerated|ventilated|ventilatory)", "under(| )(inflated|expanded|aerated|ventilated)",
         "(poorly|incompletely|suboptimally) (inflated|expanded|aerated)", "low in volume"),
@@ -424,11 +441,12 @@ _PREDICATES = {
         "hyper (inflated|expanded)"),
     "increased": ("increased",),
     "flattened": ("flatten(ed|ing)", "flat", "depress(ed|ion)"),
-    "elevated": ("elevat(ed|ion)", "eventrat(ed|ion)", "high riding", "raised", "high(er|)( than expected| in "
+    "elevated": ("elevat(ed|ion)", "eventrat(ed|ion)", "high riding", "raised", "pushed up", "displaced upward(s|)", "high(er|)( than expected| in "
                                                                                 "position|)"),
-    "blunted": ("blunt(ed|ing)", "obscur(ed|ation)"),
+    "blunted": ("blunt(ed|ing|s)", "obscur(ed|ation)", "obliterat(ed|ion)", "effac(ed|ement)", "lost", "filled( in|)",
+        "(not|no longer) (sharp|preserved|well defined)"),
     "tortuous": (
-        "tortuous", "tortuosity", "ectatic", "ectasia", "unfold(ed|ing)", "uncoil(ed|ing)", "dilat(ed|ation|ion)",
+        "tortuous", "tortuosity", "ectatic", "ectasia", "unfold(ed|ing)", "uncoil(ed|ing)", "dilat(ed|ation|ations|ion|ions)",
         "aneurysm", "aneurysmal", "elongat(ed|ion)"),
     "atherosclerotic": (
         "(calcific |calcified |)(atheroma|atherosclerotic|atheromatous) (plaque|plaques|change|changes|wall changes|"
@@ -443,13 +461,22 @@ _PREDICATES = {
     "fused": ("(posterior |anterior |interbody |)fusion", "fused"),
     "congested": (
         "congest(ed|ion)", "engorg(ed|ement)", "cephaliz(ed|ation)", "plethoric", "indistinct", "accentuated",
-        "redistribution"),
+        "redistribution", "distended", "fullness"),
     "unclear": ("(not|no longer|never) (entirely |completely |fully |)clear",),
+    # No statement follows from what is only not normal; where the size is meant it is too large.
+    "abnormal": ("(not|no longer|never) (a |an |entirely |completely |quite |)normal", "isn't normal"),
+    "oversized": ("(not|no longer) (of |of a |within |)(normal|the normal) (in |)(size|width|calib(er|re)|limits|range)",
+        "exceeds (the |)normal( limits| range| size|)"),
+    "curved": ("curved", "scoliotic", "kyphotic"), "straight": ("straight",),
+    "in the soft tissues": ("(in|through|within|into|of|along) the (subcutaneous |)(soft tissues|tissues|fat|chest wall)",
+        "(in|within) subcutaneous tissues"),
+    "under the diaphragm": ("(under|beneath|below) (the |both |either |)(right |left |)(hemi|)diaphragm(s|)",),
     "clear": ("clear", "well aerated", "normally aerated", "well inflated", "well expanded"),
     "normal": (
         "normal( in size| size| in contour| in appearance|)", "unremarkable", "within normal limits", "not enlarged",
         "intact", "low normal", "within normal range", "nl", "nml", "natural", "normally inflated",
-        "not widened", "normal limits", "wnl"),
+        "not widened", "normal limits", "wnl", "normally (positioned|located|sited|placed)", "in (a |)normal position",
+        "of normal (size|width|calib(er|re)|height|position|contour|appearance)", "normal (width|calib(er|re)|position)"),
     "sharp": ("sharp", "preserved", "well defined"),
 }
 
@@ -500,6 +527,14 @@ STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
     ("vessels", "calcified"): ("Calcification Other", "Arterial Wall Calcification"),
     ("spine", "degenerative"): ("Degenerative Spine",), ("spine", "fused"): ("Surgical Hardware",),
     ("spaces", "degenerative"): ("Degenerative Spine",),
+    ("heart", "oversized"): ("Cardiomegaly",), ("mediastinum", "oversized"): ("Enlarged Cardiomediastinum",),
+    ("cardiomediastinum", "oversized"): ("Enlarged Cardiomediastinum",), ("aorta", "oversized"): ("Aortic Abnormality",),
+    ("nodes", "oversized"): ("Lymphadenopathy",),
+    ("volumes", "poor"): ("Low Lung Volume",), ("spine", "curved"): ("Scoliosis Or Kyphosis",),
+    ("spine", "straight"): ("-Scoliosis Or Kyphosis",),
+    ("arteries", "calcified"): ("Arterial Wall Calcification", "Calcification Other"),
+    ("arteries", "atherosclerotic"): ("Arterial Wall Calcification",),
+    ("gas", "in the soft tissues"): ("Subcutaneous Emphysema",), ("gas", "under the diaphragm"): ("Pneumoperitoneum",),
 })
 
 # A finding is something else when one of these words stands in its clause.
@@ -509,6 +544,7 @@ BLOCKED: Mapping[str, frozenset[str]] = MappingProxyType({
     "Lung Opacity": frozenset((*_BONE, "metallic", "soft", "breast", "bullet", "tissue", "dental")),
     "Lung Lesion": frozenset(_BONE),
     "Infiltrate": frozenset((*_BONE, "marrow", "fatty")),
+    "Consolidation": frozenset(("fracture", "fractures", "callus", "osteotomy")),
     "Nodule": frozenset(("thyroid", "nipple", "breast", "adrenal")),
     "Mass": frozenset(("cardiac", "breast", "index", "wall", "bowel")),
     "Degenerative Spine": frozenset((
@@ -557,13 +593,22 @@ _ORGAN_BEHIND = re.compile(
     rf"{_OTHER_ORGANS}\b(?!\s+(?:lobe|lung|line))")
 # A finding is something else when it goes on with these words.
 GOES_ON: Mapping[str, re.Pattern[str]] = MappingProxyType({
-    "Fracture": re.compile(r"\s+(?:[a-z]+\s+){0,2}(?:wires?|leads?|screws?|hardware|catheters?|stents?|rods?)\b"),
+    "Fracture": re.compile(r"\s+(?:(?:of|in|through)\s+)?(?:[a-z]+\s+){0,3}(?:wires?|leads?|screws?|hardware|catheters?|stents?|rods?)\b"),
     "Consolidation": re.compile(
         r"\s+(?:of|at|across)\s+(?:the\s+)?(?:[a-z]+\s+){0,2}(?:fractures?|callus|graft|osteotomy|care|services|data)\b"),
+    "Atelectasis": re.compile(r"\s+(?:by|from|because of|due to)\s+(?:[a-z]+\s+){0,2}pneumothorax\b"),
     "Hernia": re.compile(r"\s+(?:of|in)\s+the\s+(?:anterior\s+)?(?:abdominal wall|groin)\b"),
     "Infiltrate": re.compile(r"\s+of\s+(?:the\s+)?(?:chest wall|mediastinum|pleura|ribs?|fat|muscles?)\b"),
     "Mass": re.compile(r"\s+(?:of|in|on)\s+(?:the\s+)?(?:patient|body|chest wall|heart|atrium|ventricle)\b"),
 })
+
+
+_ORGAN = re.compile(rf"\b(?:{_OTHER_ORGANS}|vertebra[a-z]*|spine|airways?|trachea[a-z]*|patient|heart|cardiac|nipple)\b")
+
+
+def in_lungs(sentence: str) -> bool:
+    """Whether a sentence speaks of the lungs and of nothing else that can have a lesion or collapse."""
+    return LUNG_SITE.search(sentence) is not None and not _ORGAN.search(sentence)
 
 
 def elsewhere(before: str, behind: str) -> bool:
@@ -600,7 +645,8 @@ def build() -> Mapping[str, Mapping[str, object]]:
     """Literal -> {role: value}.
 
     FINDING has a tuple of names ("?" before a vague one, "-" before one that the word denies), SUBJECT and PREDICATE
-    their part of a key of `STATEMENTS`, the others True.
+    their part of a key of `STATEMENTS`, BARE the noun that follows the membrane in a name, SITED a name, the others
+    True.
     """
     roles: dict[str, dict[str, object]] = {}
     named: dict[str, list[str]] = {}
@@ -622,8 +668,11 @@ def build() -> Mapping[str, Mapping[str, object]]:
             for pattern in patterns:
                 for text in expand(pattern):
                     roles.setdefault(text, {})[role] = value
-    for text in _BARE:
-        roles.setdefault(text, {})[BARE] = True
+    for text, noun in _BARE.items():
+        roles.setdefault(text, {})[BARE] = noun
+    for name, pattern in _SITED.items():
+        for text in expand(pattern):
+            roles.setdefault(text, {})[SITED] = name
     for role, patterns in CUES.items():
         for pattern in patterns:
             for text in expand(pattern):

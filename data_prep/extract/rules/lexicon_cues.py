@@ -27,6 +27,7 @@ _CHANGE = ("(change|changes|increase|decrease|improvement|progression|worsening|
 _MODAL = "(may|might|could|can|would)"
 _CAUSE = ("(due to|secondary to|related to|attributable to|caused by|explained by|accounted for by|attributed to|"
           "associated with|in keeping with|consistent with|compatible with|on the basis of|a result of|from)")
+_STANDING = "(representing|represents|reflecting|reflects|indicating|indicates|signifying|corresponding to)"
 
 CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     NEGATE: (
@@ -60,7 +61,9 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(is|are|was|were|has been|have been|) (ruled out|excluded|absent|resolved|negative)", "(ruled out|excluded)",
         f"(no longer|not|never|nowhere) (definitely |clearly |convincingly |currently |being |been |be |){_SHOWN}",
         f"(cannot|isn't|aren't|wasn't|weren't|hasn't|haven't|couldn't|can't) (been |be |){_SHOWN}",
-        "(no longer|not) (there|a feature)",
+        "(no longer|not) (there|a feature)", "(do|does|did) not exist", "non existent", "not existing",
+        f"(was|were|is|are|has been|have been|) (specifically |actively |) (looked for|sought|searched for) "
+        f"(and |but |) (not|is not|are not|was not|were not|none) {_SHOWN}",
         "(is|are|has|have|) (now |)(gone|vanished|disappeared)", "nonexistent", "(is|are|) lacking",
         "(show|shows|showed) (complete |interval complete |)(resolution|clearing)", "(been |)(re|)absorbed",
         "resorbed", "(completely|fully) (drained|evacuated)", "(drained|evacuated) (completely|fully)",
@@ -99,6 +102,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         f"(possibly|probably|likely|presumably|perhaps|potentially|conceivably|maybe|most likely|thought to be|"
         f"felt to be|believed to be|suspected to be|probable|possible|favored to be|presumed) "
         f"(partly |in part |){_CAUSE}",
+        f"(possibly|probably|likely|presumably|perhaps|potentially|conceivably|maybe|most likely) {_STANDING}",
         "(thought|believed|felt|considered|suspected) (to be|to represent|to reflect|likely to be)",
         "(raise|raises|raised|raising) (the |a |some |)(possibility|concern|suspicion|question|question of) (of|for|"
         "about)",
@@ -106,6 +110,9 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "query", "(suggestion|hint|impression|appearance|suspicion) of", "potential(ly|)", "conceivabl(e|y)",
         "maybe", "poss", "prob",
         "(cannot|can not) be (said|assumed|concluded|stated) that (there is |there are |)no",
+        "(cannot|can not|can't|could not|unable to|impossible to|not possible to|hard to|difficult to) (say|state|conclude|"
+        "claim|assume|be certain|be sure) (with certainty |for certain |for sure |)(that |)(there is |there are |)no",
+        "(no|without) (evidence|argument|arguments|sign|signs|proof|findings) against",
         "doubtful", "(is |remains |)(unclear|uncertain|unsure|unknown|questionable|not sure|not certain|not clear) "
                     "(if|whether|about)"
         "( there is| there are| this is| it is|)", "either", "(suspicion|concern|possibility|question) (is|was) "
@@ -118,8 +125,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "a (question|possibility) of",
         "suggest(s|ive of|ing|ed|ion of|)", "suspicious for", "suspicion (of|for)", "suspected", "suspect",
         "concern(ing|) for", "question(able|ed| of|)", "worrisome for",
-        f"(cannot|can not|can't|could not|couldn't|not|difficult to|hard to|impossible to|"
-        f"unable to|"
+        f"(cannot|can not|can't|could not|couldn't|not|difficult to|hard to|impossible to|not possible to|not able to|"
+        f"not feasible to|unable to|"
         f"fails to|fail to|without) {_FULLY}(exclude|rule out|excluding|ruling out|dismiss)",
         f"(cannot|can not|can't|could not) be {_FULLY}(excluded|ruled out|dismissed)", f"not {_FULLY}excluded",
         "(versus|vs|vs\\.)", "presumed", "presumably", "apparent", "equivocal", "borderline", "less likely",
@@ -141,7 +148,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(suspected|presumed|questioned|in question|questionable|favored|favoured|thought likely|not unlikely)",
         "(cannot|can not) be (reliably |)(differentiated|distinguished|separated)", "(not certain|not definite|"
                                                                                     "inconclusive)",
-        "(is|are|remain|remains) (also |) (conceivable|considered|equivocal|uncertain|doubtful|not certain|"
+        "(is|are|was|were|remain|remains) (also |) (conceivable|considered|equivocal|uncertain|doubtful|not certain|"
         "unclear)",
         "(should|could|may|might|must|can) (also |)be (considered|entertained|suspected|present)",
         "(is|are|was|were|) (not|difficult to) (excluded|exclude)",
@@ -245,14 +252,19 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(had|have had|has had) (a |an |) (previous|prior|past|earlier|old)",
         "(study|exam|examination|radiograph|film|image|ct|scan|report)(s|)(,|) (in which|on which|where|that|which) "
         "(there (was|were)|showed|demonstrated|revealed)",
-        "(prior|previous|earlier|last|outside) (study|exam|examination|radiograph|film|ct|scan|report)(s|) "
+        "(prior|previous|earlier|last|outside|old) (chest |)(study|exam|examination|radiograph|film|ct|scan|report)(s|) "
         "(showed|demonstrated|revealed|described|reported|noted)",
         "(prior|previous|earlier|last|old|outside) (chest |)(study|exam|examination|radiograph|film|image|ct|scan|"
         "report)(s|) "
         "there (was|were)", "there (had been|used to be)",
+        "(in|on) (19|20)(0|1|2|9)(0|1|2|3|4|5|6|7|8|9)( |, )there (was|were)", "(last|in) (week|month|year) there (was|were)",
         "(treated|treatment|therapy|antibiotics|admitted|hospitalized) for"),
     HYPOTHETICAL: (
         "(evaluate|evaluation|assess|assessment|checked|screen|screening|check) for",
+        "(evaluation|assessment|diagnosis|identification|characteri(s|z)ation) of (a |any |)(possible|potential|suspected|"
+        "occult|underlying|subtle|additional|early)", "(exclusion|detection) of",
+        "(cannot|can not|can't|may not|might not|do not|does not|don't|doesn't|not always) (reliably |always |)(detect|show|"
+        "reveal|demonstrate|depict|visuali(s|z)e|pick up) (all|every|small|subtle|early|tiny|most|many)",
         "(to |)(rule|rules) (him |her |the patient |)out", "r/o",
         "if (there is |)(clinical |persistent |continued |further |high |)(concern|suspicion|suspected) (for|of|)",
         "to (exclude|evaluate|assess|document|confirm)",

@@ -13,7 +13,9 @@ from lgdea_jax.findings.vocabulary import BY_NAME
 
 _SHORT_AXIS = re.compile(
     r"(?:(?!\b(?:less|smaller|below|under|not|without|no|than)\b)[^;:]){0,60}?\bshort (?:axis|axes|diameter)\b"
-    r"(?:(?!\b(?:less|smaller|below|under|not|than)\b)[^;:\d]){0,40}(?P<size>\d+(?:[.,]\d+)?)\s*(?P<unit>mm|cm)\b")
+    r"(?:(?!\b(?:less|smaller|below|under|not|than)\b)[^;:\d]){0,40}(?P<size>\d+(?:[.,]\d+)?)\s*(?P<unit>mm|cm)\b"
+    r"|(?:(?!\b(?:less|smaller|below|under|not|without|no|than)\b)[^;:\d]){0,60}?(?P<size2>\d+(?:[.,]\d+)?)\s*"
+    r"(?P<unit2>mm|cm)\s+in\s+(?:(?:its|the|their)\s+)?short(?:est)? (?:axis|axes|diameter)\b")
 _AND = re.compile(r"\s*(?:,|/|,?\s*\b(?:and|or)\b)\s*(?:in\s+)?(?:the\s+)?(?:left\s+|right\s+)?")
 
 
@@ -52,7 +54,8 @@ class Finder:
             if BARE in token.roles:
                 membrane = (lexicon.MEMBRANES.search(self._text[self._start:token.start])
                             or lexicon.MEMBRANE_BEHIND.match(self._text, token.end, self._end))
-                names = (f"{membrane.lastgroup} Effusion",) if membrane else names
+                named = f"{membrane.lastgroup} {token.roles[BARE]}" if membrane else ""
+                names = (named,) if named in BY_NAME else names
             for mark, certainty in (("", "present"), ("?", "uncertain"), ("-", "absent")):
                 alike = tuple(name.lstrip("?-") for name in names if (name[0] if name[0] in "?-" else "") == mark)
                 if alike:
@@ -70,7 +73,8 @@ class Finder:
         found = []
         for token in self._tokens:
             size = token.roles.get(SUBJECT) == "nodes" and _SHORT_AXIS.match(self._text, token.end, self._end)
-            if size and float(size["size"].replace(",", ".")) * (10 if size["unit"] == "cm" else 1) >= 10:
+            if size and float((size["size"] or size["size2"]).replace(",", ".")) * (
+                    10 if "cm" in (size["unit"], size["unit2"]) else 1) >= 10:
                 found.append(Mention(("Lymphadenopathy",), token.start, size.end(), token.start, "present"))
         return found
 

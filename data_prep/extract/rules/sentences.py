@@ -63,7 +63,12 @@ _GIVEN = re.compile(
     r"\b(?:within|around|surrounding|adjacent to|next to|near|alongside|beside|behind|beyond|along|superimposed on)\s+"
     r"(?:the|this|these|that|those|his|her|known)\s+(?:[a-z0-9]+\s+){0,4}$")
 _GROWTH = re.compile(
-    r"\s*(?:[a-z]+\s+){0,2}(?:enlargement|growth|expansion)\s+(?:of|in)\s+(?:(?!and|or)[a-z0-9]+\s+){0,5}$")
+    r"\s*(?:[a-z]+\s+){0,2}(?:enlargement|growth|expansion|displacement|extension|spread|migration|angulation|healing|"
+    r"widening|shift|malposition|kinking|dislocation|loosening|complications?|worsening|progression|evolution)\s+"
+    r"(?:of|in|from|to)\s+(?:(?!and|or)[a-z0-9]+\s+){0,5}$")
+# "Infiltrates, either old or recent, have not been seen": what stands between two commas.
+_ASIDE = re.compile(r"^\s*,(?:\s+(?:either|whether|old|new|recent|acute|chronic|or|nor|large|small|focal|diffuse|left|right|bilateral|"
+                    r"fresh|healed|solid|calcified|of|any|size|kind|type|even|in|particular|also|too|though|however))+\s*,\s*")
 # "Neither the nodule nor the mass has grown": they are there.
 _CHANGED = re.compile(
     r"(?:\s+(?:or|nor|and)\s+(?:the\s+)?[a-z]+(?:\s+[a-z]+)?)?\s+(?:has|have)\s+(?:significantly\s+)?"
@@ -78,7 +83,7 @@ class Sentence:
     def __init__(self, text: str, start: int, end: int) -> None:
         self.text, self.start, self.end = text, start, end
         self._pieces = scanner.split(text, start, end)
-        self.tokens = tokens(self._pieces)
+        self.tokens = tokens(text, start, end, self._pieces)
         self.breaks = breaks(text, start, end, self.tokens)
         self._form = Form(text, start, end)
         self._attributes: list[tuple[int, int, Mapping[str, str]]] | None = None
@@ -165,7 +170,7 @@ class Sentence:
 
     def _reaches_back(self, cue: Token, mention: Mention) -> bool:
         """Whether a cue after the mention is about it: a verb's subject is one finding or a list of them."""
-        between = self.text[mention.end:cue.start]
+        between = _ASIDE.sub(" ", self.text[mention.end:cue.start])
         if self.text[cue.start:cue.end] not in _OF_MEASURES:
             between = _AUXILIARY.sub("", between)
         for token in self.tokens:
