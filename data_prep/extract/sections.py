@@ -14,7 +14,7 @@ from collections.abc import Sequence
 _HEADINGS = {
     "findings": ("findings", "finding", "chest findings", "observations", "chest", "lungs and pleura", "report",
                  "result", "results", "radiological findings", "imaging findings", "ct findings", "description",
-                 "narrative"),
+                 "narrative", "answer", "reply"),
     "impression": ("impression", "impressions", "conclusion", "conclusions", "opinion", "assessment", "summary",
                    "interpretation", "findings and impression", "findings/impression", "diagnosis", "final impression",
                    "preliminary impression", "provisional findings impression (pfi)", "pfi", "comment", "comments",

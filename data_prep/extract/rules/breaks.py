@@ -15,7 +15,7 @@ from data_prep.extract.rules.tokens import Token
 
 # A new statement after a comma: it begins with one of these words, or holds a verb and does not go on with "or".
 _OPENS = re.compile(
-    r",\s*(?!(?:and/or|or|nor|is|are|was|were|has|have)\b)(?:and\s+)?(?:(?:there|the|this|these|heart|lungs|bony|again|it|but|"
+    r",(?!\s*(?:is|are|was|were|has|have)\b)\s*(?!(?:and/or|or|nor)\b)(?:and\s+)?(?:(?:there|the|this|these|heart|lungs|bony|again|it|but|"
     r"however|likely|only|just|merely|"
     r"possibly|probably|suggesting)\b"
     r"|(?:mild|small|stable|unchanged|moderate|minimal|left|right|bilateral|persistent|old|new)\b(?!.*\b(?:or|nor)\b)"

@@ -78,7 +78,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(is|are|was|were) (all |both |also |again |otherwise |) (negative|absent)", "free",
         "(is|are|was|were|would be|seems|appears|) (very |quite |) unlikely",
         "(is|are|was|were) not (palpable|palpated|heard|elicited|felt|noticed|reported|documented|recorded)",
-        "(did|does|do|has|have) not (occur|occurred|recur|recurred|persist|return)",
+        "(did|does|do|has|have) not (occur|occurred|recur|recurred|persist|return|returned|developed|appeared|arisen|formed|"
+        "reaccumulated|re accumulated)",
         "(has|have) (also |now |since |) (resolved|cleared|subsided|disappeared)",
         "(has been|have been|been) (removed|ruled out)",
         "not (seen|identified|visualized|present|evident|found|appreciated)", "(is|are|was|were) denied",
@@ -229,7 +230,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "image fusion", "pet ct fusion", "(fusion|fused) images", "consider(able|ably)", "drain the",
         "scar(s|) (of|on) the skin", "(skin|surgical|thoracotomy|sternotomy|c section|incisional|operative|burn) "
                                      "scar(s|)",
-        "(patient|he|she|who|has|had|the patient) collapsed", "collapsed at (home|work)", "(ivc|svc|vein|airway|"
+        "(patient|he|she|who) (has |had |)collapsed", "collapsed at (home|work)", "(ivc|svc|vein|airway|"
         "tracheal|expiratory|dynamic) collapse", "(cystic|retroperitoneal|marrow|liver|hepatic|myelo) fibrosis",
         "(leg|ankle|pedal|peripheral|cerebral|brain|marrow|bone marrow|scrotal|periorbital|lid|limb|foot|"
         "periportal|mesenteric|laryngeal|mucosal|subcutaneous|soft tissue|skin|body wall|extremity) (edema|oedema)",

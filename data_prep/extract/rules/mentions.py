@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from data_prep.extract.rules import lexicon
 from data_prep.extract.rules.lexicon import BARE, FINDING, PREDICATE, SUBJECT
+from data_prep.extract.rules.lexicon_cues import BREAK
 from data_prep.extract.rules.tokens import Token
 from lgdea_jax.findings.vocabulary import BY_NAME
 
@@ -16,6 +17,7 @@ _SHORT_AXIS = re.compile(
     r"(?:(?!\b(?:less|smaller|below|under|not|than)\b)[^;:\d]){0,40}(?P<size>\d+(?:[.,]\d+)?)\s*(?P<unit>mm|cm)\b"
     r"|(?:(?!\b(?:less|smaller|below|under|not|without|no|than)\b)[^;:\d]){0,60}?(?P<size2>\d+(?:[.,]\d+)?)\s*"
     r"(?P<unit2>mm|cm)\s+in\s+(?:(?:its|the|their)\s+)?short(?:est)? (?:axis|axes|diameter)\b")
+_AND_IS = re.compile(r"and\s+(?:is|are|was|were|has|have|remains?)")
 _AND = re.compile(r"\s*(?:,|/|,?\s*\b(?:and|or)\b)\s*(?:in\s+)?(?:the\s+)?(?:left\s+|right\s+)?")
 
 
@@ -100,7 +102,7 @@ class Finder:
         before, crossed = [], False
         for j in range(i - 1, -1, -1):
             token = self._tokens[j]
-            if self._broken(token.end, predicate.start):
+            if self._broken(self._joined(i, token.end), predicate.start):
                 break
             if fits(token):
                 before.append(j)
@@ -122,6 +124,13 @@ class Finder:
                 break
             subjects.append(j)
         return subjects
+
+    def _joined(self, i: int, offset: int) -> int:
+        """`offset`, or the end of an "and is" between it and predicate `i`: the subject is that of the verb before."""
+        joined = self._tokens[i - 1] if i else None
+        if joined and BREAK in joined.roles and _AND_IS.fullmatch(self._text, joined.start, joined.end):
+            return max(offset, joined.end)
+        return offset
 
     def _next(self, i: int, fits: Callable[[Token], bool]) -> int | None:
         end = self._tokens[i].end

@@ -8,18 +8,22 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_SPACES = str.maketrans(dict.fromkeys("\n\r\t\f\v\u00a0-\u2010\u2011\u2012\u2013\u2014_", " ") | {"\u2019": "'"})
+_SPACES = str.maketrans(dict.fromkeys("\n\r\t\f\v\u00a0-\u2010\u2011\u2012\u2013\u2014_*`", " ") | {"\u2019": "'"})
 
 
+_CELL = re.compile(r"(?<=[a-z)])\t(?=[a-z(])")  # Between the cells of a table.
 _DASH = re.compile(r"(?<=\s)[-\u2010-\u2014](?=\s)")
 
 
 def normalise(text: str) -> str:
-    """Lower case, white space and hyphens as spaces, dashes between spaces as "-"; every character keeps its offset."""
+    """Lower case; white space, hyphens and marks of emphasis as spaces; dashes between spaces as "-", tabs between words
+    as "|". Every character keeps its offset."""
     lowered = text.lower()
     if len(lowered) != len(text):  # A few letters grow when lowered; spans must not move.
         lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
     spaced = lowered.translate(_SPACES)
+    for match in _CELL.finditer(lowered):
+        spaced = f"{spaced[:match.start()]}|{spaced[match.end():]}"
     for match in _DASH.finditer(lowered):  # It parts statements, where one within a word does not.
         spaced = f"{spaced[:match.start()]}-{spaced[match.end():]}"
     return spaced
@@ -154,6 +158,8 @@ def _is_wrapped(text: str, left: int, at: int, end: int, width: int) -> bool:
     line = text[max(left, text.rfind("\n", 0, at) + 1):at].strip()
     following = text[at:end].lstrip().split("\n", 1)[0]
     last, first = line.rsplit(None, 1)[-1:], following.split(None, 1)[0]
+    if _CELLS.search(line):
+        return False
     if not last or last[0][-1] in ",-/&(" or last[0].lower() in _GOES_ON or not text[left:at].strip():
         return True
     if last[0][-1] in ":|=":
@@ -165,6 +171,7 @@ def _is_wrapped(text: str, left: int, at: int, end: int, width: int) -> bool:
     return len(line) + 1 + len(first) > width  # The word would not have fitted.
 
 
+_CELLS = re.compile(r"\w(?:\t|\s*\|)\s*\S+$")  # A line of a table, whose last word is a cell of its own.
 _LABEL = re.compile(r"\s*[A-Za-z][A-Za-z /,&-]{1,40}?\s*[:|=]")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 
 from data_prep.extract.rules import lexicon
@@ -21,7 +22,10 @@ _OTHER_WORDS = frozenset((
     "clarification", "clarifications", "consolidating", "densify", "destiny", "empyema", "enlarge", "enlarges",
     "granulomatosis", "hernial", "infiltrated", "infiltrating", "infiltrative", "interlobar", "intralobular", "lesson",
     "lessons", "module", "modules", "opacifies", "opacify", "pericardium", "spondylitis", "spondylolysis", "starring"))
-_WORD = re.compile(rf"(?<![A-Za-z\\])[A-Za-z]{{{_SHORTEST - 1},}}")
+# Soft hyphens and zero-width spaces within a word, and ligatures, come with text that was copied from a page.
+_HIDDEN = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\ufeff"))
+_LETTER = "A-Za-z\u00ad\u200b-\u200d\ufb00-\ufb06"
+_WORD = re.compile(rf"(?<![{_LETTER}\\])[{_LETTER}]{{{_SHORTEST - 1},}}")
 
 
 def _shortened(word: str) -> Iterator[str]:
@@ -79,10 +83,12 @@ class Corrected:
         self._edits: list[tuple[int, int, int]] = []  # Start in `text`, letters there, letters in the report.
         parts, end, start = [], 0, 0
         for match in _WORD.finditer(report):
-            meant = _meant(match.group().lower())
+            word = match.group()
+            plain = word if word.isascii() else unicodedata.normalize("NFKC", word.translate(_HIDDEN))
+            meant = _meant(plain.lower()) or (plain if plain != word else "")
             if meant:
-                meant = meant.upper() if match.group().isupper() else meant
-                meant = meant.capitalize() if match.group()[1:].islower() and match.group()[0].isupper() else meant
+                meant = meant.upper() if word.isupper() else meant
+                meant = meant.capitalize() if word[1:].islower() and word[0].isupper() else meant
                 parts += [report[end:match.start()], meant]
                 start += match.start() - end
                 self._edits.append((start, len(meant), match.end() - match.start()))
