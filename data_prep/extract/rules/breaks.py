@@ -24,6 +24,9 @@ _OPENS = re.compile(
 _OPENS_ANEW = re.compile(r",\s*(?:and\s+|so\s+|then\s+)?(?:he|she|we|they|i|(?:the )?patient|this|these)\s")
 # The last of a list with its verb: "..., effusion and mass are not seen".
 _ENUMERATED = re.compile(r"\band\b.*\b(?:are|were|have)$")
+_COMMA = re.compile(r",\s+(?:(?:mildly|slightly|moderately|severely|markedly|grossly)\s+)?")
+_STATED = re.compile(r"(?:enlarged|widened|elevated|raised|blunted|tortuous|unfolded|ectatic|flattened|hyper\w+)\b")
+_STROKE, _STROKE_NO = re.compile(r"[|/]"), re.compile(r"/\s*(?:no|without)\b")
 # Between a finding and another one that begins a statement, or between a subject and its predicate.
 _SIZED = re.compile(
     r"\s+(?:tiny|small|mild|minimal|trace|subtle|moderate|large|severe|stable|unchanged|new|old|left|right|bilateral)\s+"
@@ -34,7 +37,7 @@ _LINKED = re.compile(r"\s+(?:(?:is|are|remains?|appears?|size|mildly|slightly|mo
 def breaks(text: str, start: int, end: int, tokens: Sequence[Token]) -> list[int]:
     """Offsets in order at which the reach of a cue ends in the sentence `text[start:end]` (normalised)."""
     return sorted([token.start for token in tokens if BREAK in token.roles] + _commas(text, start, end, tokens)
-                  + _dashes(text, start, end, tokens) + _unparted(text, tokens))
+                  + _dashes(text, start, end, tokens) + _unparted(text, tokens) + _strokes(text, start, end, tokens))
 
 
 def _commas(text: str, start: int, end: int, tokens: Sequence[Token]) -> list[int]:
@@ -43,8 +46,21 @@ def _commas(text: str, start: int, end: int, tokens: Sequence[Token]) -> list[in
         return []
     anew = [match.start() for match in _OPENS_ANEW.finditer(text, start, end)]
     first = min((token.start for token in tokens if FINDING in token.roles or SUBJECT in token.roles), default=end)
+    anew += _sized_up(text, end, tokens)
     return anew + [match.start() for match in _OPENS.finditer(text, start, end)
                    if match.start() > first and not (match["verb"] and _ENUMERATED.search(match.group()))]
+
+
+def _sized_up(text: str, end: int, tokens: Sequence[Token]) -> list[int]:
+    """The comma before a predicate with its subject that ends the sentence: "no effusion, enlarged heart"."""
+    for size in range(1, min(3, len(tokens))):
+        before, *last = tokens[-size - 1:]
+        stated = [set(token.roles) for token in last] == [{PREDICATE}, {SUBJECT}] or (
+            len(last) == 1 and FINDING in last[0].roles and _STATED.match(text, last[0].start))
+        if (stated and FINDING in before.roles and not text[last[-1].end:end].strip(" .")
+                and _COMMA.fullmatch(text, before.end, last[0].start)):
+            return [before.end]
+    return []
 
 
 def _dashes(text: str, start: int, end: int, tokens: Sequence[Token]) -> list[int]:
@@ -58,6 +74,17 @@ def _dashes(text: str, start: int, end: int, tokens: Sequence[Token]) -> list[in
         if following and not following.roles.keys().isdisjoint(opening):
             found.append(at)
         at = text.find(" - ", at + 2, end)
+    return found
+
+
+def _strokes(text: str, start: int, end: int, tokens: Sequence[Token]) -> list[int]:
+    """Strokes between statements: "|" before a finding, and "/" in "no effusion/no edema/kyphosis"."""
+    found = []
+    for match in _STROKE.finditer(text, start, end):
+        following = next((token for token in tokens if token.start >= match.end()), None)
+        if following and not following.roles.keys().isdisjoint((FINDING, SUBJECT, NEGATE)) and (
+                match.group() == "|" or _STROKE_NO.search(text, start, end)):
+            found.append(match.start())
     return found
 
 

@@ -53,10 +53,11 @@ _MORE_FINDINGS = {
     "Consolidation": (
         "consol(s|)", "consolidat(ive|ed) (area|areas|opacity|opacities|segment|lobe|process)", "consolidative",
         "air bronchograms",
-        "consolidat(ion|ions|ive change|ive changes|ed lung|ed)",),
+        "consolidat(ion|ions|ive change|ive changes|ed lung)",),
     "Pneumonia": (
         "(pna|pnas)", "(broncho|pleuro)pneumonia", "(broncho|)pneumonic( change| changes| infiltration| consolidation| process|)",
-        "chest infection", "(pulmonary|lung) (infection|abscess)", "(infective|infectious) (change|changes|"
+        "chest infection", "(pulmonary|lung) (infection|abscess)",
+        "lower respiratory tract infection", "features of infection", "(infective|infectious) (change|changes|"
                                                                    "consolidation)",
         "pneumoni(a|as|c infiltrate|c infiltrates|c consolidation)", "(infectious|inflammatory) infiltrate"),
     "Atelectasis": (
@@ -146,13 +147,13 @@ _MORE_FINDINGS = {
     "Hernia": (
         "(sliding |sliding type |)(hiatal|hiatus) (hernia|hernias)", "hh",
         "(hiatal |hiatus |diaphragmatic |paraesophageal |bochdalek |morgagni |)(hernia|hernias)",
-        "(gastric|stomach|bowel|colonic) (herniation|herniates|herniated)", "herniation of the (stomach|bowel|colon)",
+        "(hiatal|hiatus|diaphragmatic) herniation(s|)", "(gastric|stomach|bowel|colonic) (herniation|herniates|herniated)", "herniation of the (stomach|bowel|colon)",
         "intrathoracic stomach"),
     "Fracture": (
         "(fx|fxs|fxr|frx)", "(wedge|compression|burst|anterior wedge) (fracture|compression)",
         "(vertebral|wedge|osteoporotic|pathological|vertebral body) (compression|collapse)",
         "collapse of (the |)(vertebra|vertebral body|(t|l)(1|2|3|4|5|6|7|8|9|10|11|12))",
-        "(cortical|bony) (break|step off|disruption|buckling)",
+        "(bony|osseous|skeletal|rib) (injury|injuries|trauma)", "(cortical|bony) (break|step off|disruption|buckling)",
         "(rib |ribs |clavicle |clavicular |vertebral |compression |humerus |sternal |)(fracture|fractures)",
         "fracture deformit(y|ies)", "fractured", "broken (rib|ribs|clavicle|bone|bones)",
         "compression deformit(y|ies)"),
@@ -192,7 +193,8 @@ _MORE_FINDINGS = {
         "(cardiac|implanted|electronic|stimulator|stimulation|neurostimulator) (device|devices|leads|lead|generator)",
         "(valve |valvular )(replacement|prosthesis)", "(mitral|aortic) valve replacement",
         "(prosthetic|artificial|mechanical|bioprosthetic) (aortic |mitral |tricuspid |pulmonic |pulmonary |heart "
-        "|cardiac |)(valve|valves)", "(all |)(lines and tubes|tubes and lines)", "cardiac xxxx with leads",
+        "|cardiac |)(valve|valves)", "tube", "(the|this|that) drain", "(implanted|implantable|subcutaneous|venous access) port(s|)",
+        "(all |)(lines and tubes|tubes and lines)", "cardiac xxxx with leads",
         "(endotracheal|et|ng|nasogastric|orogastric|enteric|feeding|chest|thoracostomy|tracheostomy|gastric|"
         "dobbhoff|drainage|gastrostomy|peg|g|og|et) (tube|tubes)", "(chest|surgical|pleural|mediastinal) drain(s|)",
         "annuloplasty( ring|)", "(left |)ventricular assist device", "lvad", "tavr", "valve prosthes(is|es)",
@@ -263,6 +265,7 @@ _MORE_FINDINGS = {
         "(calcified|calcific) (thoracic |)aorta",
         "(aortic |vascular |arterial |aortic vascular |aortic arch |aortic knob |aortic xxxx )(calcification|"
         "calcifications)",
+        "(atheromatous|arteriosclerotic) (calcification|calcifications)",
         "calcific (aortic |vascular |)(atherosclerosis|atherosclerotic disease|disease of the aorta)",
         "calcific aortic disease", "(calcified|calcific) (aortic|atherosclerotic) (knob|arch|plaque|xxxx|disease)",
         "atherosclerotic (aortic |vascular |)(calcification|calcifications)",
@@ -275,7 +278,7 @@ _MORE_FINDINGS = {
         "elevation)"),
     "Pulmonary Congestion": (
         "(chf|congestive heart failure|congestive cardiac failure|congestive failure)", "(pulmonary venous|vascular) "
-        "(hypertension|redistribution|distension|distention|fullness|plethora)", "pvc pattern", "upper lobe (venous |)"
+        "(hypertension|redistribution|distension|distention|fullness|plethora)", "pvc pattern", "upper (lobe|zone) (venous |blood |)"
                                                                                                 "diversion",
         "(pulmonary |central |vascular |venous |interstitial |) congestion",
         "(pulmonary |central |)(vascular|venous) (congestion|engorgement|prominence|redistribution|cephalization|"
@@ -345,13 +348,16 @@ _MORE_FINDINGS = {
 }
 
 # "Pericardial thickening without fluid": the membrane that was named before is meant.
-_BARE = {"effusion": "Effusion", "fluid": "Effusion", "liquid": "Effusion", "thickening": "Thickening"}
-MEMBRANE_BEHIND = re.compile(r"(?:\s+[a-z]+){0,4}?\s+(?:in|of|around)\s+the\s+(?P<Pericardial>pericardi\w+)")
-MEMBRANES = re.compile(r"(?:(?P<Pericardial>pericardi\w+)|(?P<Pleural>pleura\w*))\s+(?:(?!and\b)[a-z]+\s+){0,4}$")
+_BARE = {"effusion": "Effusion", "fluid": "Effusion", "liquid": "Effusion", "thickening": "Thickening", "plaque": "Other",
+         "plaques": "Other"}
+MEMBRANE_BEHIND = re.compile(
+    r"(?:\s+[a-z]+){0,4}?\s+(?:in|of|around|at|within)\s+(?:the|both)\s+(?:(?P<Pericardial>pericardi\w+)"
+    r"|(?P<Pleural>(?:(?:left|right|lower|lung)\s+)*(?:pleur\w+|hemithorax|hemithoraces|costophrenic|fissures?|bases?)))")
+MEMBRANES = re.compile(r"(?:(?P<Pericardial>pericardi\w+)|(?P<Pleural>pleura\w*(?:\s*(?:or|and|/)\s*pericardi\w+)?))\s+(?:(?!and\b|pleura|pericardi)[a-z]+,?\s+){0,4}$")
 
 # Words that mean a finding of the lungs where the sentence speaks of the lungs, or lists them beside a finding.
 _SITED = {
-    "Lung Lesion": "lesion(s|)", "Mass": "tumo(u|)r(s|)",
+    "Lung Lesion": "lesion(s|)", "Consolidation": "consolidated", "Mass": "tumo(u|)r(s|)",
     "Atelectasis": "(collapse|collapsed|collapses)", "Lung Opacity": "(opacified|shadow|shadows|shadowing)"}
 LUNG_SITE = re.compile(
     r"\b(?:(?:upper|middle|lower) lobes?|lungs?|pulmonary|lingula|[rlb](?:ul|ll)|rml|zones?|apex|apices|hil(?:um|a|ar)|"
@@ -361,7 +367,7 @@ _SUBJECTS = {
     "heart": (
         "heart( size| shadow| silhouette| contour| contours|)",
         "cardiac (silhouette|shadow|contour|contours|size|silhouette size|heart|borders)", "cardiac",
-        "(cardio|cardiac |cardio )pericardial silhouette", "heart xxxx"),
+        "(cardio|cardiac |cardio )pericardial silhouette", "heart xxxx", "cardiothoracic (ratio|index)"),
     "coronary": ("coronary arter(y|ies)", "coronaries", "coronary (arterial walls|artery walls|vascular structures|"
                                                         "vessels)",
         "(in|of|to|proximal|mid|distal) (the |)(lad|circumflex|rca)"),
@@ -470,6 +476,8 @@ _PREDICATES = {
     "curved": ("curved", "scoliotic", "kyphotic"), "straight": ("straight",),
     "in the soft tissues": ("(in|through|within|into|of|along) the (subcutaneous |)(soft tissues|tissues|fat|chest wall)",
         "(in|within) subcutaneous tissues"),
+    "about the mediastinum": ("(outlines|outlining|around|surrounding|dissecting|dissects) the (superior |anterior |)"
+        "(mediastinum|mediastinal (structures|vessels))",),
     "under the diaphragm": ("(under|beneath|below) (the |both |either |)(right |left |)(hemi|)diaphragm(s|)",),
     "clear": ("clear", "well aerated", "normally aerated", "well inflated", "well expanded"),
     "normal": (
@@ -535,6 +543,7 @@ STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
     ("arteries", "calcified"): ("Arterial Wall Calcification", "Calcification Other"),
     ("arteries", "atherosclerotic"): ("Arterial Wall Calcification",),
     ("gas", "in the soft tissues"): ("Subcutaneous Emphysema",), ("gas", "under the diaphragm"): ("Pneumoperitoneum",),
+    ("gas", "about the mediastinum"): ("Pneumomediastinum",),
 })
 
 # A finding is something else when one of these words stands in its clause.
@@ -550,7 +559,7 @@ BLOCKED: Mapping[str, frozenset[str]] = MappingProxyType({
     "Degenerative Spine": frozenset((
         "shoulder", "shoulders", "acromioclavicular", "glenohumeral", "ac", "hip", "hips", "knee", "knees", "ankle",
         "foot", "midfoot", "wrist", "hand", "elbow", "costochondral", "costovertebral", "sternoclavicular", "humeral")),
-    "Support Devices": frozenset(("scapula", "scapular", "rib", "ribs", "spinous", "finger")),
+    "Support Devices": frozenset(("ray", "neural", "eustachian", "scapula", "scapular", "rib", "ribs", "spinous", "finger")),
     "Fibrosis": frozenset(("cystic",)),
     "Edema": frozenset(("tissue", "subcutaneous", "marrow", "skin")),
 
@@ -597,6 +606,7 @@ GOES_ON: Mapping[str, re.Pattern[str]] = MappingProxyType({
     "Consolidation": re.compile(
         r"\s+(?:of|at|across)\s+(?:the\s+)?(?:[a-z]+\s+){0,2}(?:fractures?|callus|graft|osteotomy|care|services|data)\b"),
     "Atelectasis": re.compile(r"\s+(?:by|from|because of|due to)\s+(?:[a-z]+\s+){0,2}pneumothorax\b"),
+    "Support Devices": re.compile(r"\s+(?:current|voltage|angulation|angle|rotation)\b"),
     "Hernia": re.compile(r"\s+(?:of|in)\s+the\s+(?:anterior\s+)?(?:abdominal wall|groin)\b"),
     "Infiltrate": re.compile(r"\s+of\s+(?:the\s+)?(?:chest wall|mediastinum|pleura|ribs?|fat|muscles?)\b"),
     "Mass": re.compile(r"\s+(?:of|in|on)\s+(?:the\s+)?(?:patient|body|chest wall|heart|atrium|ventricle)\b"),

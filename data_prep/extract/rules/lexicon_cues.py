@@ -23,10 +23,11 @@ _SHOWN = ("(seen|identified|visuali(s|z)ed|present|evident|appreciated|demonstra
 _FULLY = "(fully |completely |entirely |totally |definitively |definitely |confidently |reliably |safely |quite |yet |)"
 _LESS = "(partial|incomplete|near complete|nearly complete|near total|some|slight|mild|moderate|gradual|ongoing|slow)"
 _CHANGE = ("(change|changes|increase|decrease|improvement|progression|worsening|difference|resolution|reduction|"
-           "regression|clearing|deterioration|shrinkage)")
+           "regression|clearing|clearance|deterioration|shrinkage|growth|alteration|variation|evolution|healing)")
 _MODAL = "(may|might|could|can|would)"
 _CAUSE = ("(due to|secondary to|related to|attributable to|caused by|explained by|accounted for by|attributed to|"
-          "associated with|in keeping with|consistent with|compatible with|on the basis of|a result of|from)")
+          "associated with|in keeping with|consistent with|compatible with|on the basis of|a result of|because of|owing to|"
+          "stem from|stems from|result from|results from|resulting from|arising from|from)")
 _STANDING = "(representing|represents|reflecting|reflects|indicating|indicates|signifying|corresponding to)"
 
 CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
@@ -48,7 +49,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "never (had|developed)",
         "(rule|rules|ruled) (him |her |the patient |)out (for|against)", "ruled out",
         "(did|can|could) rule (him |her |the patient |)out", "resolution of", "resolved",
-        "interval (resolution|removal|clearing) of", "removal of", "clearing of", "not (consistent|compatible) with",
+        "interval (resolution|removal|clearing) of", "removal of", "(clearing|clearance) of", "not (consistent|compatible) with",
         "inconsistent with", "lack of", "lacks", "exclude(s|d)", "no longer", "nonvisualization of",
         "(is|was|are|were) negative for",
         "not (demonstrate|demonstrated|show|reveal|see|seen|identified|have|has|had|appear|appreciate|feel)",
@@ -60,7 +61,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     NEGATED: (
         "(is|are|was|were|has been|have been|) (ruled out|excluded|absent|resolved|negative)", "(ruled out|excluded)",
         f"(no longer|not|never|nowhere) (definitely |clearly |convincingly |currently |being |been |be |){_SHOWN}",
-        f"(cannot|isn't|aren't|wasn't|weren't|hasn't|haven't|couldn't|can't) (been |be |){_SHOWN}",
+        f"(cannot|isn't|aren't|wasn't|weren't|hasn't|haven't|couldn't|can't|could not|can not) (been |be |){_SHOWN}",
         "(no longer|not) (there|a feature)", "(do|does|did) not exist", "non existent", "not existing",
         f"(was|were|is|are|has been|have been|) (specifically |actively |) (looked for|sought|searched for) "
         f"(and |but |) (not|is not|are not|was not|were not|none) {_SHOWN}",
@@ -113,6 +114,11 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(cannot|can not) be (said|assumed|concluded|stated) that (there is |there are |)no",
         "(cannot|can not|can't|could not|unable to|impossible to|not possible to|hard to|difficult to) (say|state|conclude|"
         "claim|assume|be certain|be sure) (with certainty |for certain |for sure |)(that |)(there is |there are |)no",
+        "(wrong|incorrect|premature|too early|not right|not correct|not safe|unsafe) to (say|state|conclude|claim|assume) "
+        "(that |)(there is |there are |)no",
+        "(is|are|was|were|remains|would be) (difficult|hard|impossible|not possible) to (exclude|rule out|dismiss)",
+        "(not |not entirely |not completely |un)(certain|sure|convinced|clear) (that|of|by|about|whether|if)( there is|"
+        " there are| this is| the| an| a|)",
         "(no|without) (evidence|argument|arguments|sign|signs|proof|findings) against",
         "doubtful", "(is |remains |)(unclear|uncertain|unsure|unknown|questionable|not sure|not certain|not clear) "
                     "(if|whether|about)"
@@ -158,18 +164,23 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         f"{_MODAL} (all |both |also |each |)(look like|have|give|cause|produce|explain|account for) (this|that|these|"
         f"the)"),
     PSEUDO: (
-        "(no|without|any|little) (significant |definite |appreciable |suspicious |substantial |obvious |radiographic |"
-        f"further |evidence of |)(interval |){_CHANGE}",
+        "(no|without|any|little|lack of|absence of) (significant |definite |appreciable |suspicious |substantial |obvious |"
+        "radiographic |relevant |noticeable |marked |measurable |meaningful |visible |real |major |essential |discernible |"
+        f"clear |great |much |apparent |further |evidence of |)(interval |){_CHANGE}",
+        "no (better|worse|smaller|larger|bigger|wider|different|milder) (than|from|)",
+        "not (entirely |altogether |)(unexpected|unexpectedly|surprising|surprisingly|unusual|uncommon|insignificant|"
+        "negligible|trivial|inconsiderable)",
         "(further|interval|continued) (enlargement|growth|expansion|evolution)",
-        f"{_LESS} (interval |)(resolution|clearing|removal|disappearance) (of|in)",
+        f"{_LESS} (interval |)(resolution|clearing|clearance|removal|disappearance) (of|in)",
         "(interval |)(partial|partially|partly|incompletely|nearly|almost|mostly|largely|not|not yet) "
         "(completely |fully |entirely |) (resolved|cleared|subsided|disappeared|absent|removed|gone|withdrawn)",
         "(has|have)(n't| not) (yet |fully |completely |entirely |)(resolved|cleared|subsided|disappeared|been removed)",
         "(has|have) (only |just |now |) (partially|partly|incompletely|nearly|almost|mostly|largely) "
         "(completely |) (resolved|cleared|subsided|disappeared)",
-        "(not|no longer|never|hardly|isn't|aren't|cannot be|not entirely|not completely) "
+        "(not|no longer|never|hardly|isn't|aren't|wasn't|weren't|cannot be|not entirely|not completely) "
         "(without|free of|free from|devoid of|negative for|lacking|absent|clear of|denied|denying)",
-        "no (absence|lack) of", "no (doubt|question|denying|mistaking)( about| that| of|)", "not (just|merely|the "
+        "(no|not) (an |the |any |) (absence|lack) of", "no (doubt|question|denying|mistaking)( about| that| of|)",
+        "(no one|nobody|none) (doubts|questions|disputes|denies)", "(without|beyond) (any |a |) (doubt|question|dispute)", "not (just|merely|the "
                                                                                             "only)",
         "not (in doubt|in question)",
         "not (present|seen|visible|noted|identified|evident|there|apparent|demonstrated|described|reported) (on|in|at) "

@@ -17,6 +17,10 @@ _SHORT_AXIS = re.compile(
     r"(?:(?!\b(?:less|smaller|below|under|not|than)\b)[^;:\d]){0,40}(?P<size>\d+(?:[.,]\d+)?)\s*(?P<unit>mm|cm)\b"
     r"|(?:(?!\b(?:less|smaller|below|under|not|without|no|than)\b)[^;:\d]){0,60}?(?P<size2>\d+(?:[.,]\d+)?)\s*"
     r"(?P<unit2>mm|cm)\s+in\s+(?:(?:its|the|their)\s+)?short(?:est)? (?:axis|axes|diameter)\b")
+_RATIO = re.compile(r"\b(?:cardiothoracic (?:ratio|index)|ctr)\b[^;:\d<>]{0,25}(?P<value>0[.,]\d+|\d\d(?=\s*%))\s*(?P<percent>%)?")
+_ASCENDING = re.compile(
+    r"\bascending (?:thoracic )?aorta(?:(?!\b(?:less|smaller|below|under|not|than|pulmonary|descending)\b)[^;:\d]){0,40}"
+    r"(?P<size>\d+(?:[.,]\d+)?)\s*(?P<unit>mm|cm)\b")
 _AND_IS = re.compile(r"and\s+(?:is|are|was|were|has|have|remains?)")
 _AND = re.compile(r"\s*(?:,|/|,?\s*\b(?:and|or)\b)\s*(?:in\s+)?(?:the\s+)?(?:left\s+|right\s+)?")
 
@@ -66,7 +70,7 @@ class Finder:
             if PREDICATE in token.roles:
                 for j in self._subjects(i):
                     self._statement(i, j, found, used)
-        found += self._large_nodes()
+        found += self._large_nodes() + self._measured()
         found.sort(key=lambda mention: (mention.start, mention.end))
         return found
 
@@ -78,6 +82,17 @@ class Finder:
             if size and float((size["size"] or size["size2"]).replace(",", ".")) * (
                     10 if "cm" in (size["unit"], size["unit2"]) else 1) >= 10:
                 found.append(Mention(("Lymphadenopathy",), token.start, size.end(), token.start, "present"))
+        return found
+
+    def _measured(self) -> list[Mention]:
+        """What the width of the heart within the chest, and that of the ascending aorta, say."""
+        found = []
+        for match in _RATIO.finditer(self._text, self._start, self._end):
+            ratio = float(match["value"].replace(",", ".")) / (100 if match["percent"] else 1)
+            found.append(Mention(("Cardiomegaly",), *match.span(), match.start(), "present" if ratio > 0.5 else "absent"))
+        for match in _ASCENDING.finditer(self._text, self._start, self._end):
+            if float(match["size"].replace(",", ".")) * (10 if match["unit"] == "cm" else 1) >= 40:
+                found.append(Mention(("Aortic Abnormality",), *match.span(), match.start(), "present"))
         return found
 
     def _statement(self, i: int, j: int, found: list[Mention], used: set) -> None:

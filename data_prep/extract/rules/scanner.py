@@ -11,13 +11,14 @@ T = TypeVar("T")
 _SPACES = str.maketrans(dict.fromkeys("\n\r\t\f\v\u00a0-\u2010\u2011\u2012\u2013\u2014_*`", " ") | {"\u2019": "'"})
 
 
-_CELL = re.compile(r"(?<=[a-z)])\t(?=[a-z(])")  # Between the cells of a table.
+# Between a label and its answer in a table.
+_CELL = re.compile(r"(?<=[a-z)])\t(?=(?:yes|no|none|nil|neg|pos|negative|positive|absent|present|normal)\s*(?:[\t\n\r.]|$))")
 _DASH = re.compile(r"(?<=\s)[-\u2010-\u2014](?=\s)")
 
 
 def normalise(text: str) -> str:
-    """Lower case; white space, hyphens and marks of emphasis as spaces; dashes between spaces as "-", tabs between words
-    as "|". Every character keeps its offset."""
+    """Lower case; white space, hyphens and marks of emphasis as spaces; dashes between spaces as "-", tabs before
+    an answer as "|". Every character keeps its offset."""
     lowered = text.lower()
     if len(lowered) != len(text):  # A few letters grow when lowered; spans must not move.
         lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
@@ -95,8 +96,8 @@ _BOUNDARY = re.compile(
     r"[.!?]+(?=\s|$|[A-Z(])|[.!?]*;+|\.{2,}|[\u2026\u2022\u25cf\u25aa]|</?(?:p|br|li|ul|ol|div|tr|td|th|h\d)"
     r"\b[^>\n]{0,40}>|\\n(?![a-z])"
     r"|\n\s*\n|\n(?=\s*(?:[-*•]|\(?(?:\d+|[A-Ka-k])[.)])\s)|(?P<line>\n)(?=\s*\S)"
-    r"|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z])|(?<=[a-z)] )(?P<run_on>)(?=[A-Z][a-z]+ [a-z])")
-_ITEM = re.compile(r"\s*(?:[-*•]+|\(?(?:\d{1,2}|[A-Ka-k])[.)])\s+")
+    r"|\|{2,}|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z])|(?P<item>(?<=\s)(?=\d{1,2}\)\s*[A-Za-z]))|(?<=[a-z)] )(?P<run_on>)(?=[A-Z][a-z]+ [a-z])")
+_ITEM = re.compile(r"\s*(?:(?:[-*•]+|\(?(?:\d{1,2}|[A-Ka-k])[.)])\s+|\d{1,2}\)\s*(?=[A-Za-z]))")
 # A line that ends with one of these words goes on in the next line, and so does one before a line that begins so.
 _GOES_ON = frozenset((
     "a", "about", "above", "acute", "adjacent", "along", "an", "and", "anterior", "any", "are", "as", "at", "basilar",
@@ -134,10 +135,14 @@ def sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
             continue
         if mark == ";" and _ENTITY.search(text, max(left, match.start() - 8), match.end()):
             continue
+        if mark == "." and _leads(text, match):
+            continue
         if mark in ".?" and match.group() != "." and _ANSWER.match(text, match.end()):
             continue  # "Pneumothorax? No.", "Effusion .... none"
         if mark == "?" and not text[max(left, match.start() - 1):match.start()].strip():
             continue  # "? pneumonia" asks about what follows.
+        if match["item"] is not None and text.count("(", left, match.start()) > text.count(")", left, match.start()):
+            continue
         if match["line"]:
             width = width or max(_WRAP_WIDTH, *map(len, text[start:end].split("\n")))
             if _is_wrapped(text, left, match.start(), end, width):
@@ -151,6 +156,15 @@ def sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
 
 
 _WORD = re.compile(r"[A-Za-z]+")
+_LEADER = re.compile(r"\s*[A-Za-z][A-Za-z /]{1,30}?\s?\.{3,}\s?[^.\n]{1,40}\.?\s*")
+
+
+def _leads(text: str, match: re.Match) -> bool:
+    """Whether dots lead from a label to its value in a line of its own ("Nodule .... right apex")."""
+    start, end = text.rfind("\n", 0, match.start()) + 1, text.find("\n", match.end())
+    return match.end() - match.start() > 2 and _LEADER.fullmatch(text, start, len(text) if end < 0 else end) is not None
+
+
 
 
 def _is_wrapped(text: str, left: int, at: int, end: int, width: int) -> bool:

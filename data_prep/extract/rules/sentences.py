@@ -113,7 +113,7 @@ class Sentence:
                     continue
                 if NEGATE in roles and certainty != "absent" and not self._form.holds(token.start):
                     # "Absence of pneumothorax cannot be confirmed": here the denial itself is doubted.
-                    denied = not (doubted and self.text.startswith("absence", token.start))
+                    denied = not (doubted and self.text.startswith(("absence", "lack"), token.start))
                     certainty, cue_start = "absent" if denied else "uncertain", token.start
                 elif UNCERTAIN in roles and certainty == "present" and self._doubts(token, mention):
                     certainty, cue_start = "uncertain", token.start

@@ -45,9 +45,13 @@ def tokens(text: str, start: int, end: int, pieces: Sequence[scanner.Piece]) -> 
     return found
 
 
+def _of_chest(token: Token) -> bool:
+    return FINDING in token.roles and "Fracture" not in token.roles[FINDING]  # A lesion beside it is one of the bone.
+
+
 def _resolved(text: str, token: Token, sited: bool, near: Sequence[Token]) -> Token:
     """A token with SITED as a finding, where it is one."""
-    listed = any(FINDING in one.roles or FINDING in other.roles for one, other in itertools.pairwise(near)
+    listed = any(_of_chest(one) or _of_chest(other) for one, other in itertools.pairwise(near)
                  if _LISTED.fullmatch(text, one.end, other.start))
     roles = {role: value for role, value in token.roles.items() if role != SITED}
     if (sited or listed) and FINDING not in roles:
