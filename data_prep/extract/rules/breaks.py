@@ -26,6 +26,8 @@ _OPENS_ANEW = re.compile(r",\s*(?:and\s+|so\s+|then\s+)?(?:he|she|we|they|i|(?:t
 _ENUMERATED = re.compile(r"\band\b.*\b(?:are|were|have)$")
 _COMMA = re.compile(r",\s+(?:(?:mildly|slightly|moderately|severely|markedly|grossly)\s+)?")
 _STATED = re.compile(r"(?:enlarged|widened|elevated|raised|blunted|tortuous|unfolded|ectatic|flattened|hyper\w+)\b")
+_CONJOINED = re.compile(r"\s+(?:and|or|nor)\s+(?:no\s+)?(?:[a-z]+\s+)?")
+_LIST_GOES_ON = re.compile(r"\b(?:or|nor|no|not|and)\b|\b(?:is|are|was|were)\s+(?:seen|noted|present|identified)\b")
 _STROKE, _STROKE_NO = re.compile(r"[|/]"), re.compile(r"/\s*(?:no|without)\b")
 # Between a finding and another one that begins a statement, or between a subject and its predicate.
 _SIZED = re.compile(
@@ -46,9 +48,19 @@ def _commas(text: str, start: int, end: int, tokens: Sequence[Token]) -> list[in
         return []
     anew = [match.start() for match in _OPENS_ANEW.finditer(text, start, end)]
     first = min((token.start for token in tokens if FINDING in token.roles or SUBJECT in token.roles), default=end)
-    anew += _sized_up(text, end, tokens)
+    anew += _sized_up(text, end, tokens) + _closed(text, end, tokens)
     return anew + [match.start() for match in _OPENS.finditer(text, start, end)
                    if match.start() > first and not (match["verb"] and _ENUMERATED.search(match.group()))]
+
+
+def _closed(text: str, end: int, tokens: Sequence[Token]) -> list[int]:
+    """The comma behind the last item of a list: "no effusion or edema, scarring at the apex"."""
+    named = [token for token in tokens if FINDING in token.roles]
+    for before, item in itertools.pairwise(named):
+        if (_CONJOINED.fullmatch(text, before.end, item.start) and text[item.end:item.end + 1] == ","
+                and not _LIST_GOES_ON.search(text, item.end, end)):
+            return [item.end]
+    return []
 
 
 def _sized_up(text: str, end: int, tokens: Sequence[Token]) -> list[int]:

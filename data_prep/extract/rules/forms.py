@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 
 _NO = (r"(?:no|none|nil|neg|negative|absent|never|denie[ds]|n|0|false|"
-       r"not (?:seen|present|identified|detected|found|evident|visible|observed|visualized))")
+       r"not (?:seen|present|identified|detected|found|evident|visible|observed|visualized)|[\u2610\u2717\u2718])")
 # A dash within brackets is a space in normalised text.
 _ANSWER_NO = re.compile(
-    r"(?:(?:\s+(?:seen|present|noted))?\s*[:|=?>\u2192\u21d2]\s*\**\s*|\s*\.{2,}\s*|\s{2,}|\s+-\s+)"
-    rf"[\[(]?\s*{_NO}\s*[\])]?\s*(?=[.,;|]|$)|\s*[\[(]\s*(?:{_NO}|-)?\s*[\])]")
-_SEPARATED = re.compile(r"[:|=?\[(>\u2192\u21d2]|\.\.|\s\s| - ")  # Without one of these there is no answer.
+    r"(?:(?:\s+(?:seen|present|noted))?\s*[:|=?>\u2192\u21d2]\s*\**\s*|\s*\.{2,}\s*|\s{2,}|\s+-\s+|\s*(?=[\u2610\u2717\u2718]))"
+    rf"[\[(]?\s*{_NO}\s*[\])]?\s*(?=[.,;|]|$|(?<=[\u2610\u2717\u2718]\s))|\s*[\[(]\s*(?:{_NO}|-)?\s*[\])]")
+_SEPARATED = re.compile(r"[:|=?\[(>\u2192\u21d2\u2610\u2717\u2718]|\.\.|\s\s| - ")  # Without one of these there is no answer.
 _ANSWER_YES = re.compile(r"\s*\?\s*(?:yes|present|positive)\b")
-_UNTICKED = re.compile(r"[\[(]\s*[\])]\s*(?:[a-z]+\s+){0,4}$")
-_BOX_FIRST = re.compile(r"\s*[\[(]\s*[x\u2713\u2714]?\s*[\])]\s*[a-z]")
+_UNTICKED = re.compile(r"(?:[\[(]\s*[\])]|\u2610)\s*(?:[a-z]+\s+){0,4}$")
+_BOX_FIRST = re.compile(r"\s*(?:[\[(]\s*[x\u2713\u2714]?\s*[\])]|[\u2610-\u2612])\s*[a-z]")
 # "? pneumonia" and "?PNA" ask, a question mark behind the finding, bare or in brackets, as well.
 _ASKED_BEHIND = re.compile(r"\s*[\[(]\s*\?+\s*[\])]|\s?\?")
 _ASKED = re.compile(r"\?\s*(?:(?!and\b|or\b)[a-z/]+\s+){0,4}$")

@@ -84,7 +84,7 @@ _MORE_FINDINGS = {
         "fluid)", "pleural effusion(s|) (or |and |/ |/|)thickening", "pleural thickening (or|and|/) effusion",
         "empyema", "(fluid|effusion) (has |)(re|)accumulat(ed|ing|ion)",
         "(pleural |)(effusion|effusions|fluid collection|fluid collections)", "pleural fluid",
-        "subpulmonic (effusion|fluid)", "fluid in the (fissure|fissures|pleural space)", "pleural collection(s|)"),
+        "subpulmonic (effusion|fluid)", "fluid in the (fissure|fissures|pleural space)", "pleural collection(s|)", "(loculated|layering|encysted|loculate) fluid"),
     "Pleural Thickening": (
         "pleural effusion(s|) (or |and |/ |/|)thickening", "pleural thickening (or|and|/) effusion",
         "thickening of (the |)(pleura|pleural surfaces|fissure)", "pachypleuritis", "thickened pleura",
@@ -107,7 +107,7 @@ _MORE_FINDINGS = {
         "(lung |pulmonary |hilar |mediastinal |)(mass|masses)", "mass like (opacity|density|consolidation)",
         "(lung|bronchogenic|pulmonary|bronchial) (cancer|carcinoma|malignancy|neoplasm|tumor|tumour)"),
     "Lung Lesion": ("(lung|pulmonary|parenchymal) (lesion|lesions)",),
-    "Cavitation": ("cavit(y|ation|ary lesion|ary lesions|ary mass|ary nodule|ating lesion|ary|ated|ating)",),
+    "Cavitation": ("cavit(y|ation|ary lesion|ary lesions|ary mass|ary nodule|ating lesion|ary|ated|ating)", "cavities"),
     "Granuloma": (
         "(calcified |)granulom(a|as|ata)",
         "(old |prior |previous |remote |calcified |chronic |healed |)granulomatous( disease| change| changes| "
@@ -143,6 +143,9 @@ _MORE_FINDINGS = {
         "(pulmonary |interstitial |chronic |)(fibrosis|fibrotic change|fibrotic changes)", "fibrotic", "honeycombing",
         "chronic interstitial", "(chronic |)interstitial (lung disease|pulmonary disease|fibrosis)",
         "chronic interstitial (disease|lung changes)"),
+    "Infiltrate": (
+        "infiltrative (change|changes|lesion|lesions)", "(nodular|mass) (or|and|/) infiltrative "
+        "(lesion|lesions)"),
     "Scar": ("scar(s|ring|red|)", "pleural (parenchymal |)scarring", "cicatri(x|ces)", "scar(ring|) tissue"),
     "Hernia": (
         "(sliding |sliding type |)(hiatal|hiatus) (hernia|hernias)", "hh",
@@ -225,7 +228,7 @@ _MORE_FINDINGS = {
         "breast (implant|implants|prosthesis|prostheses)", "(cervical|anterior|interbody) fusion", "acdf",
         "(pedicle|fixation|cortical) (screw|screws|rod|rods|plate|plates)", "(cervical|spinal|metallic) plate(s|)",
         "(metallic|metal|internal) (hardware|fixation|sutures|wires)", "(surgical|sternal|cerclage|cabg) wire(s|)",
-        "(bone |surgical |orthopedic |)screw(s|)", "(embolization |vascular |)coil(s|)", "gastric band", "lap band",
+        "(bone |surgical |orthopedic |)screw(s|)", "(embolization |vascular |)coil(s|)", "gastric band", "lap band", "(vertebroplasty|kyphoplasty|bone) cement",
         "surgical xxxx"),
     "Scoliosis Or Kyphosis": (
         "(kypho|dextro|levo|roto|)scolio(sis|tic curvature|tic deformity)", "(dextro|levo) (scoliosis|curvature)",
@@ -588,7 +591,7 @@ OF_ANY_ORGAN = frozenset((
     "Calcification Other", "Cavitation", "Consolidation", "Edema", "Fibrosis", "Granuloma", "Infiltrate", "Lung Lesion",
     "Lung Opacity", "Mass", "Nodule", "Pleural Effusion", "Pulmonary Congestion", "Scar"))
 _OTHER_ORGANS = (
-    "(?:maxillary|ethmoid(?:al)?|sphenoid|paranasal|mastoid|orbit(?:s|al)?|parotid|brain|cerebral|scalp|face|facial|"
+    "(?:nasal|nose|throat|maxillary|ethmoid(?:al)?|sphenoid|paranasal|mastoid|orbit(?:s|al)?|parotid|brain|cerebral|scalp|face|facial|"
     "eyelids?|thyroid|breasts?|liver|hepatic|gallbladder|pancrea(?:s|tic)|adrenals?|renal|kidneys?|bladder|"
     "ovar(?:y|ian)|uter(?:us|ine)|prostate|prostatic|gastric|stomach|bowel|colon|colonic|mesenteric|peritoneal|"
     "abdom(?:en|inal)|pelvi(?:s|c)|skin|subcutaneous|soft tissues?|muscles?|joints?|arms?|hands?|hips?|knees?|ankles?|"
@@ -608,8 +611,8 @@ GOES_ON: Mapping[str, re.Pattern[str]] = MappingProxyType({
     "Atelectasis": re.compile(r"\s+(?:by|from|because of|due to)\s+(?:[a-z]+\s+){0,2}pneumothorax\b"),
     "Support Devices": re.compile(r"\s+(?:current|voltage|angulation|angle|rotation)\b"),
     "Hernia": re.compile(r"\s+(?:of|in)\s+the\s+(?:anterior\s+)?(?:abdominal wall|groin)\b"),
-    "Infiltrate": re.compile(r"\s+of\s+(?:the\s+)?(?:chest wall|mediastinum|pleura|ribs?|fat|muscles?)\b"),
-    "Mass": re.compile(r"\s+(?:of|in|on)\s+(?:the\s+)?(?:patient|body|chest wall|heart|atrium|ventricle)\b"),
+    "Infiltrate": re.compile(r"\s+of\s+(?:the\s+)?(?:local|lidocaine|an(?:a?)esthetic|contrast|chest wall|mediastinum|pleura|ribs?|fat|muscles?)\b"),
+    "Mass": re.compile(r"\s+(?:of|in|on)\s+(?:the\s+)?(?:patients?|people|body|chest wall|heart|atrium|ventricle)\b"),
 })
 
 
@@ -642,7 +645,8 @@ SPELT = frozenset((
     "calcifications", "calcified", "cardiomegaly", "catheter", "cavitation", "congestion", "consolidation",
     "consolidations", "costophrenic", "density", "diaphragm", "effusion", "effusions", "emphysema", "emphysematous",
     "endotracheal", "eventration", "fibrosis", "fibrotic", "fracture", "fractures", "granuloma", "granulomas",
-    "granulomatous", "hernia", "hyperinflation", "infiltrate", "infiltrates", "infiltration", "interlobular",
+    "granulomatous", "hemidiaphragm", "hernia", "honeycombing", "hyperinflation", "infiltrate", "infiltrates", "infiltration", "interlobular",
+    "atherosclerosis", "atherosclerotic", "aneurysm", "defibrillator", "kyphoscoliosis", "mediastinal", "mediastinum",
     "kyphosis", "lesion", "lymphadenopathy", "nasogastric", "nodule", "nodules", "oedema", "opacities",
     "opacification", "opacity", "osteophytes", "pacemaker", "peribronchial", "pericardial", "pleural",
     "pneumomediastinum", "pneumonia", "pneumoperitoneum", "pneumothorax", "pneumothoraces", "pulmonary", "scarring",

@@ -147,7 +147,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         f"(cannot|can not|can't|could not|couldn't|not) be {_FULLY}(excluded|ruled out|dismissed|discounted)",
         "(most|very|highly|quite) (likely|probable|possible)",
         "(remain|remains) (a |an |)(possibility|consideration|concern|option)",
-        "(cannot|can not|can't) be (confirmed|verified|established|guaranteed|assured)",
+        "(cannot|can not|can't|could not|couldn't) be (confirmed|verified|established|guaranteed|assured)",
         f"not (been |){_FULLY}(excluded|ruled out|dismissed)", "(isn't|aren't|hasn't|haven't) (been |)(excluded|ruled "
                                                                "out)",
         "(is|are|remain|remains|would be|be|) (difficult|hard|impossible) to (exclude|rule out|dismiss)",
@@ -185,7 +185,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "not (in doubt|in question)",
         "not (present|seen|visible|noted|identified|evident|there|apparent|demonstrated|described|reported) (on|in|at) "
         "(the |)(prior|previous|earlier|last|old|older|comparison|preceding|most recent|outside)",
-        "pending (resolution|clearing) of", "(to|until|through) (resolution|clearing)",
+        "pending (resolution|clearing) of", "(interval|new|recent|subsequent) appearance of", "(to|until|through) (resolution|clearing)",
         "follow up (of|for) (the|this|these|known)",
         "(to |)(confirm|ensure|document|demonstrate|verify|assure|establish) (complete |its |full |)(resolution|"
         "clearing)",
@@ -284,6 +284,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(should|could|would|ought to|must|to|will|may) be (ruled out|excluded) for", "differentiate",
         "if clinically indicated", "in (the |)(setting|case) of", "risk (of|for)", "question of history",
         "follow up (of|for|to)", "(signs|symptoms) of",
+        f"{_MODAL} (help |help to |better |further |)(exclude|rule out|detect|confirm|clarify|evaluate)",
         f"{_MODAL} (easily |)(hide|mask|obscure|conceal|mimic|simulate|miss|overlook|be hiding|be obscuring|be masking|"
         "be concealing|underestimate)",
         "(limit|limits|limited|limiting|hamper|hampers|hinders|preclude|precludes|precluding|impair|impairs|degrades|"
@@ -347,5 +348,5 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "outside of",
         "(after|following) (the |a |recent |)", "instead", "nonetheless", "unlike",
         "in addition to", "to account for", "to explain", "explaining",
-        "since", "to suggest that"),
+        "since", "to suggest that", "none elsewhere", "none (on|in|at) the (right|left|other|opposite|contralateral)"),
 })

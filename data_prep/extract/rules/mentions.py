@@ -112,7 +112,8 @@ class Finder:
 
         def fits(token: Token) -> bool:
             return (SUBJECT in token.roles and token is not predicate
-                    and (token.roles[SUBJECT], value) in lexicon.STATEMENTS)
+                    and not set(lexicon.STATEMENTS.get((token.roles[SUBJECT], value), token.roles.get(FINDING, ()))) <= set(
+                        token.roles.get(FINDING, ())))
 
         before, crossed = [], False
         for j in range(i - 1, -1, -1):

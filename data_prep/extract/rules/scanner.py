@@ -93,7 +93,7 @@ class Literals(Generic[T]):
 
 _ABBREVIATIONS = frozenset(("dr", "mr", "mrs", "ms", "vs", "approx", "e.g", "i.e", "cf", "resp", "a.p", "p.a"))
 _BOUNDARY = re.compile(
-    r"[.!?]+(?=\s|$|[A-Z(])|[.!?]*;+|\.{2,}|[\u2026\u2022\u25cf\u25aa]|</?(?:p|br|li|ul|ol|div|tr|td|th|h\d)"
+    r"[.!?]+(?=\s|$|[A-Z(])|[.!](?=[)\]])|[.!?]*;+|\.{2,}|[\u2026\u2022\u25cf\u25aa]|</?(?:p|br|li|ul|ol|div|tr|td|th|h\d)"
     r"\b[^>\n]{0,40}>|\\n(?![a-z])"
     r"|\n\s*\n|\n(?=\s*(?:[-*•]|\(?(?:\d+|[A-Ka-k])[.)])\s)|(?P<line>\n)(?=\s*\S)"
     r"|\|{2,}|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z])|(?P<item>(?<=\s)(?=\d{1,2}\)\s*[A-Za-z]))|(?<=[a-z)] )(?P<run_on>)(?=[A-Z][a-z]+ [a-z])")
@@ -185,7 +185,7 @@ def _is_wrapped(text: str, left: int, at: int, end: int, width: int) -> bool:
     return len(line) + 1 + len(first) > width  # The word would not have fitted.
 
 
-_CELLS = re.compile(r"\w(?:\t|\s*\|)\s*\S+$")  # A line of a table, whose last word is a cell of its own.
+_CELLS = re.compile(r"\w(?:\t|\s*\|)\s*\S+$|\w\s+[-\u2013\u2014]\s+(?i:yes|no|none|nil)$")  # A line of a table, whose last word is a cell of its own.
 _LABEL = re.compile(r"\s*[A-Za-z][A-Za-z /,&-]{1,40}?\s*[:|=]")
 
 
@@ -208,7 +208,7 @@ def _is_abbreviation(text: str, left: int, match: re.Match) -> bool:
     last = word[-1].lower().lstrip("(")
     if last in ("no", "fig"):
         return following.isdigit()
-    if last in ("l", "r", "st", "al", "etc", "inc"):
+    if last in ("l", "r", "lt", "rt", "bilat", "st", "al", "etc", "inc"):
         return following.islower()
     number = len(last) <= 2 and last.isdigit() and not text[left:match.start() - len(last)].strip()
     return number or last in _ABBREVIATIONS

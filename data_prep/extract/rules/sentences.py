@@ -7,6 +7,7 @@ What negates or hedges a finding follows NegEx (Chapman et al., J Biomed Inform 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Mapping
 
@@ -22,6 +23,7 @@ from data_prep.extract.rules.lexicon_cues import (
     NEGATE,
     NEGATED,
     OUTDATED,
+    PSEUDO,
     REMOVED,
     UNCERTAIN,
 )
@@ -76,9 +78,6 @@ _CHANGED = re.compile(
 # "For rib fracture assessment": looked for, not stated.
 _SOUGHT = re.compile(r"\s+(?:assessment|evaluation|detection|exclusion|screening|surveillance)\b")
 _OR = re.compile(r",?\s+or\s+(?:[a-z]+\s+){0,3}")
-_CAUSE = re.compile(
-    r"\b(?:due to|secondary to|related to|attributable to|attributed to|caused by|explained by|from|represents?|representing|"
-    r"reflects?|reflecting|indicating|indicates?)\s+(?:(?:an?|the|some|either|underlying)\s+)?(?:[a-z]+\s+){0,2}$")
 _IF = re.compile(r"\b(?:if|when|where|should|unless)\b")
 _NO_LIST = re.compile(r"[:|=\[(.]|\b(?:with|without|is|are|was|were|has|have)\b")
 
@@ -133,7 +132,7 @@ class Sentence:
                 certainty = "uncertain"
         if certainty == "present" and self._form.asks(mention.start, mention.end):
             certainty, cue_end = "uncertain", mention.end + (self.text[mention.end:mention.end + 1] == "?")
-        if certainty == "present" and self._one_cause_of_several(mention):
+        if certainty == "present" and self._left_open(mention):
             certainty = "uncertain"
         hypothetical |= _SOUGHT.match(self.text, mention.end, self.end) is not None
         if (historical or _AGO.match(self.text, mention.end, self.end)):
@@ -154,14 +153,12 @@ class Sentence:
         listed = _COORDINATED.search(between) and not _NO_LIST.search(between) and self._lists(mention.end, answer[0])
         return answer[1] if listed or not between.strip() else -1
 
-    def _one_cause_of_several(self, mention: Mention) -> bool:
-        """Whether a mention is one of two causes that the report leaves the choice of ("due to edema or fibrosis")."""
-        behind = next((token for token in self.tokens if token.start >= mention.end and FINDING in token.roles), None)
-        if behind and _OR.fullmatch(self.text, mention.end, behind.start):
-            return _CAUSE.search(self.text[self.start:mention.start]) is not None
-        before = [token for token in self.tokens if token.end <= mention.start and FINDING in token.roles][-1:]
-        return bool(before and _OR.fullmatch(self.text, before[0].end, mention.start)
-                    and _CAUSE.search(self.text[self.start:before[0].start]))
+    def _left_open(self, mention: Mention) -> bool:
+        """Whether a mention is one of two that the report leaves the choice of ("edema or fibrosis")."""
+        named = [token for token in self.tokens if FINDING in token.roles or PSEUDO in token.roles]
+        return any(_OR.fullmatch(self.text, one.end, other.start) is not None and FINDING in one.roles
+                   for one, other in itertools.pairwise(named) if FINDING in other.roles
+                   and (one.end == mention.end or other.start == mention.start)) and PSEUDO not in named[0].roles
 
     def _given(self, cue: Token, mention: Mention) -> bool:
         """Whether a mention is taken for known: "no cavity within the opacity", "no growth of the nodule"."""

@@ -50,12 +50,14 @@ def _known() -> tuple[frozenset[str], Mapping[str, tuple[str, ...]]]:
 def _meant(word: str) -> str:
     """The finding's word that a lower-case word is a slip away from, or ""."""
     known, shortened = _known()
-    if word in known or any(word.endswith(end) and word[:-len(end)] in known for end in ("s", "es", "ed", "ly")):
+    if word in known:
         return ""
+    derived = any(word.endswith(end) and word[:-len(end)] in known for end in ("s", "es", "ed", "ly"))
     near = {other for less in _shortened(word) for other in shortened.get(less, ())}
     close = sorted((slips, other) for other in near for slips in (_slips(word, other),)
                    if slips <= (1 if len(other) < _TWO_SLIPS else 2) and (slips < 2 or word[0] == other[0]))
-    return close[0][1] if close else ""
+    # "Cardiomegly" is no adverb of "cardiomeg"; of shorter words either may be meant.
+    return close[0][1] if close and not (derived and (close[0][0] > 1 or len(word) < _TWO_SLIPS)) else ""
 
 
 def _slips(a: str, b: str) -> int:
