@@ -163,7 +163,7 @@ _MORE_FINDINGS = {
     "Support Devices": (
         "(ett|ngt|ogt|cvc|ppm|iabp|tlc|dht|icds|crt d|vad|rvad|ecmo|impella|pacs port|uvc|uac|peg|pacer wire|"
         "mediports)",
-        "(ecmo |venous |arterial |nasal |drainage |jugular |femoral |)cannula(s|e|)", "(ecmo|extracorporeal membrane "
+        "cardiac resynchroni(s|z)ation (device|therapy)( device|)", "(ecmo |venous |arterial |nasal |drainage |jugular |femoral |)cannula(s|e|)", "(ecmo|extracorporeal membrane "
                                                                                       "oxygenation)",
         "(lines|line|tubes|tube|drains|catheters|devices) (or|and|/) (lines|line|tubes|tube|drains|catheters|devices)",
         "(tubes|drains|drain|catheters)", "(support|monitoring|life support|indwelling|implanted) "
@@ -219,7 +219,7 @@ _MORE_FINDINGS = {
         "(cabg|coronary bypass) (graft|grafts|materials)",
         "(surgical |cholecystectomy |vascular |hemostatic |mediastinal |axillary |hilar |metallic |cabg |)(clip|"
         "clips|staple|staples)", "(surgical |chain |) suture(s| line| material|)", "suture(s| line| material|)",
-        "(median |midline |)sternotomy (wire|wires|suture|sutures)", "sternal (wire|wires|sutures)", "cerclage wires",
+        "(median |midline |)sternotomy (wire|wires|suture|sutures)", "sternal (wire|wires|sutures)", "cerclage wires", "wires",
         "(coronary |aortic |tracheal |vascular |stent )(stent|stents|graft)", "stent(s|)",
         "cabg( markers| clips| changes|)", "coronary (artery |)bypass( graft| grafting| surgery|)",
         "(spinal|cervical|thoracic|lumbar|spine) (fusion|hardware|rods|fixation)( hardware| plate|)",
@@ -294,7 +294,7 @@ _MORE_FINDINGS = {
         "subcarinal |paratracheal |)(lymph |)(node|nodes|ln|lns)", "lymphadenomegal(y|ies)", "bulky hila",
         "(node|nodes|lymph node|lymph nodes) (in|of|with) (pathological|pathologic) (size|sizes|dimension|dimensions|"
         "appearance|size and appearance|size or appearance|dimensions and appearance)",
-        "pathological(ly|) (sized |)(lymph |)nodes", "pathologically enlarged", "nodal (enlargement|mass|masses)"),
+        "pathological(ly|) (sized |)(lymph |)nodes", "pathologically enlarged", "(nodal|lymph node) (enlargement|mass|masses|conglomerate|conglomerates)", "conglomerate (lymph |)nodes"),
     "Peribronchial Thickening": (
         "(peribronchial|bronchial|peribronchovascular|airway|bronchus) (wall |)(thickening|thickenings|cuffing|"
         "thickness "
@@ -453,7 +453,7 @@ _PREDICATES = {
     "elevated": ("elevat(ed|ion)", "eventrat(ed|ion)", "high riding", "raised", "pushed up", "displaced upward(s|)", "high(er|)( than expected| in "
                                                                                 "position|)"),
     "blunted": ("blunt(ed|ing|s)", "obscur(ed|ation)", "obliterat(ed|ion)", "effac(ed|ement)", "lost", "filled( in|)",
-        "(not|no longer) (sharp|preserved|well defined)"),
+        "(not|no longer) (sharp|preserved|well defined)", "loss of (the|)"),
     "tortuous": (
         "tortuous", "tortuosity", "ectatic", "ectasia", "unfold(ed|ing)", "uncoil(ed|ing)", "dilat(ed|ation|ations|ion|ions)",
         "aneurysm", "aneurysmal", "elongat(ed|ion)"),
@@ -471,9 +471,9 @@ _PREDICATES = {
     "congested": (
         "congest(ed|ion)", "engorg(ed|ement)", "cephaliz(ed|ation)", "plethoric", "indistinct", "accentuated",
         "redistribution", "distended", "fullness"),
-    "unclear": ("(not|no longer|never) (entirely |completely |fully |)clear",),
+    "unclear": ("(not|no longer|never|by no means|far from|anything but) (entirely |completely |fully |)clear",),
     # No statement follows from what is only not normal; where the size is meant it is too large.
-    "abnormal": ("(not|no longer|never) (a |an |entirely |completely |quite |)normal", "isn't normal"),
+    "abnormal": ("(not|no longer|never|by no means|far from|anything but) (a |an |entirely |completely |quite |)normal", "isn't normal"),
     "oversized": ("(not|no longer) (of |of a |within |)(normal|the normal) (in |)(size|width|calib(er|re)|limits|range)",
         "exceeds (the |)normal( limits| range| size|)"),
     "curved": ("curved", "scoliotic", "kyphotic"), "straight": ("straight",),
@@ -595,12 +595,14 @@ _OTHER_ORGANS = (
     "eyelids?|thyroid|breasts?|liver|hepatic|gallbladder|pancrea(?:s|tic)|adrenals?|renal|kidneys?|bladder|"
     "ovar(?:y|ian)|uter(?:us|ine)|prostate|prostatic|gastric|stomach|bowel|colon|colonic|mesenteric|peritoneal|"
     "abdom(?:en|inal)|pelvi(?:s|c)|skin|subcutaneous|soft tissues?|muscles?|joints?|arms?|hands?|hips?|knees?|ankles?|"
-    "legs?|foot|feet|limbs?|extremit(?:y|ies))")
+    "legs?|foot|feet|limbs?|extremit(?:y|ies)|shoulders?|elbows?|wrists?|myocardi(?:al|um)|spleen|splenic|scrot(?:al|um)|"
+    "testicular|larynx|laryngeal|pharyn(?:x|geal)|tongue|appendix|duoden(?:al|um))")
 _ORGAN_BEFORE = re.compile(
     rf"(?:^|(?<=\s)){_OTHER_ORGANS}\s+(?:[a-z0-9]+\s+)?(?:(?:has|shows?|contains?|demonstrates?)\s+(?:[a-z0-9]+\s+){{0,3}})?$"
     rf"|^\s*(?:[a-z]+\s+)?{_OTHER_ORGANS}\s*:")
 _ORGAN_BEHIND = re.compile(
-    r"\s+(?:(?:is|are|was|were|seen|noted|present|identified|observed|detected|found|visible|measuring|[\d.]+|cm|mm|x)\s+)*"
+    r"\s+(?:(?:is|are|was|were|seen|noted|present|identified|observed|detected|found|visible|measuring|palpated|palpable|felt|known|again|also|"
+    r"[\d.]+|cm|mm|x)\s+)*"
     r"(?:in|of|within|from|on|along|involving)\s+(?:(?:the|both|a|an|left|right|upper|lower|anterior|posterior)\s+)*"
     rf"{_OTHER_ORGANS}\b(?!\s+(?:lobe|lung|line))")
 # A finding is something else when it goes on with these words.

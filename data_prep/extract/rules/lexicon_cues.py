@@ -35,7 +35,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "no", "not", "without", "(neither|nor)", "absen(ce|t)( of|)", "negative for", "free (of|from)", "clear of",
         "w/o", "never", "unable to", "fail(s|ed|) to", "hardly", "scarcely", "(argue|argues|evidence) against",
         "(did|does|do|is|was|were|are|has|have|had|could|can|would)n't", "cannot( see|)", "can not", "nil", "zero",
-        "no (findings|changes|evidence|signs|features|abnormality|abnormalities|opacity|opacities) (consistent|"
+        "(no|without) (complication|complications|abnormality|abnormalities|findings|finding) (such as|like|including|in the "
+        "form of)", "no (findings|changes|evidence|signs|features|abnormality|abnormalities|opacity|opacities) (consistent|"
         "compatible) with", "not (due|secondary|related) to", "lacking", "lacked",
         "no (radiographic |definite |convincing |significant |obvious |focal |acute |other |new |further |"
         ")evidence (of|for)",
@@ -65,7 +66,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(no longer|not) (there|a feature)", "(do|does|did) not exist", "non existent", "not existing",
         f"(was|were|is|are|has been|have been|) (specifically |actively |) (looked for|sought|searched for) "
         f"(and |but |) (not|is not|are not|was not|were not|none) {_SHOWN}",
-        "(is|are|has|have|) (now |)(gone|vanished|disappeared)", "nonexistent", "(is|are|) lacking",
+        "(is|are|has|have|) (now |)(gone|vanished|disappeared)", "nonexistent", "(is|are|) (lacking|missing)",
+        "(has|have) since (been |)(removed|resolved|cleared|disappeared|subsided|gone|withdrawn|drained|extracted)",
         "(show|shows|showed) (complete |interval complete |)(resolution|clearing)", "(been |)(re|)absorbed",
         "resorbed", "(completely|fully) (drained|evacuated)", "(drained|evacuated) (completely|fully)",
         "(not|less than) (likely|probable)", "not in evidence",
@@ -105,7 +107,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         f"felt to be|believed to be|suspected to be|probable|possible|favored to be|presumed) "
         f"(partly |in part |){_CAUSE}",
         f"(possibly|probably|likely|presumably|perhaps|potentially|conceivably|maybe|most likely) {_STANDING}",
-        "(thought|believed|felt|considered|suspected) (to be|to represent|to reflect|likely to be)",
+        "(seem|seems|seemed) to (be|represent|have|show)", "(thought|believed|felt|considered|suspected) (to be|to represent|to reflect|likely to be)",
         "(raise|raises|raised|raising) (the |a |some |)(possibility|concern|suspicion|question|question of) (of|for|"
         "about)",
         "(raise|raises|raised|raising) (the |a |some |)(possibility|concern|suspicion|question)",
@@ -166,7 +168,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     PSEUDO: (
         "(no|without|any|little|lack of|absence of) (significant |definite |appreciable |suspicious |substantial |obvious |"
         "radiographic |relevant |noticeable |marked |measurable |meaningful |visible |real |major |essential |discernible |"
-        f"clear |great |much |apparent |further |evidence of |)(interval |){_CHANGE}",
+        f"clear |great |much |apparent |any |further |evidence of |)(interval |){_CHANGE}",
         "no (better|worse|smaller|larger|bigger|wider|different|milder) (than|from|)",
         "not (entirely |altogether |)(unexpected|unexpectedly|surprising|surprisingly|unusual|uncommon|insignificant|"
         "negligible|trivial|inconsiderable)",
@@ -179,7 +181,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(completely |) (resolved|cleared|subsided|disappeared)",
         "(not|no longer|never|hardly|isn't|aren't|wasn't|weren't|cannot be|not entirely|not completely) "
         "(without|free of|free from|devoid of|negative for|lacking|absent|clear of|denied|denying)",
-        "(no|not) (an |the |any |) (absence|lack) of", "no (doubt|question|denying|mistaking)( about| that| of|)",
+        "(no|not) (an |the |any |) (absence|lack) of",
+        "(cannot|can not|not) (yet |) (be |) (called|considered|regarded as|deemed) (resolved|cleared|absent|excluded)", "no (doubt|question|denying|mistaking)( about| that| of|)",
         "(no one|nobody|none) (doubts|questions|disputes|denies)", "(without|beyond) (any |a |) (doubt|question|dispute)", "not (just|merely|the "
                                                                                             "only)",
         "not (in doubt|in question)",
@@ -323,6 +326,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         f"{_MODAL} (escape|elude|evade) (detection|notice|attention|us)",
         "(is|are) (beyond|below|under) the (resolution|limits|limit|detection|threshold|scope)",
         "(needs|need|has|have|ought|remains) to be (excluded|ruled out)",
+        f"(are|is) not (always|reliably|necessarily|invariably|consistently) {_SHOWN}",
         "(are|is) (often|frequently|commonly|easily|sometimes) (missed|overlooked|occult|obscured|not visible|not "
         "seen)",
         "(cannot|can not|could not|can't) be (adequately |reliably |properly |fully |accurately |)"

@@ -13,9 +13,9 @@ from data_prep.extract.rules.tokens import Token
 from lgdea_jax.findings.vocabulary import BY_NAME
 
 _SHORT_AXIS = re.compile(
-    r"(?:(?!\b(?:less|smaller|below|under|not|without|no|than)\b)[^;:]){0,60}?\bshort (?:axis|axes|diameter)\b"
+    r"\bshort(?:est)? (?:axis|axes|diameter)\b"
     r"(?:(?!\b(?:less|smaller|below|under|not|than)\b)[^;:\d]){0,40}(?P<size>\d+(?:[.,]\d+)?)\s*(?P<unit>mm|cm)\b"
-    r"|(?:(?!\b(?:less|smaller|below|under|not|without|no|than)\b)[^;:\d]){0,60}?(?P<size2>\d+(?:[.,]\d+)?)\s*"
+    r"|(?<!than )(?<!below )(?<!under )(?<!to )(?<![<\d.,])(?P<size2>\d+(?:[.,]\d+)?)\s*"
     r"(?P<unit2>mm|cm)\s+in\s+(?:(?:its|the|their)\s+)?short(?:est)? (?:axis|axes|diameter)\b")
 _RATIO = re.compile(r"\b(?:cardiothoracic (?:ratio|index)|ctr)\b[^;:\d<>]{0,25}(?P<value>0[.,]\d+|\d\d(?=\s*%))\s*(?P<percent>%)?")
 _ASCENDING = re.compile(
@@ -76,12 +76,13 @@ class Finder:
 
     def _large_nodes(self) -> list[Mention]:
         """Lymph nodes that are measured: enlarged from a short axis of 10 mm on."""
+        nodes = next((token for token in self._tokens if token.roles.get(SUBJECT) == "nodes"), None)
         found = []
-        for token in self._tokens:
-            size = token.roles.get(SUBJECT) == "nodes" and _SHORT_AXIS.match(self._text, token.end, self._end)
-            if size and float((size["size"] or size["size2"]).replace(",", ".")) * (
+        for size in _SHORT_AXIS.finditer(self._text, self._start, self._end) if nodes else ():
+            if float((size["size"] or size["size2"]).replace(",", ".")) * (
                     10 if "cm" in (size["unit"], size["unit2"]) else 1) >= 10:
-                found.append(Mention(("Lymphadenopathy",), token.start, size.end(), token.start, "present"))
+                start, end = min(nodes.start, size.start()), max(nodes.end, size.end())
+                found.append(Mention(("Lymphadenopathy",), start, end, start, "present"))
         return found
 
     def _measured(self) -> list[Mention]:

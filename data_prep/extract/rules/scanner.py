@@ -13,7 +13,7 @@ _SPACES = str.maketrans(dict.fromkeys("\n\r\t\f\v\u00a0-\u2010\u2011\u2012\u2013
 
 # Between a label and its answer in a table.
 _CELL = re.compile(r"(?<=[a-z)])\t(?=(?:yes|no|none|nil|neg|pos|negative|positive|absent|present|normal)\s*(?:[\t\n\r.]|$))")
-_DASH = re.compile(r"(?<=\s)[-\u2010-\u2014](?=\s)")
+_DASH = re.compile(r"(?<=\s)[-\u2010-\u2014](?=\s|$)")
 
 
 def normalise(text: str) -> str:
@@ -185,7 +185,7 @@ def _is_wrapped(text: str, left: int, at: int, end: int, width: int) -> bool:
     return len(line) + 1 + len(first) > width  # The word would not have fitted.
 
 
-_CELLS = re.compile(r"\w(?:\t|\s*\|)\s*\S+$|\w\s+[-\u2013\u2014]\s+(?i:yes|no|none|nil)$")  # A line of a table, whose last word is a cell of its own.
+_CELLS = re.compile(r"\w(?:\t|\s*\|)\s*\S+$|\w\s*(?:\s[-\u2013\u2014]|\.{3,})\s+(?i:yes|no|none|nil)$")  # A line of a table, whose last word is a cell of its own.
 _LABEL = re.compile(r"\s*[A-Za-z][A-Za-z /,&-]{1,40}?\s*[:|=]")
 
 

@@ -217,7 +217,9 @@ class Sentence:
         low = max([position for position in self.breaks if position < mention.start], default=self.start)
         high = min([position for position in self.breaks if position >= mention.end], default=self.end)
         found: dict[str, str] = {}
-        windows = [(start, end), (min(low, start), max(high, end))]
+        comma = self.text.find(",", end, self.end)
+        near = (self.text.rfind(",", self.start, start) + 1 or self.start, comma if comma >= 0 else self.end)
+        windows = [(start, end), (max(low, near[0]), min(high, near[1])), (min(low, start), max(high, end))]
         if certainty != "absent":
             windows.append((self.start, self.end))
         for left, right in windows:
