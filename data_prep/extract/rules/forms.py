@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 
 _NO = (r"(?:no(?: evidence| signs?)?|none|nil|neg|negative|absent|never|denie[ds]|n|0|false|"
-       r"not (?:seen|present|identified|detected|found|evident|visible|observed|visualized)|[\u2610\u2717\u2718]|-(?=\s*$))")
+       r"not (?:seen|present|identified|detected|found|evident|visible|observed|visualized)|[\u2610\u2717\u2718]|"
+       r"-(?=\s*$))")
 # A dash within brackets is a space in normalised text.
 _ANSWER_NO = re.compile(
     r"(?:(?:\s+(?:seen|present|noted))?\s*[:|=?>\u2192\u21d2]\s*\**\s*|\s*\.{2,}\s*|\s{2,}|\s+-\s+|\s*(?=[\u2610\u2717\u2718])|,\s*(?=no\s*$))"
     rf"[\[(]?\s*{_NO}\s*[\])]?\s*(?=[.,;|]|$|(?<=[\u2610\u2717\u2718]\s))|\s*[\[(]\s*(?:{_NO}|-)?\s*[\])]")
-_SEPARATED = re.compile(r"[:|=?\[(>\u2192\u21d2\u2610\u2717\u2718]|\.\.|\s\s| - |,\s*no\s*$")  # Without one of these there is no answer.
+# Without one of these there is no answer.
+_SEPARATED = re.compile(r"[:|=?\[(>\u2192\u21d2\u2610\u2717\u2718]|\.\.|\s\s| - |,\s*no\s*$")
 _ANSWER_YES = re.compile(r"\s*\?\s*(?:yes|present|positive)\b")
 _UNTICKED = re.compile(r"(?:[\[(]\s*[\])]|\u2610)\s*(?:[a-z]+\s+){0,4}$")
 _BOX_FIRST = re.compile(r"\s*(?:[\[(]\s*[x\u2713\u2714]?\s*[\])]|[\u2610-\u2612])\s*[a-z]")
@@ -43,4 +45,4 @@ class Form:
     def asks(self, start: int, end: int) -> bool:
         """Whether a question mark stands before or behind the words `start:end`, without the answer "yes"."""
         return not _ANSWER_YES.match(self._text, end) and (
-            _ASKED_BEHIND.match(self._text, end) is not None or _ASKED.search(self._text[self._start:start]) is not None)
+            _ASKED_BEHIND.match(self._text, end) or _ASKED.search(self._text[self._start:start])) is not None

@@ -1,7 +1,8 @@
 """The words of the rules extractor: what each literal of a chest report can mean.
 
 A literal has roles. FINDING names findings; BARE names one together with the membrane before it (`MEMBRANES`), SITED
-one of the lungs where the sentence speaks of them (`LUNG_SITE`); SUBJECT and PREDICATE make a finding together ("heart" + "enlarged", `STATEMENTS`); the roles of cues are in `lexicon_cues`.
+one of the lungs where the sentence speaks of them (`LUNG_SITE`); SUBJECT and PREDICATE make a finding together
+("heart" + "enlarged", `STATEMENTS`); the roles of cues are in `lexicon_cues`.
 Literals are in the alphabet of `scanner.normalise` (lower case, no hyphens); `scanner.expand` writes them out.
 """
 
@@ -55,7 +56,8 @@ _MORE_FINDINGS = {
         "air bronchograms",
         "consolidat(ion|ions|ive change|ive changes|ed lung)",),
     "Pneumonia": (
-        "(pna|pnas)", "(broncho|pleuro)pneumonia", "(broncho|)pneumonic( change| changes| infiltration| consolidation| process|)",
+        "(pna|pnas)", "(broncho|pleuro)pneumonia", "(broncho|)pneumonic( change| changes| infiltration| "
+        "consolidation| process|)",
         "chest infection", "(pulmonary|lung) (infection|abscess)",
         "lower respiratory tract infection", "features of infection", "(infective|infectious) (change|changes|"
                                                                    "consolidation)",
@@ -84,7 +86,8 @@ _MORE_FINDINGS = {
         "fluid)", "pleural effusion(s|) (or |and |/ |/|)thickening", "pleural thickening (or|and|/) effusion",
         "empyema", "(fluid|effusion) (has |)(re|)accumulat(ed|ing|ion)",
         "(pleural |)(effusion|effusions|fluid collection|fluid collections)", "pleural fluid",
-        "subpulmonic (effusion|fluid)", "fluid in the (fissure|fissures|pleural space)", "pleural collection(s|)", "(loculated|layering|encysted|loculate) fluid"),
+        "subpulmonic (effusion|fluid)", "fluid in the (fissure|fissures|pleural space)", "pleural collection(s|)",
+        "(loculated|layering|encysted|loculate) fluid"),
     "Pleural Thickening": (
         "pleural effusion(s|) (or |and |/ |/|)thickening", "pleural thickening (or|and|/) effusion",
         "thickening of (the |)(pleura|pleural surfaces|fissure)", "pachypleuritis", "thickened pleura",
@@ -150,7 +153,8 @@ _MORE_FINDINGS = {
     "Hernia": (
         "(sliding |sliding type |)(hiatal|hiatus) (hernia|hernias)", "hh",
         "(hiatal |hiatus |diaphragmatic |paraesophageal |bochdalek |morgagni |)(hernia|hernias)",
-        "(hiatal|hiatus|diaphragmatic) herniation(s|)", "(gastric|stomach|bowel|colonic) (herniation|herniates|herniated)", "herniation of the (stomach|bowel|colon)",
+        "(hiatal|hiatus|diaphragmatic) herniation(s|)", "(gastric|stomach|bowel|colonic) (herniation|herniates|"
+        "herniated)", "herniation of the (stomach|bowel|colon)",
         "intrathoracic stomach"),
     "Fracture": (
         "(fx|fxs|fxr|frx)", "(wedge|compression|burst|anterior wedge) (fracture|compression)",
@@ -163,7 +167,8 @@ _MORE_FINDINGS = {
     "Support Devices": (
         "(ett|ngt|ogt|cvc|ppm|iabp|tlc|dht|icds|crt d|vad|rvad|ecmo|impella|pacs port|uvc|uac|peg|pacer wire|"
         "mediports)",
-        "cardiac resynchroni(s|z)ation (device|therapy)( device|)", "(ecmo |venous |arterial |nasal |drainage |jugular |femoral |)cannula(s|e|)", "(ecmo|extracorporeal membrane "
+        "cardiac resynchroni(s|z)ation (device|therapy)( device|)",
+        "(ecmo |venous |arterial |nasal |drainage |jugular |femoral |)cannula(s|e|)", "(ecmo|extracorporeal membrane "
                                                                                       "oxygenation)",
         "(lines|line|tubes|tube|drains|catheters|devices) (or|and|/) (lines|line|tubes|tube|drains|catheters|devices)",
         "(tubes|drains|drain|catheters)", "(support|monitoring|life support|indwelling|implanted) "
@@ -196,7 +201,8 @@ _MORE_FINDINGS = {
         "(cardiac|implanted|electronic|stimulator|stimulation|neurostimulator) (device|devices|leads|lead|generator)",
         "(valve |valvular )(replacement|prosthesis)", "(mitral|aortic) valve replacement",
         "(prosthetic|artificial|mechanical|bioprosthetic) (aortic |mitral |tricuspid |pulmonic |pulmonary |heart "
-        "|cardiac |)(valve|valves)", "tube", "(the|this|that) drain", "(implanted|implantable|subcutaneous|venous access) port(s|)",
+        "|cardiac |)(valve|valves)", "tube", "(the|this|that) drain",
+        "(implanted|implantable|subcutaneous|venous access) port(s|)",
         "(all |)(lines and tubes|tubes and lines)", "cardiac xxxx with leads",
         "(endotracheal|et|ng|nasogastric|orogastric|enteric|feeding|chest|thoracostomy|tracheostomy|gastric|"
         "dobbhoff|drainage|gastrostomy|peg|g|og|et) (tube|tubes)", "(chest|surgical|pleural|mediastinal) drain(s|)",
@@ -219,7 +225,8 @@ _MORE_FINDINGS = {
         "(cabg|coronary bypass) (graft|grafts|materials)",
         "(surgical |cholecystectomy |vascular |hemostatic |mediastinal |axillary |hilar |metallic |cabg |)(clip|"
         "clips|staple|staples)", "(surgical |chain |) suture(s| line| material|)", "suture(s| line| material|)",
-        "(median |midline |)sternotomy (wire|wires|suture|sutures)", "sternal (wire|wires|sutures)", "cerclage wires", "wires",
+        "(median |midline |)sternotomy (wire|wires|suture|sutures)", "sternal (wire|wires|sutures)",
+        "cerclage wires", "wires",
         "(coronary |aortic |tracheal |vascular |stent )(stent|stents|graft)", "stent(s|)",
         "cabg( markers| clips| changes|)", "coronary (artery |)bypass( graft| grafting| surgery|)",
         "(spinal|cervical|thoracic|lumbar|spine) (fusion|hardware|rods|fixation)( hardware| plate|)",
@@ -228,7 +235,8 @@ _MORE_FINDINGS = {
         "breast (implant|implants|prosthesis|prostheses)", "(cervical|anterior|interbody) fusion", "acdf",
         "(pedicle|fixation|cortical) (screw|screws|rod|rods|plate|plates)", "(cervical|spinal|metallic) plate(s|)",
         "(metallic|metal|internal) (hardware|fixation|sutures|wires)", "(surgical|sternal|cerclage|cabg) wire(s|)",
-        "(bone |surgical |orthopedic |)screw(s|)", "(embolization |vascular |)coil(s|)", "gastric band", "lap band", "(vertebroplasty|kyphoplasty|bone) cement",
+        "(bone |surgical |orthopedic |)screw(s|)", "(embolization |vascular |)coil(s|)", "gastric band", "lap band",
+        "(vertebroplasty|kyphoplasty|bone) cement",
         "surgical xxxx"),
     "Scoliosis Or Kyphosis": (
         "(kypho|dextro|levo|roto|)scolio(sis|tic curvature|tic deformity)", "(dextro|levo) (scoliosis|curvature)",
@@ -272,7 +280,8 @@ _MORE_FINDINGS = {
         "calcific (aortic |vascular |)(atherosclerosis|atherosclerotic disease|disease of the aorta)",
         "calcific aortic disease", "(calcified|calcific) (aortic|atherosclerotic) (knob|arch|plaque|xxxx|disease)",
         "atherosclerotic (aortic |vascular |)(calcification|calcifications)",
-        "(calcifications|calcified plaques|calcific plaques|atheroma plaques|plaques) (of|in) the coronary arteries and "
+        "(calcifications|calcified plaques|calcific plaques|atheroma plaques|plaques) (of|in) the coronary arteries "
+        "and "
         "(the |)(thoracic aorta|aorta|aortic arch)"),
     "Elevated Diaphragm": (
         "(hemidiaphragm|diaphragm) (elevation|paralysis)", "(raised|high riding|elevated) (right |left |)(hemi|hemi )"
@@ -281,7 +290,8 @@ _MORE_FINDINGS = {
         "elevation)"),
     "Pulmonary Congestion": (
         "(chf|congestive heart failure|congestive cardiac failure|congestive failure)", "(pulmonary venous|vascular) "
-        "(hypertension|redistribution|distension|distention|fullness|plethora)", "pvc pattern", "upper (lobe|zone) (venous |blood |)"
+        "(hypertension|redistribution|distension|distention|fullness|plethora)", "pvc pattern",
+        "upper (lobe|zone) (venous |blood |)"
                                                                                                 "diversion",
         "(pulmonary |central |vascular |venous |interstitial |) congestion",
         "(pulmonary |central |)(vascular|venous) (congestion|engorgement|prominence|redistribution|cephalization|"
@@ -294,7 +304,8 @@ _MORE_FINDINGS = {
         "subcarinal |paratracheal |)(lymph |)(node|nodes|ln|lns)", "lymphadenomegal(y|ies)", "bulky hila",
         "(node|nodes|lymph node|lymph nodes) (in|of|with) (pathological|pathologic) (size|sizes|dimension|dimensions|"
         "appearance|size and appearance|size or appearance|dimensions and appearance)",
-        "pathological(ly|) (sized |)(lymph |)nodes", "pathologically enlarged", "(nodal|lymph node) (enlargement|mass|masses|conglomerate|conglomerates)", "conglomerate (lymph |)nodes"),
+        "pathological(ly|) (sized |)(lymph |)nodes", "pathologically enlarged",
+        "(nodal|lymph node) (enlargement|mass|masses|conglomerate|conglomerates)", "conglomerate (lymph |)nodes"),
     "Peribronchial Thickening": (
         "(peribronchial|bronchial|peribronchovascular|airway|bronchus) (wall |)(thickening|thickenings|cuffing|"
         "thickness "
@@ -343,7 +354,8 @@ _MORE_FINDINGS = {
                                                         "ectasias)",
         "(dilatation|dilatations|dilation) of the bronchi", "signet ring (sign|signs|appearance)"),
     "Pneumoperitoneum": (
-        "pneumoperitoneum", "free (intraperitoneal |subdiaphragmatic |intra abdominal |peritoneal |abdominal |)(air|gas)",
+        "pneumoperitoneum", "free (intraperitoneal |subdiaphragmatic |intra abdominal |peritoneal |abdominal |)(air|"
+        "gas)",
         "(subdiaphragmatic|subphrenic|intraperitoneal) (air|gas)"),
     "Subcutaneous Emphysema": (
         "(subcutaneous|subcut|subq|sub q|sq|surgical|soft tissue) (emphysema|air|gas)",
@@ -351,12 +363,14 @@ _MORE_FINDINGS = {
 }
 
 # "Pericardial thickening without fluid": the membrane that was named before is meant.
-_BARE = {"effusion": "Effusion", "fluid": "Effusion", "liquid": "Effusion", "thickening": "Thickening", "plaque": "Other",
+_BARE = {"effusion": "Effusion", "fluid": "Effusion", "liquid": "Effusion", "thickening": "Thickening",
+    "plaque": "Other",
          "plaques": "Other"}
 MEMBRANE_BEHIND = re.compile(
     r"(?:\s+[a-z]+){0,4}?\s+(?:in|of|around|at|within)\s+(?:the|both)\s+(?:(?P<Pericardial>pericardi\w+)"
     r"|(?P<Pleural>(?:(?:left|right|lower|lung)\s+)*(?:pleur\w+|hemithorax|hemithoraces|costophrenic|fissures?|bases?)))")
-MEMBRANES = re.compile(r"(?:(?P<Pericardial>pericardi\w+)|(?P<Pleural>pleura\w*(?:\s*(?:or|and|/)\s*pericardi\w+)?))\s+(?:(?!and\b|pleura|pericardi)[a-z]+,?\s+){0,4}$")
+MEMBRANES = re.compile(r"(?:(?P<Pericardial>pericardi\w+)|(?P<Pleural>pleura\w*(?:\s*(?:or|and|"
+    r"/)\s*pericardi\w+)?))\s+(?:(?!and\b|pleura|pericardi)[a-z]+,?\s+){0,4}$")
 
 # Words that mean a finding of the lungs where the sentence speaks of the lungs, or lists them beside a finding.
 _SITED = {
@@ -405,7 +419,8 @@ _SUBJECTS = {
         "pulmonary arteries and veins", "pulmonary vascular (markings|pattern)"),
     "bones": (
         "(osseous|bony|skeletal) (structures|thorax|elements|structure|abnormality)", "bones", "ribs",
-        "bony (framework|xxxx)", "skeleton", "(rib|clavicle|clavicles|scapula|sternum|humerus)", "vertebral (corpus|body|bodies|corpora) (height|heights)"),
+        "bony (framework|xxxx)", "skeleton", "(rib|clavicle|clavicles|scapula|sternum|humerus)",
+        "vertebral (corpus|body|bodies|corpora) (height|heights)"),
     "spine": (
         "(thoracic |lumbar |cervical |thoracolumbar |t |mid thoracic |)spine",
         "(thoracic |)vertebra(l bodies|l body|e|)", "(t|l)(4|5|6|7|8|9|10|11|12|1|2|3)( vertebra| vertebral body|)"),
@@ -450,12 +465,14 @@ _PREDICATES = {
         "hyper (inflated|expanded)"),
     "increased": ("increased",),
     "flattened": ("flatten(ed|ing)", "flat", "depress(ed|ion)"),
-    "elevated": ("elevat(ed|ion)", "eventrat(ed|ion)", "high riding", "raised", "pushed up", "displaced upward(s|)", "high(er|)( than expected| in "
+    "elevated": ("elevat(ed|ion)", "eventrat(ed|ion)", "high riding", "raised", "pushed up", "displaced upward(s|)",
+    "high(er|)( than expected| in "
                                                                                 "position|)"),
     "blunted": ("blunt(ed|ing|s)", "obscur(ed|ation)", "obliterat(ed|ion)", "effac(ed|ement)", "lost", "filled( in|)",
         "(not|no longer) (sharp|preserved|well defined)", "loss of (the|)"),
     "tortuous": (
-        "tortuous", "tortuosity", "ectatic", "ectasia", "unfold(ed|ing)", "uncoil(ed|ing)", "dilat(ed|ation|ations|ion|ions)",
+        "tortuous", "tortuosity", "ectatic", "ectasia", "unfold(ed|ing)", "uncoil(ed|ing)",
+        "dilat(ed|ation|ations|ion|ions)",
         "aneurysm", "aneurysmal", "elongat(ed|ion)"),
     "atherosclerotic": (
         "(calcific |calcified |)(atheroma|atherosclerotic|atheromatous) (plaque|plaques|change|changes|wall changes|"
@@ -473,11 +490,14 @@ _PREDICATES = {
         "redistribution", "distended", "fullness"),
     "unclear": ("(not|no longer|never|by no means|far from|anything but) (entirely |completely |fully |)clear",),
     # No statement follows from what is only not normal; where the size is meant it is too large.
-    "abnormal": ("(not|no longer|never|by no means|far from|anything but) (a |an |entirely |completely |quite |)normal", "isn't normal"),
-    "oversized": ("(not|no longer) (of |of a |within |)(normal|the normal) (in |)(size|width|calib(er|re)|limits|range)",
+    "abnormal": ("(not|no longer|never|by no means|far from|anything but) (a |an |entirely |completely |quite |"
+    ")normal", "isn't normal"),
+    "oversized": ("(not|no longer) (of |of a |within |)(normal|the normal) (in |)(size|width|calib(er|re)|limits|"
+    "range)",
         "exceeds (the |)normal( limits| range| size|)"),
     "curved": ("curved", "scoliotic", "kyphotic"), "straight": ("straight",),
-    "in the soft tissues": ("(in|through|within|into|of|along) the (subcutaneous |)(soft tissues|tissues|fat|chest wall)",
+    "in the soft tissues": ("(in|through|within|into|of|along) the (subcutaneous |)(soft tissues|tissues|fat|chest "
+    "wall)",
         "(in|within) subcutaneous tissues"),
     "about the mediastinum": ("(outlines|outlining|around|surrounding|dissecting|dissects) the (superior |anterior |)"
         "(mediastinum|mediastinal (structures|vessels))",),
@@ -487,7 +507,8 @@ _PREDICATES = {
         "normal( in size| size| in contour| in appearance|)", "unremarkable", "within normal limits", "not enlarged",
         "intact", "low normal", "within normal range", "nl", "nml", "natural", "normally inflated",
         "not widened", "normal limits", "wnl", "normally (positioned|located|sited|placed)", "in (a |)normal position",
-        "of normal (size|width|calib(er|re)|height|position|contour|appearance)", "normal (width|calib(er|re)|position)"),
+        "of normal (size|width|calib(er|re)|height|position|contour|appearance)",
+        "normal (width|calib(er|re)|position)"),
     "sharp": ("sharp", "preserved", "well defined"),
 }
 
@@ -539,7 +560,8 @@ STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
     ("spine", "degenerative"): ("Degenerative Spine",), ("spine", "fused"): ("Surgical Hardware",),
     ("spaces", "degenerative"): ("Degenerative Spine",),
     ("heart", "oversized"): ("Cardiomegaly",), ("mediastinum", "oversized"): ("Enlarged Cardiomediastinum",),
-    ("cardiomediastinum", "oversized"): ("Enlarged Cardiomediastinum",), ("aorta", "oversized"): ("Aortic Abnormality",),
+    ("cardiomediastinum", "oversized"): ("Enlarged Cardiomediastinum",), ("aorta",
+        "oversized"): ("Aortic Abnormality",),
     ("nodes", "oversized"): ("Lymphadenopathy",),
     ("volumes", "poor"): ("Low Lung Volume",), ("spine", "curved"): ("Scoliosis Or Kyphosis",),
     ("spine", "straight"): ("-Scoliosis Or Kyphosis",),
@@ -562,7 +584,8 @@ BLOCKED: Mapping[str, frozenset[str]] = MappingProxyType({
     "Degenerative Spine": frozenset((
         "shoulder", "shoulders", "acromioclavicular", "glenohumeral", "ac", "hip", "hips", "knee", "knees", "ankle",
         "foot", "midfoot", "wrist", "hand", "elbow", "costochondral", "costovertebral", "sternoclavicular", "humeral")),
-    "Support Devices": frozenset(("ray", "neural", "eustachian", "scapula", "scapular", "rib", "ribs", "spinous", "finger")),
+    "Support Devices": frozenset(("ray", "neural", "eustachian", "scapula", "scapular", "rib", "ribs", "spinous",
+    "finger")),
     "Fibrosis": frozenset(("cystic",)),
     "Edema": frozenset(("tissue", "subcutaneous", "marrow", "skin")),
 
@@ -607,18 +630,21 @@ _ORGAN_BEHIND = re.compile(
     rf"{_OTHER_ORGANS}\b(?!\s+(?:lobe|lung|line))")
 # A finding is something else when it goes on with these words.
 GOES_ON: Mapping[str, re.Pattern[str]] = MappingProxyType({
-    "Fracture": re.compile(r"\s+(?:(?:of|in|through)\s+)?(?:[a-z]+\s+){0,3}(?:wires?|leads?|screws?|hardware|catheters?|stents?|rods?)\b"),
+    "Fracture": re.compile(r"\s+(?:(?:of|in|through)\s+)?(?:[a-z]+\s+){0,3}(?:wires?|leads?|screws?|hardware|"
+    r"catheters?|stents?|rods?)\b"),
     "Consolidation": re.compile(
         r"\s+(?:of|at|across)\s+(?:the\s+)?(?:[a-z]+\s+){0,2}(?:fractures?|callus|graft|osteotomy|care|services|data)\b"),
     "Atelectasis": re.compile(r"\s+(?:by|from|because of|due to)\s+(?:[a-z]+\s+){0,2}pneumothorax\b"),
-    "Support Devices": re.compile(r"\s+(?:current|voltage|angulation|angle|rotation)\b"),
+    "Support Devices": re.compile(r"\s+(?:current|voltage|angulation|angle|rotation|feeds?|feeding)\b"),
     "Hernia": re.compile(r"\s+(?:of|in)\s+the\s+(?:anterior\s+)?(?:abdominal wall|groin)\b"),
-    "Infiltrate": re.compile(r"\s+of\s+(?:the\s+)?(?:local|lidocaine|an(?:a?)esthetic|contrast|chest wall|mediastinum|pleura|ribs?|fat|muscles?)\b"),
+    "Infiltrate": re.compile(r"\s+of\s+(?:the\s+)?(?:local|lidocaine|an(?:a?)esthetic|contrast|chest wall|"
+    r"mediastinum|pleura|ribs?|fat|muscles?)\b"),
     "Mass": re.compile(r"\s+(?:of|in|on)\s+(?:the\s+)?(?:patients?|people|body|chest wall|heart|atrium|ventricle)\b"),
 })
 
 
-_ORGAN = re.compile(rf"\b(?:{_OTHER_ORGANS}|vertebra[a-z]*|spine|airways?|trachea[a-z]*|patient|heart|cardiac|nipple)\b")
+_ORGAN = re.compile(rf"\b(?:{_OTHER_ORGANS}|vertebra[a-z]*|spine|airways?|trachea[a-z]*|patient|heart|cardiac|"
+    rf"nipple)\b")
 
 
 def in_lungs(sentence: str) -> bool:
@@ -647,7 +673,8 @@ SPELT = frozenset((
     "calcifications", "calcified", "cardiomegaly", "catheter", "cavitation", "congestion", "consolidation",
     "consolidations", "costophrenic", "density", "diaphragm", "effusion", "effusions", "emphysema", "emphysematous",
     "endotracheal", "eventration", "fibrosis", "fibrotic", "fracture", "fractures", "granuloma", "granulomas",
-    "granulomatous", "hemidiaphragm", "hernia", "honeycombing", "hyperinflation", "infiltrate", "infiltrates", "infiltration", "interlobular",
+    "granulomatous", "hemidiaphragm", "hernia", "honeycombing", "hyperinflation", "infiltrate", "infiltrates",
+    "infiltration", "interlobular",
     "atherosclerosis", "atherosclerotic", "aneurysm", "defibrillator", "kyphoscoliosis", "mediastinal", "mediastinum",
     "kyphosis", "lesion", "lymphadenopathy", "nasogastric", "nodule", "nodules", "oedema", "opacities",
     "opacification", "opacity", "osteophytes", "pacemaker", "peribronchial", "pericardial", "pleural",

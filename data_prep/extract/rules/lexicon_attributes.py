@@ -59,7 +59,8 @@ _LATERALITY = {
     "bilateral": (
         "bilateral(ly|)", "both", "bi(basilar|apical|basal)", "right and left", "left and right",
         "right (greater|larger|more|worse|bigger) than left", "left (greater|larger|more|worse|bigger) than right",
-        "(b/l|bilat|bibas|either side|each (side|lung|base|apex|hemithorax)|both sides|bul|bll)", "(r|right|rt) ?(>|&gt;) ?(l|left|lt)",
+        "(b/l|bilat|bibas|either side|each (side|lung|base|apex|hemithorax)|both sides|bul|bll)",
+        "(r|right|rt) ?(>|&gt;) ?(l|left|lt)",
         "(l|left|lt) ?(>|&gt;) ?(r|right|rt)"),
     "": ("l spine", "(r/o|r o)"),
 }

@@ -26,7 +26,8 @@ _CHANGE = ("(change|changes|increase|decrease|improvement|progression|worsening|
            "regression|clearing|clearance|deterioration|shrinkage|growth|alteration|variation|evolution|healing)")
 _MODAL = "(may|might|could|can|would)"
 _CAUSE = ("(due to|secondary to|related to|attributable to|caused by|explained by|accounted for by|attributed to|"
-          "associated with|in keeping with|consistent with|compatible with|on the basis of|a result of|because of|owing to|"
+          "associated with|in keeping with|consistent with|compatible with|on the basis of|a result of|because of|"
+          "owing to|"
           "stem from|stems from|result from|results from|resulting from|arising from|from)")
 _STANDING = "(representing|represents|reflecting|reflects|indicating|indicates|signifying|corresponding to)"
 
@@ -35,8 +36,10 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "no", "not", "without", "(neither|nor)", "absen(ce|t)( of|)", "negative for", "free (of|from)", "clear of",
         "w/o", "never", "unable to", "fail(s|ed|) to", "hardly", "scarcely", "(argue|argues|evidence) against",
         "(did|does|do|is|was|were|are|has|have|had|could|can|would)n't", "cannot( see|)", "can not", "nil", "zero",
-        "(no|without) (complication|complications|abnormality|abnormalities|findings|finding) (such as|like|including|in the "
-        "form of)", "no (findings|changes|evidence|signs|features|abnormality|abnormalities|opacity|opacities) (consistent|"
+        "(no|without) (complication|complications|abnormality|abnormalities|findings|finding) (such as|like|"
+        "including|in the "
+        "form of)", "no (findings|changes|evidence|signs|features|abnormality|abnormalities|opacity|opacities) "
+        "(consistent|"
         "compatible) with", "not (due|secondary|related) to", "lacking", "lacked",
         "no (radiographic |definite |convincing |significant |obvious |focal |acute |other |new |further |"
         ")evidence (of|for)",
@@ -50,7 +53,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "never (had|developed)",
         "(rule|rules|ruled) (him |her |the patient |)out (for|against)", "ruled out",
         "(did|can|could) rule (him |her |the patient |)out", "resolution of", "resolved",
-        "interval (resolution|removal|clearing) of", "removal of", "(clearing|clearance) of", "not (consistent|compatible) with",
+        "interval (resolution|removal|clearing) of", "removal of", "(clearing|clearance) of",
+        "not (consistent|compatible) with",
         "inconsistent with", "lack of", "lacks", "exclude(s|d)", "no longer", "nonvisualization of",
         "(is|was|are|were) negative for",
         "not (demonstrate|demonstrated|show|reveal|see|seen|identified|have|has|had|appear|appreciate|feel)",
@@ -81,7 +85,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(is|are|was|were) (all |both |also |again |otherwise |) (negative|absent)", "free",
         "(is|are|was|were|would be|seems|appears|) (very |quite |) unlikely",
         "(is|are|was|were) not (palpable|palpated|heard|elicited|felt|noticed|reported|documented|recorded)",
-        "(did|does|do|has|have) not (occur|occurred|recur|recurred|persist|return|returned|developed|appeared|arisen|formed|"
+        "(did|does|do|has|have) not (occur|occurred|recur|recurred|persist|return|returned|developed|appeared|"
+        "arisen|formed|"
         "reaccumulated|re accumulated)",
         "(has|have) (also |now |since |) (resolved|cleared|subsided|disappeared)",
         "(has been|have been|been) (removed|ruled out)",
@@ -107,16 +112,19 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         f"felt to be|believed to be|suspected to be|probable|possible|favored to be|presumed) "
         f"(partly |in part |){_CAUSE}",
         f"(possibly|probably|likely|presumably|perhaps|potentially|conceivably|maybe|most likely) {_STANDING}",
-        "(seem|seems|seemed) to (be|represent|have|show)", "(thought|believed|felt|considered|suspected) (to be|to represent|to reflect|likely to be)",
+        "(seem|seems|seemed) to (be|represent|have|show)", "(thought|believed|felt|considered|suspected) (to be|to "
+        "represent|to reflect|likely to be)",
         "(raise|raises|raised|raising) (the |a |some |)(possibility|concern|suspicion|question|question of) (of|for|"
         "about)",
         "(raise|raises|raised|raising) (the |a |some |)(possibility|concern|suspicion|question)",
         "query", "(suggestion|hint|impression|appearance|suspicion) of", "potential(ly|)", "conceivabl(e|y)",
         "maybe", "poss", "prob",
         "(cannot|can not) be (said|assumed|concluded|stated) that (there is |there are |)no",
-        "(cannot|can not|can't|could not|unable to|impossible to|not possible to|hard to|difficult to) (say|state|conclude|"
+        "(cannot|can not|can't|could not|unable to|impossible to|not possible to|hard to|difficult to) (say|state|"
+        "conclude|"
         "claim|assume|be certain|be sure) (with certainty |for certain |for sure |)(that |)(there is |there are |)no",
-        "(wrong|incorrect|premature|too early|not right|not correct|not safe|unsafe) to (say|state|conclude|claim|assume) "
+        "(wrong|incorrect|premature|too early|not right|not correct|not safe|unsafe) to (say|state|conclude|claim|"
+        "assume) "
         "(that |)(there is |there are |)no",
         "(is|are|was|were|remains|would be) (difficult|hard|impossible|not possible) to (exclude|rule out|dismiss)",
         "(not |not entirely |not completely |un)(certain|sure|convinced|clear) (that|of|by|about|whether|if)( there is|"
@@ -166,8 +174,10 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         f"{_MODAL} (all |both |also |each |)(look like|have|give|cause|produce|explain|account for) (this|that|these|"
         f"the)"),
     PSEUDO: (
-        "(no|without|any|little|lack of|absence of) (significant |definite |appreciable |suspicious |substantial |obvious |"
-        "radiographic |relevant |noticeable |marked |measurable |meaningful |visible |real |major |essential |discernible |"
+        "(no|without|any|little|lack of|absence of) (significant |definite |appreciable |suspicious |substantial |"
+        "obvious |"
+        "radiographic |relevant |noticeable |marked |measurable |meaningful |visible |real |major |essential |"
+        "discernible |"
         f"clear |great |much |apparent |any |further |evidence of |)(interval |){_CHANGE}",
         "no (better|worse|smaller|larger|bigger|wider|different|milder) (than|from|)",
         "not (entirely |altogether |)(unexpected|unexpectedly|surprising|surprisingly|unusual|uncommon|insignificant|"
@@ -182,13 +192,16 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(not|no longer|never|hardly|isn't|aren't|wasn't|weren't|cannot be|not entirely|not completely) "
         "(without|free of|free from|devoid of|negative for|lacking|absent|clear of|denied|denying)",
         "(no|not) (an |the |any |) (absence|lack) of",
-        "(cannot|can not|not) (yet |) (be |) (called|considered|regarded as|deemed) (resolved|cleared|absent|excluded)", "no (doubt|question|denying|mistaking)( about| that| of|)",
-        "(no one|nobody|none) (doubts|questions|disputes|denies)", "(without|beyond) (any |a |) (doubt|question|dispute)", "not (just|merely|the "
+        "(cannot|can not|not) (yet |) (be |) (called|considered|regarded as|deemed) (resolved|cleared|absent|"
+        "excluded)", "no (doubt|question|denying|mistaking)( about| that| of|)",
+        "(no one|nobody|none) (doubts|questions|disputes|denies)",
+        "(without|beyond) (any |a |) (doubt|question|dispute)", "not (just|merely|the "
                                                                                             "only)",
         "not (in doubt|in question)",
         "not (present|seen|visible|noted|identified|evident|there|apparent|demonstrated|described|reported) (on|in|at) "
         "(the |)(prior|previous|earlier|last|old|older|comparison|preceding|most recent|outside)",
-        "pending (resolution|clearing) of", "(interval|new|recent|subsequent) appearance of", "(to|until|through) (resolution|clearing)",
+        "pending (resolution|clearing) of", "(interval|new|recent|subsequent) appearance of",
+        "(to|until|through) (resolution|clearing)",
         "follow up (of|for) (the|this|these|known)",
         "(to |)(confirm|ensure|document|demonstrate|verify|assure|establish) (complete |its |full |)(resolution|"
         "clearing)",
@@ -267,18 +280,22 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(had|have had|has had) (a |an |) (previous|prior|past|earlier|old)",
         "(study|exam|examination|radiograph|film|image|ct|scan|report)(s|)(,|) (in which|on which|where|that|which) "
         "(there (was|were)|showed|demonstrated|revealed)",
-        "(prior|previous|earlier|last|outside|old) (chest |)(study|exam|examination|radiograph|film|ct|scan|report)(s|) "
+        "(prior|previous|earlier|last|outside|old) (chest |)(study|exam|examination|radiograph|film|ct|scan|"
+        "report)(s|) "
         "(showed|demonstrated|revealed|described|reported|noted)",
         "(prior|previous|earlier|last|old|outside) (chest |)(study|exam|examination|radiograph|film|image|ct|scan|"
         "report)(s|) "
         "there (was|were)", "there (had been|used to be)",
-        "(in|on) (19|20)(0|1|2|9)(0|1|2|3|4|5|6|7|8|9)( |, )there (was|were)", "(last|in) (week|month|year) there (was|were)",
+        "(in|on) (19|20)(0|1|2|9)(0|1|2|3|4|5|6|7|8|9)( |, )there (was|were)",
+        "(last|in) (week|month|year) there (was|were)",
         "(treated|treatment|therapy|antibiotics|admitted|hospitalized) for"),
     HYPOTHETICAL: (
         "(evaluate|evaluation|assess|assessment|checked|screen|screening|check) for",
-        "(evaluation|assessment|diagnosis|identification|characteri(s|z)ation) of (a |any |)(possible|potential|suspected|"
+        "(evaluation|assessment|diagnosis|identification|characteri(s|z)ation) of (a |any |)(possible|potential|"
+        "suspected|"
         "occult|underlying|subtle|additional|early)", "(exclusion|detection) of",
-        "(cannot|can not|can't|may not|might not|do not|does not|don't|doesn't|not always) (reliably |always |)(detect|show|"
+        "(cannot|can not|can't|may not|might not|do not|does not|don't|doesn't|not always) (reliably |always |"
+        ")(detect|show|"
         "reveal|demonstrate|depict|visuali(s|z)e|pick up) (all|every|small|subtle|early|tiny|most|many)",
         "(to |)(rule|rules) (him |her |the patient |)out", "r/o",
         "if (there is |)(clinical |persistent |continued |further |high |)(concern|suspicion|suspected) (for|of|)",

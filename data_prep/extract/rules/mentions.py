@@ -17,9 +17,11 @@ _SHORT_AXIS = re.compile(
     r"(?:(?!\b(?:less|smaller|below|under|not|than)\b)[^;:\d]){0,40}(?P<size>\d+(?:[.,]\d+)?)\s*(?P<unit>mm|cm)\b"
     r"|(?<!than )(?<!below )(?<!under )(?<!to )(?<![<\d.,])(?P<size2>\d+(?:[.,]\d+)?)\s*"
     r"(?P<unit2>mm|cm)\s+in\s+(?:(?:its|the|their)\s+)?short(?:est)? (?:axis|axes|diameter)\b")
-_RATIO = re.compile(r"\b(?:cardiothoracic (?:ratio|index)|ctr)\b[^;:\d<>]{0,25}(?P<value>0[.,]\d+|\d\d(?=\s*%))\s*(?P<percent>%)?")
+_RATIO = re.compile(r"\b(?:cardiothoracic (?:ratio|index)|ctr)\b[^;:\d<>]{0,25}(?P<value>0[.,]\d+|"
+    r"\d\d(?=\s*%))\s*(?P<percent>%)?")
 _ASCENDING = re.compile(
-    r"\bascending (?:thoracic )?aorta(?:(?!\b(?:less|smaller|below|under|not|than|pulmonary|descending)\b)[^;:\d]){0,40}"
+    r"\bascending (?:thoracic )?aorta(?:(?!\b(?:less|smaller|below|under|not|than|pulmonary|"
+    r"descending)\b)[^;:\d]){0,40}"
     r"(?P<size>\d+(?:[.,]\d+)?)\s*(?P<unit>mm|cm)\b")
 _AND_IS = re.compile(r"and\s+(?:is|are|was|were|has|have|remains?)")
 _AND = re.compile(r"\s*(?:,|/|,?\s*\b(?:and|or)\b)\s*(?:in\s+)?(?:the\s+)?(?:left\s+|right\s+)?")
@@ -90,7 +92,8 @@ class Finder:
         found = []
         for match in _RATIO.finditer(self._text, self._start, self._end):
             ratio = float(match["value"].replace(",", ".")) / (100 if match["percent"] else 1)
-            found.append(Mention(("Cardiomegaly",), *match.span(), match.start(), "present" if ratio > 0.5 else "absent"))
+            found.append(Mention(("Cardiomegaly",), *match.span(), match.start(),
+            "present" if ratio > 0.5 else "absent"))
         for match in _ASCENDING.finditer(self._text, self._start, self._end):
             if float(match["size"].replace(",", ".")) * (10 if match["unit"] == "cm" else 1) >= 40:
                 found.append(Mention(("Aortic Abnormality",), *match.span(), match.start(), "present"))
@@ -112,9 +115,9 @@ class Finder:
         value = predicate.roles[PREDICATE]
 
         def fits(token: Token) -> bool:
-            return (SUBJECT in token.roles and token is not predicate
-                    and not set(lexicon.STATEMENTS.get((token.roles[SUBJECT], value), token.roles.get(FINDING, ()))) <= set(
-                        token.roles.get(FINDING, ())))
+            stated = lexicon.STATEMENTS.get((token.roles.get(SUBJECT), value), ())
+            # "Widening on the basis of adenopathy" names what an enlarged node would be.
+            return bool(stated) and token is not predicate and not set(stated) <= set(token.roles.get(FINDING, ()))
 
         before, crossed = [], False
         for j in range(i - 1, -1, -1):

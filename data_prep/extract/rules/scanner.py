@@ -12,7 +12,8 @@ _SPACES = str.maketrans(dict.fromkeys("\n\r\t\f\v\u00a0-\u2010\u2011\u2012\u2013
 
 
 # Between a label and its answer in a table.
-_CELL = re.compile(r"(?<=[a-z)])\t(?=(?:yes|no|none|nil|neg|pos|negative|positive|absent|present|normal)\s*(?:[\t\n\r.]|$))")
+_CELL = re.compile(r"(?<=[a-z)])\t(?=(?:yes|no|none|nil|neg|pos|negative|positive|absent|present|"
+    r"normal)\s*(?:[\t\n\r.]|$))")
 _DASH = re.compile(r"(?<=\s)[-\u2010-\u2014](?=\s|$)")
 
 
@@ -96,7 +97,8 @@ _BOUNDARY = re.compile(
     r"[.!?]+(?=\s|$|[A-Z(])|[.!](?=[)\]])|[.!?]*;+|\.{2,}|[\u2026\u2022\u25cf\u25aa]|</?(?:p|br|li|ul|ol|div|tr|td|th|h\d)"
     r"\b[^>\n]{0,40}>|\\n(?![a-z])"
     r"|\n\s*\n|\n(?=\s*(?:[-*•]|\(?(?:\d+|[A-Ka-k])[.)])\s)|(?P<line>\n)(?=\s*\S)"
-    r"|\|{2,}|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z])|(?P<item>(?<=\s)(?=\d{1,2}\)\s*[A-Za-z]))|(?<=[a-z)] )(?P<run_on>)(?=[A-Z][a-z]+ [a-z])")
+    r"|\|{2,}|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z])|(?P<item>(?<=\s)(?=\d{1,2}\)\s*[A-Za-z]))|(?<=[a-z)] "
+    r")(?P<run_on>)(?=[A-Z][a-z]+ [a-z])")
 _ITEM = re.compile(r"\s*(?:(?:[-*•]+|\(?(?:\d{1,2}|[A-Ka-k])[.)])\s+|\d{1,2}\)\s*(?=[A-Za-z]))")
 # A line that ends with one of these words goes on in the next line, and so does one before a line that begins so.
 _GOES_ON = frozenset((
@@ -156,7 +158,8 @@ def sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
 
 
 _WORD = re.compile(r"[A-Za-z]+")
-_LEADER = re.compile(r"\s*[A-Za-z][A-Za-z /]{1,30}?\s?\.{3,}\s?[^.\n]{1,40}\.?\s*")
+_LEADER = re.compile(r"\s*[A-Za-z][a-z]*(?: [A-Za-z]+)?\s?\.{3,}\s?[^.\n]{1,40}\.?\s*|\s*[A-Z "
+    r"/]{2,30}\.{3,}\s?[^.\n]{1,40}\s*")
 
 
 def _leads(text: str, match: re.Match) -> bool:
@@ -185,7 +188,9 @@ def _is_wrapped(text: str, left: int, at: int, end: int, width: int) -> bool:
     return len(line) + 1 + len(first) > width  # The word would not have fitted.
 
 
-_CELLS = re.compile(r"\w(?:\t|\s*\|)\s*\S+$|\w\s*(?:\s[-\u2013\u2014]|\.{3,})\s+(?i:yes|no|none|nil)$")  # A line of a table, whose last word is a cell of its own.
+# A line of a table, whose last word is a cell of its own.
+_CELLS = re.compile(
+    r"\w(?:\t|\s*\|)\s*\S+$|\w\s*(?:\s[-\u2013\u2014]|\.{3,})\s+(?i:yes|no|none|nil)$")
 _LABEL = re.compile(r"\s*[A-Za-z][A-Za-z /,&-]{1,40}?\s*[:|=]")
 
 

@@ -69,7 +69,8 @@ _GROWTH = re.compile(
     r"widening|shift|malposition|kinking|dislocation|loosening|complications?|worsening|progression|evolution)\s+"
     r"(?:of|in|from|to)\s+(?:(?!and|or)[a-z0-9]+\s+){0,5}$")
 # "Infiltrates, either old or recent, have not been seen": what stands between two commas.
-_ASIDE = re.compile(r"^\s*,(?:\s+(?:either|whether|old|new|recent|acute|chronic|or|nor|large|small|focal|diffuse|left|right|bilateral|"
+_ASIDE = re.compile(r"^\s*,(?:\s+(?:either|whether|old|new|recent|acute|chronic|or|nor|large|small|focal|diffuse|"
+    r"left|right|bilateral|"
                     r"fresh|healed|solid|calcified|of|any|size|kind|type|even|in|particular|also|too|though|however))+\s*,\s*")
 # "Neither the nodule nor the mass has grown": they are there.
 _CHANGED = re.compile(
