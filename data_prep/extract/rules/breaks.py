@@ -28,6 +28,7 @@ _COMMA = re.compile(r",\s+(?:(?:mildly|slightly|moderately|severely|markedly|gro
 _STATED = re.compile(r"(?:enlarged|widened|elevated|raised|blunted|tortuous|unfolded|ectatic|flattened|hyper\w+)\b")
 _CONJOINED = re.compile(r"\s+(?:and|or|nor)\s+(?:no\s+)?(?:[a-z]+\s+)?")
 _LIST_GOES_ON = re.compile(r"\b(?:or|nor|no|not|and)\b|\b(?:is|are|was|were)\s+(?:seen|noted|present|identified)\b")
+_ITEM, _NO = re.compile(","), re.compile(r",?\s*(?:and\s+)?(?:no|without)\b")
 _STROKE, _STROKE_NO = re.compile(r"[|/]"), re.compile(r"/\s*(?:no|without)\b")
 # Between a finding and another one that begins a statement, or between a subject and its predicate.
 _SIZED = re.compile(
@@ -48,7 +49,7 @@ def _commas(text: str, start: int, end: int, tokens: Sequence[Token]) -> list[in
         return []
     anew = [match.start() for match in _OPENS_ANEW.finditer(text, start, end)]
     first = min((token.start for token in tokens if FINDING in token.roles or SUBJECT in token.roles), default=end)
-    anew += _sized_up(text, end, tokens) + _closed(text, end, tokens)
+    anew += _sized_up(text, end, tokens) + _closed(text, end, tokens) + _each_denied(text, start, end, tokens)
     return anew + [match.start() for match in _OPENS.finditer(text, start, end)
                    if match.start() > first and not (match["verb"] and _ENUMERATED.search(match.group()))]
 
@@ -61,6 +62,15 @@ def _closed(text: str, end: int, tokens: Sequence[Token]) -> list[int]:
                 and not _LIST_GOES_ON.search(text, item.end, end)):
             return [item.end]
     return []
+
+
+def _each_denied(text: str, start: int, end: int, tokens: Sequence[Token]) -> list[int]:
+    """The comma before an item without a "no", where those before have one each: "no edema, no mass, kyphosis"."""
+    commas = [match.start() for match in _ITEM.finditer(text, start, end)]
+    items = [start, *commas, end]
+    denied = [_NO.match(text, left, right) is not None for left, right in itertools.pairwise(items)]
+    return [at for i, at in enumerate(commas, 1) if i > 1 and denied[i - 2] and denied[i - 1] and not denied[i]
+            and not _LIST_GOES_ON.search(text, at, end)]
 
 
 def _sized_up(text: str, end: int, tokens: Sequence[Token]) -> list[int]:
@@ -116,7 +126,7 @@ def _unparted(text: str, tokens: Sequence[Token]) -> list[int]:
             continue
         between = text[one.end:other.start]
         if FINDING in other.roles:
-            begins = _SIZED.fullmatch(between) is not None
+            begins = _SIZED.fullmatch(between) is not None or "\t" in between
         else:
             begins = SUBJECT in other.roles and between == " " and _states(text, other, tokens)
         if begins:

@@ -201,7 +201,7 @@ _MORE_FINDINGS = {
         "(cardiac|implanted|electronic|stimulator|stimulation|neurostimulator) (device|devices|leads|lead|generator)",
         "(valve |valvular )(replacement|prosthesis)", "(mitral|aortic) valve replacement",
         "(prosthetic|artificial|mechanical|bioprosthetic) (aortic |mitral |tricuspid |pulmonic |pulmonary |heart "
-        "|cardiac |)(valve|valves)", "tube", "(the|this|that) drain",
+        "|cardiac |)(valve|valves)", "tube", "devices", "(the|this|that) drain",
         "(implanted|implantable|subcutaneous|venous access) port(s|)",
         "(all |)(lines and tubes|tubes and lines)", "cardiac xxxx with leads",
         "(endotracheal|et|ng|nasogastric|orogastric|enteric|feeding|chest|thoracostomy|tracheostomy|gastric|"
@@ -358,7 +358,7 @@ _MORE_FINDINGS = {
         "gas)",
         "(subdiaphragmatic|subphrenic|intraperitoneal) (air|gas)"),
     "Subcutaneous Emphysema": (
-        "(subcutaneous|subcut|subq|sub q|sq|surgical|soft tissue) (emphysema|air|gas)",
+        "(subcutaneous|subcut|subq|sub q|sq|surgical|soft tissue|chest wall|cervical) (emphysema|air|gas)",
         "(air|gas) in the (soft tissues|subcutaneous tissues|chest wall)"),
 }
 
@@ -385,7 +385,8 @@ _SUBJECTS = {
         "heart( size| shadow| silhouette| contour| contours|)",
         "cardiac (silhouette|shadow|contour|contours|size|silhouette size|heart|borders)", "cardiac",
         "(cardio|cardiac |cardio )pericardial silhouette", "heart xxxx", "cardiothoracic (ratio|index)"),
-    "coronary": ("coronary arter(y|ies)", "coronaries", "coronary (arterial walls|artery walls|vascular structures|"
+    "coronary": ("coronary arter(y|ies)", "left anterior descending( coronary|)( artery|)", "circumflex artery",
+        "left main( stem|)( coronary|)( artery|)", "coronaries", "coronary (arterial walls|artery walls|vascular structures|"
                                                         "vessels)",
         "(in|of|to|proximal|mid|distal) (the |)(lad|circumflex|rca)"),
     "septa": ("(interlobular |)sept(a|ae)",), "airways": ("bronchi", "bronchus", "bronchial walls", "airways",
@@ -614,7 +615,7 @@ OF_ANY_ORGAN = frozenset((
     "Calcification Other", "Cavitation", "Consolidation", "Edema", "Fibrosis", "Granuloma", "Infiltrate", "Lung Lesion",
     "Lung Opacity", "Mass", "Nodule", "Pleural Effusion", "Pulmonary Congestion", "Scar"))
 _OTHER_ORGANS = (
-    "(?:nasal|nose|throat|maxillary|ethmoid(?:al)?|sphenoid|paranasal|mastoid|orbit(?:s|al)?|parotid|brain|cerebral|scalp|face|facial|"
+    "(?:optic|retinal|macular|corneal|nasal|nose|throat|maxillary|ethmoid(?:al)?|sphenoid|paranasal|mastoid|orbit(?:s|al)?|parotid|brain|cerebral|scalp|face|facial|"
     "eyelids?|thyroid|breasts?|liver|hepatic|gallbladder|pancrea(?:s|tic)|adrenals?|renal|kidneys?|bladder|"
     "ovar(?:y|ian)|uter(?:us|ine)|prostate|prostatic|gastric|stomach|bowel|colon|colonic|mesenteric|peritoneal|"
     "abdom(?:en|inal)|pelvi(?:s|c)|skin|subcutaneous|soft tissues?|muscles?|joints?|arms?|hands?|hips?|knees?|ankles?|"

@@ -53,8 +53,8 @@ _ANATOMY = {
     "superior vena cava": ("svc", "superior vena cava"),
 }
 _LATERALITY = {
-    "left": ("left( sided|)", "levo(scoliosis|curvature)", "l", "lt", "l sided", "lul", "lll"),
-    "right": ("right( sided|)", "dextro(scoliosis|curvature)", "r", "rt", "r sided", "rul", "rml", "rll"),
+    "left": ("left( sided|)", "lingula(r|)", "levo(scoliosis|curvature)", "l", "lt", "l sided", "lul", "lll"),
+    "right": ("right( sided|)", "middle lobe", "dextro(scoliosis|curvature)", "r", "rt", "r sided", "rul", "rml", "rll"),
     "midline": ("midline",),
     "bilateral": (
         "bilateral(ly|)", "both", "bi(basilar|apical|basal)", "right and left", "left and right",

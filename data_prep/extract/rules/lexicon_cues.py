@@ -55,7 +55,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(did|can|could) rule (him |her |the patient |)out", "resolution of", "resolved",
         "interval (resolution|removal|clearing) of", "removal of", "(clearing|clearance) of",
         "not (consistent|compatible) with",
-        "inconsistent with", "lack of", "lacks", "exclude(s|d)", "no longer", "nonvisualization of",
+        "inconsistent with", "lack of", "lacks", "exclude(s|d)", "no longer", "(nonvisualization|non visualization) of",
         "(is|was|are|were) negative for",
         "not (demonstrate|demonstrated|show|reveal|see|seen|identified|have|has|had|appear|appreciate|feel)",
         "unremarkable for", "no typical findings of", "no complaints of", "declin(es|ed)",
@@ -100,9 +100,10 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "unremarkable)",
         "(now|today|meanwhile|since) (completely |)(absent|resolved|gone|cleared|negative|not seen|no longer seen|"
         "disappeared)"),
-    REMOVED: ("(taken|pulled|come) out", "pulled", "discontinued", "explanted", "extracted", "withdrawn",
+    REMOVED: ("(taken|pulled|come) out", "(is |are |now |) out", "pulled", "discontinued", "explanted", "extracted", "withdrawn",
         "removed", "d/c'd"),
     UNCERTAIN: (
+        "(cannot|can not|can't) be (said|stated|concluded|assumed) (with certainty |)(that|whether)",
         "(minimal|little|trace|small|mild) if any",
         "possib(le|ly|ility of)", "probab(le|ly)", "likely",
         f"{_MODAL} (also |well |simply |merely |)(represent|be|reflect|indicate|relate to|suggest|mean|signify|"
@@ -127,7 +128,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "assume) "
         "(that |)(there is |there are |)no",
         "(is|are|was|were|remains|would be) (difficult|hard|impossible|not possible) to (exclude|rule out|dismiss)",
-        "(not |not entirely |not completely |un)(certain|sure|convinced|clear) (that|of|by|about|whether|if)( there is|"
+        "(not |not entirely |not completely |isn't |un)(certain|sure|convinced|clear) (that|of|by|about|whether|if)( there is|"
         " there are| this is| the| an| a|)",
         "(no|without) (evidence|argument|arguments|sign|signs|proof|findings) against",
         "doubtful", "(is |remains |)(unclear|uncertain|unsure|unknown|questionable|not sure|not certain|not clear) "
@@ -152,6 +153,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "differential", "consider", "favor(ed|ing|s|)", "felt to represent", "appearance of",
         "xxxx represent(s|ing|)", "xxxx reflect(s|ing|)", "may", "might", "impression of", "subtle suggestion of"),
     DOUBTED: (
+        "(does|do|did) not (exclude|rule out) (it|this|them|that)",
         "(is|are|) (also |still |) (suspected|questioned|possible|likely|probable|questionable|favored)",
         "(is|are|remains|) (also |) (in|within|on) the differential",
         f"(cannot|can not|can't|could not|couldn't|not) be {_FULLY}(excluded|ruled out|dismissed|discounted)",
@@ -200,7 +202,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "not (in doubt|in question)",
         "not (present|seen|visible|noted|identified|evident|there|apparent|demonstrated|described|reported) (on|in|at) "
         "(the |)(prior|previous|earlier|last|old|older|comparison|preceding|most recent|outside)",
-        "pending (resolution|clearing) of", "(interval|new|recent|subsequent) appearance of",
+        "pending (resolution|clearing) of", "out of", "(interval|new|recent|subsequent) appearance of",
         "(to|until|through) (resolution|clearing)",
         "follow up (of|for) (the|this|these|known)",
         "(to |)(confirm|ensure|document|demonstrate|verify|assure|establish) (complete |its |full |)(resolution|"

@@ -8,17 +8,17 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_SPACES = str.maketrans(dict.fromkeys("\n\r\t\f\v\u00a0-\u2010\u2011\u2012\u2013\u2014_*`", " ") | {"\u2019": "'"})
+_SPACES = str.maketrans(dict.fromkeys("\n\r\f\v\u00a0-\u2010\u2011\u2012\u2013\u2014_*`", " ") | {"\u2019": "'"})
 
 
-# Between a label and its answer in a table.
-_CELL = re.compile(r"(?<=[a-z)])\t(?=(?:yes|no|none|nil|neg|pos|negative|positive|absent|present|"
-    r"normal)\s*(?:[\t\n\r.]|$))")
+# Between a label and its answer in a table, or on the line below.
+_CELL = re.compile(r"(?<=[a-z)])[\t\n](?=(?:yes|no|none|nil|neg|pos|negative|positive|absent|present|"
+    r"normal)\s*(?:[\t\n\r]|$))")
 _DASH = re.compile(r"(?<=\s)[-\u2010-\u2014](?=\s|$)")
 
 
 def normalise(text: str) -> str:
-    """Lower case; white space, hyphens and marks of emphasis as spaces; dashes between spaces as "-", tabs before
+    """Lower case; white space (but tabs), hyphens and marks of emphasis as spaces; dashes between spaces as "-", tabs before
     an answer as "|". Every character keeps its offset."""
     lowered = text.lower()
     if len(lowered) != len(text):  # A few letters grow when lowered; spans must not move.
@@ -94,7 +94,7 @@ class Literals(Generic[T]):
 
 _ABBREVIATIONS = frozenset(("dr", "mr", "mrs", "ms", "vs", "approx", "e.g", "i.e", "cf", "resp", "a.p", "p.a"))
 _BOUNDARY = re.compile(
-    r"[.!?]+(?=\s|$|[A-Z(])|[.!](?=[)\]])|[.!?]*;+|\.{2,}|[\u2026\u2022\u25cf\u25aa]|</?(?:p|br|li|ul|ol|div|tr|td|th|h\d)"
+    r"[.!?]+(?=\s|$|[A-Z(])|[.!](?=[)\]])|[.!?]*;+|\.{2,}|&(?:bull|middot|#8226);|[\u2026\u2022\u25cf\u25aa]|</?(?:p|br|li|ul|ol|div|tr|td|th|h\d)"
     r"\b[^>\n]{0,40}>|\\n(?![a-z])"
     r"|\n\s*\n|\n(?=\s*(?:[-*•]|\(?(?:\d+|[A-Ka-k])[.)])\s)|(?P<line>\n)(?=\s*\S)"
     r"|\|{2,}|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z])|(?P<item>(?<=\s)(?=\d{1,2}\)\s*[A-Za-z]))|(?<=[a-z)] "
@@ -175,8 +175,10 @@ def _is_wrapped(text: str, left: int, at: int, end: int, width: int) -> bool:
     line = text[max(left, text.rfind("\n", 0, at) + 1):at].strip()
     following = text[at:end].lstrip().split("\n", 1)[0]
     last, first = line.rsplit(None, 1)[-1:], following.split(None, 1)[0]
-    if _CELLS.search(line):
+    if _CELLS.search(line) or _ONLY_ANSWER.fullmatch(line):
         return False
+    if _ONLY_ANSWER.fullmatch(following.strip()) and line[-1:].isalpha():
+        return True  # The answer to the label above.
     if not last or last[0][-1] in ",-/&(" or last[0].lower() in _GOES_ON or not text[left:at].strip():
         return True
     if last[0][-1] in ":|=":
@@ -191,6 +193,7 @@ def _is_wrapped(text: str, left: int, at: int, end: int, width: int) -> bool:
 # A line of a table, whose last word is a cell of its own.
 _CELLS = re.compile(
     r"\w(?:\t|\s*\|)\s*\S+$|\w\s*(?:\s[-\u2013\u2014]|\.{3,})\s+(?i:yes|no|none|nil)$")
+_ONLY_ANSWER = re.compile(r"(?i:yes|no|none|nil|negative|positive|absent|present)")
 _LABEL = re.compile(r"\s*[A-Za-z][A-Za-z /,&-]{1,40}?\s*[:|=]")
 
 

@@ -79,6 +79,8 @@ _CHANGED = re.compile(
 # "For rib fracture assessment": looked for, not stated.
 _SOUGHT = re.compile(r"\s+(?:assessment|evaluation|detection|exclusion|screening|surveillance)\b")
 _OR = re.compile(r",?\s+or\s+(?:[a-z]+\s+){0,3}")
+# "It is not certain that the edema is gone": here too.
+_WHETHER = re.compile(r"\b(?:that|whether|if)\b")
 _IF = re.compile(r"\b(?:if|when|where|should|unless)\b")
 _NO_LIST = re.compile(r"[:|=\[(.]|\b(?:with|without|is|are|was|were|has|have)\b")
 
@@ -113,9 +115,10 @@ class Sentence:
                     continue
                 if NEGATE in roles and certainty != "absent" and not self._form.holds(token.start):
                     # "Absence of pneumothorax cannot be confirmed": here the denial itself is doubted.
-                    denied = not (doubted and self.text.startswith(("absence", "lack"), token.start))
+                    denied = not (doubted and self.text.startswith(("absence", "lack", "non"), token.start))
                     certainty, cue_start = "absent" if denied else "uncertain", token.start
-                elif UNCERTAIN in roles and certainty == "present" and self._doubts(token, mention):
+                elif UNCERTAIN in roles and (certainty == "present" and self._doubts(token, mention)
+                                             or certainty == "absent" and _WHETHER.search(self.text, token.start, token.end)):
                     certainty, cue_start = "uncertain", token.start
                 historical |= HISTORY in roles
                 hypothetical |= HYPOTHETICAL in roles
@@ -233,12 +236,9 @@ class Sentence:
                             sides.setdefault(kind, []).append(value)
             for kind, values in sides.items():
                 found[kind] = _merge(kind, values)
-        if "laterality" not in found and found.get("anatomy") in _ONE_SIDED:
-            found["laterality"] = _ONE_SIDED[found["anatomy"]]
         return found
 
 
-_ONE_SIDED = {"lingula": "left", "middle lobe": "right"}
 _ORGANS = frozenset(("pleura", "heart", "aorta", "mediastinum", "hemidiaphragm", "abdomen"))
 
 
