@@ -59,7 +59,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(is|was|are|were) negative for",
         "not (demonstrate|demonstrated|show|reveal|see|seen|identified|have|has|had|appear|appreciate|feel)",
         "unremarkable for", "no typical findings of", "no complaints of", "declin(es|ed)",
-        "nothing (to suggest|to indicate|suggestive of|suspicious for|concerning for)", "(mimic|mimics|mimicking|"
+        "nothing (suggests|indicates|points to|in favo(u|)r of|to suggest|to indicate|suggestive of|suspicious for|concerning for)", "(mimic|mimics|mimicking|"
                                                                                         "mimicked|simulate|simulates|"
         "simulating|simulated|masquerading as)", "low (likelihood|probability|suspicion) (of|for)",
         "(absence|lack) of (any |)(evidence|signs|sign) (of|for)", "nowhere", "no longer (seen|present|visible)"),
@@ -70,7 +70,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(no longer|not) (there|a feature)", "(do|does|did) not exist", "non existent", "not existing",
         f"(was|were|is|are|has been|have been|) (specifically |actively |) (looked for|sought|searched for) "
         f"(and |but |) (not|is not|are not|was not|were not|none) {_SHOWN}",
-        "(is|are|has|have|) (now |)(gone|vanished|disappeared)", "nonexistent", "(is|are|) (lacking|missing)",
+        "(is|are|has|have|) (now |)(gone|vanished|disappeared)", "nonexistent", "(does|do|did) not (appear|seem) (to be |)(present|visible|seen|evident)",
+        "(is|are|) (lacking|missing)",
         "(has|have) since (been |)(removed|resolved|cleared|disappeared|subsided|gone|withdrawn|drained|extracted)",
         "(show|shows|showed) (complete |interval complete |)(resolution|clearing)", "(been |)(re|)absorbed",
         "resorbed", "(completely|fully) (drained|evacuated)", "(drained|evacuated) (completely|fully)",
@@ -153,6 +154,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "differential", "consider", "favor(ed|ing|s|)", "felt to represent", "appearance of",
         "xxxx represent(s|ing|)", "xxxx reflect(s|ing|)", "may", "might", "impression of", "subtle suggestion of"),
     DOUBTED: (
+        "(remain|remains) (possible|likely|probable|suspected|questionable|not excluded)",
         "(does|do|did) not (exclude|rule out) (it|this|them|that)",
         "(is|are|) (also |still |) (suspected|questioned|possible|likely|probable|questionable|favored)",
         "(is|are|remains|) (also |) (in|within|on) the differential",
@@ -202,7 +204,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "not (in doubt|in question)",
         "not (present|seen|visible|noted|identified|evident|there|apparent|demonstrated|described|reported) (on|in|at) "
         "(the |)(prior|previous|earlier|last|old|older|comparison|preceding|most recent|outside)",
-        "pending (resolution|clearing) of", "out of", "(interval|new|recent|subsequent) appearance of",
+        "pending (resolution|clearing) of", "out of",
+        "not (previously|formerly|earlier|yet) (seen|present|visible|noted|identified|described|known)", "(interval|new|recent|subsequent) appearance of",
         "(to|until|through) (resolution|clearing)",
         "follow up (of|for) (the|this|these|known)",
         "(to |)(confirm|ensure|document|demonstrate|verify|assure|establish) (complete |its |full |)(resolution|"
@@ -292,6 +295,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(last|in) (week|month|year) there (was|were)",
         "(treated|treatment|therapy|antibiotics|admitted|hospitalized) for"),
     HYPOTHETICAL: (
+        "family history (of|for)",
         "(evaluate|evaluation|assess|assessment|checked|screen|screening|check) for",
         "(evaluation|assessment|diagnosis|identification|characteri(s|z)ation) of (a |any |)(possible|potential|"
         "suspected|"

@@ -97,9 +97,9 @@ _BOUNDARY = re.compile(
     r"[.!?]+(?=\s|$|[A-Z(])|[.!](?=[)\]])|[.!?]*;+|\.{2,}|&(?:bull|middot|#8226);|[\u2026\u2022\u25cf\u25aa]|</?(?:p|br|li|ul|ol|div|tr|td|th|h\d)"
     r"\b[^>\n]{0,40}>|\\n(?![a-z])"
     r"|\n\s*\n|\n(?=\s*(?:[-*•]|\(?(?:\d+|[A-Ka-k])[.)])\s)|(?P<line>\n)(?=\s*\S)"
-    r"|\|{2,}|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z])|(?P<item>(?<=\s)(?=\d{1,2}\)\s*[A-Za-z]))|(?<=[a-z)] "
+    r"|\|{2,}|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z])|(?P<item>(?<=\s)(?=\(?\d{1,2}\)\s*[A-Za-z]))|(?<=[a-z)] "
     r")(?P<run_on>)(?=[A-Z][a-z]+ [a-z])")
-_ITEM = re.compile(r"\s*(?:(?:[-*•]+|\(?(?:\d{1,2}|[A-Ka-k])[.)])\s+|\d{1,2}\)\s*(?=[A-Za-z]))")
+_ITEM = re.compile(r"\s*(?:(?:[-*•]+|\(?(?:\d{1,2}|[A-Ka-k])[.)])\s+|\(?\d{1,2}\)\s*(?=[A-Za-z]))")
 # A line that ends with one of these words goes on in the next line, and so does one before a line that begins so.
 _GOES_ON = frozenset((
     "a", "about", "above", "acute", "adjacent", "along", "an", "and", "anterior", "any", "are", "as", "at", "basilar",
@@ -192,7 +192,7 @@ def _is_wrapped(text: str, left: int, at: int, end: int, width: int) -> bool:
 
 # A line of a table, whose last word is a cell of its own.
 _CELLS = re.compile(
-    r"\w(?:\t|\s*\|)\s*\S+$|\w\s*(?:\s[-\u2013\u2014]|\.{3,})\s+(?i:yes|no|none|nil)$")
+    r"\w(?:\t|\s*\|)\s*\S+$|\w\s*(?:\s[-\u2013\u2014]|\.{3,}|[:=])\s+(?i:yes|no|none|nil)$")
 _ONLY_ANSWER = re.compile(r"(?i:yes|no|none|nil|negative|positive|absent|present)")
 _LABEL = re.compile(r"\s*[A-Za-z][A-Za-z /,&-]{1,40}?\s*[:|=]")
 

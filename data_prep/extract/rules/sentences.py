@@ -78,6 +78,8 @@ _CHANGED = re.compile(
     r"(?:changed|increased|grown|decreased|progressed|enlarged)\b")
 # "For rib fracture assessment": looked for, not stated.
 _SOUGHT = re.compile(r"\s+(?:assessment|evaluation|detection|exclusion|screening|surveillance)\b")
+_ADJECTIVES = re.compile(r"\s+(?:(?!with\b|in\b|at\b|and\b|but\b|on\b|given\b)[a-z]+\s+){0,3}")
+_IS_NOT = re.compile(r"\s+(?:is|are|was|were|does|do)\s+not\s*$")
 _OR = re.compile(r",?\s+or\s+(?:[a-z]+\s+){0,3}")
 # "It is not certain that the edema is gone": here too.
 _WHETHER = re.compile(r"\b(?:that|whether|if)\b")
@@ -136,6 +138,8 @@ class Sentence:
                 certainty = "uncertain"
         if certainty == "present" and self._form.asks(mention.start, mention.end):
             certainty, cue_end = "uncertain", mention.end + (self.text[mention.end:mention.end + 1] == "?")
+        if _IS_NOT.match(self.text, mention.end, self.end):
+            certainty, cue_end = "absent", self.end
         if certainty == "present" and self._left_open(mention):
             certainty = "uncertain"
         hypothetical |= _SOUGHT.match(self.text, mention.end, self.end) is not None
@@ -179,8 +183,16 @@ class Sentence:
         """Whether a cue behind the mention is about it."""
         if OUTDATED in cue.roles:  # It is, unless another finding is between.
             return not any(FINDING in token.roles and mention.end <= token.start < cue.start for token in self.tokens)
+        if DOUBTED in cue.roles and UNCERTAIN in cue.roles and self._names_next(cue):
+            return False  # "Nodule and possible effusion."
         return (not cue.roles.keys().isdisjoint((NEGATED, DOUBTED, REMOVED, DISCLAIMED))
                 and not self.broken(mention.end, cue.start) and self._reaches_back(cue, mention))
+
+    def _names_next(self, cue: Token) -> bool:
+        """Whether a finding follows a cue, as its noun."""
+        behind = next((token for token in self.tokens if token.start >= cue.end), None)
+        return behind is not None and FINDING in behind.roles and _ADJECTIVES.fullmatch(
+            self.text, cue.end, behind.start) is not None
 
     def _doubts(self, cue: Token, mention: Mention) -> bool:
         """Whether a hedge reaches the mention: through "or" and "versus", but not over a comma to a new noun."""
