@@ -38,7 +38,7 @@ _MORE_FINDINGS = {
         "(increase|increased) (in |)(heart|cardiac) size", "(cardiothoracic (ratio|index)|ctr) (is |)(increased|"
                                                            "enlarged)",
         "cardiac (silhouette |shadow |)enlargement", "enlarged cardiopericardial silhouette",
-        "(left|right) ventricular (enlargement|hypertrophy)", "globular heart", "biventricular enlargement", "cmg"),
+        "cor bovinum", "(left|right) ventricular (enlargement|hypertrophy|dilatation|dilation)", "globular heart", "biventricular enlargement", "cmg"),
     "Lung Opacity": (
         "(ggo|ggos|ggn|opac|opacs)", "gg (opacity|opacities)",
         "ground glass (area|areas|appearance|density increase|density increases|attenuation|nodule|nodules|infiltrate|"
@@ -63,7 +63,7 @@ _MORE_FINDINGS = {
                                                                    "consolidation)",
         "pneumoni(a|as|c infiltrate|c infiltrates|c consolidation)", "(infectious|inflammatory) infiltrate"),
     "Atelectasis": (
-        "(atel|atx)", "atelectatic (area|areas|band|bands|segment|lobe)",
+        "(atel|atx)", "dystelecta(sis|ses|tic)", "atelectatic (area|areas|band|bands|segment|lobe)",
         "collapsed (lung|lobe|segment|right|left)( lung| upper lobe| lower lobe| middle lobe|)",
         "collapse of the (right|left|entire|whole) (lung|upper lobe|lower lobe|middle lobe)",
         "(upper|lower|middle|right|left) lobe collapse", "collapse consolidation",
@@ -108,7 +108,7 @@ _MORE_FINDINGS = {
         "(mass lesion|mass lesions|space occupying lesion)", "(mass|nodular) (or|and|/) (infiltrative|mass|nodular) "
                                                              "(lesion|lesions)",
         "(lung |pulmonary |hilar |mediastinal |)(mass|masses)", "mass like (opacity|density|consolidation)",
-        "(lung|bronchogenic|pulmonary|bronchial) (cancer|carcinoma|malignancy|neoplasm|tumor|tumour)"),
+        "(pancoast|superior sulcus) (tumor|tumour)", "(lung|bronchogenic|pulmonary|bronchial) (cancer|carcinoma|malignancy|neoplasm|tumor|tumour)"),
     "Lung Lesion": ("(lung|pulmonary|parenchymal) (lesion|lesions)",),
     "Cavitation": ("cavit(y|ation|ary lesion|ary lesions|ary mass|ary nodule|ating lesion|ary|ated|ating)", "cavities"),
     "Granuloma": (
@@ -135,12 +135,14 @@ _MORE_FINDINGS = {
     "Hyperinflation": (
         "hyper(inflation|expansion|aeration|lucency|distention)", "over(inflation|expansion)", "air trapping"),
     "Low Lung Volume": (
+        "low volume (film|study|lungs|chest)",
         "hypo(inflation|aeration|expansion|ventilation)", "under(| )(inflation|expansion|aeration)",
         "(low|lower|decreased|reduced|diminished) (lung |inspiratory |)volumes",
         "(low|lower|small|decreased|reduced|diminished) (lung |inspiratory )volume(s|)",
         "(shallow|poor|low|suboptimal|incomplete|limited) (inspiration|inspiratory effort|lung inflation|lung "
         "expansion)"),
     "Fibrosis": (
+        "fibrosing (interstitial |)(pneumonia|alveolitis|lung disease|disease)",
         "(ild|ipf|uip|nsip)", "(usual|nonspecific) interstitial pneumonia", "fibroti(c|sing) lung disease",
         "honeycomb(ing|)( change| changes| pattern| lung|)", "interstitial (fibrosis|lung diseases)",
         "(pulmonary |interstitial |chronic |)(fibrosis|fibrotic change|fibrotic changes)", "fibrotic", "honeycombing",
@@ -149,7 +151,7 @@ _MORE_FINDINGS = {
     "Infiltrate": (
         "infiltrative (change|changes|lesion|lesions)", "(nodular|mass) (or|and|/) infiltrative "
         "(lesion|lesions)"),
-    "Scar": ("scar(s|ring|red|)", "pleural (parenchymal |)scarring", "cicatri(x|ces)", "scar(ring|) tissue"),
+    "Scar": ("scar(s|ring|red|)", "pleural (parenchymal |)scarring", "cicatri(x|ces|cial changes|cial change|zation|cial)", "scar(ring|) tissue"),
     "Hernia": (
         "(sliding |sliding type |)(hiatal|hiatus) (hernia|hernias)", "hh",
         "(hiatal |hiatus |diaphragmatic |paraesophageal |bochdalek |morgagni |)(hernia|hernias)",
@@ -240,7 +242,7 @@ _MORE_FINDINGS = {
         "surgical xxxx"),
     "Scoliosis Or Kyphosis": (
         "(kypho|dextro|levo|roto|)scolio(sis|tic curvature|tic deformity)", "(dextro|levo) (scoliosis|curvature)",
-        "kypho(sis|tic curvature)", "kyphotic", "scoliotic", "(thoracic |spinal |) curvature",
+        "(hyper|)kypho(sis|tic curvature)", "kyphotic", "scoliotic", "(thoracic |spinal |) curvature",
         "(dextro|levo)(curvature|convex curvature)", "(s shaped |rightward |leftward )curvature",
         "curvature of the (thoracic |)spine"),
     "Degenerative Spine": (
@@ -367,7 +369,7 @@ _BARE = {"effusion": "Effusion", "fluid": "Effusion", "liquid": "Effusion", "thi
     "plaque": "Other",
          "plaques": "Other"}
 MEMBRANE_BEHIND = re.compile(
-    r"(?:\s+[a-z]+){0,4}?\s+(?:in|of|around|at|within)\s+(?:the|both)\s+(?:(?P<Pericardial>pericardi\w+)"
+    r"(?:\s+[a-z]+){0,4}?\s+(?:in|of|around|at|within)\s+(?:the|both)\s+(?:(?P<Pericardial>pericardi\w+|heart)"
     r"|(?P<Pleural>(?:(?:left|right|lower|lung)\s+)*(?:pleur\w+|hemithorax|hemithoraces|costophrenic|fissures?|bases?)))")
 MEMBRANES = re.compile(r"(?:(?P<Pericardial>pericardi\w+)|(?P<Pleural>pleura\w*(?:\s*(?:or|and|"
     r"/)\s*pericardi\w+)?))\s+(?:(?!and\b|pleura|pericardi)[a-z]+,?\s+){0,4}$")
@@ -457,6 +459,7 @@ _PREDICATES = {
         "upper limit(s|) (of |)normal( in size| size|)", "(upper|top|high) normal( in size| size| limits|)",
         "top limits of normal", "upper limits", "limits of normal", "top normal in size"),
     "low": ("low", "decreased", "reduced", "diminished", "small", "shallow", "lower"),
+    "full": ("good", "full", "deep", "adequate", "satisfactory"), "dry": ("dry",),
     "poor": ("poor", "suboptimal", "submaximal", "incomplete", "inadequate", "limited"),
     "hypoinflated": (
         "hypo(inflated|expanded|aerated|ventilated|ventilatory)", "under(| )(inflated|expanded|aerated|ventilated)",
@@ -564,7 +567,8 @@ STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
     ("cardiomediastinum", "oversized"): ("Enlarged Cardiomediastinum",), ("aorta",
         "oversized"): ("Aortic Abnormality",),
     ("nodes", "oversized"): ("Lymphadenopathy",),
-    ("volumes", "poor"): ("Low Lung Volume",), ("spine", "curved"): ("Scoliosis Or Kyphosis",),
+    ("volumes", "poor"): ("Low Lung Volume",), ("volumes", "full"): ("-Low Lung Volume",),
+    ("pleura", "dry"): ("-Pleural Effusion",), ("spine", "curved"): ("Scoliosis Or Kyphosis",),
     ("spine", "straight"): ("-Scoliosis Or Kyphosis",),
     ("arteries", "calcified"): ("Arterial Wall Calcification", "Calcification Other"),
     ("arteries", "atherosclerotic"): ("Arterial Wall Calcification",),
