@@ -204,7 +204,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "not (in doubt|in question)",
         "not (present|seen|visible|noted|identified|evident|there|apparent|demonstrated|described|reported) (on|in|at) "
         "(the |)(prior|previous|earlier|last|old|older|comparison|preceding|most recent|outside)",
-        "pending (resolution|clearing) of", "out of",
+        "pending (resolution|clearing) of", "out of", "(mm|cm) (wide|broad|thick|high|large|big)",
         "not (previously|formerly|earlier|yet) (seen|present|visible|noted|identified|described|known)", "(interval|new|recent|subsequent) appearance of",
         "(to|until|through) (resolution|clearing)",
         "follow up (of|for) (the|this|these|known)",

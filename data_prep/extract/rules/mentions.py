@@ -17,7 +17,7 @@ _SHORT_AXIS = re.compile(
     r"(?:(?!\b(?:less|smaller|below|under|not|than)\b)[^;:\d]){0,40}(?P<size>\d+(?:[.,]\d+)?)\s*(?P<unit>mm|cm)\b"
     r"|(?<!than )(?<!below )(?<!under )(?<![<\d.,])(?P<size2>\d+(?:[.,]\d+)?)\s*"
     r"(?P<unit2>mm|cm)\s+in\s+(?:(?:its|the|their)\s+)?short(?:est)? (?:axis|axes|diameter)\b")
-_RATIO = re.compile(r"\b(?:cardiothoracic (?:ratio|index)|ctr)\b[^;:\d<>]{0,25}(?P<value>0[.,]\d+|"
+_RATIO = re.compile(r"\b(?:cardiothoracic (?:ratio|index)|ctr)\b[^;\d<>]{0,25}(?P<value>0[.,]\d+|"
     r"\d\d(?=\s*%))\s*(?P<percent>%)?")
 _ASCENDING = re.compile(
     r"\bascending (?:thoracic )?aorta(?:(?!\b(?:less|smaller|below|under|not|than|pulmonary|"
