@@ -21,7 +21,7 @@ from data_prep.extract.schema import Extraction
 from lgdea_jax.findings.vocabulary import BY_NAME
 from lgdea_jax.records import Evidence
 
-NAME = "rules@3"
+NAME = "rules@4"
 
 
 # What was put in, broken or scarred before is still seen today ("status post valve replacement").
