@@ -126,7 +126,7 @@ def _unparted(text: str, tokens: Sequence[Token]) -> list[int]:
             continue
         between = text[one.end:other.start]
         if FINDING in other.roles:
-            begins = _SIZED.fullmatch(between) is not None or "\t" in between
+            begins = _SIZED.fullmatch(between) is not None or (not between.strip() and "\t" in between)
         else:
             begins = SUBJECT in other.roles and between == " " and _states(text, other, tokens)
         if begins:

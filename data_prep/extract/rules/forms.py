@@ -20,7 +20,8 @@ _BOX_FIRST = re.compile(r"\s*(?:[\[(]\s*[x\u2713\u2714]?\s*[\])]|[\u2610-\u2612]
 _ASKED_BEHIND = re.compile(r"\s*[\[(]\s*\?+\s*[\])]|\s?\?")
 _LEFT_OPEN = re.compile(
     r"\s*(?:[:|=]|\s-\s)\s*(?:possibl[ey]|probabl[ey]|likely|questionable|equivocal|indeterminate|suspected|uncertain|"
-    r"unclear|maybe|(?:cannot|can't|not) exclude[d]?)\b|,\s*(?:possibly|probably|likely|presumably|perhaps|maybe|suspected)\s*\.?$")
+    r"unclear|maybe|(?:cannot|can't|not) exclude[d]?)\b|,\s*(?:possibly|probably|likely|presumably|perhaps|maybe|"
+    r"suspected)\s*\.?$")
 _ASKED = re.compile(r"\?\s*(?:(?!and\b|or\b)[a-z/]+\s+){0,4}$")
 
 

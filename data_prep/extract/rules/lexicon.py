@@ -38,7 +38,8 @@ _MORE_FINDINGS = {
         "(increase|increased) (in |)(heart|cardiac) size", "(cardiothoracic (ratio|index)|ctr) (is |)(increased|"
                                                            "enlarged)",
         "cardiac (silhouette |shadow |)enlargement", "enlarged cardiopericardial silhouette",
-        "cor bovinum", "(left|right) ventricular (enlargement|hypertrophy|dilatation|dilation)", "globular heart", "biventricular enlargement", "cmg"),
+        "cor bovinum", "(left|right) ventricular (enlargement|hypertrophy|dilatation|dilation)", "globular heart",
+        "biventricular enlargement", "cmg"),
     "Lung Opacity": (
         "(ggo|ggos|ggn|opac|opacs)", "gg (opacity|opacities)",
         "ground glass (area|areas|appearance|density increase|density increases|attenuation|nodule|nodules|infiltrate|"
@@ -108,7 +109,8 @@ _MORE_FINDINGS = {
         "(mass lesion|mass lesions|space occupying lesion)", "(mass|nodular) (or|and|/) (infiltrative|mass|nodular) "
                                                              "(lesion|lesions)",
         "(lung |pulmonary |hilar |mediastinal |)(mass|masses)", "mass like (opacity|density|consolidation)",
-        "(pancoast|superior sulcus) (tumor|tumour)", "(lung|bronchogenic|pulmonary|bronchial) (cancer|carcinoma|malignancy|neoplasm|tumor|tumour)"),
+        "(pancoast|superior sulcus) (tumor|tumour)", "(lung|bronchogenic|pulmonary|bronchial) (cancer|carcinoma|"
+        "malignancy|neoplasm|tumor|tumour)"),
     "Lung Lesion": ("(lung|pulmonary|parenchymal) (lesion|lesions)",),
     "Cavitation": ("cavit(y|ation|ary lesion|ary lesions|ary mass|ary nodule|ating lesion|ary|ated|ating)", "cavities"),
     "Granuloma": (
@@ -151,7 +153,8 @@ _MORE_FINDINGS = {
     "Infiltrate": (
         "infiltrative (change|changes|lesion|lesions)", "(nodular|mass) (or|and|/) infiltrative "
         "(lesion|lesions)"),
-    "Scar": ("scar(s|ring|red|)", "pleural (parenchymal |)scarring", "cicatri(x|ces|cial changes|cial change|zation|cial)", "scar(ring|) tissue"),
+    "Scar": ("scar(s|ring|red|)", "pleural (parenchymal |)scarring",
+    "cicatri(x|ces|cial changes|cial change|zation|cial)", "scar(ring|) tissue"),
     "Hernia": (
         "(sliding |sliding type |)(hiatal|hiatus) (hernia|hernias)", "hh",
         "(hiatal |hiatus |diaphragmatic |paraesophageal |bochdalek |morgagni |)(hernia|hernias)",
@@ -388,7 +391,8 @@ _SUBJECTS = {
         "cardiac (silhouette|shadow|contour|contours|size|silhouette size|heart|borders)", "cardiac",
         "(cardio|cardiac |cardio )pericardial silhouette", "heart xxxx", "cardiothoracic (ratio|index)"),
     "coronary": ("coronary arter(y|ies)", "left anterior descending( coronary|)( artery|)", "circumflex artery",
-        "left main( stem|)( coronary|)( artery|)", "coronaries", "coronary (arterial walls|artery walls|vascular structures|"
+        "left main( stem|)( coronary|)( artery|)", "coronaries",
+        "coronary (arterial walls|artery walls|vascular structures|"
                                                         "vessels)",
         "(in|of|to|proximal|mid|distal) (the |)(lad|circumflex|rca)"),
     "septa": ("(interlobular |)sept(a|ae)",), "airways": ("bronchi", "bronchus", "bronchial walls", "airways",

@@ -19,7 +19,7 @@ PSEUDO, HISTORY, HYPOTHETICAL, DISCLAIMED, BREAK = "pseudo", "history", "hypothe
 _SHOWN = ("(seen|identified|visuali(s|z)ed|present|evident|appreciated|demonstrated|detected|noted|visible|apparent|"
           "observed|found|"
           "shown|confirmed|discern(ed|ible)|encountered|recogni(s|z)ed|depicted|established|documented|demonstrable|"
-          "detectable|identifiable|recogni(s|z)able|made out|substantiated|verified|followed)")
+          "proven|detectable|identifiable|recogni(s|z)able|made out|substantiated|verified|followed)")
 _FULLY = "(fully |completely |entirely |totally |definitively |definitely |confidently |reliably |safely |quite |yet |)"
 _LESS = "(partial|incomplete|near complete|nearly complete|near total|some|slight|mild|moderate|gradual|ongoing|slow)"
 _CHANGE = ("(change|changes|increase|decrease|improvement|progression|worsening|difference|resolution|reduction|"
@@ -59,7 +59,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(is|was|are|were) negative for",
         "not (demonstrate|demonstrated|show|reveal|see|seen|identified|have|has|had|appear|appreciate|feel)",
         "unremarkable for", "no typical findings of", "no complaints of", "declin(es|ed)",
-        "nothing (suggests|indicates|points to|in favo(u|)r of|to suggest|to indicate|suggestive of|suspicious for|concerning for)", "(mimic|mimics|mimicking|"
+        "nothing (suggests|indicates|points to|in favo(u|)r of|to suggest|to indicate|suggestive of|suspicious for|"
+        "concerning for)", "(mimic|mimics|mimicking|"
                                                                                         "mimicked|simulate|simulates|"
         "simulating|simulated|masquerading as)", "low (likelihood|probability|suspicion) (of|for)",
         "(absence|lack) of (any |)(evidence|signs|sign) (of|for)", "nowhere", "no longer (seen|present|visible)"),
@@ -70,7 +71,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(no longer|not) (there|a feature)", "(do|does|did) not exist", "non existent", "not existing",
         f"(was|were|is|are|has been|have been|) (specifically |actively |) (looked for|sought|searched for) "
         f"(and |but |) (not|is not|are not|was not|were not|none) {_SHOWN}",
-        "(is|are|has|have|) (now |)(gone|vanished|disappeared)", "nonexistent", "(does|do|did) not (appear|seem) (to be |)(present|visible|seen|evident)",
+        "(is|are|has|have|) (now |)(gone|vanished|disappeared)", "nonexistent",
+        "(does|do|did) not (appear|seem) (to be |)(present|visible|seen|evident)",
         "(is|are|) (lacking|missing)",
         "(has|have) since (been |)(removed|resolved|cleared|disappeared|subsided|gone|withdrawn|drained|extracted)",
         "(show|shows|showed) (complete |interval complete |)(resolution|clearing)", "(been |)(re|)absorbed",
@@ -101,7 +103,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "unremarkable)",
         "(now|today|meanwhile|since) (completely |)(absent|resolved|gone|cleared|negative|not seen|no longer seen|"
         "disappeared)"),
-    REMOVED: ("(taken|pulled|come) out", "(is |are |now |) out", "pulled", "discontinued", "explanted", "extracted", "withdrawn",
+    REMOVED: ("(taken|pulled|come) out", "(is |are |now |) out", "pulled", "discontinued", "explanted", "extracted",
+        "withdrawn",
         "removed", "d/c'd"),
     UNCERTAIN: (
         "(cannot|can not|can't) be (said|stated|concluded|assumed) (with certainty |)(that|whether)",
@@ -125,11 +128,13 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(cannot|can not|can't|could not|unable to|impossible to|not possible to|hard to|difficult to) (say|state|"
         "conclude|"
         "claim|assume|be certain|be sure) (with certainty |for certain |for sure |)(that |)(there is |there are |)no",
+        "(no|without) certainty (that|about)( there is no| there are no| no| the| there is|)",
         "(wrong|incorrect|premature|too early|not right|not correct|not safe|unsafe) to (say|state|conclude|claim|"
         "assume) "
         "(that |)(there is |there are |)no",
         "(is|are|was|were|remains|would be) (difficult|hard|impossible|not possible) to (exclude|rule out|dismiss)",
-        "(not |not entirely |not completely |isn't |un)(certain|sure|convinced|clear) (that|of|by|about|whether|if)( there is|"
+        "(not |not entirely |not completely |isn't |un)(certain|sure|convinced|clear) (that|of|by|about|whether|"
+        "if)( there is|"
         " there are| this is| the| an| a|)",
         "(no|without) (evidence|argument|arguments|sign|signs|proof|findings) against",
         "doubtful", "(is |remains |)(unclear|uncertain|unsure|unknown|questionable|not sure|not certain|not clear) "
@@ -205,7 +210,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "not (present|seen|visible|noted|identified|evident|there|apparent|demonstrated|described|reported) (on|in|at) "
         "(the |)(prior|previous|earlier|last|old|older|comparison|preceding|most recent|outside)",
         "pending (resolution|clearing) of", "out of", "(mm|cm) (wide|broad|thick|high|large|big)",
-        "not (previously|formerly|earlier|yet) (seen|present|visible|noted|identified|described|known)", "(interval|new|recent|subsequent) appearance of",
+        "not (previously|formerly|earlier|yet) (seen|present|visible|noted|identified|described|known)",
+        "(interval|new|recent|subsequent) appearance of",
         "(to|until|through) (resolution|clearing)",
         "follow up (of|for) (the|this|these|known)",
         "(to |)(confirm|ensure|document|demonstrate|verify|assure|establish) (complete |its |full |)(resolution|"

@@ -18,8 +18,11 @@ _DASH = re.compile(r"(?<=\s)[-\u2010-\u2014](?=\s|$)")
 
 
 def normalise(text: str) -> str:
-    """Lower case; white space (but tabs), hyphens and marks of emphasis as spaces; dashes between spaces as "-", tabs before
-    an answer as "|". Every character keeps its offset."""
+    """The text in lower case, where every character keeps its offset.
+
+    White space (but tabs), hyphens and marks of emphasis are spaces, a dash between spaces is "-", and what parts an
+    answer from its label, a tab or the end of the line, is "|".
+    """
     lowered = text.lower()
     if len(lowered) != len(text):  # A few letters grow when lowered; spans must not move.
         lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)

@@ -59,7 +59,8 @@ _CURRENT = re.compile(
 _AGO = re.compile(
     r"\s*(?:(?:was|were|of|from|seen|noted|diagnosed|treated|about|some)\s+)*"
     r"(?:(?:\d+|a|one|two|three|four|five|six|few|several|many)\s+(?:days?|weeks?|months?|years?)\s+(?:ago|earlier|before)\b"
-    r"|as a (?:child|teenager|young)|in (?:19|20)\d\d\b|in childhood\b)")
+    r"|as a (?:child|teenager|young)|in (?:19|20)\d\d\b|in childhood\b|last (?:week|month|year|winter|spring|summer|"
+    r"autumn)\b)")
 # Before a finding that is there, whatever is denied of it or around it.
 _GIVEN = re.compile(
     r"\b(?:within|around|surrounding|adjacent to|next to|near|alongside|beside|behind|beyond|along|superimposed on)\s+"
@@ -83,6 +84,7 @@ _IS_NOT = re.compile(r"\s+(?:is|are|was|were|does|do)\s+not\s*$")
 _OR = re.compile(r",?\s+or\s+(?:[a-z]+\s+){0,3}")
 # "It is not certain that the edema is gone": here too.
 _WHETHER = re.compile(r"\b(?:that|whether|if)\b")
+_UNPROVEN = re.compile(r"\bnot (?:been )?(?:confirmed|proven|established|verified)$")
 _IF = re.compile(r"\b(?:if|when|where|should|unless)\b")
 _NO_LIST = re.compile(r"[:|=\[(.]|\b(?:with|without|is|are|was|were|has|have)\b")
 
@@ -115,17 +117,16 @@ class Sentence:
             if token.end <= mention.anchor:
                 if self.broken(token.end, mention.anchor) or self._given(token, mention):
                     continue
-                if NEGATE in roles and certainty != "absent" and not self._form.holds(token.start):
+                if NEGATE in roles and (certainty != "absent" or doubted) and not self._form.holds(token.start):
                     # "Absence of pneumothorax cannot be confirmed": here the denial itself is doubted.
                     denied = not (doubted and self.text.startswith(("absence", "lack", "non"), token.start))
                     certainty, cue_start = "absent" if denied else "uncertain", token.start
-                elif UNCERTAIN in roles and (certainty == "present" and self._doubts(token, mention)
-                                             or certainty == "absent" and _WHETHER.search(self.text, token.start, token.end)):
+                elif UNCERTAIN in roles and self._makes_uncertain(token, mention, certainty):
                     certainty, cue_start = "uncertain", token.start
                 historical |= HISTORY in roles
                 hypothetical |= HYPOTHETICAL in roles
             elif token.start >= mention.end and self._acts_back(token, mention):
-                doubted |= DOUBTED in roles
+                doubted |= DOUBTED in roles or _UNPROVEN.search(self.text, token.start, token.end) is not None
                 hypothetical |= DISCLAIMED in roles
                 if DOUBTED in roles:
                     hypothetical |= _IF.search(self.text[self.start:mention.start]) is not None
@@ -193,6 +194,12 @@ class Sentence:
         behind = next((token for token in self.tokens if token.start >= cue.end), None)
         return behind is not None and FINDING in behind.roles and _ADJECTIVES.fullmatch(
             self.text, cue.end, behind.start) is not None
+
+    def _makes_uncertain(self, cue: Token, mention: Mention, certainty: str) -> bool:
+        """Whether a hedge before a mention acts on it: on a denial only by a clause ("not certain that it is gone")."""
+        if certainty == "present":
+            return self._doubts(cue, mention)
+        return certainty == "absent" and _WHETHER.search(self.text, cue.start, cue.end) is not None
 
     def _doubts(self, cue: Token, mention: Mention) -> bool:
         """Whether a hedge reaches the mention: through "or" and "versus", but not over a comma to a new noun."""

@@ -282,5 +282,6 @@ def test_a_phrase_keeps_the_characters_of_the_report(report, phrase):
 
 
 def test_headings_with_marks_of_emphasis():
-    report = "**Indication:** exclude a nodule\n**Findings:**\nNo *effusion*, **mild edema**.\n## Recommendation:\nCT for a mass."
+    report = ("**Indication:** exclude a nodule\n**Findings:**\nNo *effusion*, **mild edema**.\n"
+              "## Recommendation:\nCT for a mass.")
     assert _said(report) == {"Pleural Effusion": "absent", "Edema": "present"}
