@@ -128,7 +128,7 @@ def _open_all(folder, barrier, problems):
         try:
             with Cache(folder / str(number)) as cache:
                 assert cache.claim(os.urandom(16), SCOPE, 0.0) == CLAIMED
-        except Exception as error:  # noqa: BLE001 (the parent prints it)
+        except Exception as error:
             problems.put(str(error))
 
 
