@@ -46,7 +46,7 @@ AIR = -1024
 STRAIGHT, OBLIQUE = 0.5, 5.0
 # Millimetres (z, y, x) that a chest CT covers at least, and along any axis at most, with some room.
 CHEST_LEAST, CHEST_MOST = (180.0, 180.0, 230.0), 700.0
-_LACKING = 0.1  # Share of slices that may be without any number.
+_LACKING = 0.25  # Share of slices that may be without any number.
 _NOT_AIR = -900  # HU; what most of the edge consists of is air up to here.
 _SLAB = 1 << 22  # Voxels that are converted at once.
 
