@@ -20,6 +20,7 @@ import dataclasses
 import io as _io
 import re
 import struct
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -39,7 +40,8 @@ _DAMAGED = "the JPEG data are truncated or damaged"
 _END = b"\xff\xd9"
 # No byte of it is 255, which begins a marker.
 _FILLING = bytes((37 * position + 11) % 249 + 1 for position in range(400))
-_LAST = 16  # Bytes at the end of the data that must matter.
+_SCAN_END = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # Stuffing of JPEG-LS is below.
+_LAST = 6  # Bytes at the end of the data that must matter.
 _COLOURS = {1: "GRAY", 3: "RGB", 4: "CMYK"}
 
 
@@ -231,22 +233,31 @@ def _decode_plain(data: bytes, header: Codestream) -> np.ndarray:
 
 def _decode_other(data: bytes, header: Codestream) -> np.ndarray:
     libjpeg = require("libjpeg", "dicom", "reading JPEG-LS, lossless JPEG and JPEG of more than 8 bits")
-    end = data.rfind(_END, header.start)
-    scans, rest = (data, _END) if end < 0 else (data[:end], data[end:])
-    scans = scans.rstrip(b"\xff")  # Fill bytes may stand before any marker.
-    restarts = re.findall(rb"\xff([\xd0-\xd7])", scans[header.start:])
-    one = scans.count(b"\xff\xda", header.start) == 1
-    if one and any(mark[0] & 7 != count % 8 for count, mark in enumerate(restarts)):
+    data += b"" if data.rfind(_END, header.start) >= 0 else _END
+    scans = list(_scans(data, header.start))
+    restarts = re.findall(rb"\xff([\xd0-\xd7])", data[header.start:])
+    if len(scans) == 1 and any(mark[0] & 7 != count % 8 for count, mark in enumerate(restarts)):
         raise UnreadableImage(_DAMAGED)  # The decoder would go on at the next restart, some rows too high.
-    array = np.asarray(libjpeg.decode(scans + rest))
-    if not np.array_equal(array, np.asarray(libjpeg.decode(scans + _FILLING + rest))):
-        raise UnreadableImage(_DAMAGED)
-    last = min(_LAST, (len(scans) - header.start) // 4)
-    with contextlib.suppress(ValueError, RuntimeError, OSError, SyntaxError):  # It may well be no code.
-        if np.array_equal(array, np.asarray(libjpeg.decode(scans[:-last] + _FILLING[-last:] + rest))):
+    array = np.asarray(libjpeg.decode(data))
+    for begin, end in scans:
+        if not np.array_equal(array, np.asarray(libjpeg.decode(data[:end] + _FILLING + data[end:]))):
             raise UnreadableImage(_DAMAGED)
+        if end - begin < 4 * _LAST:
+            continue
+        with contextlib.suppress(ValueError, RuntimeError, OSError, SyntaxError):  # It may well be no code.
+            if np.array_equal(array, np.asarray(libjpeg.decode(data[:end - _LAST] + _FILLING[:_LAST] + data[end:]))):
+                raise UnreadableImage(_DAMAGED)
     if array.ndim == 3 and array.dtype != np.uint8:
         raise UnreadableImage("a colour JPEG of more than 8 bits")
     if array.dtype not in (np.uint8, np.uint16):
         raise UnreadableImage(_DAMAGED)
     return array
+
+
+def _scans(data: bytes, offset: int) -> Iterator[tuple[int, int]]:
+    """Where the data of each scan begin and end, without the fill bytes behind them."""
+    while (offset := data.find(b"\xff\xda", offset)) >= 0:
+        begin = offset + 2 + struct.unpack_from(">H", data, offset + 2)[0]
+        found = _SCAN_END.search(data, begin)
+        offset = found.start() if found else len(data)
+        yield begin, begin + len(data[begin:offset].rstrip(b"\xff"))

@@ -19,7 +19,8 @@ from lgdea_jax.io.dicom_file import DAMAGED, number, open_pydicom
 from lgdea_jax.io.image_info import MAX_PIXEL_BYTES, MAX_PIXELS, UnreadableImage, damage_as
 
 # Attributes without which pixels can still mean one thing only.
-_DEFAULTS = (("SamplesPerPixel", 1), ("PixelRepresentation", 0), ("PhotometricInterpretation", "MONOCHROME2"))
+_DEFAULTS = (("SamplesPerPixel", 1), ("PixelRepresentation", 0), ("PhotometricInterpretation", "MONOCHROME2"),
+             ("PlanarConfiguration", 0))
 # Transfer syntaxes that pydicom has no name for yet.
 # JPEG that the standard has retired and pydicom does not read: spectral selection and full progression.
 _RETIRED_JPEG = ("1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55")
@@ -43,7 +44,8 @@ def fill_missing(dataset: Any) -> list[str]:
     for name, value in (*_DEFAULTS, ("BitsStored", dataset.BitsAllocated), ("NumberOfFrames", 1)):
         if dataset.get(name) in (None, "", 0 if name == "NumberOfFrames" else ""):
             setattr(dataset, name, value)
-            done += ["missing tag"] if name != "NumberOfFrames" else []  # Most files have no number of frames.
+            usual = name == "NumberOfFrames" or (name == "PlanarConfiguration" and int(dataset.SamplesPerPixel) == 1)
+            done += [] if usual else ["missing tag"]
     if dataset.get("HighBit") in (None, ""):
         dataset.HighBit = int(dataset.BitsStored) - 1
         done.append("missing tag")
@@ -82,6 +84,7 @@ def pixel_array(dataset: Any) -> np.ndarray:
         if not 1 <= stored <= allocated:
             raise UnreadableImage("a DICOM file that stores more bits than it allocates")
         decoder = _decoder(dataset)
+        _check_length(dataset, rows * columns * samples * frames * allocated // 8)
         shape = (rows, columns) if samples == 1 else (rows, columns, samples)
         shape = shape if frames == 1 else (frames, *shape)
         plain = _is_plain(dataset)
@@ -121,6 +124,19 @@ def _syntax_name(dataset: Any) -> str:
     return f"{name} ({str(syntax)[:64]})"
 
 
+def _check_length(dataset: Any, size: int) -> None:
+    """Raises UnreadableImage where uncompressed pixels are fewer bytes than stated, or in an order that is ambiguous."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated or "PixelData" not in dataset:
+        return
+    if not syntax.is_little_endian and int(dataset.BitsAllocated) > 16:
+        raise UnreadableImage("a DICOM file of more than 16 bits in the retired big-endian order")
+    size = size * 2 // 3 if photometric(dataset) == "YBR_FULL_422" else size
+    found = len(dataset.PixelData or b"")
+    if found < size:
+        raise UnreadableImage(f"{DAMAGED} ({found:,} of {size:,} bytes)")
+
+
 def _is_plain(dataset: Any) -> bool:
     """Whether stored values come as they are, unused bits included: uncompressed, or run-length encoded."""
     from pydicom.uid import RLELossless
@@ -140,7 +156,8 @@ def _decode_streams(dataset: Any, shape: tuple[int, ...]) -> np.ndarray | None:
         header = read_codestream(stream)
         if header is None:
             raise UnreadableImage(f"{DAMAGED} (no codestream of {_syntax_name(dataset)})")
-        if (header.rows, header.columns, header.samples) != stated or header.tiles > MAX_TILES:
+        if ((header.rows, header.columns, header.samples) != stated or header.tiles > MAX_TILES
+                or header.bits > int(dataset.BitsAllocated)):
             raise UnreadableImage("a DICOM file whose compressed pixels are not the image that it describes")
         if header.kind == "jpeg2000":
             if not header.complete:
@@ -276,7 +293,8 @@ def lut_entries(item: Any) -> tuple[int, np.ndarray]:
     entries = int(item.LUTDescriptor[0]) or 1 << 16
     data = item.LUTData
     if isinstance(data, bytes):
+        words = np.frombuffer(data[:len(data) // 2 * 2], "<u2" if item.original_encoding[1] is not False else ">u2")
         # Entries of 8 bits may be packed, or stand in words.
         packed = int(item.LUTDescriptor[2]) <= 8 and len(data) < 2 * entries
-        return entries, np.frombuffer(data if packed else data[:len(data) // 2 * 2], np.uint8 if packed else "<u2")
+        return entries, words.astype("<u2").view(np.uint8) if packed else words
     return entries, np.atleast_1d(np.asarray(data, np.int64))

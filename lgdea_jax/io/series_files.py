@@ -90,11 +90,11 @@ def find_slices(source: Path) -> tuple[list[tuple[Path, Any]], list[str]]:
 
 def check_headers(headers: list[Any]) -> None:
     """Raises UnreadableImage where slices cannot be of one complete series by what they state of it."""
-    patients = {str(header.get("PatientID") or "") for header in headers}
+    patients = {str(header.get("PatientID") or "").strip() for header in headers} - {""}
     if 1 < len(patients) < len(headers):
         raise UnreadableImage(f"the series mixes {len(patients)} patients")
     scaled = [any(header.get(name) not in (None, "") for name in ("RescaleSlope", "ModalityLUTSequence"))
-              for header in headers]
+              for header in headers if "PerFrameFunctionalGroupsSequence" not in header]
     if len(set(scaled)) > 1:
         raise UnreadableImage(f"{scaled.count(False)} of {len(scaled)} slices of the series lack the slope that makes "
                               "Hounsfield units")

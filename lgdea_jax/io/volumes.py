@@ -221,29 +221,37 @@ def _hounsfield(values: np.ndarray, raw: RawVolume, header: VolumeHeader, done: 
         if below.sum() - below.max() > 0.01 * volume.size:
             raise UnreadableImage("values far below air: rescaled twice, or not Hounsfield units")
         done.append("padding")
+    cleared = _clear_edge(volume) if _is_hounsfield(counts[1:]) else None
+    if cleared is not None:
+        done.append("padding")
+        counts = cleared
     if not _is_hounsfield(counts[1:]):
         found = np.flatnonzero(counts) + OUTSIDE
         raise UnreadableImage(f"values from {max(found[0], AIR)} to {found[-1]} without air and soft tissue: a wrong "
                               "slope or intercept, or not a chest CT" if found.size else "a volume without a voxel")
-    np.maximum(volume, AIR, out=volume)
-    if _clear_edge(volume):
-        done.append("padding")
-    return volume
+    return np.maximum(volume, AIR, out=volume)
 
 
-def _clear_edge(volume: np.ndarray) -> bool:
-    """Makes air of what lies around a field of view, where it has one value that is not air's; whether there was any.
+def _clear_edge(volume: np.ndarray) -> np.ndarray | None:
+    """Makes OUTSIDE of what lies around a field of view, where it has one value that is not air's.
 
     Some tools write 0 there, which would be water. Tissue is never of one value: a scanner's noise is 10 HU or more.
+
+    Returns:
+      As the second of `_integers`, of the new volume; None where there is nothing to do.
     """
     edge = np.concatenate([volume[:, [0, -1]].ravel(), volume[:, :, [0, -1]].ravel()])
     counts = np.bincount(edge.view(np.uint16), minlength=1 << 16)
     value = np.uint16(counts.argmax()).astype(np.int16)
     if value <= _NOT_AIR or counts.max() <= edge.size // 2:
-        return False
+        return None
+    counts[:] = 0
     for plane in volume:
-        plane[outside(plane == value)] = AIR
-    return True
+        plane[outside(plane == value)] = OUTSIDE
+        counts += np.bincount(plane.ravel().view(np.uint16), minlength=1 << 16)
+    counts = np.roll(counts, 1 << 15)
+    counts[0] = 0
+    return counts
 
 
 def _is_hounsfield(counts: np.ndarray) -> bool:
