@@ -9,8 +9,8 @@ empty), `label:NAME` (1, 0, -1 for uncertain, empty for missing), `sex`, `age`, 
 finding, phrase, x, y, w, h` in pixels of the original image.
 
 Cells are separated by commas, semicolons or tabs; with the latter two a comma may be the decimal sign. Text is UTF-8,
-lines end as on Windows or Unix, and `sub\\a.png` is `sub/a.png`. A row with a label, an age or a sex that cannot be read
-is rejected; where half of the rows have one, the table is. A label under another spelling of a finding
+lines end as on Windows or Unix, and `sub\\a.png` is `sub/a.png`. A row with a label, an age or a sex that cannot be
+read is rejected; where half of the rows have one, the table is. A label under another spelling of a finding
 (`label:Effusion`) is that finding's. Without a column `split`, `--config.table.split=0.8,0.1,0.1` draws it: a subject
 goes to train, validation or test by a hash of its id and `config.table.seed`, whatever else is in the table.
 

@@ -125,7 +125,7 @@ def _syntax_name(dataset: Any) -> str:
 
 
 def _check_length(dataset: Any, size: int) -> None:
-    """Raises UnreadableImage where uncompressed pixels are fewer bytes than stated, or in an order that is ambiguous."""
+    """Raises UnreadableImage where uncompressed pixels are fewer bytes than stated, or in an unclear order."""
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated or "PixelData" not in dataset:
         return

@@ -28,9 +28,6 @@ _HEAD = 1 << 12  # Bytes by which a file is recognised.
 # Chunks that say what the pixels are; others (text, colour profiles, animations) may be of any size and are left out.
 _CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
 _GREY, _COLOUR, _GREY_ALPHA, _COLOUR_ALPHA = 0, 2, 4, 6  # Colour types of PNG.
-# Of an image that is interlaced, and of one that is not: (left, top, step across, step down).
-_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-_PASS = ((0, 0, 1, 1),)
 _ORIENTATION = 0x0112  # The EXIF tag.
 
 
@@ -115,8 +112,9 @@ def _read_png(data: bytes) -> tuple[np.ndarray, ImageInfo]:
                 array = np.array(image.convert(target) if target else image)
             else:
                 raise UnreadableImage(f"pixels of kind {image.mode} are not supported")
-    if (interlaced or mode == "palette" or not array[-1].any()) and not _has_all_rows(
-            data, _PASSES if interlaced else _PASS, width, height, bits):
+    # Of interlaced ones Pillow notices it.
+    if not interlaced and (mode == "palette" or not array[-1].any()) and not _has_all_rows(
+            data, height * (1 + -(-width * bits // 8))):
         raise UnreadableImage("the PNG file is truncated or damaged")
     if array.dtype == np.int32:
         array = array.astype(np.uint16)
@@ -132,22 +130,17 @@ def _read_png(data: bytes) -> tuple[np.ndarray, ImageInfo]:
     return array, ImageInfo("png", mode, (0.0, 0.0), (*conversions, *turned))
 
 
-def _has_all_rows(data: bytes, passes: tuple[tuple[int, int, int, int], ...], width: int, height: int,
-                  bits: int) -> bool:
-    """Whether the data of a PNG go to the end of its last row. Pillow leaves rows that are not there black."""
-    missing = 0
-    for left, top, across, down in passes:
-        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
-        missing += rows * (1 + -(-columns * bits // 8)) if min(columns, rows) > 0 else 0
+def _has_all_rows(data: bytes, size: int) -> bool:
+    """Whether the data of a PNG are `size` bytes or more. Pillow leaves rows that are not there black."""
     inflater, offset = zlib.decompressobj(), 8
-    while offset < len(data) and missing > 0:
+    while offset < len(data) and size > 0:
         length, kind = int.from_bytes(data[offset:offset + 4], "big"), data[offset + 4:offset + 8]
         rest = data[offset + 8:offset + 8 + length] if kind == b"IDAT" else b""
-        while rest and not inflater.eof and missing > 0:
-            missing -= len(inflater.decompress(rest, 1 << 24))
+        while rest and not inflater.eof and size > 0:
+            size -= len(inflater.decompress(rest, 1 << 24))
             rest = inflater.unconsumed_tail
         offset += 12 + length
-    return missing <= 0
+    return size <= 0
 
 
 def _image_chunks(data: bytes) -> bytes:

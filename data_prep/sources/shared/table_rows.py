@@ -26,9 +26,10 @@ OPTIONAL = ("image_id", "view", "image", "report", "sex", "age", "modality", "la
 LABEL = "label:"
 DELIMITERS = (",", ";", "\t")
 # How files begin that are called CSV and are something else, and what they are.
-_NOT_CSV = ((codecs.BOM_UTF32_LE, "UTF-32 text"), (codecs.BOM_UTF16_LE, "UTF-16 text"), (codecs.BOM_UTF16_BE, "UTF-16 text"),
-            (b"PK\x03\x04", "a spreadsheet or another zip archive"), (b"\xd0\xcf\x11\xe0", "a spreadsheet"),
-            (b"\x1f\x8b", "compressed with gzip"), (b"{", "JSON"), (b"[", "JSON"))
+_NOT_CSV = (
+    (codecs.BOM_UTF32_LE, "UTF-32 text"), (codecs.BOM_UTF16_LE, "UTF-16 text"), (codecs.BOM_UTF16_BE, "UTF-16 text"),
+    (b"PK\x03\x04", "a spreadsheet or another zip archive"), (b"\xd0\xcf\x11\xe0", "a spreadsheet"),
+    (b"\x1f\x8b", "compressed with gzip"), (b"{", "JSON"), (b"[", "JSON"))
 _MISSING = ("", "na", "nan", "n/a")  # As R and pandas write it, too.
 _SEX = {**dict.fromkeys((*_MISSING, "o", "other", "u", "unknown"), ""), "m": "M", "male": "M", "f": "F", "female": "F"}
 # The first line of files that were written for Excel: it is no row.
