@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.experiments.keys import decisive, digest
+from benchmarks.experiments.worlds import WORLDS, World
 from lgdea_jax import cli
 from lgdea_jax.errors import UserError, choose
 from lgdea_jax.experiment import load_method
 
-CONFIG, DATA_CONFIG = "configs/phantom.py", "configs/data/phantom.py"
-# Of the large world, which has as many unpaired images and reports as the settings below ask for.
-LARGE_TRAIN = 40_400
+CT = "ct"  # Ends the code of a setting of the CT world.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,27 +42,29 @@ class Setting:
     Attributes:
       pairs: a share of the world's studies (at most 1), or a number of studies of the large world (above 1).
       images: in the large world, the number of unpaired images; 0 for methods that read none.
+      ct: of the CT world.
     """
 
     pairs: float
     images: int = 0
+    ct: bool = False
 
     @property
-    def large(self) -> bool:
-        """Whether it is of the large world."""
-        return self.pairs > 1
+    def world(self) -> World:
+        """Its data."""
+        return WORLDS["ct" if self.ct else "large" if self.pairs > 1 else "phantom"]
 
     @property
     def name(self) -> str:
         """For readers."""
-        if not self.large:
-            return f"{100 * self.pairs:g}%"
+        if self.pairs <= 1:
+            return f"{100 * self.pairs:g}%" + (" of CT" if self.ct else "")
         return f"{self.pairs:g} pairs" + (f", {self.images:,} images" if self.images else "")
 
     @property
     def code(self) -> str:
         """As in METHOD@CODE."""
-        return f"{self.pairs:g}" + (f"+{self.images}" if self.images else "")
+        return f"{self.pairs:g}" + (f"+{self.images}" if self.images else "") + (CT if self.ct else "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +81,9 @@ def _grid() -> dict[Setting, Budget]:
     """More seeds where the question is, and where results vary more. With all pairs larger batches are better."""
     every, known = tuple(ARMS), tuple(name for name, arm in ARMS.items() if not arm.unpaired)
     grid = {Setting(0.01): Budget(8, 2000, every), Setting(0.05): Budget(8, 2000, every),
-            Setting(0.1): Budget(3, 2000, every), Setting(1.0): Budget(3, 3000, known, ("batch.pairs=64",))}
+            Setting(0.1): Budget(3, 2000, every), Setting(1.0): Budget(3, 3000, known, ("batch.pairs=64",)),
+            # The steps of the config. Without the alarm: an arm is reported as it is.
+            Setting(0.05, ct=True): Budget(5, 1000, ("clip", "lgdea_pairs", "lgdea"), ("alarm.information=0",))}
     reports = "data.reports=2000"  # As many as at 1%: only the images differ.
     for pairs in (40, 200):
         grid[Setting(pairs)] = Budget(8 if pairs == 40 else 3, 2000, ("lgdea_pairs",), (reports,))
@@ -98,9 +101,8 @@ COMMON = ("log.tensorboard=false", "eval.every=0")
 # Of the config, what cannot change a run's numbers; so that a new folder does not make finished runs unfinished.
 NOT_IN_KEY = ("alarm", "compile_cache", "dry_run", "dry_run_on", "log", "data.dir", "loss_chunk", "batch.micro",
               "model.remat_keep", "text.distinct", "limited",  # What it sets is in the key.
-              "data.near_duplicates",  # Of which phantoms have none.
-              # Of volumes, which this experiment has none of.
-              "volume", "image.modality", "data.labels")
+              "data.near_duplicates")  # Of which phantoms have none.
+OF_VOLUMES = ("volume", "image.modality", "data.labels")  # Likewise, of settings without volumes.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,11 +116,12 @@ class Run:
     steps: int
     extra: tuple[str, ...] = ()
     images: int = 0
+    ct: bool = False
 
     @property
     def setting(self) -> Setting:
         """What it trains on."""
-        return Setting(self.pairs, self.images)
+        return Setting(self.pairs, self.images, self.ct)
 
     @property
     def name(self) -> str:
@@ -148,14 +151,14 @@ class Run:
         Raises:
           UserError: an unknown key or a bad value in `extra`, or an option that the method does not take.
         """
-        config = cli.read_config(CONFIG)
+        config = cli.read_config(self.setting.world.config)
         cli.set_overrides(config, [tuple(setting.split("=", 1)) for setting in self.settings()])
         method = load_method(config)
         without = () if method.has_memory else ("memory", "strong")
-        return decisive(config, (*NOT_IN_KEY, *without))
+        return decisive(config, (*NOT_IN_KEY, *(() if self.ct else OF_VOLUMES), *without))
 
     def key(self, data: str) -> str:
-        """Names the run by everything that decides its numbers, except the code; `data` is `data_digest`'s."""
+        """Names the run by everything that decides its numbers, except the code; `data` is its world's digest."""
         return digest([self.config(), self.split, data])
 
     def config_hash(self) -> str:
@@ -182,9 +185,9 @@ def check_method(name: str) -> str:
 
 def check_setting(text: str) -> Setting:
     """The setting of that code; see `parse_cell`."""
-    pairs, _, images = text.strip().partition("+")
+    pairs, _, images = text.strip().removesuffix(CT).partition("+")
     try:
-        setting = Setting(float(pairs), int(images or 0))
+        setting = Setting(float(pairs), int(images or 0), text.strip().endswith(CT))
     except ValueError:
         setting = Setting(math.nan)
     if setting not in GRID:
@@ -205,7 +208,7 @@ def check_cell(method: str, setting: Setting) -> tuple[str, Setting]:
 
 def known_methods() -> list[str]:
     """Arms whose method this version has."""
-    available = cli.read_config(CONFIG).methods
+    available = cli.read_config(WORLDS["phantom"].config).methods
     return [name for name, arm in ARMS.items() if arm.method in available]
 
 
@@ -236,5 +239,5 @@ def make_runs(cells: Sequence[tuple[str, Setting]], *, seeds: int | None, steps:
         for method, setting in cells:
             if seed < (seeds or GRID[setting].seeds):
                 runs.append(Run(method, setting.pairs, first_seed + seed, split, steps or GRID[setting].steps,
-                                tuple(extra), setting.images))
+                                tuple(extra), setting.images, setting.ct))
     return runs

@@ -82,6 +82,8 @@ PRE_SPECIFIED = (
     Contrast("Effect of 20,000 unpaired images", "lgdea@200+20000", "lgdea_pairs@200"),
     Contrast("20,000 unpaired images against 500", "lgdea@40+20000", "lgdea@40+500"),
     Contrast("Relations against a mean teacher", "lgdea@40+20000", "mean_teacher@40+20000"),
+    Contrast("LGDEA against plain CLIP, chest CT", "lgdea@0.05ct", "clip@0.05ct"),
+    Contrast("Effect of the unpaired volumes, chest CT", "lgdea@0.05ct", "lgdea_pairs@0.05ct"),
 )
 # Added after the results were known: exploratory.
 POST_HOC = (Contrast("Pairs-only LGDEA against plain CLIP (post hoc)", "lgdea_pairs@0.01", "clip@0.01"),)

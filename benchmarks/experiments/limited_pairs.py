@@ -6,12 +6,13 @@
     python -m benchmarks.experiments.limited_pairs --out=runs/try --split=validation \\
         --cells=lgdea@0.01,lgdea@40+20000 --seeds=4 --first_seed=8 --set=memory.own=0.3
 
-A setting is a share of pairs (0.01), or in a larger world of the same kind a number of pairs and one of unpaired images
-(40+20000), with 2,000 unpaired reports. Every run trains with `configs/phantom.py`, and with its `limited` settings
-below 100%. In a setting all arms have the same steps, pairs per batch and augmentation, and are evaluated on a split
-that is not trained on; validation and test studies of both worlds are the same. Choices are
-made on the validation world with seeds that the tables do not use; the tables are of the test world. Small shares and
-early seeds run first: an interrupted experiment is a small complete one.
+A setting is a share of pairs (0.01), in a larger world of the same kind a number of pairs and one of unpaired images
+(40+20000), with 2,000 unpaired reports, or a share of the CT world (0.05ct). Every run trains with
+`configs/phantom.py`, in the CT world with `configs/lgdea_ct.py:phantom`, and with its `limited` settings below 100%. In
+a setting all arms have the same steps, pairs per batch and augmentation, and are evaluated on a split that is not
+trained on; validation and test studies of the first two worlds are the same. Choices are made on the validation world
+with seeds that the tables do not use; the tables are of the test world. Small shares and early seeds run first: an
+interrupted experiment is a small complete one.
 
 A finished run is never repeated. Its row is in OUT/runs.jsonl: metrics, their values under 400 resamples of the
 subjects (which make every comparison paired, see `lgdea_jax/metrics/hierarchical.py`), and seconds. Rows of
@@ -26,7 +27,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 import shlex
 import sys
@@ -37,10 +37,7 @@ from typing import Any
 from benchmarks.experiments import tables
 from benchmarks.experiments.arms import (
     ARMS,
-    CONFIG,
-    DATA_CONFIG,
     GRID,
-    LARGE_TRAIN,
     Run,
     Setting,
     make_runs,
@@ -48,14 +45,13 @@ from benchmarks.experiments.arms import (
     select_cells,
 )
 from benchmarks.experiments.comparisons import METRICS, POST_HOC, PRE_SPECIFIED, Cell, Contrast
-from benchmarks.experiments.keys import digest
 from benchmarks.experiments.plan import expected_seconds, plan
 from benchmarks.experiments.plots import plot_findings, plot_images, plot_shares
 from benchmarks.experiments.report import READING, page
 from benchmarks.experiments.results import auroc_by_finding, read_results
 from benchmarks.experiments.runs import Job, Journal, exits_on_sigterm, only_one, run_jobs, usable_cores
+from benchmarks.experiments.worlds import WORLDS
 from lgdea_jax import cli
-from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.errors import UserError, require
 from lgdea_jax.runtime.files import write_text_atomically
 from lgdea_jax.runtime.log import read_rows
@@ -67,34 +63,12 @@ OWN_KEYS = ("method", "seed", "total_steps", "data.pairs", "data.images", "data.
             "checkpoint.every")
 
 
-def world(large: bool) -> Any:
-    """The config of a data set."""
-    config = cli.read_config(DATA_CONFIG)
-    if large:
-        config.phantom.train = LARGE_TRAIN
-    return config
-
-
-def data_digest(folder: Path, *, large: bool = False) -> str:
-    """Of what decides the content of the phantom data set in `folder`, or of the one that would be made there.
-
-    Raises:
-      UserError: damaged, or not a phantom data set.
-    """
-    if folder.exists():
-        config = load_metadata(folder).config
-    else:
-        config = json.loads(world(large).to_json_best_effort())
-    if "phantom" not in config:
-        raise UserError(f"{folder} is not a phantom data set")
-    return digest({name: config[name] for name in ("phantom", "extractor", "image_size", "tokenizer")})
-
-
 def make_job(run: Run, *, key: str, data: Path, out: Path) -> Job:
     """Trains and evaluates `run` in OUT/METHOD_SETTING_SEED_KEY."""
     folder = out / f"{run.folder}_{key[:6]}"
     commands = {
-        "train": ["lgdea_jax.train", f"--config={CONFIG}", f"--workdir={folder}", f"--config.data.dir={data}",
+        "train": ["lgdea_jax.train", f"--config={run.setting.world.config}", f"--workdir={folder}",
+                  f"--config.data.dir={data}",
                   *(f"--config.{setting}" for setting in run.settings())],
         # No intervals: the experiment has its own, over seeds too.
         "evaluate": ["lgdea_jax.eval.records", f"--checkpoint={folder}", f"--data_dir={data}", f"--split={run.split}",
@@ -132,9 +106,9 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--first_seed={arguments.first_seed}: at least 0")
     runs = make_runs(cells, seeds=arguments.seeds, steps=arguments.steps, split=arguments.split, extra=arguments.set,
                      first_seed=arguments.first_seed)
-    folders = {False: arguments.data, True: arguments.large_data}
-    digests = {large: data_digest(folders[large], large=large) for large in {run.setting.large for run in runs}}
-    keys = {run: run.key(digests[run.setting.large]) for run in runs}
+    folders = data_folders(arguments)
+    digests = {world: WORLDS[world].digest(folders[world]) for world in {run.setting.world.name for run in runs}}
+    keys = {run: run.key(digests[run.setting.world.name]) for run in runs}
     journal = Journal(arguments.out / "runs.jsonl")
     finished = {row["key"]: row for row in [*([] if arguments.fresh else read_rows(COMMITTED)), *journal.rows()]
                 if row.get("replicates")}
@@ -147,8 +121,8 @@ def main(argv: list[str]) -> int:
     failures: list[str] = []
     if todo and not arguments.only_table:
         with only_one(arguments.out), exits_on_sigterm():
-            for large in sorted({run.setting.large for run in todo}):
-                make_data(folders[large], large=large)
+            for world in {run.setting.world.name: run.setting.world for run in todo}.values():
+                world.make(folders[world.name])
             failures = run_all(todo, keys, finished, journal, arguments)
     table = {run: finished[keys[run]] for run in runs if keys[run] in finished}
     text = report(runs, table, contrasts, arguments.out,
@@ -184,7 +158,9 @@ def make_parser() -> cli.Parser:
     parser.add_argument("--split", choices=("validation", "test"), default="test", help="what is evaluated on")
     parser.add_argument("--data", type=Path, default=Path("data/phantom"), help="the phantom data set, made if missing")
     parser.add_argument("--large_data", type=Path, default=Path("data/phantom_large"),
-                        help=f"the one with {LARGE_TRAIN:,} training studies, likewise")
+                        help=f"the one with {WORLDS['large'].studies:,} training studies, likewise")
+    parser.add_argument("--ct_data", type=Path, default=Path("data/phantom_ct"),
+                        help="the phantom CT data set, likewise")
     parser.add_argument("--jobs", type=int, default=len(usable_cores()), help="runs side by side, a core each")
     parser.add_argument("--fresh", action="store_true", help="do committed runs again")
     what = parser.add_mutually_exclusive_group()
@@ -205,6 +181,11 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"--out={folder}: {error.strerror}") from None
 
 
+def data_folders(arguments: argparse.Namespace) -> dict[str, Path]:
+    """{name of a world: the folder of its data set}."""
+    return {"phantom": arguments.data, "large": arguments.large_data, "ct": arguments.ct_data}
+
+
 def parse_contrast(text: str, cells: Sequence[tuple[str, Setting]]) -> Contrast:
     """A:B of --compare.
 
@@ -218,14 +199,6 @@ def parse_contrast(text: str, cells: Sequence[tuple[str, Setting]]) -> Contrast:
         if (method, setting) not in cells:
             raise UserError(f"--compare={text}: {method}@{setting.code} is not among the cells of this experiment")
     return Contrast("Requested", *text.split(":"))
-
-
-def make_data(folder: Path, *, large: bool) -> None:
-    """Makes a phantom data set unless it is there."""
-    from data_prep import build
-
-    if not folder.exists():
-        build.build(world(large), folder)
 
 
 def run_all(todo: Sequence[Run], keys: dict[Run, str], finished: dict[str, dict], journal: Journal,
@@ -245,8 +218,8 @@ def run_all(todo: Sequence[Run], keys: dict[Run, str], finished: dict[str, dict]
         print(f"{job.name}: {shown}  {sum(row['seconds'].values()):.0f} s; {len(left)} left, about "
               f"{clock_text(seconds)}", file=sys.stderr, flush=True)
 
-    jobs = [make_job(run, key=keys[run], out=arguments.out,
-                     data=arguments.large_data if run.setting.large else arguments.data) for run in todo]
+    folders = data_folders(arguments)
+    jobs = [make_job(run, key=keys[run], out=arguments.out, data=folders[run.setting.world.name]) for run in todo]
     return run_jobs(jobs, side_by_side=arguments.jobs, done=done)
 
 
@@ -259,7 +232,7 @@ def report(runs: Sequence[Run], finished: dict[Run, dict], contrasts: Sequence[C
     cells = [Cell(method, setting, steps=mine[0].steps, config=mine[0].config_hash(),
                   expected=len(mine), rows=tuple(finished[run] for run in mine if run in finished))
              for (method, setting), mine in groups.items()]
-    notes = [f"Evaluated on the {runs[0].split} split of the phantom world."]
+    notes = [f"Evaluated on the {runs[0].split} split of the phantom world, with CT on that of the phantom CT world."]
     if runs[0].extra:
         notes.append("Settings of every run: " + ", ".join(runs[0].extra) + ".")
     return write(cells, contrasts, out, command=command, notes=notes)
@@ -279,7 +252,10 @@ def write(cells: Sequence[Cell], contrasts: Sequence[Contrast], out: Path, *, co
     Raises:
       UserError: runs were evaluated on different subjects, so that nothing is paired, or matplotlib is missing.
     """
-    if len({row["subjects"] for cell in cells for row in cell.rows}) > 1:
+    subjects: dict[bool, set[str]] = {}
+    for cell in cells:
+        subjects.setdefault(cell.setting.ct, set()).update(row["subjects"] for row in cell.rows)
+    if any(len(found) > 1 for found in subjects.values()):
         raise UserError("the finished runs were evaluated on different subjects: use another --out for each data set")
     made = (tables.results(cells, contrasts), tables.means(cells), tables.contrasts(cells, contrasts),
             tables.gap(cells), tables.settings(cells))
@@ -290,7 +266,7 @@ def write(cells: Sequence[Cell], contrasts: Sequence[Contrast], out: Path, *, co
     for name, shown in METRICS.items():
         file = name.replace("/", "_").replace("@", "_at_")
         pictures[f"{shown} against the share of pairs"] = plot_shares(cells, name, out / f"{file}.png")
-        if any(cell.setting.large and cell.rows for cell in cells):
+        if any(cell.setting.world.name == "large" and cell.rows for cell in cells):
             pictures[f"{shown} against the number of unpaired images"] = plot_images(
                 cells, name, out / f"images_{file}.png")
     if path := plot_findings(cells, out / "findings.png"):

@@ -33,11 +33,12 @@ def plot_shares(cells: Sequence[Cell], metric: str, path: Path) -> Path:
       UserError: matplotlib is missing.
     """
     figure, (axes,) = _figure(1)
-    shares = _with_runs(cells, large=False)
+    shares = _with_runs(cells, "phantom")
     shown = _lines(axes, cells, metric, {share: place for place, share in enumerate(shares)})
     axes.set_xticks(range(len(shares)), [share.name for share in shares])
     axes.set_xlabel("studies that stay paired", fontsize=12)
-    return _finish(figure, [axes], cells, metric, shown, path)
+    mine = [cell for cell in cells if cell.setting.world.name == "phantom"]
+    return _finish(figure, [axes], mine, metric, shown, path)
 
 
 def plot_images(cells: Sequence[Cell], metric: str, path: Path) -> Path:
@@ -48,7 +49,7 @@ def plot_images(cells: Sequence[Cell], metric: str, path: Path) -> Path:
     Raises:
       UserError: matplotlib is missing.
     """
-    settings = _with_runs(cells, large=True)
+    settings = _with_runs(cells, "large")
     pairs = list(dict.fromkeys(setting.pairs for setting in settings))
     figure, panels = _figure(len(pairs))
     images = sorted({setting.images for setting in settings})
@@ -59,7 +60,7 @@ def plot_images(cells: Sequence[Cell], metric: str, path: Path) -> Path:
         axes.set_xticks(range(len(images)), [f"{count:,}" for count in images])
         axes.set_title(f"{number:g} pairs", fontsize=12)
         axes.set_xlabel("unpaired images", fontsize=12)
-    return _finish(figure, panels, [cell for cell in cells if cell.setting.large], metric, shown, path)
+    return _finish(figure, panels, [cell for cell in cells if cell.setting.world.name == "large"], metric, shown, path)
 
 
 def plot_findings(cells: Sequence[Cell], path: Path) -> Path | None:
@@ -95,7 +96,7 @@ def plot_findings(cells: Sequence[Cell], path: Path) -> Path | None:
 
 def finding_differences(cells: Sequence[Cell]) -> list[tuple[int, float]]:
     """[(positive pairs, AUROC of lgdea minus lgdea_pairs)] of findings and seeds at the smallest share with both."""
-    for setting in sorted({cell.setting for cell in cells if not cell.setting.large}):
+    for setting in sorted({cell.setting for cell in cells if cell.setting.world.name == "phantom"}):
         rows = {method: {row["seed"]: row["findings"] for cell in cells for row in cell.rows
                          if (cell.method, cell.setting) == (method, setting) and row.get("findings")}
                 for method in ("lgdea", "lgdea_pairs")}
@@ -108,9 +109,9 @@ def finding_differences(cells: Sequence[Cell]) -> list[tuple[int, float]]:
     return []
 
 
-def _with_runs(cells: Sequence[Cell], *, large: bool) -> list[Setting]:
+def _with_runs(cells: Sequence[Cell], world: str) -> list[Setting]:
     """The settings of a world with a finished run, or all of it without any."""
-    mine = [cell for cell in cells if cell.setting.large == large]
+    mine = [cell for cell in cells if cell.setting.world.name == world]
     return sorted({cell.setting for cell in mine if cell.rows} or {cell.setting for cell in mine})
 
 

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks.experiments.keys import decisive, digest
 from lgdea_jax import cli
-from lgdea_jax.data import dataset
-from lgdea_jax.errors import UserError
 
-DATA_CONFIG = "configs/data/phantom_ct.py"
 # Raised when the numbers of all arms change: runs of different builds are never compared with each other.
 BUILD = 2
 # CLIP's were chosen on the validation world, with one seed (zero-shot AUROC of scratch and silver: 0.564 and 0.701).
@@ -109,7 +104,7 @@ class Run:
         return {name: resolved(stage.config, self.settings(name)) for name, stage in self.stages().items()}
 
     def key(self, data: str) -> str:
-        """Names the run by everything that decides its numbers; `data` is `data_digest`'s."""
+        """Names the run by everything that decides its numbers; `data` is the world's digest."""
         build = [self.build] if self.build > 1 else []  # The first build's keys had none.
         return digest([self.arm, self.config(), self.split, data, *build])
 
@@ -121,19 +116,3 @@ def resolved(path: str, settings: Sequence[str]) -> dict[str, Any]:
         key, _, value = setting.partition("=")
         cli.set_override(config, key, value)
     return decisive(config, NOT_IN_KEY)
-
-
-def data_digest(folder: Path) -> str:
-    """Of what decides the content of the phantom CT data set in `folder`, or of the one that would be made there.
-
-    Raises:
-      UserError: damaged, or not a phantom CT data set.
-    """
-    if folder.exists():
-        config = dataset.load_metadata(folder).config
-    else:
-        config = json.loads(cli.read_config(DATA_CONFIG).to_json_best_effort())
-    if "phantom_ct" not in config:
-        raise UserError(f"--data={folder} is not a phantom CT data set")
-    parts = ("phantom_ct", "extractor", "volume", "derived_labels", "tokenizer")
-    return digest({name: config[name] for name in parts})

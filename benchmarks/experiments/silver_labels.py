@@ -33,8 +33,9 @@ import numpy as np
 
 from benchmarks.experiments.results import read_results, runs_of
 from benchmarks.experiments.runs import Job, Journal, exits_on_sigterm, only_one, run_jobs, usable_cores
-from benchmarks.experiments.silver_arms import ARMS, BUILD, DATA_CONFIG, STEPS, Run, data_digest
+from benchmarks.experiments.silver_arms import ARMS, BUILD, STEPS, Run
 from benchmarks.experiments.tables import p_text
+from benchmarks.experiments.worlds import WORLDS
 from lgdea_jax import cli
 from lgdea_jax.data import dataset, source
 from lgdea_jax.errors import UserError, choose
@@ -198,7 +199,8 @@ def main(argv: list[str]) -> int:
     # Every arm's first seed, then every arm's second: an interrupted experiment is a small complete one.
     runs = [Run(arm, seed, steps, arguments.split) for seed in range(max(seeds.values()))
             for arm in arms if seed < seeds[arm]]
-    data = data_digest(arguments.data)
+    world = WORLDS["ct"]
+    data = world.digest(arguments.data)
     keys = {run: run.key(data) for run in runs}
     journal = Journal(arguments.out / "runs.jsonl")
     finished = {row["key"]: row for row in [*([] if arguments.fresh else read_rows(COMMITTED)), *journal.rows()]}
@@ -214,11 +216,8 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--out={arguments.out}: {error.strerror}") from None
     failures: list[str] = []
     if todo and not arguments.only_table:
-        from data_prep import build
-
         with only_one(arguments.out), exits_on_sigterm():
-            if not arguments.data.exists():
-                build.build(cli.read_config(DATA_CONFIG), arguments.data)
+            world.make(arguments.data)
 
             def done(job: Job, row: dict[str, Any]) -> None:
                 journal.append(row)

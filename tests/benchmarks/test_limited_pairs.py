@@ -11,7 +11,6 @@ from PIL import Image
 
 from benchmarks.experiments import limited_pairs as lp
 from benchmarks.experiments.arms import (
-    DATA_CONFIG,
     GRID,
     Run,
     Setting,
@@ -23,6 +22,7 @@ from benchmarks.experiments.comparisons import Cell, Contrast, verdict
 from benchmarks.experiments.keys import digest
 from benchmarks.experiments.plan import expected_seconds
 from benchmarks.experiments.plots import finding_differences
+from benchmarks.experiments.worlds import WORLDS
 from lgdea_jax import cli
 from lgdea_jax.errors import UserError
 from tests.benchmarks.rows import make_row
@@ -47,7 +47,7 @@ def write_rows(path, runs, data, level=lambda run: 0.5):
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:
         for run in runs:
-            key = run.key(lp.data_digest(data))
+            key = run.key(WORLDS["phantom"].digest(data))
             file.write(json.dumps(make_row(run, key, level(run))) + "\n")
 
 
@@ -61,11 +61,12 @@ def test_the_whole_grid():
         seeds.setdefault((run.method, run.setting), []).append(run.seed)
     assert set(known_methods()) == {method for method, _ in seeds}
     many = {Setting(0.01), Setting(0.05), Setting(40), Setting(40, 20_000)}
-    assert all(found == list(range(8 if setting in many else 3)) for (_, setting), found in seeds.items())
+    assert all(found == list(range(8 if setting in many else 5 if setting.ct else 3))
+               for (_, setting), found in seeds.items())
     assert {method for method, setting in seeds if setting.pairs == 1} == {"clip", "clip_evidence_soft", "lgdea_pairs"}
-    assert {setting for method, setting in seeds if method == "lgdea" and setting.large} == {
+    assert {setting for method, setting in seeds if method == "lgdea" and setting.pairs > 1} == {
         Setting(pairs, images) for pairs in (40, 200) for images in (500, 2000, 8000, 20_000)}
-    assert {setting for method, setting in seeds if method == "lgdea_pairs" and setting.large} == {
+    assert {setting for method, setting in seeds if method == "lgdea_pairs" and setting.pairs > 1} == {
         Setting(40), Setting(200)}
     assert len({(run.steps, run.setting) for run in runs}) == len(GRID)  # Equal steps for all methods of a setting.
     order = [(run.seed, run.setting) for run in runs]
@@ -128,7 +129,7 @@ def test_a_key_is_what_decides_the_numbers():
 
 @pytest.mark.parametrize("flags, message", [
     (["--methods=lgdae"], "unknown method 'lgdae' (did you mean 'lgdea'?); known: "),
-    (["--pairs=0.02"], "unknown share or number of pairs '0.02'; known: 0.01, 0.05, 0.1, 1, 40, 40+500, "),
+    (["--pairs=0.02"], "unknown share or number of pairs '0.02'; known: 0.01, 0.05, 0.1, 1, 0.05ct, 40, 40+500, "),
     (["--pairs=some"], "unknown share or number of pairs 'some'"),
     (["--pairs=40+501"], "unknown share or number of pairs '40+501'"),
     (["--cells=clip@40"], "clip@40: not of this experiment; with these data: lgdea_pairs"),
@@ -155,11 +156,11 @@ def test_refusals(flags, message, tmp_path):
 
 
 def test_data_is_known_before_it_is_made(phantom_data, tmp_path):
-    assert lp.data_digest(phantom_data) != lp.data_digest(tmp_path / "none")
+    assert WORLDS["phantom"].digest(phantom_data) != WORLDS["phantom"].digest(tmp_path / "none")
     from data_prep import build
 
-    config = cli.read_config(DATA_CONFIG)
-    before = lp.data_digest(tmp_path / "data")
+    config = WORLDS["phantom"].data()
+    before = WORLDS["phantom"].digest(tmp_path / "data")
     for split in ("train", "validation", "test"):  # Not those 5,500 studies; the sizes are put back for the digest.
         config.phantom[split] = 4
     config.workers, config.tokenizer.vocab_size = 1, 300
@@ -167,7 +168,7 @@ def test_data_is_known_before_it_is_made(phantom_data, tmp_path):
     from lgdea_jax.data.dataset import load_metadata
 
     found = load_metadata(tmp_path / "data").config
-    assert lp.data_digest(tmp_path / "data") != before
+    assert WORLDS["phantom"].digest(tmp_path / "data") != before
     found["phantom"].update(train=4000, validation=500, test=1000)
     found["tokenizer"]["vocab_size"] = 4000
     assert digest({name: found[name] for name in ("phantom", "extractor", "image_size", "tokenizer")}) == before
@@ -256,8 +257,8 @@ def test_the_large_world_has_plots_of_its_own_and_one_lgdea_pairs_for_all(tmp_pa
     flags = ["--cells=lgdea_pairs@40,lgdea@40+500,lgdea@40+20000,oracle@40+20000,lgdea@200+500", "--seeds=3",
              f"--large_data={data}"]
     runs = [run for run in runs_of(*flags) if run.images != 500]
-    digest = lp.data_digest(data, large=True)
-    assert digest != lp.data_digest(data)
+    digest = WORLDS["large"].digest(data)
+    assert digest != WORLDS["phantom"].digest(data)
     out.mkdir()
     (out / "runs.jsonl").write_text("".join(
         json.dumps(make_row(run, run.key(digest), levels[run.method])) + "\n" for run in runs))
@@ -270,6 +271,36 @@ def test_the_large_world_has_plots_of_its_own_and_one_lgdea_pairs_for_all(tmp_pa
     assert 25 < int(re.search(r"\| 40 pairs, 20,000 images \| `lgdea` \| 3 \| (\d+)%", text)[1]) < 75
     assert (out / "images_zero_shot_auroc.png").is_file() and not (out / "findings.png").exists()
     assert "AUROC against the number of unpaired images" in (out / "index.html").read_text()
+
+
+def test_the_ct_world_is_one_of_its_own(tmp_path, capsys):
+    flags = ["--cells=lgdea@0.05ct,lgdea_pairs@0.05ct,lgdea@0.05,lgdea_pairs@0.05", "--seeds=3"]
+    runs = runs_of(*flags)
+    own = [run for run in runs if run.ct]
+    assert [(run.method, run.seed, run.steps, run.name) for run in own[:3]] == [
+        ("lgdea_pairs", 0, 1000, "lgdea_pairs 5% of CT seed 0"), ("lgdea", 0, 1000, "lgdea 5% of CT seed 0"),
+        ("lgdea_pairs", 1, 1000, "lgdea_pairs 5% of CT seed 1")]
+    # What a user trains with the limited config, but for the alarm and how a run is watched.
+    found, _ = cli.load_config(["--config=configs/lgdea_ct.py:phantom,limited", "--config.seed=0"])
+    expected = cli.read_config("configs/lgdea_ct.py:phantom")
+    cli.set_overrides(expected, [tuple(setting.split("=", 1)) for setting in own[1].settings()])
+    for key in ("log.tensorboard", "eval.every", "checkpoint.every", "alarm.information"):
+        cli.set_override(expected, key, str(getattr(found, key.split(".")[0])[key.split(".")[1]]))
+    assert found.to_json_best_effort() == expected.to_json_best_effort()
+    assert own[1].config()["volume"] and "volume" not in runs[0].config()
+
+    out = tmp_path / "out"
+    digests = {ct: WORLDS["ct" if ct else "phantom"].digest(tmp_path / "none") for ct in (True, False)}
+    rows = [make_row(run, run.key(digests[run.ct]), {"lgdea_pairs": 0.7, "lgdea": 0.8}[run.method]) for run in runs]
+    for run, row in zip(runs, rows, strict=True):  # Other subjects.
+        row["subjects"] += "ct" if run.ct else ""
+    out.mkdir()
+    (out / "runs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    none = [f"--{name}={tmp_path / 'none'}" for name in ("data", "ct_data")]
+    assert lp.main([f"--out={out}", *none, *flags, "--only-table"]) == cli.OK
+    text = capsys.readouterr().out
+    assert re.search(r"\| 5% of CT \| `lgdea` \| 3 \| 0\.8", text)
+    assert "Effect of the unpaired volumes, chest CT (`lgdea` at 5% of CT, `lgdea_pairs` at 5% of CT)" in text
 
 
 def test_differences_by_finding_are_paired_by_seed():

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.experiments import silver_arms as arms
 from benchmarks.experiments import silver_labels as sl
+from benchmarks.experiments.worlds import WORLDS
 from lgdea_jax import cli
 from lgdea_jax.data import dataset, source
 from lgdea_jax.errors import UserError
@@ -92,7 +93,7 @@ def test_rows_of_another_build_have_tables_of_their_own():
 
 
 def test_committed_rows_are_runs_of_the_arms(tmp_path):
-    data = sl.data_digest(tmp_path / "none")
+    data = WORLDS["ct"].digest(tmp_path / "none")
     found = read_rows(sl.COMMITTED)
     for row in found:
         run = sl.Run(row["arm"], row["seed"], tuple(row["steps"]), row["split"], row.get("build", 1))
@@ -109,7 +110,7 @@ def test_all_arms_but_scratch_have_the_same_steps():
 
 
 def test_a_run_is_known_by_what_decides_its_numbers(tmp_path):
-    data = sl.data_digest(tmp_path / "none")
+    data = WORLDS["ct"].digest(tmp_path / "none")
     keys = {sl.Run(arm, seed, steps).key(data) for arm in sl.ARMS for seed in (0, 1)
             for steps in ((2, 3), (3, 3))}
     assert len(keys) == 2 * 2 * len(sl.ARMS) - 2  # Of CLIP alone the supervised steps change nothing.
@@ -168,7 +169,7 @@ def test_plan_and_finished_runs(tmp_path, capsys):
     assert sl.main([*flags, "--plan", "--fresh"]) == cli.OK
     assert "4 runs, 0 finished, 4 to do" in capsys.readouterr().out
     run = sl.Run("silver", 1, tuple(sl.STEPS.values()))
-    row = {**rows(seeds=2)[7], "build": sl.BUILD, "key": run.key(sl.data_digest(tmp_path / "none"))}
+    row = {**rows(seeds=2)[7], "build": sl.BUILD, "key": run.key(WORLDS["ct"].digest(tmp_path / "none"))}
     assert (row["arm"], row["seed"]) == ("silver", 1)
     (tmp_path / "runs.jsonl").write_text(json.dumps(row) + "\n")
     assert sl.main([*flags, "--plan", "--fresh"]) == cli.OK

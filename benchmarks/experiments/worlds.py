@@ -1,0 +1,69 @@
+"""The made-up worlds of the experiments: the config of each one's data set, and what its experiments train with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.experiments.keys import digest
+from lgdea_jax import cli
+from lgdea_jax.data.dataset import load_metadata
+from lgdea_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class World:
+    """One of `WORLDS`.
+
+    Attributes:
+      name: for flags and messages.
+      data_config: of `data_prep.build`.
+      config: of the limited-pairs experiment's training.
+      decides: the parts of the data set's config that decide its content; the first is of no other kind of data set.
+      studies: training studies, where it differs from the data set's config.
+    """
+
+    name: str
+    data_config: str
+    config: str
+    decides: tuple[str, ...]
+    studies: int = 0
+
+    def data(self) -> Any:
+        """The config of its data set."""
+        config = cli.read_config(self.data_config)
+        if self.studies:
+            config[self.decides[0]].train = self.studies
+        return config
+
+    def digest(self, folder: Path) -> str:
+        """Of what decides the content of the data set in `folder`, or of the one that would be made there.
+
+        Raises:
+          UserError: damaged, or a data set of another kind.
+        """
+        config = load_metadata(folder).config if folder.exists() else json.loads(self.data().to_json_best_effort())
+        if self.decides[0] not in config:
+            raise UserError(f"{folder} is not a {self.decides[0]} data set")
+        return digest({name: config[name] for name in self.decides})
+
+    def make(self, folder: Path) -> None:
+        """Makes the data set unless it is there."""
+        from data_prep import build
+
+        if not folder.exists():
+            build.build(self.data(), folder)
+
+
+_PHANTOM = World("phantom", "configs/data/phantom.py", "configs/phantom.py",
+                 ("phantom", "extractor", "image_size", "tokenizer"))
+WORLDS: Mapping[str, World] = {world.name: world for world in (
+    _PHANTOM,
+    # As many unpaired images and reports as the settings of the limited-pairs experiment ask for.
+    dataclasses.replace(_PHANTOM, name="large", studies=40_400),
+    World("ct", "configs/data/phantom_ct.py", "configs/lgdea_ct.py:phantom",
+          ("phantom_ct", "extractor", "volume", "derived_labels", "tokenizer")),
+)}
