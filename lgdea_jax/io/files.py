@@ -28,6 +28,9 @@ _HEAD = 1 << 12  # Bytes by which a file is recognised.
 # Chunks that say what the pixels are; others (text, colour profiles, animations) may be of any size and are left out.
 _CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
 _GREY, _COLOUR, _GREY_ALPHA, _COLOUR_ALPHA = 0, 2, 4, 6  # Colour types of PNG.
+# Of an image that is interlaced, and of one that is not: (left, top, step across, step down).
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_PASS = ((0, 0, 1, 1),)
 _ORIENTATION = 0x0112  # The EXIF tag.
 
 
@@ -112,9 +115,8 @@ def _read_png(data: bytes) -> tuple[np.ndarray, ImageInfo]:
                 array = np.array(image.convert(target) if target else image)
             else:
                 raise UnreadableImage(f"pixels of kind {image.mode} are not supported")
-    # Of interlaced ones Pillow notices it.
-    if not interlaced and (mode == "palette" or not array[-1].any()) and not _has_all_rows(
-            data, height * (1 + -(-width * bits // 8))):
+    if (interlaced or mode == "palette" or not array[-1].any()) and not _has_all_rows(
+            data, _filtered_size(width, height, bits, _PASSES if interlaced else _PASS)):
         raise UnreadableImage("the PNG file is truncated or damaged")
     if array.dtype == np.int32:
         array = array.astype(np.uint16)
@@ -128,6 +130,15 @@ def _read_png(data: bytes) -> tuple[np.ndarray, ImageInfo]:
         conversions += ("markers clipped",) if clipped else ()
     array, turned = _upright(data, "PNG", array)
     return array, ImageInfo("png", mode, (0.0, 0.0), (*conversions, *turned))
+
+
+def _filtered_size(width: int, height: int, bits: int, passes: tuple[tuple[int, int, int, int], ...]) -> int:
+    """Bytes of the rows of a PNG, each with the byte of its filter."""
+    size = 0
+    for left, top, across, down in passes:
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        size += rows * (1 + -(-columns * bits // 8)) if min(columns, rows) > 0 else 0
+    return size
 
 
 def _has_all_rows(data: bytes, size: int) -> bool:
