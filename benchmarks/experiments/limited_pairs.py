@@ -50,7 +50,7 @@ from benchmarks.experiments.plots import plot_findings, plot_images, plot_shares
 from benchmarks.experiments.report import READING, page
 from benchmarks.experiments.results import auroc_by_finding, read_results
 from benchmarks.experiments.runs import Job, Journal, exits_on_sigterm, only_one, run_jobs, usable_cores
-from benchmarks.experiments.worlds import WORLDS
+from benchmarks.experiments.worlds import WORLDS, add_flag
 from lgdea_jax import cli
 from lgdea_jax.errors import UserError, require
 from lgdea_jax.runtime.files import write_text_atomically
@@ -98,6 +98,8 @@ def main(argv: list[str]) -> int:
             raise UserError(f"--set={setting}: KEY=VALUE, a key of the training config")
         if (key := setting.split("=")[0]) in OWN_KEYS:
             raise UserError(f"--set={setting}: {key} is set by the experiment itself")
+    if arguments.extractor and not arguments.only_table:
+        raise UserError("--extractor goes with --only-table: runs take the evidence that their data have")
     if not arguments.plan:
         require("matplotlib.figure", "colab", "the plots")  # Before hours of training, not after.
     cells = select_cells(arguments)
@@ -107,7 +109,8 @@ def main(argv: list[str]) -> int:
     runs = make_runs(cells, seeds=arguments.seeds, steps=arguments.steps, split=arguments.split, extra=arguments.set,
                      first_seed=arguments.first_seed)
     folders = data_folders(arguments)
-    digests = {world: WORLDS[world].digest(folders[world]) for world in {run.setting.world.name for run in runs}}
+    digests = {world: WORLDS[world].digest(folders[world], arguments.extractor)
+               for world in {run.setting.world.name for run in runs}}
     keys = {run: run.key(digests[run.setting.world.name]) for run in runs}
     journal = Journal(arguments.out / "runs.jsonl")
     finished = {row["key"]: row for row in [*([] if arguments.fresh else read_rows(COMMITTED)), *journal.rows()]
@@ -161,6 +164,7 @@ def make_parser() -> cli.Parser:
                         help=f"the one with {WORLDS['large'].studies:,} training studies, likewise")
     parser.add_argument("--ct_data", type=Path, default=Path("data/phantom_ct"),
                         help="the phantom CT data set, likewise")
+    add_flag(parser)
     parser.add_argument("--jobs", type=int, default=len(usable_cores()), help="runs side by side, a core each")
     parser.add_argument("--fresh", action="store_true", help="do committed runs again")
     what = parser.add_mutually_exclusive_group()

@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.experiments.keys import digest
+from data_prep.extract.extractors import open_extractor
 from lgdea_jax import cli
 from lgdea_jax.data.dataset import load_metadata
 from lgdea_jax.errors import UserError
+
+
+def add_flag(parser: cli.Parser) -> None:
+    """Adds --extractor."""
+    parser.add_argument("--extractor", default="", metavar="NAME@VERSION",
+                        help="with --only-table, the runs on data whose evidence this version extracted (default: that "
+                             "of the data set, or today's)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +30,8 @@ class World:
       name: for flags and messages.
       data_config: of `data_prep.build`.
       config: of the limited-pairs experiment's training.
-      decides: the parts of the data set's config that decide its content; the first is of no other kind of data set.
+      decides: the parts of the data set's config that decide its content, beside the extractor; the first is of no
+        other kind of data set.
       studies: training studies, where it differs from the data set's config.
     """
 
@@ -39,16 +48,25 @@ class World:
             config[self.decides[0]].train = self.studies
         return config
 
-    def digest(self, folder: Path) -> str:
+    def digest(self, folder: Path, extractor: str = "") -> str:
         """Of what decides the content of the data set in `folder`, or of the one that would be made there.
+
+        Args:
+          folder: of the data set.
+          extractor: what made the evidence, with its version; "" is the data set's own, or today's.
 
         Raises:
           UserError: damaged, or a data set of another kind.
         """
-        config = load_metadata(folder).config if folder.exists() else json.loads(self.data().to_json_best_effort())
+        if folder.exists():
+            metadata = load_metadata(folder)
+            config, made_by = metadata.config, metadata.extractor
+        else:
+            config = json.loads(self.data().to_json_best_effort())
+            made_by = open_extractor(config["extractor"]).name
         if self.decides[0] not in config:
             raise UserError(f"{folder} is not a {self.decides[0]} data set")
-        return digest({name: config[name] for name in self.decides})
+        return digest({**{name: config[name] for name in self.decides}, "extractor": extractor or made_by})
 
     def make(self, folder: Path) -> None:
         """Makes the data set unless it is there."""
@@ -59,11 +77,11 @@ class World:
 
 
 _PHANTOM = World("phantom", "configs/data/phantom.py", "configs/phantom.py",
-                 ("phantom", "extractor", "image_size", "tokenizer"))
+                 ("phantom", "image_size", "tokenizer"))
 WORLDS: Mapping[str, World] = {world.name: world for world in (
     _PHANTOM,
     # As many unpaired images and reports as the settings of the limited-pairs experiment ask for.
     dataclasses.replace(_PHANTOM, name="large", studies=40_400),
     World("ct", "configs/data/phantom_ct.py", "configs/lgdea_ct.py:phantom",
-          ("phantom_ct", "extractor", "volume", "derived_labels", "tokenizer")),
+          ("phantom_ct", "volume", "derived_labels", "tokenizer")),
 )}

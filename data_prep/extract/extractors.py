@@ -17,7 +17,7 @@ class Extractor:
     """An extractor that needs no settings.
 
     Attributes:
-      name: with its version, as recorded in the data ("rules@3").
+      name: with its version, as recorded in the data ("rules@4").
       extract: report -> Extraction.
       assertion: (sentence, concept) -> "Negated" or "Affirmed".
     """

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 _HEADINGS = {
     "findings": ("findings", "finding", "chest findings", "observations", "chest", "lungs and pleura", "report",
                  "result", "results", "radiological findings", "imaging findings", "ct findings", "description",
-                 "narrative"),
+                 "narrative", "answer", "reply"),
     "impression": ("impression", "impressions", "conclusion", "conclusions", "opinion", "assessment", "summary",
                    "interpretation", "findings and impression", "findings/impression", "diagnosis", "final impression",
                    "preliminary impression", "provisional findings impression (pfi)", "pfi", "comment", "comments",
@@ -43,10 +43,10 @@ _HEADINGS = {
 }
 _NAME = {text: name for name, texts in _HEADINGS.items() for text in texts}
 _WORDS = "|".join(re.escape(text).replace(r"\ ", r"[ \t]+") for text in sorted(_NAME, key=len, reverse=True))
-# A heading ends with a colon, or with a dash between spaces.
-_STOP = r"[ \t]*(?::|[ \t][-\u2013\u2014][ \t])"
+# A heading ends with a colon, or with a dash between spaces; it may be set off with asterisks.
+_STOP = r"[ \t]*\**(?::\**|[ \t][-\u2013\u2014][ \t])"
 _REPORT = r"(?i:(?:final|preliminary)[ \t]+report[ \t]*:?\s*)?"
-_LINE = rf"(?im:^[ \t]*{_REPORT}(?P<a>{_WORDS}){_STOP})"
+_LINE = rf"(?im:^[ \t*#]*{_REPORT}(?P<a>{_WORDS}){_STOP})"
 # Within a line in capitals, or after the end of a sentence with a capital.
 _INLINE = rf"(?:(?<=[.!?;])|(?<=\s))[ \t]*(?P<b>{_WORDS.upper()})[ \t]*:"
 _SENTENCE = rf"(?<=[.!?;])\s+{_REPORT}(?P<d>(?=[A-Z])(?i:{_WORDS})){_STOP}"

@@ -9,7 +9,8 @@ empty), `label:NAME` (1, 0, -1 for uncertain, empty for missing), `sex`, `age`, 
 finding, phrase, x, y, w, h` in pixels of the original image.
 
 Cells are separated by commas, semicolons or tabs; with the latter two a comma may be the decimal sign. Text is UTF-8,
-lines end as on Windows or Unix, and `sub\\a.png` is `sub/a.png`. A label under another spelling of a finding
+lines end as on Windows or Unix, and `sub\\a.png` is `sub/a.png`. A row with a label, an age or a sex that cannot be
+read is rejected; where half of the rows have one, the table is. A label under another spelling of a finding
 (`label:Effusion`) is that finding's. Without a column `split`, `--config.table.split=0.8,0.1,0.1` draws it: a subject
 goes to train, validation or test by a hash of its id and `config.table.seed`, whatever else is in the table.
 
@@ -48,6 +49,7 @@ from data_prep.sources.shared.table_rows import (
     parse_terms,
     read_columns,
     table_rows,
+    value_fault,
 )
 from data_prep.study import SPLITS, ImageRef, Rejection, Study
 from lgdea_jax.errors import UserError, nearest
@@ -194,12 +196,17 @@ class _Checker:
         self._offset, self._number, self._split = array("q"), array("l"), array("b")
         self._study, self._subject, self._key, self._report = array("Q"), array("Q"), array("Q"), array("Q")
         self._good, self._has_image, self._labels = array("b"), array("b"), array("b")
+        self._faults, self._fault = 0, ""  # Rows with a `value_fault`, and the first one.
 
     def add(self, number: int, offset: int, cells: list[str]) -> None:
         """Notes one row. Raises a UserError for what concerns the whole table."""
         get, where = self._columns.get, f"{self._name} row {number}"
         good = not cell_fault(self._columns, cells)
-        split = get(cells, "split") if len(cells) == len(self._columns.names) else SPLITS[0]
+        if good and (fault := value_fault(self._columns, cells)):
+            good = False
+            self._faults += 1
+            self._fault = self._fault or f"{where}: {fault}"
+        split = get(cells, "split").lower() if len(cells) == len(self._columns.names) else SPLITS[0]
         if good and self._draw:
             split = self._draw.split(get(cells, "subject_id"))
         if good and split not in SPLITS:
@@ -224,9 +231,7 @@ class _Checker:
         self._report.append(hash64(report) if report else 0)
         self._has_image.append(bool(get(cells, "image")))
         for name in self._columns.labels:
-            self._labels.append(self._columns.label(cells, name, where))
-        self._columns.age(get(cells, "age"), where)
-        parse_sex(get(cells, "sex"), where)
+            self._labels.append(self._columns.label(cells, name))
         parse_terms(get(cells, "terms") or self._defaults["terms"], f"{where}: terms")
 
     def finish(self, table: _Table) -> None:
@@ -237,6 +242,8 @@ class _Checker:
             np.frombuffer(column, f"{column.typecode}") for column in columns)
         if not len(offset):
             raise UserError(f"{self._name} has a header and no rows")
+        if self._fault and 2 * self._faults >= len(offset):
+            raise UserError(self._fault)  # Not a slip in some row, but another way to write it.
         labels = np.frombuffer(self._labels, np.int8).reshape(len(offset), -1)
         good = good.astype(bool)
         self._check_same(key[good], None, number[good], "study_id and image_id are those of",
@@ -298,7 +305,7 @@ class TableSource:
         study_id, images, rejections, reports, good = "", [], [], [], []
         for position in range(start, stop):
             cells, number = table.row(position), int(table.numbers[position])
-            fault = cell_fault(table.columns, cells)
+            fault = cell_fault(table.columns, cells) or value_fault(table.columns, cells)
             name = image_id(table.columns, cells) if len(cells) == len(table.columns.names) else ""
             if not fault and not get(cells, "image") and not get(cells, "report"):
                 fault = "neither an image nor a report"
@@ -333,11 +340,11 @@ class TableSource:
 
         labels = {}
         for name in columns.labels:
-            values = [columns.label(cells, name, "") for cells in rows]
+            values = [columns.label(cells, name) for cells in rows]
             labels[name] = next((value for value in values if value != MISSING), MISSING)
         return Study(
             study_id, first("subject_id"), self._split, tuple(images), reports[0] if reports else "", labels,
-            sex=parse_sex(first("sex"), ""), age=columns.age(first("age"), ""), row=number,
+            sex=parse_sex(first("sex")), age=columns.age(first("age")), row=number,
             rows=len(rows) + len(rejections), rejections=rejections,
             **{**{key: first(key) or default for key, default in defaults.items()},
                "terms": strictest([defaults["terms"], *(columns.get(cells, "terms") for cells in rows)])})

@@ -66,7 +66,7 @@ class DatasetMetadata:
       label_names: the order of `Record.labels`.
       transform: of the stored images ("grey8@1"); `image_size` is the longest side, `image_encoding` their format.
       sources: origins, with licence and terms of use.
-      extractor: what made the evidence ("rules@3"), "" for none.
+      extractor: what made the evidence ("rules@4"), "" for none.
       tokenizer: file name inside the folder, "" without a training report to train it on.
       shards: split -> its shards in order.
       counts: split -> {"rows", "read", "rejected", "studies", "records", "images", "reports", "normal", "evidence"}.

@@ -5,7 +5,9 @@ allocate gigabytes or work for minutes. Looking first costs microseconds.
 
 Decoders go on where a stream was cut or has a hole: they fill up the rest, or shift it, and say so at most in a
 warning. Streams of 8 bits are decoded by libjpeg-turbo with warnings as errors. For others, what is decoded must not
-change when other bytes are put before the end marker: a decoder reads them only if it lacks data.
+change when other bytes are put before the end marker (a decoder reads them only if it lacks data), and must change when
+the last bytes do (a decoder that came to the end of the image before had too much data). JPEG 2000 notices data that
+are missing, but not those that became zeros: they are looked for.
 
 A hole that by chance leaves a valid stream cannot be told (a few in a hundred of them; more in the last scans of
 progressive files, which hold the least of the image).
@@ -13,10 +15,12 @@ progressive files, which hold the least of the image).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io as _io
 import re
 import struct
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -36,6 +40,8 @@ _DAMAGED = "the JPEG data are truncated or damaged"
 _END = b"\xff\xd9"
 # No byte of it is 255, which begins a marker.
 _FILLING = bytes((37 * position + 11) % 249 + 1 for position in range(400))
+_SCAN_END = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # Stuffing of JPEG-LS is below.
+_LAST = 6  # Bytes at the end of the data that must matter.
 _COLOURS = {1: "GRAY", 3: "RGB", 4: "CMYK"}
 
 
@@ -47,8 +53,8 @@ class Codestream:
       kind: "dct", "progressive", "lossless" (or hierarchical), "jpeg-ls" or "jpeg2000".
       rows, columns: of the image; samples: per pixel; bits: of a sample; tiles: 1 where it is not tiled.
       start: where the data of the first scan begin, in bytes.
-      complete: False where it is certain that a piece is missing: a JPEG 2000 image without some of its tiles, a
-        progressive JPEG without its last scans. The data within a tile or a scan are not looked at.
+      complete: False where it is certain that a piece is missing: a JPEG 2000 image without some of its tiles or with
+        a block of zeros, a progressive JPEG without its last scans.
     """
 
     kind: str
@@ -120,8 +126,30 @@ def _read_jpeg2000(data: bytes, start: int) -> Codestream:
     right, bottom, left, top, tile_width, tile_height, tile_left, tile_top, samples, bits = struct.unpack_from(
         ">8IHB", data, start + 8)
     tiles = -(-(right - tile_left) // tile_width) * -(-(bottom - tile_top) // tile_height)
+    size = (min(tile_width, right - left), min(tile_height, bottom - top))
     return Codestream("jpeg2000", bottom - top, right - left, samples, (bits & 0x7F) + 1, tiles, start,
-                      tiles <= MAX_TILES and _has_all_tiles(data, start + 2, tiles))
+                      tiles <= MAX_TILES and _has_all_tiles(data, start + 2, tiles)
+                      and not _has_zeros(data, start + 2, size, samples))
+
+
+def _has_zeros(data: bytes, offset: int, tile: tuple[int, int], samples: int) -> bool:
+    """Whether more zeros follow each other than a tile of JPEG 2000 has packets: an empty one is a byte of zero.
+
+    Args:
+      offset: of the main header's first segment; tile: its size, (columns, rows).
+    """
+    packets = 0
+    while data[offset:offset + 2] not in (b"\xff\x90", b""):
+        length = struct.unpack_from(">H", data, offset + 2)[0]
+        if data[offset:offset + 2] == b"\xff\x52":  # The coding style (ITU T.800, A.6.1).
+            style, _, layers, _, levels = struct.unpack_from(">BBHBB", data, offset + 4)
+            for level in range(levels + 1):
+                precinct = data[offset + 14 + level] if style & 1 else 0xFF
+                across, down = (-(-side >> levels - level) // (1 << bits) + 2
+                                for side, bits in zip(tile, (precinct & 15, precinct >> 4), strict=True))
+                packets += layers * samples * across * down
+        offset += 2 + length
+    return data.find(bytes(packets + 64), offset) >= 0
 
 
 def _has_all_tiles(data: bytes, offset: int, tiles: int) -> bool:
@@ -205,17 +233,31 @@ def _decode_plain(data: bytes, header: Codestream) -> np.ndarray:
 
 def _decode_other(data: bytes, header: Codestream) -> np.ndarray:
     libjpeg = require("libjpeg", "dicom", "reading JPEG-LS, lossless JPEG and JPEG of more than 8 bits")
-    end = data.rfind(_END, header.start)
-    scans, rest = (data, _END) if end < 0 else (data[:end], data[end:])
-    restarts = re.findall(rb"\xff([\xd0-\xd7])", scans[header.start:])
-    one = scans.count(b"\xff\xda", header.start) == 1
-    if one and any(mark[0] & 7 != count % 8 for count, mark in enumerate(restarts)):
+    data += b"" if data.rfind(_END, header.start) >= 0 else _END
+    scans = list(_scans(data, header.start))
+    restarts = re.findall(rb"\xff([\xd0-\xd7])", data[header.start:])
+    if len(scans) == 1 and any(mark[0] & 7 != count % 8 for count, mark in enumerate(restarts)):
         raise UnreadableImage(_DAMAGED)  # The decoder would go on at the next restart, some rows too high.
-    array = np.asarray(libjpeg.decode(scans + rest))
-    if not np.array_equal(array, np.asarray(libjpeg.decode(scans + _FILLING + rest))):
-        raise UnreadableImage(_DAMAGED)
+    array = np.asarray(libjpeg.decode(data))
+    for begin, end in scans:
+        if not np.array_equal(array, np.asarray(libjpeg.decode(data[:end] + _FILLING + data[end:]))):
+            raise UnreadableImage(_DAMAGED)
+        if end - begin < 4 * _LAST:
+            continue
+        with contextlib.suppress(ValueError, RuntimeError, OSError, SyntaxError):  # It may well be no code.
+            if np.array_equal(array, np.asarray(libjpeg.decode(data[:end - _LAST] + _FILLING[:_LAST] + data[end:]))):
+                raise UnreadableImage(_DAMAGED)
     if array.ndim == 3 and array.dtype != np.uint8:
         raise UnreadableImage("a colour JPEG of more than 8 bits")
     if array.dtype not in (np.uint8, np.uint16):
         raise UnreadableImage(_DAMAGED)
     return array
+
+
+def _scans(data: bytes, offset: int) -> Iterator[tuple[int, int]]:
+    """Where the data of each scan begin and end, without the fill bytes behind them."""
+    while (offset := data.find(b"\xff\xda", offset)) >= 0:
+        begin = offset + 2 + struct.unpack_from(">H", data, offset + 2)[0]
+        found = _SCAN_END.search(data, begin)
+        offset = found.start() if found else len(data)
+        yield begin, begin + len(data[begin:offset].rstrip(b"\xff"))

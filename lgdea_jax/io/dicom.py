@@ -78,7 +78,7 @@ def _check(dataset: Any) -> list[str]:
     colour = int(dataset.SamplesPerPixel) != 1 or photometric(dataset) == "PALETTE COLOR"
     if colour and str(dataset.get("SOPClassUID", "")).startswith(_SECONDARY_CAPTURE):
         raise UnreadableImage("a colour secondary capture, not a radiograph")
-    if not colour and photometric(dataset) not in ("MONOCHROME1", "MONOCHROME2"):
+    if not photometric(dataset).startswith(("RGB", "YBR_", "PALETTE") if colour else ("MONOCHROME1", "MONOCHROME2")):
         raise UnreadableImage("a DICOM file whose photometric interpretation is unknown")
     return conversions
 

@@ -8,6 +8,7 @@ have a hole are refused: decoders fill up what is missing without an error.
 from __future__ import annotations
 
 import math
+import struct
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,11 @@ from lgdea_jax.io.dicom_file import DAMAGED, number, open_pydicom
 from lgdea_jax.io.image_info import MAX_PIXEL_BYTES, MAX_PIXELS, UnreadableImage, damage_as
 
 # Attributes without which pixels can still mean one thing only.
-_DEFAULTS = (("SamplesPerPixel", 1), ("PixelRepresentation", 0), ("PhotometricInterpretation", "MONOCHROME2"))
+_DEFAULTS = (("SamplesPerPixel", 1), ("PixelRepresentation", 0), ("PhotometricInterpretation", "MONOCHROME2"),
+             ("PlanarConfiguration", 0))
 # Transfer syntaxes that pydicom has no name for yet.
+# JPEG that the standard has retired and pydicom does not read: spectral selection and full progression.
+_RETIRED_JPEG = ("1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55")
 _NEW_SYNTAXES = {"1.2.840.10008.1.2.4.110": "JPEG XL Lossless", "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
                  "1.2.840.10008.1.2.4.112": "JPEG XL"}
 
@@ -36,10 +40,12 @@ def fill_missing(dataset: Any) -> list[str]:
         done.append("missing tag")
     if dataset.get("BitsAllocated") in (None, ""):
         raise UnreadableImage("a DICOM file without BitsAllocated")
+    dataset.PhotometricInterpretation = photometric(dataset)
     for name, value in (*_DEFAULTS, ("BitsStored", dataset.BitsAllocated), ("NumberOfFrames", 1)):
-        if dataset.get(name) in (None, ""):
+        if dataset.get(name) in (None, "", 0 if name == "NumberOfFrames" else ""):
             setattr(dataset, name, value)
-            done += ["missing tag"] if name != "NumberOfFrames" else []  # Most files have no number of frames.
+            usual = name == "NumberOfFrames" or (name == "PlanarConfiguration" and int(dataset.SamplesPerPixel) == 1)
+            done += [] if usual else ["missing tag"]
     if dataset.get("HighBit") in (None, ""):
         dataset.HighBit = int(dataset.BitsStored) - 1
         done.append("missing tag")
@@ -78,13 +84,18 @@ def pixel_array(dataset: Any) -> np.ndarray:
         if not 1 <= stored <= allocated:
             raise UnreadableImage("a DICOM file that stores more bits than it allocates")
         decoder = _decoder(dataset)
+        _check_length(dataset, rows * columns * samples * frames * allocated // 8)
         shape = (rows, columns) if samples == 1 else (rows, columns, samples)
         shape = shape if frames == 1 else (frames, *shape)
         plain = _is_plain(dataset)
         pixels = None if plain else _decode_streams(dataset, shape)
+        if plain and dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+            _check_runs(dataset, rows * columns)
         if pixels is None:
+            if decoder is None:
+                raise UnreadableImage(f"a DICOM file in colours in {_syntax_name(dataset)}, which is not supported")
             pixels, found = decoder.as_array(dataset, correct_unused_bits=not plain)
-            if str(found["photometric_interpretation"]).startswith("YBR_PARTIAL"):
+            if samples > 1 and str(found["photometric_interpretation"]) != "RGB":
                 raise UnreadableImage(f"a DICOM file in colours of kind {found['photometric_interpretation']}")
             pixels = _used_bits(pixels, dataset) if plain and samples == 1 else pixels
         if pixels.shape != shape:
@@ -93,9 +104,11 @@ def pixel_array(dataset: Any) -> np.ndarray:
 
 
 def _decoder(dataset: Any) -> Any:
-    """pydicom's decoder; raises UnreadableImage with the name of a transfer syntax that has none."""
+    """pydicom's decoder, None where ours has to do; raises UnreadableImage with the name of a syntax that has none."""
     from pydicom.pixels import get_decoder
 
+    if dataset.file_meta.TransferSyntaxUID in _RETIRED_JPEG:
+        return None
     try:
         decoder = get_decoder(dataset.file_meta.TransferSyntaxUID)
     except NotImplementedError:
@@ -109,6 +122,19 @@ def _syntax_name(dataset: Any) -> str:
     syntax = dataset.file_meta.TransferSyntaxUID
     name = syntax.name if syntax.name != syntax else _NEW_SYNTAXES.get(syntax, "an unknown transfer syntax")
     return f"{name} ({str(syntax)[:64]})"
+
+
+def _check_length(dataset: Any, size: int) -> None:
+    """Raises UnreadableImage where uncompressed pixels are fewer bytes than stated, or in an unclear order."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated or "PixelData" not in dataset:
+        return
+    if not syntax.is_little_endian and int(dataset.BitsAllocated) > 16:
+        raise UnreadableImage("a DICOM file of more than 16 bits in the retired big-endian order")
+    size = size * 2 // 3 if photometric(dataset) == "YBR_FULL_422" else size
+    found = len(dataset.PixelData or b"")
+    if found < size:
+        raise UnreadableImage(f"{DAMAGED} ({found:,} of {size:,} bytes)")
 
 
 def _is_plain(dataset: Any) -> bool:
@@ -130,7 +156,8 @@ def _decode_streams(dataset: Any, shape: tuple[int, ...]) -> np.ndarray | None:
         header = read_codestream(stream)
         if header is None:
             raise UnreadableImage(f"{DAMAGED} (no codestream of {_syntax_name(dataset)})")
-        if (header.rows, header.columns, header.samples) != stated or header.tiles > MAX_TILES:
+        if ((header.rows, header.columns, header.samples) != stated or header.tiles > MAX_TILES
+                or header.bits > int(dataset.BitsAllocated)):
             raise UnreadableImage("a DICOM file whose compressed pixels are not the image that it describes")
         if header.kind == "jpeg2000":
             if not header.complete:
@@ -149,6 +176,29 @@ def _decode_streams(dataset: Any, shape: tuple[int, ...]) -> np.ndarray | None:
     return decoded[0] if frames == 1 else np.stack(decoded)
 
 
+def _check_runs(dataset: Any, count: int) -> None:
+    """Raises UnreadableImage where a run-length encoded segment does not hold one byte for each of `count` pixels."""
+    from pydicom.encaps import generate_frames
+
+    for frame in generate_frames(dataset.PixelData, number_of_frames=int(dataset.NumberOfFrames)):
+        segments, *offsets = struct.unpack_from("<16I", frame)
+        ends = [*offsets[1:segments], len(frame)]
+        if not all(_is_run_length(frame[start:end], count) for start, end in zip(offsets, ends, strict=False)):
+            raise UnreadableImage(f"{DAMAGED} (run lengths of another image)")
+
+
+def _is_run_length(segment: bytes, count: int) -> bool:
+    """Whether a segment (PS3.5, G.3) is `count` bytes, maybe one more to make them even, and zeros behind them."""
+    position = done = 0
+    while done < count:
+        if position >= len(segment):
+            return False
+        head = segment[position]
+        done += head + 1 if head < 128 else 257 - head if head > 128 else 0
+        position += head + 2 if head < 128 else 2 if head > 128 else 1
+    return done <= count + count % 2 and position <= len(segment) and not segment[position:].strip(b"\0")
+
+
 def _signed(pixels: np.ndarray, dataset: Any) -> np.ndarray:
     return pixels.view(f"i{pixels.dtype.itemsize}") if int(dataset.PixelRepresentation) == 1 else pixels
 
@@ -161,17 +211,26 @@ def _used_bits(pixels: np.ndarray, dataset: Any, *, shift: bool = True) -> np.nd
     bits, stored = 8 * pixels.dtype.itemsize, int(dataset.BitsStored)
     if pixels.dtype.kind not in "iu" or stored >= bits:
         return pixels
-    unsigned = pixels.astype(pixels.dtype.newbyteorder("="), copy=False).view(f"u{pixels.dtype.itemsize}")
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    unsigned = pixels.view(f"u{pixels.dtype.itemsize}")
     by = min(max(int(dataset.HighBit) + 1 - stored, 0), int(dataset.BitsAllocated) - stored) if shift else 0
     values = unsigned >> by
     values &= unsigned.dtype.type((1 << stored) - 1)
-    if pixels.dtype.kind == "u":
-        return values
-    sign = unsigned.dtype.type(1 << (stored - 1))
-    values ^= sign
-    signed = values.view(f"i{pixels.dtype.itemsize}")
-    signed -= 1 << (stored - 1)
-    return signed
+    if pixels.dtype.kind == "i":
+        values ^= unsigned.dtype.type(1 << (stored - 1))
+        values = values.view(pixels.dtype)
+        values -= 1 << (stored - 1)
+    # What writers put into unused bits makes an image rougher. One that gets rougher without them needs them.
+    if not by and not np.array_equal(values, pixels) and _roughness(pixels) < _roughness(values):
+        raise UnreadableImage(f"a DICOM file whose pixels need more bits than it states ({stored})")
+    return values
+
+
+def _roughness(pixels: np.ndarray) -> float:
+    """The mean difference of neighbours along a row, of some rows of large images."""
+    rows = pixels.reshape(-1, pixels.shape[-1])
+    rows = rows[::max(1, rows.size >> 22)].astype(np.float64)
+    return float(np.abs(np.diff(rows)).mean()) if rows.shape[1] > 1 else 0.0
 
 
 def padding_mask(dataset: Any, pixels: np.ndarray) -> np.ndarray | None:
@@ -234,7 +293,8 @@ def lut_entries(item: Any) -> tuple[int, np.ndarray]:
     entries = int(item.LUTDescriptor[0]) or 1 << 16
     data = item.LUTData
     if isinstance(data, bytes):
+        words = np.frombuffer(data[:len(data) // 2 * 2], "<u2" if item.original_encoding[1] is not False else ">u2")
         # Entries of 8 bits may be packed, or stand in words.
         packed = int(item.LUTDescriptor[2]) <= 8 and len(data) < 2 * entries
-        return entries, np.frombuffer(data if packed else data[:len(data) // 2 * 2], np.uint8 if packed else "<u2")
+        return entries, words.astype("<u2").view(np.uint8) if packed else words
     return entries, np.atleast_1d(np.asarray(data, np.int64))

@@ -31,7 +31,7 @@ from lgdea_jax.io.dicom import parse_age
 from lgdea_jax.io.dicom_pixels import padding_mask, pixel_array, rescale
 from lgdea_jax.io.image_info import UnreadableImage, damage_as
 from lgdea_jax.io.raw_volume import MAX_VOXELS, OUTSIDE, TOO_LARGE, RawVolume, outside
-from lgdea_jax.io.series_files import find_slices, read_file
+from lgdea_jax.io.series_files import check_headers, find_slices, read_file
 
 CHEST = 200.0  # mm that the slices of an incomplete acquisition have to cover to be used.
 _TOLERANCE = 1e-3  # Of direction cosines.
@@ -91,6 +91,7 @@ def read_series(source: Path) -> RawVolume:
     if not source.is_dir() and "PerFrameFunctionalGroupsSequence" not in first:
         raise UnreadableImage("one DICOM file where a volume is expected: name the folder of its series")
     with damage_as(_DAMAGED):
+        check_headers([header for _, header in files])
         slices = [one for path, header in files for one in _slices(path, header, done)]
         slices = _without_localizers(slices, done)
         _check_series(slices, done)
@@ -181,11 +182,11 @@ class _Merged:
 def _geometry(header: Any, done: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(position, direction of a row, of a column, mm between rows and between columns)."""
     found = []
-    for name, count, what in (("ImagePositionPatient", 3, "position"), ("ImageOrientationPatient", 6, "orientation"),
-                              ("PixelSpacing", 2, "voxel spacing")):
+    for name, count, what in (("ImagePositionPatient", 3, "a position"),
+                              ("ImageOrientationPatient", 6, "an orientation"), ("PixelSpacing", 2, "a voxel spacing")):
         numbers = _numbers(header, name, done)
         if numbers.shape != (count,) or not np.isfinite(numbers).all():
-            raise UnreadableImage(f"a DICOM slice without a {what} ({name})")
+            raise UnreadableImage(f"a DICOM slice without {what} ({name})")
         found.append(numbers)
     position, orientation, spacing = found
     if (spacing <= 0).any():
@@ -282,7 +283,8 @@ def _step(slices: list[Slice], normal: np.ndarray) -> np.ndarray:
         raise UnreadableImage("the series has two slices at one position")
     if gaps.max() > 1.5 * usual:
         raise UnreadableImage("the series lacks slices")
-    if np.abs(gaps - usual).max() > 0.1 * usual:
+    even = np.linspace(positions[0] @ normal, positions[-1] @ normal, len(positions))
+    if np.abs(gaps - usual).max() > 0.1 * usual or np.abs(positions @ normal - even).max() > 0.5 * usual:
         raise UnreadableImage("the series' slices are unevenly spaced")
     return (positions[-1] - positions[0]) / (len(positions) - 1)
 

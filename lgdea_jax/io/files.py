@@ -9,6 +9,7 @@ from __future__ import annotations
 import io as _io
 import struct
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,9 @@ _HEAD = 1 << 12  # Bytes by which a file is recognised.
 # Chunks that say what the pixels are; others (text, colour profiles, animations) may be of any size and are left out.
 _CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
 _GREY, _COLOUR, _GREY_ALPHA, _COLOUR_ALPHA = 0, 2, 4, 6  # Colour types of PNG.
+# Of an image that is interlaced, and of one that is not: (left, top, step across, step down).
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_PASS = ((0, 0, 1, 1),)
 _ORIENTATION = 0x0112  # The EXIF tag.
 
 
@@ -91,8 +95,9 @@ _MODES = {
 
 def _read_png(data: bytes) -> tuple[np.ndarray, ImageInfo]:
     data = _image_chunks(data)
-    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
-    size = width * height * depth * {_COLOUR: 3, _GREY_ALPHA: 2, _COLOUR_ALPHA: 4}.get(colour, 1)
+    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    bits = depth * {_COLOUR: 3, _GREY_ALPHA: 2, _COLOUR_ALPHA: 4}.get(colour, 1)
+    size = width * height * bits
     if width * height > MAX_PIXELS or size > 8 * MAX_PIXEL_BYTES:
         raise UnreadableImage("the image has more pixels than can be trusted")
     if depth == 16 and colour != _GREY:
@@ -101,6 +106,8 @@ def _read_png(data: bytes) -> tuple[np.ndarray, ImageInfo]:
     else:
         with Image.open(_io.BytesIO(data), formats=["PNG"]) as image:
             if image.mode == "P":
+                if np.asarray(image).max() >= len(image.getpalette() or ()) // 3:
+                    raise UnreadableImage("a PNG file whose pixels are not in its palette")
                 mode, conversions = "palette", ("palette",)
                 array = np.array(image.convert("RGBA" if "transparency" in image.info else "RGB"))
             elif image.mode in _MODES:
@@ -108,6 +115,9 @@ def _read_png(data: bytes) -> tuple[np.ndarray, ImageInfo]:
                 array = np.array(image.convert(target) if target else image)
             else:
                 raise UnreadableImage(f"pixels of kind {image.mode} are not supported")
+    if (interlaced or mode == "palette" or not array[-1].any()) and not _has_all_rows(
+            data, _filtered_size(width, height, bits, _PASSES if interlaced else _PASS)):
+        raise UnreadableImage("the PNG file is truncated or damaged")
     if array.dtype == np.int32:
         array = array.astype(np.uint16)
     if array.ndim == 3 and array.shape[2] == 4 and not array[..., 3].any():  # A writer that knew no alpha left it 0.
@@ -120,6 +130,28 @@ def _read_png(data: bytes) -> tuple[np.ndarray, ImageInfo]:
         conversions += ("markers clipped",) if clipped else ()
     array, turned = _upright(data, "PNG", array)
     return array, ImageInfo("png", mode, (0.0, 0.0), (*conversions, *turned))
+
+
+def _filtered_size(width: int, height: int, bits: int, passes: tuple[tuple[int, int, int, int], ...]) -> int:
+    """Bytes of the rows of a PNG, each with the byte of its filter."""
+    size = 0
+    for left, top, across, down in passes:
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        size += rows * (1 + -(-columns * bits // 8)) if min(columns, rows) > 0 else 0
+    return size
+
+
+def _has_all_rows(data: bytes, size: int) -> bool:
+    """Whether the data of a PNG are `size` bytes or more. Pillow leaves rows that are not there black."""
+    inflater, offset = zlib.decompressobj(), 8
+    while offset < len(data) and size > 0:
+        length, kind = int.from_bytes(data[offset:offset + 4], "big"), data[offset + 4:offset + 8]
+        rest = data[offset + 8:offset + 8 + length] if kind == b"IDAT" else b""
+        while rest and not inflater.eof and size > 0:
+            size -= len(inflater.decompress(rest, 1 << 24))
+            rest = inflater.unconsumed_tail
+        offset += 12 + length
+    return size <= 0
 
 
 def _image_chunks(data: bytes) -> bytes:

@@ -32,6 +32,10 @@ _MAGIC = (
     (0, b"\xfd7zXZ", "an xz archive"), (0, b"\x28\xb5\x2f\xfd", "a Zstandard archive"),
     (0, b"7z\xbc\xaf", "a 7z archive"), (0, b"Rar!", "a RAR archive"), (257, b"ustar", "a tar archive"),
     (0, b"PK\x05\x06", "an empty zip archive"),
+    (0, b"\0\x05\x16\x07", "what macOS writes beside a file (._ in its name)"),
+    (0, b"\xd0\xcf\x11\xe0", "a document of an older Office"), (0, b"MATLAB 5", "a MATLAB file"),
+    (0, b"SQLite format 3", "an SQLite database"), (0, b"\x89PNG\n", "a PNG file that was transferred as text"),
+    (0, b"\x89PNG\r\r", "a PNG file that was transferred as text"), (0, b"\n" + PNG, "a PNG file behind other bytes"),
     (0, b"version https://git-lfs", "a Git LFS pointer: the file's content was not fetched (git lfs pull)"),
 )
 _REASONS = {

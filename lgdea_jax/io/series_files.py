@@ -24,7 +24,7 @@ _HEADER = (
     "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "BitsAllocated", "ImagePositionPatient",
     "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
     "AcquisitionNumber", "ConvolutionKernel", "SliceThickness", "InstanceNumber", "ImagesInAcquisition", "PatientSex",
-    "PatientAge", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+    "PatientAge", "InConcatenationTotalNumber", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _NUMBERS = re.compile(r"\d+")
 _LARGEST = 1 << 26  # Bytes of one element of it.
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
@@ -86,6 +86,21 @@ def find_slices(source: Path) -> tuple[list[tuple[Path, Any]], list[str]]:
     if not slices:
         raise UnreadableImage("the folder has no DICOM files with slices")
     return slices, list(dict.fromkeys(f"beside: {kind}" for _, kind in beside))
+
+
+def check_headers(headers: list[Any]) -> None:
+    """Raises UnreadableImage where slices cannot be of one complete series by what they state of it."""
+    patients = {str(header.get("PatientID") or "").strip() for header in headers} - {""}
+    if 1 < len(patients) < len(headers):
+        raise UnreadableImage(f"the series mixes {len(patients)} patients")
+    scaled = [any(header.get(name) not in (None, "") for name in ("RescaleSlope", "ModalityLUTSequence"))
+              for header in headers if "PerFrameFunctionalGroupsSequence" not in header]
+    if len(set(scaled)) > 1:
+        raise UnreadableImage(f"{scaled.count(False)} of {len(scaled)} slices of the series lack the slope that makes "
+                              "Hounsfield units")
+    total = max(int(header.get("InConcatenationTotalNumber") or 1) for header in headers)
+    if total > len(headers):
+        raise UnreadableImage(f"{len(headers)} of the {total} parts of an enhanced DICOM: the series is incomplete")
 
 
 def series_identity(path: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -74,8 +74,10 @@ def read_nifti(path: Path) -> RawVolume:
             raise UnreadableImage(f"{_DAMAGED} (it states more voxels than it holds)")
         _skip(stream, first - len(start))
         values = read_array(stream, shape, dtype, fortran_order=True)
-        if isinstance(stream, gzip.GzipFile) and len(stream.read(_SLACK + 1)) > _SLACK:
-            raise UnreadableImage(f"{_DAMAGED} (it holds far more than it states)")
+        rest = stream.read(_SLACK + 1)
+        if (isinstance(stream, gzip.GzipFile) and len(rest) > _SLACK) or (
+                len(rest) >= values[..., 0].nbytes and rest.strip(b"\0")):
+            raise UnreadableImage(f"{_DAMAGED} (it holds more than it states)")
     return RawVolume(values, affine, "nifti", slope, intercept, spacing_known=spacing_known,
                      axial=int(np.abs(affine[:3, 2]).argmax()) == 2, conversions=done)
 

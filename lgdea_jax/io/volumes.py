@@ -46,6 +46,8 @@ AIR = -1024
 STRAIGHT, OBLIQUE = 0.5, 5.0
 # Millimetres (z, y, x) that a chest CT covers at least, and along any axis at most, with some room.
 CHEST_LEAST, CHEST_MOST = (180.0, 180.0, 230.0), 700.0
+_LACKING = 0.25  # Share of slices that may be without any number.
+_NOT_AIR = -900  # HU; what most of the edge consists of is air up to here.
 _SLAB = 1 << 22  # Voxels that are converted at once.
 
 
@@ -219,11 +221,37 @@ def _hounsfield(values: np.ndarray, raw: RawVolume, header: VolumeHeader, done: 
         if below.sum() - below.max() > 0.01 * volume.size:
             raise UnreadableImage("values far below air: rescaled twice, or not Hounsfield units")
         done.append("padding")
+    cleared = _clear_edge(volume) if _is_hounsfield(counts[1:]) else None
+    if cleared is not None:
+        done.append("padding")
+        counts = cleared
     if not _is_hounsfield(counts[1:]):
         found = np.flatnonzero(counts) + OUTSIDE
         raise UnreadableImage(f"values from {max(found[0], AIR)} to {found[-1]} without air and soft tissue: a wrong "
                               "slope or intercept, or not a chest CT" if found.size else "a volume without a voxel")
     return np.maximum(volume, AIR, out=volume)
+
+
+def _clear_edge(volume: np.ndarray) -> np.ndarray | None:
+    """Makes OUTSIDE of what lies around a field of view, where it has one value that is not air's.
+
+    Some tools write 0 there, which would be water. Tissue is never of one value: a scanner's noise is 10 HU or more.
+
+    Returns:
+      As the second of `_integers`, of the new volume; None where there is nothing to do.
+    """
+    edge = np.concatenate([volume[:, [0, -1]].ravel(), volume[:, :, [0, -1]].ravel()])
+    counts = np.bincount(edge.view(np.uint16), minlength=1 << 16)
+    value = np.uint16(counts.argmax()).astype(np.int16)
+    if value <= _NOT_AIR or counts.max() <= edge.size // 2:
+        return None
+    counts[:] = 0
+    for plane in volume:
+        plane[outside(plane == value)] = OUTSIDE
+        counts += np.bincount(plane.ravel().view(np.uint16), minlength=1 << 16)
+    counts = np.roll(counts, 1 << 15)
+    counts[0] = 0
+    return counts
 
 
 def _is_hounsfield(counts: np.ndarray) -> bool:
@@ -254,7 +282,7 @@ def _integers(values: np.ndarray, slope: float, intercept: float, *, nan: bool =
       UnreadableImage: values beyond int16, infinite, or NaN inside a slice.
     """
     volume = np.empty(values.shape, np.int16)
-    counts = np.zeros(1 << 16, np.int64)
+    counts, empty = np.zeros(1 << 16, np.int64), 0
     step = max(1, _SLAB // max(1, values[0].size))
     for start in range(0, len(values), step):
         slab, scaled = values[start:start + step], volume[start:start + step]
@@ -262,6 +290,7 @@ def _integers(values: np.ndarray, slope: float, intercept: float, *, nan: bool =
             lacking = np.isnan(slab)
             if lacking.any() and not (nan and all(np.array_equal(outside(plane), plane) for plane in lacking)):
                 raise UnreadableImage("the volume has voxels that are not numbers (NaN)")
+            empty += int(lacking.all((1, 2)).sum())
         else:
             lacking = slab == OUTSIDE
         if lacking.any():
@@ -270,6 +299,8 @@ def _integers(values: np.ndarray, slope: float, intercept: float, *, nan: bool =
         else:
             scaled[:] = _scale(slab, slope, intercept)
         counts += np.bincount(scaled.ravel().view(np.uint16), minlength=1 << 16)
+    if empty > _LACKING * len(values):
+        raise UnreadableImage(f"{empty} of the volume's {len(values)} slices have no numbers (NaN)")
     return volume, np.roll(counts, 1 << 15)
 
 

@@ -21,7 +21,7 @@ from data_prep.extract.schema import Extraction
 from lgdea_jax.findings.vocabulary import BY_NAME
 from lgdea_jax.records import Evidence
 
-NAME = "rules@3"
+NAME = "rules@4"
 
 
 # What was put in, broken or scarred before is still seen today ("status post valve replacement").
@@ -92,7 +92,9 @@ _STANDS_FOR = re.compile(
     r"(?:(?:and|but|however|now|today|this time|,)\s+)*(?P<it>(?:it|they|both|this|these|that|those)"
     r"(?=\s+(?:has|have|is|are|appears?|remains?|persists?|had|was|were)\b)"
     r"|(?:the\s+|an?\s+)(?:[a-z]+\s+){0,2}?ones?\b)"
-    r"|(?:(?:and|but|now|today|currently|there|is|are|,)\s+)*(?P<none>none)\s*$")
+    r"|(?:(?:and|but|now|today|currently|there|is|are|,)\s+)*(?P<none>none)(?:\s+(?:is|are|was|were|seen|visible|"
+    r"present|today|now|currently|at present|"
+    r"on (?:this|the current|today's) (?:study|film|examination|radiograph|image)|remains?))*\s*$")
 _STATE = re.compile(
     r"\b(?:resolved|gone|cleared|disappeared|no longer|not|persist\w*|remain\w*|unchanged|stable|larger|smaller|"
     r"increas\w+|decreas\w+|improv\w+|worse\w*|enlarg\w+|grown|visible|seen|present|removed|absent|new)\b")

@@ -1,7 +1,8 @@
 """The words of the rules extractor: what each literal of a chest report can mean.
 
-A literal has roles. FINDING names findings; BARE names one together with the membrane before it (`MEMBRANES`); SUBJECT
-and PREDICATE make a finding together ("heart" + "enlarged", `STATEMENTS`); the roles of cues are in `lexicon_cues`.
+A literal has roles. FINDING names findings; BARE names one together with the membrane before it (`MEMBRANES`), SITED
+one of the lungs where the sentence speaks of them (`LUNG_SITE`); SUBJECT and PREDICATE make a finding together
+("heart" + "enlarged", `STATEMENTS`); the roles of cues are in `lexicon_cues`.
 Literals are in the alphabet of `scanner.normalise` (lower case, no hyphens); `scanner.expand` writes them out.
 """
 
@@ -16,7 +17,7 @@ from data_prep.extract.rules.lexicon_cues import CUES
 from data_prep.extract.rules.scanner import expand
 from lgdea_jax.findings.vocabulary import BY_NAME, FINDINGS
 
-FINDING, SUBJECT, PREDICATE, BARE = "finding", "subject", "predicate", "bare"
+FINDING, SUBJECT, PREDICATE, BARE, SITED = "finding", "subject", "predicate", "bare", "sited"
 
 # Words of the vocabulary that mean too many other things when they stand alone in a report.
 _TOO_GENERAL = frozenset(("low volumes", "support device", "median sternotomy", "sternotomy", "lesion", "spurring",
@@ -37,7 +38,8 @@ _MORE_FINDINGS = {
         "(increase|increased) (in |)(heart|cardiac) size", "(cardiothoracic (ratio|index)|ctr) (is |)(increased|"
                                                            "enlarged)",
         "cardiac (silhouette |shadow |)enlargement", "enlarged cardiopericardial silhouette",
-        "(left|right) ventricular (enlargement|hypertrophy)", "globular heart", "biventricular enlargement"),
+        "cor bovinum", "(left|right) ventricular (enlargement|hypertrophy|dilatation|dilation)", "globular heart",
+        "biventricular enlargement", "cmg"),
     "Lung Opacity": (
         "(ggo|ggos|ggn|opac|opacs)", "gg (opacity|opacities)",
         "ground glass (area|areas|appearance|density increase|density increases|attenuation|nodule|nodules|infiltrate|"
@@ -45,7 +47,7 @@ _MORE_FINDINGS = {
         "(hazy|patchy|ill defined|increased|lung) shadowing", "white out", "density (increase|increases)",
         "(alveolar|airspace|air space|interstitial|parenchymal|reticular|reticulonodular|linear|streaky|"
         "pulmonary) (disease|opacity|opacities|opacification|density|densities)", "opacifications", "haziness",
-        "nodular (opacity|opacities|density|densities)", "airspace (process|changes)", "ground glass",
+        "nodular (opacity|opacities|density|densities)", "airspace (process|changes)", "ground glass", "opaque",
         "(calcific|calcified) (opacity|opacities|density|densities)", "haz(y|e)"),
     "Edema": (
         "(chf|congestive heart failure|congestive cardiac failure|congestive failure)",
@@ -55,12 +57,14 @@ _MORE_FINDINGS = {
         "air bronchograms",
         "consolidat(ion|ions|ive change|ive changes|ed lung)",),
     "Pneumonia": (
-        "(pna|pnas)", "(broncho|pleuro)pneumonia", "pneumonic (change|changes|infiltration|consolidation|process)",
-        "chest infection", "(pulmonary|lung) (infection|abscess)", "(infective|infectious) (change|changes|"
+        "(pna|pnas)", "(broncho|pleuro)pneumonia", "(broncho|)pneumonic( change| changes| infiltration| "
+        "consolidation| process|)",
+        "chest infection", "(pulmonary|lung) (infection|abscess)",
+        "lower respiratory tract infection", "features of infection", "(infective|infectious) (change|changes|"
                                                                    "consolidation)",
         "pneumoni(a|as|c infiltrate|c infiltrates|c consolidation)", "(infectious|inflammatory) infiltrate"),
     "Atelectasis": (
-        "(atel|atx)", "atelectatic (area|areas|band|bands|segment|lobe)",
+        "(atel|atx)", "dystelecta(sis|ses|tic)", "atelectatic (area|areas|band|bands|segment|lobe)",
         "collapsed (lung|lobe|segment|right|left)( lung| upper lobe| lower lobe| middle lobe|)",
         "collapse of the (right|left|entire|whole) (lung|upper lobe|lower lobe|middle lobe)",
         "(upper|lower|middle|right|left) lobe collapse", "collapse consolidation",
@@ -83,7 +87,8 @@ _MORE_FINDINGS = {
         "fluid)", "pleural effusion(s|) (or |and |/ |/|)thickening", "pleural thickening (or|and|/) effusion",
         "empyema", "(fluid|effusion) (has |)(re|)accumulat(ed|ing|ion)",
         "(pleural |)(effusion|effusions|fluid collection|fluid collections)", "pleural fluid",
-        "subpulmonic (effusion|fluid)", "fluid in the (fissure|fissures|pleural space)"),
+        "subpulmonic (effusion|fluid)", "fluid in the (fissure|fissures|pleural space)", "pleural collection(s|)",
+        "(loculated|layering|encysted|loculate) fluid"),
     "Pleural Thickening": (
         "pleural effusion(s|) (or |and |/ |/|)thickening", "pleural thickening (or|and|/) effusion",
         "thickening of (the |)(pleura|pleural surfaces|fissure)", "pachypleuritis", "thickened pleura",
@@ -104,9 +109,10 @@ _MORE_FINDINGS = {
         "(mass lesion|mass lesions|space occupying lesion)", "(mass|nodular) (or|and|/) (infiltrative|mass|nodular) "
                                                              "(lesion|lesions)",
         "(lung |pulmonary |hilar |mediastinal |)(mass|masses)", "mass like (opacity|density|consolidation)",
-        "(lung|bronchogenic|pulmonary) (cancer|carcinoma|malignancy|neoplasm|tumor)"),
+        "(pancoast|superior sulcus) (tumor|tumour)", "(lung|bronchogenic|pulmonary|bronchial) (cancer|carcinoma|"
+        "malignancy|neoplasm|tumor|tumour)"),
     "Lung Lesion": ("(lung|pulmonary|parenchymal) (lesion|lesions)",),
-    "Cavitation": ("cavit(y|ation|ary lesion|ary lesions|ary mass|ary nodule|ating lesion)",),
+    "Cavitation": ("cavit(y|ation|ary lesion|ary lesions|ary mass|ary nodule|ating lesion|ary|ated|ating)", "cavities"),
     "Granuloma": (
         "(calcified |)granulom(a|as|ata)",
         "(old |prior |previous |remote |calcified |chronic |healed |)granulomatous( disease| change| changes| "
@@ -131,33 +137,42 @@ _MORE_FINDINGS = {
     "Hyperinflation": (
         "hyper(inflation|expansion|aeration|lucency|distention)", "over(inflation|expansion)", "air trapping"),
     "Low Lung Volume": (
+        "low volume (film|study|lungs|chest)",
         "hypo(inflation|aeration|expansion|ventilation)", "under(| )(inflation|expansion|aeration)",
         "(low|lower|decreased|reduced|diminished) (lung |inspiratory |)volumes",
         "(low|lower|small|decreased|reduced|diminished) (lung |inspiratory )volume(s|)",
         "(shallow|poor|low|suboptimal|incomplete|limited) (inspiration|inspiratory effort|lung inflation|lung "
         "expansion)"),
     "Fibrosis": (
+        "fibrosing (interstitial |)(pneumonia|alveolitis|lung disease|disease)",
         "(ild|ipf|uip|nsip)", "(usual|nonspecific) interstitial pneumonia", "fibroti(c|sing) lung disease",
         "honeycomb(ing|)( change| changes| pattern| lung|)", "interstitial (fibrosis|lung diseases)",
         "(pulmonary |interstitial |chronic |)(fibrosis|fibrotic change|fibrotic changes)", "fibrotic", "honeycombing",
         "chronic interstitial", "(chronic |)interstitial (lung disease|pulmonary disease|fibrosis)",
         "chronic interstitial (disease|lung changes)"),
-    "Scar": ("scar(s|ring|red|)", "pleural (parenchymal |)scarring", "cicatri(x|ces)", "scar(ring|) tissue"),
+    "Infiltrate": (
+        "infiltrative (change|changes|lesion|lesions)", "(nodular|mass) (or|and|/) infiltrative "
+        "(lesion|lesions)"),
+    "Scar": ("scar(s|ring|red|)", "pleural (parenchymal |)scarring",
+    "cicatri(x|ces|cial changes|cial change|zation|cial)", "scar(ring|) tissue"),
     "Hernia": (
         "(sliding |sliding type |)(hiatal|hiatus) (hernia|hernias)", "hh",
         "(hiatal |hiatus |diaphragmatic |paraesophageal |bochdalek |morgagni |)(hernia|hernias)",
+        "(hiatal|hiatus|diaphragmatic) herniation(s|)", "(gastric|stomach|bowel|colonic) (herniation|herniates|"
+        "herniated)", "herniation of the (stomach|bowel|colon)",
         "intrathoracic stomach"),
     "Fracture": (
         "(fx|fxs|fxr|frx)", "(wedge|compression|burst|anterior wedge) (fracture|compression)",
         "(vertebral|wedge|osteoporotic|pathological|vertebral body) (compression|collapse)",
         "collapse of (the |)(vertebra|vertebral body|(t|l)(1|2|3|4|5|6|7|8|9|10|11|12))",
-        "(cortical|bony) (break|step off|disruption|buckling)",
+        "(bony|osseous|skeletal|rib) (injury|injuries|trauma)", "(cortical|bony) (break|step off|disruption|buckling)",
         "(rib |ribs |clavicle |clavicular |vertebral |compression |humerus |sternal |)(fracture|fractures)",
         "fracture deformit(y|ies)", "fractured", "broken (rib|ribs|clavicle|bone|bones)",
         "compression deformit(y|ies)"),
     "Support Devices": (
         "(ett|ngt|ogt|cvc|ppm|iabp|tlc|dht|icds|crt d|vad|rvad|ecmo|impella|pacs port|uvc|uac|peg|pacer wire|"
         "mediports)",
+        "cardiac resynchroni(s|z)ation (device|therapy)( device|)",
         "(ecmo |venous |arterial |nasal |drainage |jugular |femoral |)cannula(s|e|)", "(ecmo|extracorporeal membrane "
                                                                                       "oxygenation)",
         "(lines|line|tubes|tube|drains|catheters|devices) (or|and|/) (lines|line|tubes|tube|drains|catheters|devices)",
@@ -191,7 +206,9 @@ _MORE_FINDINGS = {
         "(cardiac|implanted|electronic|stimulator|stimulation|neurostimulator) (device|devices|leads|lead|generator)",
         "(valve |valvular )(replacement|prosthesis)", "(mitral|aortic) valve replacement",
         "(prosthetic|artificial|mechanical|bioprosthetic) (aortic |mitral |tricuspid |pulmonic |pulmonary |heart "
-        "|cardiac |)(valve|valves)", "(all |)(lines and tubes|tubes and lines)", "cardiac xxxx with leads",
+        "|cardiac |)(valve|valves)", "tube", "devices", "(the|this|that) drain",
+        "(implanted|implantable|subcutaneous|venous access) port(s|)",
+        "(all |)(lines and tubes|tubes and lines)", "cardiac xxxx with leads",
         "(endotracheal|et|ng|nasogastric|orogastric|enteric|feeding|chest|thoracostomy|tracheostomy|gastric|"
         "dobbhoff|drainage|gastrostomy|peg|g|og|et) (tube|tubes)", "(chest|surgical|pleural|mediastinal) drain(s|)",
         "annuloplasty( ring|)", "(left |)ventricular assist device", "lvad", "tavr", "valve prosthes(is|es)",
@@ -213,7 +230,8 @@ _MORE_FINDINGS = {
         "(cabg|coronary bypass) (graft|grafts|materials)",
         "(surgical |cholecystectomy |vascular |hemostatic |mediastinal |axillary |hilar |metallic |cabg |)(clip|"
         "clips|staple|staples)", "(surgical |chain |) suture(s| line| material|)", "suture(s| line| material|)",
-        "(median |midline |)sternotomy (wire|wires|suture|sutures)", "sternal (wire|wires|sutures)", "cerclage wires",
+        "(median |midline |)sternotomy (wire|wires|suture|sutures)", "sternal (wire|wires|sutures)",
+        "cerclage wires", "wires",
         "(coronary |aortic |tracheal |vascular |stent )(stent|stents|graft)", "stent(s|)",
         "cabg( markers| clips| changes|)", "coronary (artery |)bypass( graft| grafting| surgery|)",
         "(spinal|cervical|thoracic|lumbar|spine) (fusion|hardware|rods|fixation)( hardware| plate|)",
@@ -223,10 +241,11 @@ _MORE_FINDINGS = {
         "(pedicle|fixation|cortical) (screw|screws|rod|rods|plate|plates)", "(cervical|spinal|metallic) plate(s|)",
         "(metallic|metal|internal) (hardware|fixation|sutures|wires)", "(surgical|sternal|cerclage|cabg) wire(s|)",
         "(bone |surgical |orthopedic |)screw(s|)", "(embolization |vascular |)coil(s|)", "gastric band", "lap band",
+        "(vertebroplasty|kyphoplasty|bone) cement",
         "surgical xxxx"),
     "Scoliosis Or Kyphosis": (
         "(kypho|dextro|levo|roto|)scolio(sis|tic curvature|tic deformity)", "(dextro|levo) (scoliosis|curvature)",
-        "kypho(sis|tic curvature)", "kyphotic", "scoliotic", "(thoracic |spinal |) curvature",
+        "(hyper|)kypho(sis|tic curvature)", "kyphotic", "scoliotic", "(thoracic |spinal |) curvature",
         "(dextro|levo)(curvature|convex curvature)", "(s shaped |rightward |leftward )curvature",
         "curvature of the (thoracic |)spine"),
     "Degenerative Spine": (
@@ -262,9 +281,13 @@ _MORE_FINDINGS = {
         "(calcified|calcific) (thoracic |)aorta",
         "(aortic |vascular |arterial |aortic vascular |aortic arch |aortic knob |aortic xxxx )(calcification|"
         "calcifications)",
+        "(atheromatous|arteriosclerotic) (calcification|calcifications)",
         "calcific (aortic |vascular |)(atherosclerosis|atherosclerotic disease|disease of the aorta)",
         "calcific aortic disease", "(calcified|calcific) (aortic|atherosclerotic) (knob|arch|plaque|xxxx|disease)",
-        "atherosclerotic (aortic |vascular |)(calcification|calcifications)"),
+        "atherosclerotic (aortic |vascular |)(calcification|calcifications)",
+        "(calcifications|calcified plaques|calcific plaques|atheroma plaques|plaques) (of|in) the coronary arteries "
+        "and "
+        "(the |)(thoracic aorta|aorta|aortic arch)"),
     "Elevated Diaphragm": (
         "(hemidiaphragm|diaphragm) (elevation|paralysis)", "(raised|high riding|elevated) (right |left |)(hemi|hemi )"
                                                            "diaphragm","eventration", "(diaphragm|diaphragmatic|"
@@ -272,7 +295,8 @@ _MORE_FINDINGS = {
         "elevation)"),
     "Pulmonary Congestion": (
         "(chf|congestive heart failure|congestive cardiac failure|congestive failure)", "(pulmonary venous|vascular) "
-        "(hypertension|redistribution|distension|distention|fullness|plethora)", "pvc pattern", "upper lobe (venous |)"
+        "(hypertension|redistribution|distension|distention|fullness|plethora)", "pvc pattern",
+        "upper (lobe|zone) (venous |blood |)"
                                                                                                 "diversion",
         "(pulmonary |central |vascular |venous |interstitial |) congestion",
         "(pulmonary |central |)(vascular|venous) (congestion|engorgement|prominence|redistribution|cephalization|"
@@ -285,7 +309,8 @@ _MORE_FINDINGS = {
         "subcarinal |paratracheal |)(lymph |)(node|nodes|ln|lns)", "lymphadenomegal(y|ies)", "bulky hila",
         "(node|nodes|lymph node|lymph nodes) (in|of|with) (pathological|pathologic) (size|sizes|dimension|dimensions|"
         "appearance|size and appearance|size or appearance|dimensions and appearance)",
-        "pathological(ly|) (sized |)(lymph |)nodes", "pathologically enlarged"),
+        "pathological(ly|) (sized |)(lymph |)nodes", "pathologically enlarged",
+        "(nodal|lymph node) (enlargement|mass|masses|conglomerate|conglomerates)", "conglomerate (lymph |)nodes"),
     "Peribronchial Thickening": (
         "(peribronchial|bronchial|peribronchovascular|airway|bronchus) (wall |)(thickening|thickenings|cuffing|"
         "thickness "
@@ -311,7 +336,8 @@ _MORE_FINDINGS = {
         "artery disease|disease)", "(lad|circumflex|rca|left main) (calcification|calcifications|plaque)",
         "(calcification|calcifications|calcified plaque|calcified plaques|calcific plaques|atheroma plaques|calcified "
         "atheroma "
-        "plaques|plaques) (of|in) the coronary arter(y|ies)"),
+        "plaques|plaques) (of|in) the coronary arter(y|ies)( and the aorta| and aorta| and the thoracic aorta|"
+        " and thoracic aorta| and the aortic arch|)"),
     "Mosaic Attenuation Pattern": ("mosaic (attenuation|perfusion|density|pattern|lung|appearance|attenuations)"
         "( pattern| difference| differences|)",),
     "Pulmonary Fibrotic Sequela": (
@@ -331,26 +357,42 @@ _MORE_FINDINGS = {
         "bronchiect(asis|ases|atic change|atic changes|asia|atic|atic area|atic areas|atic appearance)",
         "(dilated|ectatic) (bronchi|bronchus|airways)", "(bronchial|airway) (dilatation|dilatations|dilation|ectasia|"
                                                         "ectasias)",
-        "(dilatation|dilation) of the bronchi", "signet ring (sign|signs|appearance)"),
+        "(dilatation|dilatations|dilation) of the bronchi", "signet ring (sign|signs|appearance)"),
     "Pneumoperitoneum": (
-        "pneumoperitoneum", "free (intraperitoneal |subdiaphragmatic |intra abdominal |peritoneal |)air",
-        "air under the diaphragm"),
+        "pneumoperitoneum", "free (intraperitoneal |subdiaphragmatic |intra abdominal |peritoneal |abdominal |)(air|"
+        "gas)",
+        "(subdiaphragmatic|subphrenic|intraperitoneal) (air|gas)"),
     "Subcutaneous Emphysema": (
-        "(subcutaneous|subcut|subq|sub q|sq|surgical|soft tissue) (emphysema|air|gas)",
+        "(subcutaneous|subcut|subq|sub q|sq|surgical|soft tissue|chest wall|cervical) (emphysema|air|gas)",
         "(air|gas) in the (soft tissues|subcutaneous tissues|chest wall)"),
 }
 
 # "Pericardial thickening without fluid": the membrane that was named before is meant.
-_BARE = ("effusion", "fluid", "liquid")
-MEMBRANE_BEHIND = re.compile(r"(?:\s+[a-z]+){0,4}?\s+(?:in|of|around)\s+the\s+(?P<Pericardial>pericardi\w+)")
-MEMBRANES = re.compile(r"(?:(?P<Pericardial>pericardi\w+)|(?P<Pleural>pleura\w*))\s+(?:(?!and\b)[a-z]+\s+){0,4}$")
+_BARE = {"effusion": "Effusion", "fluid": "Effusion", "liquid": "Effusion", "thickening": "Thickening",
+    "plaque": "Other",
+         "plaques": "Other"}
+MEMBRANE_BEHIND = re.compile(
+    r"(?:\s+[a-z]+){0,4}?\s+(?:in|of|around|at|within)\s+(?:the|both)\s+(?:(?P<Pericardial>pericardi\w+|heart)"
+    r"|(?P<Pleural>(?:(?:left|right|lower|lung)\s+)*(?:pleur\w+|hemithorax|hemithoraces|costophrenic|fissures?|bases?)))")
+MEMBRANES = re.compile(r"(?:(?P<Pericardial>pericardi\w+)|(?P<Pleural>pleura\w*(?:\s*(?:or|and|"
+    r"/)\s*pericardi\w+)?))\s+(?:(?!and\b|pleura|pericardi)[a-z]+,?\s+){0,4}$")
+
+# Words that mean a finding of the lungs where the sentence speaks of the lungs, or lists them beside a finding.
+_SITED = {
+    "Lung Lesion": "lesion(s|)", "Consolidation": "consolidated", "Mass": "tumo(u|)r(s|)",
+    "Atelectasis": "(collapse|collapsed|collapses)", "Lung Opacity": "(opacified|shadow|shadows|shadowing)"}
+LUNG_SITE = re.compile(
+    r"\b(?:(?:upper|middle|lower) lobes?|lungs?|pulmonary|lingula|[rlb](?:ul|ll)|rml|zones?|apex|apices|hil(?:um|a|ar)|"
+    r"perihilar|bases?|basal|hemithorax|bronch(?:us|i|ial))\b")
 
 _SUBJECTS = {
     "heart": (
         "heart( size| shadow| silhouette| contour| contours|)",
         "cardiac (silhouette|shadow|contour|contours|size|silhouette size|heart|borders)", "cardiac",
-        "(cardio|cardiac |cardio )pericardial silhouette", "heart xxxx"),
-    "coronary": ("coronary arter(y|ies)", "coronaries", "coronary (arterial walls|artery walls|vascular structures|"
+        "(cardio|cardiac |cardio )pericardial silhouette", "heart xxxx", "cardiothoracic (ratio|index)"),
+    "coronary": ("coronary arter(y|ies)", "left anterior descending( coronary|)( artery|)", "circumflex artery",
+        "left main( stem|)( coronary|)( artery|)", "coronaries",
+        "coronary (arterial walls|artery walls|vascular structures|"
                                                         "vessels)",
         "(in|of|to|proximal|mid|distal) (the |)(lad|circumflex|rca)"),
     "septa": ("(interlobular |)sept(a|ae)",), "airways": ("bronchi", "bronchus", "bronchial walls", "airways",
@@ -370,6 +412,7 @@ _SUBJECTS = {
         "hemi diaphragm(s|)", "diaphragmatic"),
     "angle": (
         "costophrenic( angle| angles| sulcus| sulci| recess| recesses| xxxx|)", "(cp|cardiophrenic) (angle|angles)",
+        "cpa(s|)",
         "(pleural |lateral |posterior |)sulc(us|i)", "(lateral |posterior |phrenic |)angle(s|)", "costophrenic "
                                                                                                  "sinus(es|)",
         "xxxx sulci", "pleural space"),
@@ -383,7 +426,8 @@ _SUBJECTS = {
         "pulmonary arteries and veins", "pulmonary vascular (markings|pattern)"),
     "bones": (
         "(osseous|bony|skeletal) (structures|thorax|elements|structure|abnormality)", "bones", "ribs",
-        "bony (framework|xxxx)", "skeleton", "vertebral (corpus|body|bodies|corpora) (height|heights)"),
+        "bony (framework|xxxx)", "skeleton", "(rib|clavicle|clavicles|scapula|sternum|humerus)",
+        "vertebral (corpus|body|bodies|corpora) (height|heights)"),
     "spine": (
         "(thoracic |lumbar |cervical |thoracolumbar |t |mid thoracic |)spine",
         "(thoracic |)vertebra(l bodies|l body|e|)", "(t|l)(4|5|6|7|8|9|10|11|12|1|2|3)( vertebra| vertebral body|)"),
@@ -396,18 +440,21 @@ _SUBJECTS = {
         "mitral (annulus|valve)", "aortic valve", "spleen", "trachea",
         "tracheobronchial tree", "(costal |costochondral |rib |tracheal |)cartilage(s|)", "pericardium"),
     "spaces": ("disc space(s|)", "disk space(s|)"),
+    "arteries": ("(arterial|vessel|vascular) walls", "(supra aortic |thoracic |great |)arteries", "arch vessels"),
+    "gas": ("air", "gas", "lucency", "air collection(s|)", "emphysema"),
 }
 
 _PREDICATES = {
     "enlarged": (
         "(borderline |)enlarged", "enlargement", "large", "increased in size", "(pathologically |mildly |)"
                                                                                "enlarged", "dilated", "big",
-        "widened", "widening", "wide",
+        "widened", "widening", "wide", "broad(ened|ening|)", "bulky",
         "(larger|wider|bigger|greater) than normal",
         "(in |of |reached |)pathological(ly|) (size|sizes|dimension|dimensions|appearance|size and (appearance|"
         "configuration|shape))", "is big"),
     "thickened": ("thickened", "thickening", "thick", "thicker", "(increase|increased) (in |)thickness"),
-    "compressed": ("compressed", "wedged", "fractured", "broken", "loss of height", "height loss", "(reduced|"
+    "compressed": ("compressed", "wedged", "crushed", "fractured", "broken", "loss of height", "height loss",
+        "lost height", "(reduced|"
                                                                                                    "decreased) (in |)"
         "height"),
     "prominent": ("prominen(t|ce)",),
@@ -416,6 +463,8 @@ _PREDICATES = {
         "upper limit(s|) (of |)normal( in size| size|)", "(upper|top|high) normal( in size| size| limits|)",
         "top limits of normal", "upper limits", "limits of normal", "top normal in size"),
     "low": ("low", "decreased", "reduced", "diminished", "small", "shallow", "lower"),
+    "full": ("good", "full", "deep", "adequate", "satisfactory"), "dry": ("dry",),
+    "poor": ("poor", "suboptimal", "submaximal", "incomplete", "inadequate", "limited"),
     "hypoinflated": (
         "hypo(inflated|expanded|aerated|ventilated|ventilatory)", "under(| )(inflated|expanded|aerated|ventilated)",
         "(poorly|incompletely|suboptimally) (inflated|expanded|aerated)", "low in volume"),
@@ -424,11 +473,14 @@ _PREDICATES = {
         "hyper (inflated|expanded)"),
     "increased": ("increased",),
     "flattened": ("flatten(ed|ing)", "flat", "depress(ed|ion)"),
-    "elevated": ("elevat(ed|ion)", "eventrat(ed|ion)", "high riding", "raised", "high(er|)( than expected| in "
+    "elevated": ("elevat(ed|ion)", "eventrat(ed|ion)", "high riding", "raised", "pushed up", "displaced upward(s|)",
+    "high(er|)( than expected| in "
                                                                                 "position|)"),
-    "blunted": ("blunt(ed|ing)", "obscur(ed|ation)"),
+    "blunted": ("blunt(ed|ing|s)", "obscur(ed|ation)", "obliterat(ed|ion)", "effac(ed|ement)", "lost", "filled( in|)",
+        "(not|no longer) (sharp|preserved|well defined)", "loss of (the|)"),
     "tortuous": (
-        "tortuous", "tortuosity", "ectatic", "ectasia", "unfold(ed|ing)", "uncoil(ed|ing)", "dilat(ed|ation|ion)",
+        "tortuous", "tortuosity", "ectatic", "ectasia", "unfold(ed|ing)", "uncoil(ed|ing)",
+        "dilat(ed|ation|ations|ion|ions)",
         "aneurysm", "aneurysmal", "elongat(ed|ion)"),
     "atherosclerotic": (
         "(calcific |calcified |)(atheroma|atherosclerotic|atheromatous) (plaque|plaques|change|changes|wall changes|"
@@ -443,13 +495,28 @@ _PREDICATES = {
     "fused": ("(posterior |anterior |interbody |)fusion", "fused"),
     "congested": (
         "congest(ed|ion)", "engorg(ed|ement)", "cephaliz(ed|ation)", "plethoric", "indistinct", "accentuated",
-        "redistribution"),
-    "unclear": ("(not|no longer|never) (entirely |completely |fully |)clear",),
+        "redistribution", "distended", "fullness"),
+    "unclear": ("(not|no longer|never|by no means|far from|anything but) (entirely |completely |fully |)clear",),
+    # No statement follows from what is only not normal; where the size is meant it is too large.
+    "abnormal": ("(not|no longer|never|by no means|far from|anything but) (a |an |entirely |completely |quite |"
+    ")normal", "isn't normal"),
+    "oversized": ("(not|no longer) (of |of a |within |)(normal|the normal) (in |)(size|width|calib(er|re)|limits|"
+    "range)",
+        "exceeds (the |)normal( limits| range| size|)"),
+    "curved": ("curved", "scoliotic", "kyphotic"), "straight": ("straight",),
+    "in the soft tissues": ("(in|through|within|into|of|along) the (subcutaneous |)(soft tissues|tissues|fat|chest "
+    "wall)",
+        "(in|within) subcutaneous tissues"),
+    "about the mediastinum": ("(outlines|outlining|around|surrounding|dissecting|dissects) the (superior |anterior |)"
+        "(mediastinum|mediastinal (structures|vessels))",),
+    "under the diaphragm": ("(under|beneath|below) (the |both |either |)(right |left |)(hemi|)diaphragm(s|)",),
     "clear": ("clear", "well aerated", "normally aerated", "well inflated", "well expanded"),
     "normal": (
         "normal( in size| size| in contour| in appearance|)", "unremarkable", "within normal limits", "not enlarged",
         "intact", "low normal", "within normal range", "nl", "nml", "natural", "normally inflated",
-        "not widened", "normal limits", "wnl"),
+        "not widened", "normal limits", "wnl", "normally (positioned|located|sited|placed)", "in (a |)normal position",
+        "of normal (size|width|calib(er|re)|height|position|contour|appearance)",
+        "normal (width|calib(er|re)|position)"),
     "sharp": ("sharp", "preserved", "well defined"),
 }
 
@@ -500,6 +567,17 @@ STATEMENTS: Mapping[tuple[str, str], tuple[str, ...]] = MappingProxyType({
     ("vessels", "calcified"): ("Calcification Other", "Arterial Wall Calcification"),
     ("spine", "degenerative"): ("Degenerative Spine",), ("spine", "fused"): ("Surgical Hardware",),
     ("spaces", "degenerative"): ("Degenerative Spine",),
+    ("heart", "oversized"): ("Cardiomegaly",), ("mediastinum", "oversized"): ("Enlarged Cardiomediastinum",),
+    ("cardiomediastinum", "oversized"): ("Enlarged Cardiomediastinum",), ("aorta",
+        "oversized"): ("Aortic Abnormality",),
+    ("nodes", "oversized"): ("Lymphadenopathy",),
+    ("volumes", "poor"): ("Low Lung Volume",), ("volumes", "full"): ("-Low Lung Volume",),
+    ("pleura", "dry"): ("-Pleural Effusion",), ("spine", "curved"): ("Scoliosis Or Kyphosis",),
+    ("spine", "straight"): ("-Scoliosis Or Kyphosis",),
+    ("arteries", "calcified"): ("Arterial Wall Calcification", "Calcification Other"),
+    ("arteries", "atherosclerotic"): ("Arterial Wall Calcification",),
+    ("gas", "in the soft tissues"): ("Subcutaneous Emphysema",), ("gas", "under the diaphragm"): ("Pneumoperitoneum",),
+    ("gas", "about the mediastinum"): ("Pneumomediastinum",),
 })
 
 # A finding is something else when one of these words stands in its clause.
@@ -509,12 +587,14 @@ BLOCKED: Mapping[str, frozenset[str]] = MappingProxyType({
     "Lung Opacity": frozenset((*_BONE, "metallic", "soft", "breast", "bullet", "tissue", "dental")),
     "Lung Lesion": frozenset(_BONE),
     "Infiltrate": frozenset((*_BONE, "marrow", "fatty")),
+    "Consolidation": frozenset(("fracture", "fractures", "callus", "osteotomy")),
     "Nodule": frozenset(("thyroid", "nipple", "breast", "adrenal")),
     "Mass": frozenset(("cardiac", "breast", "index", "wall", "bowel")),
     "Degenerative Spine": frozenset((
         "shoulder", "shoulders", "acromioclavicular", "glenohumeral", "ac", "hip", "hips", "knee", "knees", "ankle",
         "foot", "midfoot", "wrist", "hand", "elbow", "costochondral", "costovertebral", "sternoclavicular", "humeral")),
-    "Support Devices": frozenset(("scapula", "scapular", "rib", "ribs", "spinous", "finger")),
+    "Support Devices": frozenset(("ray", "neural", "eustachian", "scapula", "scapular", "rib", "ribs", "spinous",
+    "finger")),
     "Fibrosis": frozenset(("cystic",)),
     "Edema": frozenset(("tissue", "subcutaneous", "marrow", "skin")),
 
@@ -543,27 +623,42 @@ OF_ANY_ORGAN = frozenset((
     "Calcification Other", "Cavitation", "Consolidation", "Edema", "Fibrosis", "Granuloma", "Infiltrate", "Lung Lesion",
     "Lung Opacity", "Mass", "Nodule", "Pleural Effusion", "Pulmonary Congestion", "Scar"))
 _OTHER_ORGANS = (
-    "(?:maxillary|ethmoid(?:al)?|sphenoid|paranasal|mastoid|orbit(?:s|al)?|parotid|brain|cerebral|scalp|face|facial|"
+    "(?:optic|retinal|macular|corneal|nasal|nose|throat|maxillary|ethmoid(?:al)?|sphenoid|paranasal|mastoid|orbit(?:s|al)?|parotid|brain|cerebral|scalp|face|facial|"
     "eyelids?|thyroid|breasts?|liver|hepatic|gallbladder|pancrea(?:s|tic)|adrenals?|renal|kidneys?|bladder|"
     "ovar(?:y|ian)|uter(?:us|ine)|prostate|prostatic|gastric|stomach|bowel|colon|colonic|mesenteric|peritoneal|"
     "abdom(?:en|inal)|pelvi(?:s|c)|skin|subcutaneous|soft tissues?|muscles?|joints?|arms?|hands?|hips?|knees?|ankles?|"
-    "legs?|foot|feet|limbs?|extremit(?:y|ies))")
+    "legs?|foot|feet|limbs?|extremit(?:y|ies)|shoulders?|elbows?|wrists?|myocardi(?:al|um)|spleen|splenic|scrot(?:al|um)|"
+    "testicular|larynx|laryngeal|pharyn(?:x|geal)|tongue|appendix|duoden(?:al|um))")
 _ORGAN_BEFORE = re.compile(
     rf"(?:^|(?<=\s)){_OTHER_ORGANS}\s+(?:[a-z0-9]+\s+)?(?:(?:has|shows?|contains?|demonstrates?)\s+(?:[a-z0-9]+\s+){{0,3}})?$"
     rf"|^\s*(?:[a-z]+\s+)?{_OTHER_ORGANS}\s*:")
 _ORGAN_BEHIND = re.compile(
-    r"\s+(?:(?:is|are|was|were|seen|noted|present|identified|observed|detected|found|visible|measuring|[\d.]+|cm|mm|x)\s+)*"
+    r"\s+(?:(?:is|are|was|were|seen|noted|present|identified|observed|detected|found|visible|measuring|palpated|palpable|felt|known|again|also|"
+    r"[\d.]+|cm|mm|x)\s+)*"
     r"(?:in|of|within|from|on|along|involving)\s+(?:(?:the|both|a|an|left|right|upper|lower|anterior|posterior)\s+)*"
     rf"{_OTHER_ORGANS}\b(?!\s+(?:lobe|lung|line))")
 # A finding is something else when it goes on with these words.
 GOES_ON: Mapping[str, re.Pattern[str]] = MappingProxyType({
-    "Fracture": re.compile(r"\s+(?:[a-z]+\s+){0,2}(?:wires?|leads?|screws?|hardware|catheters?|stents?|rods?)\b"),
+    "Fracture": re.compile(r"\s+(?:(?:of|in|through)\s+)?(?:[a-z]+\s+){0,3}(?:wires?|leads?|screws?|hardware|"
+    r"catheters?|stents?|rods?)\b"),
     "Consolidation": re.compile(
         r"\s+(?:of|at|across)\s+(?:the\s+)?(?:[a-z]+\s+){0,2}(?:fractures?|callus|graft|osteotomy|care|services|data)\b"),
+    "Atelectasis": re.compile(r"\s+(?:by|from|because of|due to)\s+(?:[a-z]+\s+){0,2}pneumothorax\b"),
+    "Support Devices": re.compile(r"\s+(?:current|voltage|angulation|angle|rotation|feeds?|feeding)\b"),
     "Hernia": re.compile(r"\s+(?:of|in)\s+the\s+(?:anterior\s+)?(?:abdominal wall|groin)\b"),
-    "Infiltrate": re.compile(r"\s+of\s+(?:the\s+)?(?:chest wall|mediastinum|pleura|ribs?|fat|muscles?)\b"),
-    "Mass": re.compile(r"\s+(?:of|in|on)\s+(?:the\s+)?(?:patient|body|chest wall|heart|atrium|ventricle)\b"),
+    "Infiltrate": re.compile(r"\s+of\s+(?:the\s+)?(?:local|lidocaine|an(?:a?)esthetic|contrast|chest wall|"
+    r"mediastinum|pleura|ribs?|fat|muscles?)\b"),
+    "Mass": re.compile(r"\s+(?:of|in|on)\s+(?:the\s+)?(?:patients?|people|body|chest wall|heart|atrium|ventricle)\b"),
 })
+
+
+_ORGAN = re.compile(rf"\b(?:{_OTHER_ORGANS}|vertebra[a-z]*|spine|airways?|trachea[a-z]*|patient|heart|cardiac|"
+    rf"nipple)\b")
+
+
+def in_lungs(sentence: str) -> bool:
+    """Whether a sentence speaks of the lungs and of nothing else that can have a lesion or collapse."""
+    return LUNG_SITE.search(sentence) is not None and not _ORGAN.search(sentence)
 
 
 def elsewhere(before: str, behind: str) -> bool:
@@ -587,7 +682,9 @@ SPELT = frozenset((
     "calcifications", "calcified", "cardiomegaly", "catheter", "cavitation", "congestion", "consolidation",
     "consolidations", "costophrenic", "density", "diaphragm", "effusion", "effusions", "emphysema", "emphysematous",
     "endotracheal", "eventration", "fibrosis", "fibrotic", "fracture", "fractures", "granuloma", "granulomas",
-    "granulomatous", "hernia", "hyperinflation", "infiltrate", "infiltrates", "infiltration", "interlobular",
+    "granulomatous", "hemidiaphragm", "hernia", "honeycombing", "hyperinflation", "infiltrate", "infiltrates",
+    "infiltration", "interlobular",
+    "atherosclerosis", "atherosclerotic", "aneurysm", "defibrillator", "kyphoscoliosis", "mediastinal", "mediastinum",
     "kyphosis", "lesion", "lymphadenopathy", "nasogastric", "nodule", "nodules", "oedema", "opacities",
     "opacification", "opacity", "osteophytes", "pacemaker", "peribronchial", "pericardial", "pleural",
     "pneumomediastinum", "pneumonia", "pneumoperitoneum", "pneumothorax", "pneumothoraces", "pulmonary", "scarring",
@@ -600,7 +697,8 @@ def build() -> Mapping[str, Mapping[str, object]]:
     """Literal -> {role: value}.
 
     FINDING has a tuple of names ("?" before a vague one, "-" before one that the word denies), SUBJECT and PREDICATE
-    their part of a key of `STATEMENTS`, the others True.
+    their part of a key of `STATEMENTS`, BARE the noun that follows the membrane in a name, SITED a name, the others
+    True.
     """
     roles: dict[str, dict[str, object]] = {}
     named: dict[str, list[str]] = {}
@@ -622,8 +720,11 @@ def build() -> Mapping[str, Mapping[str, object]]:
             for pattern in patterns:
                 for text in expand(pattern):
                     roles.setdefault(text, {})[role] = value
-    for text in _BARE:
-        roles.setdefault(text, {})[BARE] = True
+    for text, noun in _BARE.items():
+        roles.setdefault(text, {})[BARE] = noun
+    for name, pattern in _SITED.items():
+        for text in expand(pattern):
+            roles.setdefault(text, {})[SITED] = name
     for role, patterns in CUES.items():
         for pattern in patterns:
             for text in expand(pattern):

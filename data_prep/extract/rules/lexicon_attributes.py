@@ -53,13 +53,15 @@ _ANATOMY = {
     "superior vena cava": ("svc", "superior vena cava"),
 }
 _LATERALITY = {
-    "left": ("left( sided|)", "levo(scoliosis|curvature)", "l", "lt", "l sided", "lul", "lll"),
-    "right": ("right( sided|)", "dextro(scoliosis|curvature)", "r", "rt", "r sided", "rul", "rml", "rll"),
+    "left": ("left( sided|)", "lingula(r|)", "levo(scoliosis|curvature)", "l", "lt", "l sided", "lul", "lll"),
+    "right": ("right( sided|)", "middle lobe", "dextro(scoliosis|curvature)", "r", "rt", "r sided", "rul", "rml",
+    "rll"),
     "midline": ("midline",),
     "bilateral": (
         "bilateral(ly|)", "both", "bi(basilar|apical|basal)", "right and left", "left and right",
         "right (greater|larger|more|worse|bigger) than left", "left (greater|larger|more|worse|bigger) than right",
-        "(b/l|bilat|bibas|either side|each side|both sides|bul|bll)", "(r|right|rt) ?(>|&gt;) ?(l|left|lt)",
+        "(b/l|bilat|bibas|either side|each (side|lung|base|apex|hemithorax)|both sides|bul|bll)",
+        "(r|right|rt) ?(>|&gt;) ?(l|left|lt)",
         "(l|left|lt) ?(>|&gt;) ?(r|right|rt)"),
     "": ("l spine", "(r/o|r o)"),
 }

@@ -19,21 +19,27 @@ PSEUDO, HISTORY, HYPOTHETICAL, DISCLAIMED, BREAK = "pseudo", "history", "hypothe
 _SHOWN = ("(seen|identified|visuali(s|z)ed|present|evident|appreciated|demonstrated|detected|noted|visible|apparent|"
           "observed|found|"
           "shown|confirmed|discern(ed|ible)|encountered|recogni(s|z)ed|depicted|established|documented|demonstrable|"
-          "detectable|identifiable|recogni(s|z)able|made out|substantiated|verified|followed)")
+          "proven|detectable|identifiable|recogni(s|z)able|made out|substantiated|verified|followed)")
 _FULLY = "(fully |completely |entirely |totally |definitively |definitely |confidently |reliably |safely |quite |yet |)"
 _LESS = "(partial|incomplete|near complete|nearly complete|near total|some|slight|mild|moderate|gradual|ongoing|slow)"
 _CHANGE = ("(change|changes|increase|decrease|improvement|progression|worsening|difference|resolution|reduction|"
-           "regression|clearing|deterioration|shrinkage)")
+           "regression|clearing|clearance|deterioration|shrinkage|growth|alteration|variation|evolution|healing)")
 _MODAL = "(may|might|could|can|would)"
 _CAUSE = ("(due to|secondary to|related to|attributable to|caused by|explained by|accounted for by|attributed to|"
-          "associated with|in keeping with|consistent with|compatible with|on the basis of|a result of|from)")
+          "associated with|in keeping with|consistent with|compatible with|on the basis of|a result of|because of|"
+          "owing to|"
+          "stem from|stems from|result from|results from|resulting from|arising from|from)")
+_STANDING = "(representing|represents|reflecting|reflects|indicating|indicates|signifying|corresponding to)"
 
 CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     NEGATE: (
         "no", "not", "without", "(neither|nor)", "absen(ce|t)( of|)", "negative for", "free (of|from)", "clear of",
         "w/o", "never", "unable to", "fail(s|ed|) to", "hardly", "scarcely", "(argue|argues|evidence) against",
         "(did|does|do|is|was|were|are|has|have|had|could|can|would)n't", "cannot( see|)", "can not", "nil", "zero",
-        "no (findings|changes|evidence|signs|features|abnormality|abnormalities|opacity|opacities) (consistent|"
+        "(no|without) (complication|complications|abnormality|abnormalities|findings|finding) (such as|like|"
+        "including|in the "
+        "form of)", "no (findings|changes|evidence|signs|features|abnormality|abnormalities|opacity|opacities) "
+        "(consistent|"
         "compatible) with", "not (due|secondary|related) to", "lacking", "lacked",
         "no (radiographic |definite |convincing |significant |obvious |focal |acute |other |new |further |"
         ")evidence (of|for)",
@@ -47,21 +53,28 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "never (had|developed)",
         "(rule|rules|ruled) (him |her |the patient |)out (for|against)", "ruled out",
         "(did|can|could) rule (him |her |the patient |)out", "resolution of", "resolved",
-        "interval (resolution|removal|clearing) of", "removal of", "clearing of", "not (consistent|compatible) with",
-        "inconsistent with", "lack of", "lacks", "exclude(s|d)", "no longer", "nonvisualization of",
+        "interval (resolution|removal|clearing) of", "removal of", "(clearing|clearance) of",
+        "not (consistent|compatible) with",
+        "inconsistent with", "lack of", "lacks", "exclude(s|d)", "no longer", "(nonvisualization|non visualization) of",
         "(is|was|are|were) negative for",
         "not (demonstrate|demonstrated|show|reveal|see|seen|identified|have|has|had|appear|appreciate|feel)",
         "unremarkable for", "no typical findings of", "no complaints of", "declin(es|ed)",
-        "nothing (to suggest|to indicate|suggestive of|suspicious for|concerning for)", "(mimic|mimics|mimicking|"
+        "nothing (suggests|indicates|points to|in favo(u|)r of|to suggest|to indicate|suggestive of|suspicious for|"
+        "concerning for)", "(mimic|mimics|mimicking|"
                                                                                         "mimicked|simulate|simulates|"
         "simulating|simulated|masquerading as)", "low (likelihood|probability|suspicion) (of|for)",
         "(absence|lack) of (any |)(evidence|signs|sign) (of|for)", "nowhere", "no longer (seen|present|visible)"),
     NEGATED: (
         "(is|are|was|were|has been|have been|) (ruled out|excluded|absent|resolved|negative)", "(ruled out|excluded)",
         f"(no longer|not|never|nowhere) (definitely |clearly |convincingly |currently |being |been |be |){_SHOWN}",
-        f"(cannot|isn't|aren't|wasn't|weren't|hasn't|haven't|couldn't|can't) (been |be |){_SHOWN}",
-        "(no longer|not) (there|a feature)",
-        "(is|are|has|have|) (now |)(gone|vanished|disappeared)", "nonexistent", "(is|are|) lacking",
+        f"(cannot|isn't|aren't|wasn't|weren't|hasn't|haven't|couldn't|can't|could not|can not) (been |be |){_SHOWN}",
+        "(no longer|not) (there|a feature)", "(do|does|did) not exist", "non existent", "not existing",
+        f"(was|were|is|are|has been|have been|) (specifically |actively |) (looked for|sought|searched for) "
+        f"(and |but |) (not|is not|are not|was not|were not|none) {_SHOWN}",
+        "(is|are|has|have|) (now |)(gone|vanished|disappeared)", "nonexistent",
+        "(does|do|did) not (appear|seem) (to be |)(present|visible|seen|evident)",
+        "(is|are|) (lacking|missing)",
+        "(has|have) since (been |)(removed|resolved|cleared|disappeared|subsided|gone|withdrawn|drained|extracted)",
         "(show|shows|showed) (complete |interval complete |)(resolution|clearing)", "(been |)(re|)absorbed",
         "resorbed", "(completely|fully) (drained|evacuated)", "(drained|evacuated) (completely|fully)",
         "(not|less than) (likely|probable)", "not in evidence",
@@ -75,7 +88,9 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(is|are|was|were) (all |both |also |again |otherwise |) (negative|absent)", "free",
         "(is|are|was|were|would be|seems|appears|) (very |quite |) unlikely",
         "(is|are|was|were) not (palpable|palpated|heard|elicited|felt|noticed|reported|documented|recorded)",
-        "(did|does|do|has|have) not (occur|occurred|recur|recurred|persist|return)",
+        "(did|does|do|has|have) not (occur|occurred|recur|recurred|persist|return|returned|developed|appeared|"
+        "arisen|formed|"
+        "reaccumulated|re accumulated)",
         "(has|have) (also |now |since |) (resolved|cleared|subsided|disappeared)",
         "(has been|have been|been) (removed|ruled out)",
         "not (seen|identified|visualized|present|evident|found|appreciated)", "(is|are|was|were) denied",
@@ -88,9 +103,11 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "unremarkable)",
         "(now|today|meanwhile|since) (completely |)(absent|resolved|gone|cleared|negative|not seen|no longer seen|"
         "disappeared)"),
-    REMOVED: ("(taken|pulled|come) out", "pulled", "discontinued", "explanted", "extracted", "withdrawn",
+    REMOVED: ("(taken|pulled|come) out", "(is |are |now |) out", "pulled", "discontinued", "explanted", "extracted",
+        "withdrawn",
         "removed", "d/c'd"),
     UNCERTAIN: (
+        "(cannot|can not|can't) be (said|stated|concluded|assumed) (with certainty |)(that|whether)",
         "(minimal|little|trace|small|mild) if any",
         "possib(le|ly|ility of)", "probab(le|ly)", "likely",
         f"{_MODAL} (also |well |simply |merely |)(represent|be|reflect|indicate|relate to|suggest|mean|signify|"
@@ -99,13 +116,27 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         f"(possibly|probably|likely|presumably|perhaps|potentially|conceivably|maybe|most likely|thought to be|"
         f"felt to be|believed to be|suspected to be|probable|possible|favored to be|presumed) "
         f"(partly |in part |){_CAUSE}",
-        "(thought|believed|felt|considered|suspected) (to be|to represent|to reflect|likely to be)",
+        f"(possibly|probably|likely|presumably|perhaps|potentially|conceivably|maybe|most likely) {_STANDING}",
+        "(seem|seems|seemed) to (be|represent|have|show)", "(thought|believed|felt|considered|suspected) (to be|to "
+        "represent|to reflect|likely to be)",
         "(raise|raises|raised|raising) (the |a |some |)(possibility|concern|suspicion|question|question of) (of|for|"
         "about)",
         "(raise|raises|raised|raising) (the |a |some |)(possibility|concern|suspicion|question)",
         "query", "(suggestion|hint|impression|appearance|suspicion) of", "potential(ly|)", "conceivabl(e|y)",
         "maybe", "poss", "prob",
         "(cannot|can not) be (said|assumed|concluded|stated) that (there is |there are |)no",
+        "(cannot|can not|can't|could not|unable to|impossible to|not possible to|hard to|difficult to) (say|state|"
+        "conclude|"
+        "claim|assume|be certain|be sure) (with certainty |for certain |for sure |)(that |)(there is |there are |)no",
+        "(no|without) certainty (that|about)( there is no| there are no| no| the| there is|)",
+        "(wrong|incorrect|premature|too early|not right|not correct|not safe|unsafe) to (say|state|conclude|claim|"
+        "assume) "
+        "(that |)(there is |there are |)no",
+        "(is|are|was|were|remains|would be) (difficult|hard|impossible|not possible) to (exclude|rule out|dismiss)",
+        "(not |not entirely |not completely |isn't |un)(certain|sure|convinced|clear) (that|of|by|about|whether|"
+        "if)( there is|"
+        " there are| this is| the| an| a|)",
+        "(no|without) (evidence|argument|arguments|sign|signs|proof|findings) against",
         "doubtful", "(is |remains |)(unclear|uncertain|unsure|unknown|questionable|not sure|not certain|not clear) "
                     "(if|whether|about)"
         "( there is| there are| this is| it is|)", "either", "(suspicion|concern|possibility|question) (is|was) "
@@ -118,8 +149,8 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "a (question|possibility) of",
         "suggest(s|ive of|ing|ed|ion of|)", "suspicious for", "suspicion (of|for)", "suspected", "suspect",
         "concern(ing|) for", "question(able|ed| of|)", "worrisome for",
-        f"(cannot|can not|can't|could not|couldn't|not|difficult to|hard to|impossible to|"
-        f"unable to|"
+        f"(cannot|can not|can't|could not|couldn't|not|difficult to|hard to|impossible to|not possible to|not able to|"
+        f"not feasible to|unable to|"
         f"fails to|fail to|without) {_FULLY}(exclude|rule out|excluding|ruling out|dismiss)",
         f"(cannot|can not|can't|could not) be {_FULLY}(excluded|ruled out|dismissed)", f"not {_FULLY}excluded",
         "(versus|vs|vs\\.)", "presumed", "presumably", "apparent", "equivocal", "borderline", "less likely",
@@ -128,12 +159,14 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "differential", "consider", "favor(ed|ing|s|)", "felt to represent", "appearance of",
         "xxxx represent(s|ing|)", "xxxx reflect(s|ing|)", "may", "might", "impression of", "subtle suggestion of"),
     DOUBTED: (
+        "(remain|remains) (possible|likely|probable|suspected|questionable|not excluded)",
+        "(does|do|did) not (exclude|rule out) (it|this|them|that)",
         "(is|are|) (also |still |) (suspected|questioned|possible|likely|probable|questionable|favored)",
         "(is|are|remains|) (also |) (in|within|on) the differential",
         f"(cannot|can not|can't|could not|couldn't|not) be {_FULLY}(excluded|ruled out|dismissed|discounted)",
         "(most|very|highly|quite) (likely|probable|possible)",
         "(remain|remains) (a |an |)(possibility|consideration|concern|option)",
-        "(cannot|can not|can't) be (confirmed|verified|established|guaranteed|assured)",
+        "(cannot|can not|can't|could not|couldn't) be (confirmed|verified|established|guaranteed|assured)",
         f"not (been |){_FULLY}(excluded|ruled out|dismissed)", "(isn't|aren't|hasn't|haven't) (been |)(excluded|ruled "
                                                                "out)",
         "(is|are|remain|remains|would be|be|) (difficult|hard|impossible) to (exclude|rule out|dismiss)",
@@ -141,7 +174,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(suspected|presumed|questioned|in question|questionable|favored|favoured|thought likely|not unlikely)",
         "(cannot|can not) be (reliably |)(differentiated|distinguished|separated)", "(not certain|not definite|"
                                                                                     "inconclusive)",
-        "(is|are|remain|remains) (also |) (conceivable|considered|equivocal|uncertain|doubtful|not certain|"
+        "(is|are|was|were|remain|remains) (also |) (conceivable|considered|equivocal|uncertain|doubtful|not certain|"
         "unclear)",
         "(should|could|may|might|must|can) (also |)be (considered|entertained|suspected|present)",
         "(is|are|was|were|) (not|difficult to) (excluded|exclude)",
@@ -150,23 +183,36 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         f"{_MODAL} (all |both |also |each |)(look like|have|give|cause|produce|explain|account for) (this|that|these|"
         f"the)"),
     PSEUDO: (
-        "(no|without|any|little) (significant |definite |appreciable |suspicious |substantial |obvious |radiographic |"
-        f"further |evidence of |)(interval |){_CHANGE}",
+        "(no|without|any|little|lack of|absence of) (significant |definite |appreciable |suspicious |substantial |"
+        "obvious |"
+        "radiographic |relevant |noticeable |marked |measurable |meaningful |visible |real |major |essential |"
+        "discernible |"
+        f"clear |great |much |apparent |any |further |evidence of |)(interval |){_CHANGE}",
+        "no (better|worse|smaller|larger|bigger|wider|different|milder) (than|from|)",
+        "not (entirely |altogether |)(unexpected|unexpectedly|surprising|surprisingly|unusual|uncommon|insignificant|"
+        "negligible|trivial|inconsiderable)",
         "(further|interval|continued) (enlargement|growth|expansion|evolution)",
-        f"{_LESS} (interval |)(resolution|clearing|removal|disappearance) (of|in)",
+        f"{_LESS} (interval |)(resolution|clearing|clearance|removal|disappearance) (of|in)",
         "(interval |)(partial|partially|partly|incompletely|nearly|almost|mostly|largely|not|not yet) "
         "(completely |fully |entirely |) (resolved|cleared|subsided|disappeared|absent|removed|gone|withdrawn)",
         "(has|have)(n't| not) (yet |fully |completely |entirely |)(resolved|cleared|subsided|disappeared|been removed)",
         "(has|have) (only |just |now |) (partially|partly|incompletely|nearly|almost|mostly|largely) "
         "(completely |) (resolved|cleared|subsided|disappeared)",
-        "(not|no longer|never|hardly|isn't|aren't|cannot be|not entirely|not completely) "
+        "(not|no longer|never|hardly|isn't|aren't|wasn't|weren't|cannot be|not entirely|not completely) "
         "(without|free of|free from|devoid of|negative for|lacking|absent|clear of|denied|denying)",
-        "no (absence|lack) of", "no (doubt|question|denying|mistaking)( about| that| of|)", "not (just|merely|the "
+        "(no|not) (an |the |any |) (absence|lack) of",
+        "(cannot|can not|not) (yet |) (be |) (called|considered|regarded as|deemed) (resolved|cleared|absent|"
+        "excluded)", "no (doubt|question|denying|mistaking)( about| that| of|)",
+        "(no one|nobody|none) (doubts|questions|disputes|denies)",
+        "(without|beyond) (any |a |) (doubt|question|dispute)", "not (just|merely|the "
                                                                                             "only)",
         "not (in doubt|in question)",
         "not (present|seen|visible|noted|identified|evident|there|apparent|demonstrated|described|reported) (on|in|at) "
         "(the |)(prior|previous|earlier|last|old|older|comparison|preceding|most recent|outside)",
-        "pending (resolution|clearing) of", "(to|until|through) (resolution|clearing)",
+        "pending (resolution|clearing) of", "out of", "(mm|cm) (wide|broad|thick|high|large|big)",
+        "not (previously|formerly|earlier|yet) (seen|present|visible|noted|identified|described|known)",
+        "(interval|new|recent|subsequent) appearance of",
+        "(to|until|through) (resolution|clearing)",
         "follow up (of|for) (the|this|these|known)",
         "(to |)(confirm|ensure|document|demonstrate|verify|assure|establish) (complete |its |full |)(resolution|"
         "clearing)",
@@ -222,7 +268,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "image fusion", "pet ct fusion", "(fusion|fused) images", "consider(able|ably)", "drain the",
         "scar(s|) (of|on) the skin", "(skin|surgical|thoracotomy|sternotomy|c section|incisional|operative|burn) "
                                      "scar(s|)",
-        "(patient|he|she|who|has|had|the patient) collapsed", "collapsed at (home|work)", "(ivc|svc|vein|airway|"
+        "(patient|he|she|who) (has |had |)collapsed", "collapsed at (home|work)", "(ivc|svc|vein|airway|"
         "tracheal|expiratory|dynamic) collapse", "(cystic|retroperitoneal|marrow|liver|hepatic|myelo) fibrosis",
         "(leg|ankle|pedal|peripheral|cerebral|brain|marrow|bone marrow|scrotal|periorbital|lid|limb|foot|"
         "periportal|mesenteric|laryngeal|mucosal|subcutaneous|soft tissue|skin|body wall|extremity) (edema|oedema)",
@@ -245,14 +291,24 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(had|have had|has had) (a |an |) (previous|prior|past|earlier|old)",
         "(study|exam|examination|radiograph|film|image|ct|scan|report)(s|)(,|) (in which|on which|where|that|which) "
         "(there (was|were)|showed|demonstrated|revealed)",
-        "(prior|previous|earlier|last|outside) (study|exam|examination|radiograph|film|ct|scan|report)(s|) "
+        "(prior|previous|earlier|last|outside|old) (chest |)(study|exam|examination|radiograph|film|ct|scan|"
+        "report)(s|) "
         "(showed|demonstrated|revealed|described|reported|noted)",
         "(prior|previous|earlier|last|old|outside) (chest |)(study|exam|examination|radiograph|film|image|ct|scan|"
         "report)(s|) "
         "there (was|were)", "there (had been|used to be)",
+        "(in|on) (19|20)(0|1|2|9)(0|1|2|3|4|5|6|7|8|9)( |, )there (was|were)",
+        "(last|in) (week|month|year) there (was|were)",
         "(treated|treatment|therapy|antibiotics|admitted|hospitalized) for"),
     HYPOTHETICAL: (
+        "family history (of|for)",
         "(evaluate|evaluation|assess|assessment|checked|screen|screening|check) for",
+        "(evaluation|assessment|diagnosis|identification|characteri(s|z)ation) of (a |any |)(possible|potential|"
+        "suspected|"
+        "occult|underlying|subtle|additional|early)", "(exclusion|detection) of",
+        "(cannot|can not|can't|may not|might not|do not|does not|don't|doesn't|not always) (reliably |always |"
+        ")(detect|show|"
+        "reveal|demonstrate|depict|visuali(s|z)e|pick up) (all|every|small|subtle|early|tiny|most|many)",
         "(to |)(rule|rules) (him |her |the patient |)out", "r/o",
         "if (there is |)(clinical |persistent |continued |further |high |)(concern|suspicion|suspected) (for|of|)",
         "to (exclude|evaluate|assess|document|confirm)",
@@ -260,6 +316,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "(should|could|would|ought to|must|to|will|may) be (ruled out|excluded) for", "differentiate",
         "if clinically indicated", "in (the |)(setting|case) of", "risk (of|for)", "question of history",
         "follow up (of|for|to)", "(signs|symptoms) of",
+        f"{_MODAL} (help |help to |better |further |)(exclude|rule out|detect|confirm|clarify|evaluate)",
         f"{_MODAL} (easily |)(hide|mask|obscure|conceal|mimic|simulate|miss|overlook|be hiding|be obscuring|be masking|"
         "be concealing|underestimate)",
         "(limit|limits|limited|limiting|hamper|hampers|hinders|preclude|precludes|precluding|impair|impairs|degrades|"
@@ -298,6 +355,7 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         f"{_MODAL} (escape|elude|evade) (detection|notice|attention|us)",
         "(is|are) (beyond|below|under) the (resolution|limits|limit|detection|threshold|scope)",
         "(needs|need|has|have|ought|remains) to be (excluded|ruled out)",
+        f"(are|is) not (always|reliably|necessarily|invariably|consistently) {_SHOWN}",
         "(are|is) (often|frequently|commonly|easily|sometimes) (missed|overlooked|occult|obscured|not visible|not "
         "seen)",
         "(cannot|can not|could not|can't) be (adequately |reliably |properly |fully |accurately |)"
@@ -323,5 +381,5 @@ CUES: Mapping[str, tuple[str, ...]] = MappingProxyType({
         "outside of",
         "(after|following) (the |a |recent |)", "instead", "nonetheless", "unlike",
         "in addition to", "to account for", "to explain", "explaining",
-        "since", "to suggest that"),
+        "since", "to suggest that", "none elsewhere", "none (on|in|at) the (right|left|other|opposite|contralateral)"),
 })

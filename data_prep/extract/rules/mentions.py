@@ -8,12 +8,22 @@ from collections.abc import Callable, Sequence
 
 from data_prep.extract.rules import lexicon
 from data_prep.extract.rules.lexicon import BARE, FINDING, PREDICATE, SUBJECT
+from data_prep.extract.rules.lexicon_cues import BREAK
 from data_prep.extract.rules.tokens import Token
 from lgdea_jax.findings.vocabulary import BY_NAME
 
 _SHORT_AXIS = re.compile(
-    r"(?:(?!\b(?:less|smaller|below|under|not|without|no|than)\b)[^;:]){0,60}?\bshort (?:axis|axes|diameter)\b"
-    r"(?:(?!\b(?:less|smaller|below|under|not|than)\b)[^;:\d]){0,40}(?P<size>\d+(?:[.,]\d+)?)\s*(?P<unit>mm|cm)\b")
+    r"\bshort(?:est)? (?:axis|axes|diameter)\b"
+    r"(?:(?!\b(?:less|smaller|below|under|not|than)\b)[^;:\d]){0,40}(?P<size>\d+(?:[.,]\d+)?)\s*(?P<unit>mm|cm)\b"
+    r"|(?<!than )(?<!below )(?<!under )(?<![<\d.,])(?P<size2>\d+(?:[.,]\d+)?)\s*"
+    r"(?P<unit2>mm|cm)\s+in\s+(?:(?:its|the|their)\s+)?short(?:est)? (?:axis|axes|diameter)\b")
+_RATIO = re.compile(r"\b(?:cardiothoracic (?:ratio|index)|ctr)\b[^;\d<>]{0,25}(?P<value>0[.,]\d+|"
+    r"\d\d(?=\s*%))\s*(?P<percent>%)?")
+_ASCENDING = re.compile(
+    r"\bascending (?:thoracic )?aorta(?:(?!\b(?:less|smaller|below|under|not|than|pulmonary|"
+    r"descending)\b)[^;:\d]){0,40}"
+    r"(?P<size>\d+(?:[.,]\d+)?)\s*(?P<unit>mm|cm)\b")
+_AND_IS = re.compile(r"and\s+(?:is|are|was|were|has|have|remains?)")
 _AND = re.compile(r"\s*(?:,|/|,?\s*\b(?:and|or)\b)\s*(?:in\s+)?(?:the\s+)?(?:left\s+|right\s+)?")
 
 
@@ -52,7 +62,8 @@ class Finder:
             if BARE in token.roles:
                 membrane = (lexicon.MEMBRANES.search(self._text[self._start:token.start])
                             or lexicon.MEMBRANE_BEHIND.match(self._text, token.end, self._end))
-                names = (f"{membrane.lastgroup} Effusion",) if membrane else names
+                named = f"{membrane.lastgroup} {token.roles[BARE]}" if membrane else ""
+                names = (named,) if named in BY_NAME else names
             for mark, certainty in (("", "present"), ("?", "uncertain"), ("-", "absent")):
                 alike = tuple(name.lstrip("?-") for name in names if (name[0] if name[0] in "?-" else "") == mark)
                 if alike:
@@ -61,17 +72,31 @@ class Finder:
             if PREDICATE in token.roles:
                 for j in self._subjects(i):
                     self._statement(i, j, found, used)
-        found += self._large_nodes()
+        found += self._large_nodes() + self._measured()
         found.sort(key=lambda mention: (mention.start, mention.end))
         return found
 
     def _large_nodes(self) -> list[Mention]:
         """Lymph nodes that are measured: enlarged from a short axis of 10 mm on."""
+        nodes = next((token for token in self._tokens if token.roles.get(SUBJECT) == "nodes"), None)
         found = []
-        for token in self._tokens:
-            size = token.roles.get(SUBJECT) == "nodes" and _SHORT_AXIS.match(self._text, token.end, self._end)
-            if size and float(size["size"].replace(",", ".")) * (10 if size["unit"] == "cm" else 1) >= 10:
-                found.append(Mention(("Lymphadenopathy",), token.start, size.end(), token.start, "present"))
+        for size in _SHORT_AXIS.finditer(self._text, self._start, self._end) if nodes else ():
+            if float((size["size"] or size["size2"]).replace(",", ".")) * (
+                    10 if "cm" in (size["unit"], size["unit2"]) else 1) >= 10:
+                start, end = min(nodes.start, size.start()), max(nodes.end, size.end())
+                found.append(Mention(("Lymphadenopathy",), start, end, start, "present"))
+        return found
+
+    def _measured(self) -> list[Mention]:
+        """What the width of the heart within the chest, and that of the ascending aorta, say."""
+        found = []
+        for match in _RATIO.finditer(self._text, self._start, self._end):
+            ratio = float(match["value"].replace(",", ".")) / (100 if match["percent"] else 1)
+            found.append(Mention(("Cardiomegaly",), *match.span(), match.start(),
+            "present" if ratio > 0.5 else "absent"))
+        for match in _ASCENDING.finditer(self._text, self._start, self._end):
+            if float(match["size"].replace(",", ".")) * (10 if match["unit"] == "cm" else 1) >= 40:
+                found.append(Mention(("Aortic Abnormality",), *match.span(), match.start(), "present"))
         return found
 
     def _statement(self, i: int, j: int, found: list[Mention], used: set) -> None:
@@ -90,13 +115,14 @@ class Finder:
         value = predicate.roles[PREDICATE]
 
         def fits(token: Token) -> bool:
-            return (SUBJECT in token.roles and token is not predicate
-                    and (token.roles[SUBJECT], value) in lexicon.STATEMENTS)
+            stated = lexicon.STATEMENTS.get((token.roles.get(SUBJECT), value), ())
+            # "Widening on the basis of adenopathy" names what an enlarged node would be.
+            return bool(stated) and token is not predicate and not set(stated) <= set(token.roles.get(FINDING, ()))
 
         before, crossed = [], False
         for j in range(i - 1, -1, -1):
             token = self._tokens[j]
-            if self._broken(token.end, predicate.start):
+            if self._broken(self._joined(i, token.end), predicate.start):
                 break
             if fits(token):
                 before.append(j)
@@ -118,6 +144,13 @@ class Finder:
                 break
             subjects.append(j)
         return subjects
+
+    def _joined(self, i: int, offset: int) -> int:
+        """`offset`, or the end of an "and is" between it and predicate `i`: the subject is that of the verb before."""
+        joined = self._tokens[i - 1] if i else None
+        if joined and BREAK in joined.roles and _AND_IS.fullmatch(self._text, joined.start, joined.end):
+            return max(offset, joined.end)
+        return offset
 
     def _next(self, i: int, fits: Callable[[Token], bool]) -> int | None:
         end = self._tokens[i].end

@@ -8,18 +8,27 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_SPACES = str.maketrans(dict.fromkeys("\n\r\t\f\v\u00a0-\u2010\u2011\u2012\u2013\u2014_", " ") | {"\u2019": "'"})
+_SPACES = str.maketrans(dict.fromkeys("\n\r\f\v\u00a0-\u2010\u2011\u2012\u2013\u2014_*`", " ") | {"\u2019": "'"})
 
 
-_DASH = re.compile(r"(?<=\s)[-\u2010-\u2014](?=\s)")
+# Between a label and its answer in a table, or on the line below.
+_CELL = re.compile(r"(?<=[a-z)])[\t\n](?=(?:yes|no|none|nil|neg|pos|negative|positive|absent|present|"
+    r"normal)\s*(?:[\t\n\r]|$))")
+_DASH = re.compile(r"(?<=\s)[-\u2010-\u2014](?=\s|$)")
 
 
 def normalise(text: str) -> str:
-    """Lower case, white space and hyphens as spaces, dashes between spaces as "-"; every character keeps its offset."""
+    """The text in lower case, where every character keeps its offset.
+
+    White space (but tabs), hyphens and marks of emphasis are spaces, a dash between spaces is "-", and what parts an
+    answer from its label, a tab or the end of the line, is "|".
+    """
     lowered = text.lower()
     if len(lowered) != len(text):  # A few letters grow when lowered; spans must not move.
         lowered = "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
     spaced = lowered.translate(_SPACES)
+    for match in _CELL.finditer(lowered):
+        spaced = f"{spaced[:match.start()]}|{spaced[match.end():]}"
     for match in _DASH.finditer(lowered):  # It parts statements, where one within a word does not.
         spaced = f"{spaced[:match.start()]}-{spaced[match.end():]}"
     return spaced
@@ -88,11 +97,12 @@ class Literals(Generic[T]):
 
 _ABBREVIATIONS = frozenset(("dr", "mr", "mrs", "ms", "vs", "approx", "e.g", "i.e", "cf", "resp", "a.p", "p.a"))
 _BOUNDARY = re.compile(
-    r"[.!?]+(?=\s|$|[A-Z(])|[.!?]*;+|\.{2,}|[\u2026\u2022\u25cf\u25aa]|</?(?:p|br|li|ul|ol|div|tr|td|th|h\d)"
+    r"[.!?]+(?=\s|$|[A-Z(])|[.!](?=[)\]])|[.!?]*;+|\.{2,}|&(?:bull|middot|#8226);|[\u2026\u2022\u25cf\u25aa]|</?(?:p|br|li|ul|ol|div|tr|td|th|h\d)"
     r"\b[^>\n]{0,40}>|\\n(?![a-z])"
     r"|\n\s*\n|\n(?=\s*(?:[-*•]|\(?(?:\d+|[A-Ka-k])[.)])\s)|(?P<line>\n)(?=\s*\S)"
-    r"|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z])|(?<=[a-z)] )(?P<run_on>)(?=[A-Z][a-z]+ [a-z])")
-_ITEM = re.compile(r"\s*(?:[-*•]+|\(?(?:\d{1,2}|[A-Ka-k])[.)])\s+")
+    r"|\|{2,}|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z])|(?P<item>(?<=\s)(?=\(?\d{1,2}\)\s*[A-Za-z]))|(?<=[a-z)] "
+    r")(?P<run_on>)(?=[A-Z][a-z]+ [a-z])")
+_ITEM = re.compile(r"\s*(?:(?:[-*•]+|\(?(?:\d{1,2}|[A-Ka-k])[.)])\s+|\(?\d{1,2}\)\s*(?=[A-Za-z]))")
 # A line that ends with one of these words goes on in the next line, and so does one before a line that begins so.
 _GOES_ON = frozenset((
     "a", "about", "above", "acute", "adjacent", "along", "an", "and", "anterior", "any", "are", "as", "at", "basilar",
@@ -130,10 +140,14 @@ def sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
             continue
         if mark == ";" and _ENTITY.search(text, max(left, match.start() - 8), match.end()):
             continue
+        if mark == "." and _leads(text, match):
+            continue
         if mark in ".?" and match.group() != "." and _ANSWER.match(text, match.end()):
             continue  # "Pneumothorax? No.", "Effusion .... none"
         if mark == "?" and not text[max(left, match.start() - 1):match.start()].strip():
             continue  # "? pneumonia" asks about what follows.
+        if match["item"] is not None and text.count("(", left, match.start()) > text.count(")", left, match.start()):
+            continue
         if match["line"]:
             width = width or max(_WRAP_WIDTH, *map(len, text[start:end].split("\n")))
             if _is_wrapped(text, left, match.start(), end, width):
@@ -147,6 +161,16 @@ def sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
 
 
 _WORD = re.compile(r"[A-Za-z]+")
+_LEADER = re.compile(r"\s*[A-Za-z][a-z]*(?: [A-Za-z]+)?\s?\.{3,}\s?[^.\n]{1,40}\.?\s*|\s*[A-Z "
+    r"/]{2,30}\.{3,}\s?[^.\n]{1,40}\s*")
+
+
+def _leads(text: str, match: re.Match) -> bool:
+    """Whether dots lead from a label to its value in a line of its own ("Nodule .... right apex")."""
+    start, end = text.rfind("\n", 0, match.start()) + 1, text.find("\n", match.end())
+    return match.end() - match.start() > 2 and _LEADER.fullmatch(text, start, len(text) if end < 0 else end) is not None
+
+
 
 
 def _is_wrapped(text: str, left: int, at: int, end: int, width: int) -> bool:
@@ -154,6 +178,10 @@ def _is_wrapped(text: str, left: int, at: int, end: int, width: int) -> bool:
     line = text[max(left, text.rfind("\n", 0, at) + 1):at].strip()
     following = text[at:end].lstrip().split("\n", 1)[0]
     last, first = line.rsplit(None, 1)[-1:], following.split(None, 1)[0]
+    if _CELLS.search(line) or _ONLY_ANSWER.fullmatch(line):
+        return False
+    if _ONLY_ANSWER.fullmatch(following.strip()) and line[-1:].isalpha():
+        return True  # The answer to the label above.
     if not last or last[0][-1] in ",-/&(" or last[0].lower() in _GOES_ON or not text[left:at].strip():
         return True
     if last[0][-1] in ":|=":
@@ -165,6 +193,10 @@ def _is_wrapped(text: str, left: int, at: int, end: int, width: int) -> bool:
     return len(line) + 1 + len(first) > width  # The word would not have fitted.
 
 
+# A line of a table, whose last word is a cell of its own.
+_CELLS = re.compile(
+    r"\w(?:\t|\s*\|)\s*\S+$|\w\s*(?:\s[-\u2013\u2014]|\.{3,}|[:=])\s+(?i:yes|no|none|nil)$")
+_ONLY_ANSWER = re.compile(r"(?i:yes|no|none|nil|negative|positive|absent|present)")
 _LABEL = re.compile(r"\s*[A-Za-z][A-Za-z /,&-]{1,40}?\s*[:|=]")
 
 
@@ -187,7 +219,7 @@ def _is_abbreviation(text: str, left: int, match: re.Match) -> bool:
     last = word[-1].lower().lstrip("(")
     if last in ("no", "fig"):
         return following.isdigit()
-    if last in ("l", "r", "st", "al", "etc", "inc"):
+    if last in ("l", "r", "lt", "rt", "bilat", "st", "al", "etc", "inc"):
         return following.islower()
     number = len(last) <= 2 and last.isdigit() and not text[left:match.start() - len(last)].strip()
     return number or last in _ABBREVIATIONS

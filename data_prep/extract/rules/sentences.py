@@ -7,6 +7,7 @@ What negates or hedges a finding follows NegEx (Chapman et al., J Biomed Inform 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Mapping
 
@@ -22,6 +23,7 @@ from data_prep.extract.rules.lexicon_cues import (
     NEGATE,
     NEGATED,
     OUTDATED,
+    PSEUDO,
     REMOVED,
     UNCERTAIN,
 )
@@ -57,17 +59,32 @@ _CURRENT = re.compile(
 _AGO = re.compile(
     r"\s*(?:(?:was|were|of|from|seen|noted|diagnosed|treated|about|some)\s+)*"
     r"(?:(?:\d+|a|one|two|three|four|five|six|few|several|many)\s+(?:days?|weeks?|months?|years?)\s+(?:ago|earlier|before)\b"
-    r"|as a (?:child|teenager|young)|in (?:19|20)\d\d\b|in childhood\b)")
+    r"|as a (?:child|teenager|young)|in (?:19|20)\d\d\b|in childhood\b|last (?:week|month|year|winter|spring|summer|"
+    r"autumn)\b)")
 # Before a finding that is there, whatever is denied of it or around it.
 _GIVEN = re.compile(
     r"\b(?:within|around|surrounding|adjacent to|next to|near|alongside|beside|behind|beyond|along|superimposed on)\s+"
     r"(?:the|this|these|that|those|his|her|known)\s+(?:[a-z0-9]+\s+){0,4}$")
 _GROWTH = re.compile(
-    r"\s*(?:[a-z]+\s+){0,2}(?:enlargement|growth|expansion)\s+(?:of|in)\s+(?:(?!and|or)[a-z0-9]+\s+){0,5}$")
+    r"\s*(?:[a-z]+\s+){0,2}(?:enlargement|growth|expansion|displacement|extension|spread|migration|angulation|healing|"
+    r"widening|shift|malposition|kinking|dislocation|loosening|complications?|worsening|progression|evolution)\s+"
+    r"(?:of|in|from|to)\s+(?:(?!and|or)[a-z0-9]+\s+){0,5}$")
+# "Infiltrates, either old or recent, have not been seen": what stands between two commas.
+_ASIDE = re.compile(r"^\s*,(?:\s+(?:either|whether|old|new|recent|acute|chronic|or|nor|large|small|focal|diffuse|"
+    r"left|right|bilateral|"
+                    r"fresh|healed|solid|calcified|of|any|size|kind|type|even|in|particular|also|too|though|however))+\s*,\s*")
 # "Neither the nodule nor the mass has grown": they are there.
 _CHANGED = re.compile(
     r"(?:\s+(?:or|nor|and)\s+(?:the\s+)?[a-z]+(?:\s+[a-z]+)?)?\s+(?:has|have)\s+(?:significantly\s+)?"
     r"(?:changed|increased|grown|decreased|progressed|enlarged)\b")
+# "For rib fracture assessment": looked for, not stated.
+_SOUGHT = re.compile(r"\s+(?:assessment|evaluation|detection|exclusion|screening|surveillance)\b")
+_ADJECTIVES = re.compile(r"\s+(?:(?!with\b|in\b|at\b|and\b|but\b|on\b|given\b)[a-z]+\s+){0,3}")
+_IS_NOT = re.compile(r"\s+(?:is|are|was|were|does|do)\s+not\s*$")
+_OR = re.compile(r",?\s+or\s+(?:[a-z]+\s+){0,3}")
+# "It is not certain that the edema is gone": here too.
+_WHETHER = re.compile(r"\b(?:that|whether|if)\b")
+_UNPROVEN = re.compile(r"\bnot (?:been )?(?:confirmed|proven|established|verified)$")
 _IF = re.compile(r"\b(?:if|when|where|should|unless)\b")
 _NO_LIST = re.compile(r"[:|=\[(.]|\b(?:with|without|is|are|was|were|has|have)\b")
 
@@ -78,7 +95,7 @@ class Sentence:
     def __init__(self, text: str, start: int, end: int) -> None:
         self.text, self.start, self.end = text, start, end
         self._pieces = scanner.split(text, start, end)
-        self.tokens = tokens(self._pieces)
+        self.tokens = tokens(text, start, end, self._pieces)
         self.breaks = breaks(text, start, end, self.tokens)
         self._form = Form(text, start, end)
         self._attributes: list[tuple[int, int, Mapping[str, str]]] | None = None
@@ -100,16 +117,16 @@ class Sentence:
             if token.end <= mention.anchor:
                 if self.broken(token.end, mention.anchor) or self._given(token, mention):
                     continue
-                if NEGATE in roles and certainty != "absent" and not self._form.holds(token.start):
+                if NEGATE in roles and (certainty != "absent" or doubted) and not self._form.holds(token.start):
                     # "Absence of pneumothorax cannot be confirmed": here the denial itself is doubted.
-                    denied = not (doubted and self.text.startswith("absence", token.start))
+                    denied = not (doubted and self.text.startswith(("absence", "lack", "non"), token.start))
                     certainty, cue_start = "absent" if denied else "uncertain", token.start
-                elif UNCERTAIN in roles and certainty == "present" and self._doubts(token, mention):
+                elif UNCERTAIN in roles and self._makes_uncertain(token, mention, certainty):
                     certainty, cue_start = "uncertain", token.start
                 historical |= HISTORY in roles
                 hypothetical |= HYPOTHETICAL in roles
             elif token.start >= mention.end and self._acts_back(token, mention):
-                doubted |= DOUBTED in roles
+                doubted |= DOUBTED in roles or _UNPROVEN.search(self.text, token.start, token.end) is not None
                 hypothetical |= DISCLAIMED in roles
                 if DOUBTED in roles:
                     hypothetical |= _IF.search(self.text[self.start:mention.start]) is not None
@@ -122,6 +139,11 @@ class Sentence:
                 certainty = "uncertain"
         if certainty == "present" and self._form.asks(mention.start, mention.end):
             certainty, cue_end = "uncertain", mention.end + (self.text[mention.end:mention.end + 1] == "?")
+        if _IS_NOT.match(self.text, mention.end, self.end):
+            certainty, cue_end = "absent", self.end
+        if certainty == "present" and self._left_open(mention):
+            certainty = "uncertain"
+        hypothetical |= _SOUGHT.match(self.text, mention.end, self.end) is not None
         if (historical or _AGO.match(self.text, mention.end, self.end)):
             historical = not _CURRENT.search(self.text, mention.end, self.end)
         answer = self._answer(mention)
@@ -140,6 +162,13 @@ class Sentence:
         listed = _COORDINATED.search(between) and not _NO_LIST.search(between) and self._lists(mention.end, answer[0])
         return answer[1] if listed or not between.strip() else -1
 
+    def _left_open(self, mention: Mention) -> bool:
+        """Whether a mention is one of two that the report leaves the choice of ("edema or fibrosis")."""
+        named = [token for token in self.tokens if FINDING in token.roles or PSEUDO in token.roles]
+        return any(_OR.fullmatch(self.text, one.end, other.start) is not None and FINDING in one.roles
+                   for one, other in itertools.pairwise(named) if FINDING in other.roles
+                   and (one.end == mention.end or other.start == mention.start)) and PSEUDO not in named[0].roles
+
     def _given(self, cue: Token, mention: Mention) -> bool:
         """Whether a mention is taken for known: "no cavity within the opacity", "no growth of the nodule"."""
         between = self.text[cue.end:mention.start]
@@ -155,8 +184,22 @@ class Sentence:
         """Whether a cue behind the mention is about it."""
         if OUTDATED in cue.roles:  # It is, unless another finding is between.
             return not any(FINDING in token.roles and mention.end <= token.start < cue.start for token in self.tokens)
+        if DOUBTED in cue.roles and UNCERTAIN in cue.roles and self._names_next(cue):
+            return False  # "Nodule and possible effusion."
         return (not cue.roles.keys().isdisjoint((NEGATED, DOUBTED, REMOVED, DISCLAIMED))
                 and not self.broken(mention.end, cue.start) and self._reaches_back(cue, mention))
+
+    def _names_next(self, cue: Token) -> bool:
+        """Whether a finding follows a cue, as its noun."""
+        behind = next((token for token in self.tokens if token.start >= cue.end), None)
+        return behind is not None and FINDING in behind.roles and _ADJECTIVES.fullmatch(
+            self.text, cue.end, behind.start) is not None
+
+    def _makes_uncertain(self, cue: Token, mention: Mention, certainty: str) -> bool:
+        """Whether a hedge before a mention acts on it: on a denial only by a clause ("not certain that it is gone")."""
+        if certainty == "present":
+            return self._doubts(cue, mention)
+        return certainty == "absent" and _WHETHER.search(self.text, cue.start, cue.end) is not None
 
     def _doubts(self, cue: Token, mention: Mention) -> bool:
         """Whether a hedge reaches the mention: through "or" and "versus", but not over a comma to a new noun."""
@@ -165,7 +208,7 @@ class Sentence:
 
     def _reaches_back(self, cue: Token, mention: Mention) -> bool:
         """Whether a cue after the mention is about it: a verb's subject is one finding or a list of them."""
-        between = self.text[mention.end:cue.start]
+        between = _ASIDE.sub(" ", self.text[mention.end:cue.start])
         if self.text[cue.start:cue.end] not in _OF_MEASURES:
             between = _AUXILIARY.sub("", between)
         for token in self.tokens:
@@ -197,7 +240,9 @@ class Sentence:
         low = max([position for position in self.breaks if position < mention.start], default=self.start)
         high = min([position for position in self.breaks if position >= mention.end], default=self.end)
         found: dict[str, str] = {}
-        windows = [(start, end), (min(low, start), max(high, end))]
+        comma = self.text.find(",", end, self.end)
+        near = (self.text.rfind(",", self.start, start) + 1 or self.start, comma if comma >= 0 else self.end)
+        windows = [(start, end), (max(low, near[0]), min(high, near[1])), (min(low, start), max(high, end))]
         if certainty != "absent":
             windows.append((self.start, self.end))
         for left, right in windows:
@@ -210,12 +255,9 @@ class Sentence:
                             sides.setdefault(kind, []).append(value)
             for kind, values in sides.items():
                 found[kind] = _merge(kind, values)
-        if "laterality" not in found and found.get("anatomy") in _ONE_SIDED:
-            found["laterality"] = _ONE_SIDED[found["anatomy"]]
         return found
 
 
-_ONE_SIDED = {"lingula": "left", "middle lobe": "right"}
 _ORGANS = frozenset(("pleura", "heart", "aorta", "mediastinum", "hemidiaphragm", "abdomen"))
 
 

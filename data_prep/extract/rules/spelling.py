@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 
 from data_prep.extract.rules import lexicon
@@ -21,7 +22,10 @@ _OTHER_WORDS = frozenset((
     "clarification", "clarifications", "consolidating", "densify", "destiny", "empyema", "enlarge", "enlarges",
     "granulomatosis", "hernial", "infiltrated", "infiltrating", "infiltrative", "interlobar", "intralobular", "lesson",
     "lessons", "module", "modules", "opacifies", "opacify", "pericardium", "spondylitis", "spondylolysis", "starring"))
-_WORD = re.compile(rf"(?<![A-Za-z\\])[A-Za-z]{{{_SHORTEST - 1},}}")
+# Soft hyphens and zero-width spaces within a word, and ligatures, come with text that was copied from a page.
+_HIDDEN = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\ufeff"))
+_LETTER = "A-Za-z\u00ad\u200b-\u200d\ufb00-\ufb06"
+_WORD = re.compile(rf"(?<![{_LETTER}\\])[{_LETTER}]{{{_SHORTEST - 1},}}")
 
 
 def _shortened(word: str) -> Iterator[str]:
@@ -46,12 +50,14 @@ def _known() -> tuple[frozenset[str], Mapping[str, tuple[str, ...]]]:
 def _meant(word: str) -> str:
     """The finding's word that a lower-case word is a slip away from, or ""."""
     known, shortened = _known()
-    if word in known or any(word.endswith(end) and word[:-len(end)] in known for end in ("s", "es", "ed", "ly")):
+    if word in known:
         return ""
+    derived = any(word.endswith(end) and word[:-len(end)] in known for end in ("s", "es", "ed", "ly"))
     near = {other for less in _shortened(word) for other in shortened.get(less, ())}
     close = sorted((slips, other) for other in near for slips in (_slips(word, other),)
                    if slips <= (1 if len(other) < _TWO_SLIPS else 2) and (slips < 2 or word[0] == other[0]))
-    return close[0][1] if close else ""
+    # "Cardiomegly" is no adverb of "cardiomeg"; of shorter words either may be meant.
+    return close[0][1] if close and not (derived and (close[0][0] > 1 or len(word) < _TWO_SLIPS)) else ""
 
 
 def _slips(a: str, b: str) -> int:
@@ -79,10 +85,12 @@ class Corrected:
         self._edits: list[tuple[int, int, int]] = []  # Start in `text`, letters there, letters in the report.
         parts, end, start = [], 0, 0
         for match in _WORD.finditer(report):
-            meant = _meant(match.group().lower())
+            word = match.group()
+            plain = word if word.isascii() else unicodedata.normalize("NFKC", word.translate(_HIDDEN))
+            meant = _meant(plain.lower()) or (plain if plain != word else "")
             if meant:
-                meant = meant.upper() if match.group().isupper() else meant
-                meant = meant.capitalize() if match.group()[1:].islower() and match.group()[0].isupper() else meant
+                meant = meant.upper() if word.isupper() else meant
+                meant = meant.capitalize() if word[1:].islower() and word[0].isupper() else meant
                 parts += [report[end:match.start()], meant]
                 start += match.start() - end
                 self._edits.append((start, len(meant), match.end() - match.start()))

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import BinaryIO
 
-from data_prep.study import SEXES
 from lgdea_jax.errors import UserError, nearest
 from lgdea_jax.findings.vocabulary import LABELLED, find_label
+from lgdea_jax.io.dicom import parse_age as parse_dicom_age
+from lgdea_jax.io.opening import file_kind
 from lgdea_jax.records import MISSING, NEGATIVE, POSITIVE, TERMS, UNCERTAIN
 
 REQUIRED = ("study_id", "subject_id", "split")
@@ -25,9 +26,14 @@ OPTIONAL = ("image_id", "view", "image", "report", "sex", "age", "modality", "la
 LABEL = "label:"
 DELIMITERS = (",", ";", "\t")
 # How files begin that are called CSV and are something else, and what they are.
-_NOT_CSV = ((codecs.BOM_UTF16_LE, "UTF-16 text"), (codecs.BOM_UTF16_BE, "UTF-16 text"),
-            (b"PK\x03\x04", "a spreadsheet or another zip archive"), (b"\xd0\xcf\x11\xe0", "a spreadsheet"),
-            (b"\x1f\x8b", "compressed with gzip"))
+_NOT_CSV = (
+    (codecs.BOM_UTF32_LE, "UTF-32 text"), (codecs.BOM_UTF16_LE, "UTF-16 text"), (codecs.BOM_UTF16_BE, "UTF-16 text"),
+    (b"PK\x03\x04", "a spreadsheet or another zip archive"), (b"\xd0\xcf\x11\xe0", "a spreadsheet"),
+    (b"\x1f\x8b", "compressed with gzip"), (b"{", "JSON"), (b"[", "JSON"))
+_MISSING = ("", "na", "nan", "n/a")  # As R and pandas write it, too.
+_SEX = {**dict.fromkeys((*_MISSING, "o", "other", "u", "unknown"), ""), "m": "M", "male": "M", "f": "F", "female": "F"}
+# The first line of files that were written for Excel: it is no row.
+_SEPARATOR = re.compile(rb'"?sep=(.)"?\r?\n', re.IGNORECASE)
 
 
 def hash64(*parts: str) -> int:
@@ -56,13 +62,13 @@ class Columns:
         position = self.positions.get(name)
         return cells[position].strip() if position is not None else ""
 
-    def label(self, cells: list[str], name: str, where: str) -> int:
-        """The value of a label; `where` names the row in errors. See `parse_label`."""
-        return parse_label(point(cells[self.labels[name]], self.delimiter), f"{where}: label:{name}")
+    def label(self, cells: list[str], name: str) -> int:
+        """The value of a label. See `parse_label`."""
+        return parse_label(point(cells[self.labels[name]], self.delimiter), f"label:{name}")
 
-    def age(self, cell: str, where: str) -> float:
+    def age(self, cell: str) -> float:
         """Years, NaN for an empty cell. See `parse_age`."""
-        return parse_age(point(cell, self.delimiter), where)
+        return parse_age(point(cell, self.delimiter))
 
 
 def find_delimiter(path: Path, known: Sequence[str]) -> str:
@@ -73,9 +79,14 @@ def find_delimiter(path: Path, known: Sequence[str]) -> str:
     """
     with open(path, "rb") as file:
         line = file.readline(1 << 20)
-    for start, what in _NOT_CSV:
-        if line.startswith(start):
-            raise UserError(f"{path.name} is {what}: save it as CSV in UTF-8")
+        if _SEPARATOR.match(line.removeprefix(codecs.BOM_UTF8)):
+            line = file.readline(1 << 20)
+    what = next((what for start, what in _NOT_CSV if line.startswith(start)), "")
+    kind = file_kind(line)
+    if what or kind not in ("", "a text file"):
+        raise UserError(f"{path.name} is {what or kind}" + ("" if ":" in kind else ": save it as CSV in UTF-8"))
+    if b"\0" in line:
+        raise UserError(f"{path.name} is no text in UTF-8: save it as CSV in UTF-8")
     if b"\r" in line.rstrip(b"\r\n"):
         raise UserError(f"{path.name} has lines that end in CR alone: save it with the line ends of Windows or Unix")
     text = line.decode("utf-8-sig", "surrogateescape")
@@ -182,7 +193,7 @@ def table_rows(file: BinaryIO, table: str, seen: Callable[[bytes], object],
       seen: called with every line's bytes.
 
     Yields:
-      (row number, byte offset, cells); empty lines are passed over. Undecodable bytes become lone surrogates.
+      (row number, byte offset, cells); empty rows are passed over. Undecodable bytes become lone surrogates.
 
     Raises:
       UserError: the file is not CSV.
@@ -195,6 +206,7 @@ def table_rows(file: BinaryIO, table: str, seen: Callable[[bytes], object],
             seen(line)
             # Spreadsheets write a byte order mark, also before a quote.
             text = line.removeprefix(codecs.BOM_UTF8) if offset == 0 else line
+            text = b"\n" if offset == 0 and _SEPARATOR.match(text) else text
             offset += len(line)
             yield text.decode("utf-8", "surrogateescape")
 
@@ -207,7 +219,8 @@ def table_rows(file: BinaryIO, table: str, seen: Callable[[bytes], object],
         except csv.Error as error:
             raise UserError(f"{table} is not readable as CSV after row {number} (a quote that is not closed?): {error}"
                             ) from None
-        if any(cells) or cells:
+        # Spreadsheets leave rows of separators at the end, old editors Ctrl-Z, and full disks zeros.
+        if any(cell.strip(" \t\r\n\xa0\x1a\0") for cell in cells):
             number += 1
             yield number, start, cells
         start = offset
@@ -225,38 +238,59 @@ def cell_fault(columns: Columns, cells: list[str]) -> str:
     return ""
 
 
-def parse_label(cell: str, where: str) -> int:
-    """1, 0, -1 (also as 1.0, ...) or empty -> POSITIVE, NEGATIVE, UNCERTAIN or MISSING."""
+def value_fault(columns: Columns, cells: list[str]) -> str:
+    """Why the labels, the age or the sex of a row without `cell_fault` cannot be used, or ""."""
+    try:
+        for name in columns.labels:
+            columns.label(cells, name)
+        columns.age(columns.get(cells, "age"))
+        parse_sex(columns.get(cells, "sex"))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def parse_label(cell: str, name: str) -> int:
+    """1, 0, -1 (also as 1.0, ...) or empty (also NA or NaN) -> POSITIVE, NEGATIVE, UNCERTAIN or MISSING.
+
+    Raises:
+      ValueError: anything else; the message begins with `name`.
+    """
     cell = cell.strip()
-    if not cell:
+    if cell.lower() in _MISSING:
         return MISSING
     try:
-        value = float(cell)
+        value = float(cell.replace("\u2212", "-"))  # A minus sign that word processors make.
     except ValueError:
         value = math.nan
     if value not in (POSITIVE, NEGATIVE, UNCERTAIN):
-        raise UserError(f"{where} is {cell!r}; it must be 1, 0, -1 (uncertain) or empty (missing)")
+        raise ValueError(f"{name} is {cell[:12]!r}; it must be 1, 0, -1 (uncertain) or empty (missing)")
     return int(value)
 
 
-def parse_age(cell: str, where: str) -> float:
-    """Years, or empty -> NaN."""
-    if not cell:
+def parse_age(cell: str) -> float:
+    """Years, also as DICOM has them ("058Y"), or empty (also NA or NaN) -> NaN. Raises ValueError for anything else."""
+    if cell.lower() in _MISSING:
         return math.nan
     try:
         value = float(cell)
     except ValueError:
-        value = math.nan
+        value = parse_dicom_age(cell)
     if not 0 <= value < 200:
-        raise UserError(f"{where}: age must be years or empty")
+        raise ValueError(f"age is {cell[:12]!r}; it must be years or empty")
     return value
 
 
-def parse_sex(cell: str, where: str) -> str:
-    """M, F or empty."""
-    if cell not in SEXES:
-        raise UserError(f"{where}: sex must be M, F or empty")
-    return cell
+def parse_sex(cell: str) -> str:
+    """"M", "F" or "" of those letters or words, of what DICOM has for others (O), or of an empty cell (also NA).
+
+    Raises:
+      ValueError: anything else.
+    """
+    sex = _SEX.get(cell.lower())
+    if sex is None:
+        raise ValueError(f"sex is {cell[:12]!r}; it must be M, F or empty")
+    return sex
 
 
 def parse_terms(cell: str, where: str) -> str:

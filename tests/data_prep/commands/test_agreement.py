@@ -34,14 +34,14 @@ def test_a_data_sets_evidence_against_the_rules(stored, tmp_path, capsys):
     out = tmp_path / "agreement.json"
     assert agreement.main([f"--data_dir={stored[0]}", "--resamples=50", f"--out={out}"]) == cli.OK
     result = json.loads(out.read_text())
-    assert (result["first"], result["second"]) == ("openai:m/evidence@2", "rules@3")
+    assert (result["first"], result["second"]) == ("openai:m/evidence@2", "rules@4")
     assert (result["n"], result["left_out"]) == (7, 1)  # The rules read English only.
     row = result["findings"]["Pneumothorax"]  # Present in reports 1, 5 and 7; report 0 is uncertain to the model only.
     assert [row[key] for key in ("n", "both", "first", "second", "neither")] == [7, 3, 1, 0, 3]
     observed, expected = 6 / 7, (4 * 3 + 3 * 4) / 49
     assert row["kappa"]["value"] == pytest.approx((observed - expected) / (1 - expected), abs=1e-5)
     shown = capsys.readouterr().out
-    assert "openai:m/evidence@2 (first) and rules@3 (second) on 7 reports, 1 left out" in shown
+    assert "openai:m/evidence@2 (first) and rules@4 (second) on 7 reports, 1 left out" in shown
     line = next(line for line in shown.splitlines() if line.startswith("Pneumothorax "))
     assert line.split()[1:6] == ["7", "3", "1", "0", "3"]
 

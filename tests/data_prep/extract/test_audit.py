@@ -126,7 +126,7 @@ def test_all_splits_are_on_one_page_and_compared_at_once(tmp_path, capsys):
         assert audit.main([f"--data_dir={data}", f"--html={page}", f"--split={split}"]) == 0
         assert [study for study in splits if f"<h3>{study}</h3>" in page.read_text()] == studies
         reader = tmp_path / f"{split}.csv"
-        reader.write_text((data / "evidence.csv").read_text().replace("rules@3,,", "rules@3,yes,"))
+        reader.write_text((data / "evidence.csv").read_text().replace("rules@4,,", "rules@4,yes,"))
         capsys.readouterr()
         assert agreement.main([f"--data_dir={data}", f"--second={reader}", f"--split={split}"]) == 0
         assert f"on {len(studies)} reports, 0 left out" in capsys.readouterr().out
@@ -143,7 +143,7 @@ def test_the_rules_refuse_other_languages(tmp_path):
                   f"--out={tmp_path / 'data'}"]) == 3
     rejected = (tmp_path / "data" / "rejected.csv").read_text()
     assert [line.split(";")[0] for line in rejected.splitlines()[1:]] == [
-        f"s{i},,{i + 2},\"a report in '{languages[i]}': the extractor rules@3 reads en only" for i in (1, 3)]
+        f"s{i},,{i + 2},\"a report in '{languages[i]}': the extractor rules@4 reads en only" for i in (1, 3)]
     assert "--config.extractor=openai, and for a table --config.table.language=de" in rejected
     kept = list(open_records(tmp_path / "data", "train"))
     assert [record.study_id for record in kept] == ["s0", "s2", "s4", "s9"]

@@ -56,7 +56,7 @@ def test_a_build_lists_what_it_does_not_read(tmp_path):
     with open(tmp_path / "data" / "rejected.csv", newline="") as file:
         rejected = {row["study_id"]: row["reason"] for row in csv.DictReader(file)}
     assert rejected.keys() == {"s1", "s2"}
-    assert rejected["s1"].startswith("a report that looks German: the extractor rules@3 reads en only")
+    assert rejected["s1"].startswith("a report that looks German: the extractor rules@4 reads en only")
     assert "Pleuraerguss" not in rejected["s1"]
 
 

@@ -232,3 +232,56 @@ def test_problems_names_what_is_wrong():
     assert problems(good, "Something else entirely.") == ["evidence 0: the phrase is not the text at 0:19"]
     assert problems(Extraction(good.evidence, True), "Small left effusion.") == [
         "normal, although a finding is present or uncertain"]
+
+
+@pytest.mark.parametrize(("report", "finding", "certainty"), [
+    ("Cardiothoracic ratio 0.58.", "Cardiomegaly", "present"),
+    ("CTR of 47 %.", "Cardiomegaly", "absent"),
+    ("Cardiothoracic index: 0,50", "Cardiomegaly", "absent"),
+    ("The ascending aorta measures 4.3 cm.", "Aortic Abnormality", "present"),
+    ("The ascending aorta measures 36 mm.", "Aortic Abnormality", None),
+    ("The ascending aorta is less than 40 mm wide.", "Aortic Abnormality", None),
+    ("A lymph node of 12 mm in short axis.", "Lymphadenopathy", "present"),
+    ("A lymph node, short axis 1.2 cm.", "Lymphadenopathy", "present"),
+    ("The short axis of the largest node is 11 mm.", "Lymphadenopathy", "present"),
+    ("Lymph nodes below 10 mm in short axis.", "Lymphadenopathy", None),
+    ("Lymph nodes of 7 mm in short axis.", "Lymphadenopathy", None),
+    ("A mass of 30 mm in short axis.", "Lymphadenopathy", None),
+])
+def test_measures(report, finding, certainty):
+    assert _said(report).get(finding) == certainty
+
+
+# Words that are a finding of the lungs only where the sentence speaks of the lungs.
+@pytest.mark.parametrize(("report", "finding", "certainty"), [
+    ("A spiculated lesion in the lingula.", "Lung Lesion", "present"),
+    ("A spiculated lesion.", "Lung Lesion", None),
+    ("A lesion of the liver, lungs clear.", "Lung Lesion", None),
+    ("No fracture or lytic lesion.", "Lung Lesion", None),
+    ("The middle lobe is collapsed.", "Atelectasis", "present"),
+    ("No edema, collapse or nodule.", "Atelectasis", "absent"),
+    ("Syncope with collapse.", "Atelectasis", None),
+    ("The left lung is collapsed by a large pneumothorax.", "Atelectasis", None),
+    ("The lingula is consolidated.", "Consolidation", "present"),
+    ("This is a consolidated list.", "Consolidation", None),
+    ("A tumour of the right upper lobe.", "Mass", "present"),
+    ("The tumour board met.", "Mass", None),
+])
+def test_words_that_need_the_lungs(report, finding, certainty):
+    assert _said(report).get(finding) == certainty
+
+
+@pytest.mark.parametrize(("report", "phrase"), [
+    ("Small left pneumo\u00adthorax.", "Small left pneumo\u00adthorax"),
+    ("Interstitial \ufb01brosis, no nodule.", "Interstitial \ufb01brosis"),
+    ("Large e\u200bff\u200busion on the right.", "Large e\u200bff\u200busion on the right"),
+])
+def test_a_phrase_keeps_the_characters_of_the_report(report, phrase):
+    item = extractor.extract(report).evidence[0]
+    assert (item.phrase, report[item.start:item.end]) == (phrase, phrase)
+
+
+def test_headings_with_marks_of_emphasis():
+    report = ("**Indication:** exclude a nodule\n**Findings:**\nNo *effusion*, **mild edema**.\n"
+              "## Recommendation:\nCT for a mass.")
+    assert _said(report) == {"Pleural Effusion": "absent", "Edema": "present"}

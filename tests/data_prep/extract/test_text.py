@@ -116,6 +116,6 @@ def test_literals_are_whole_words_and_a_space_matches_a_run(text, found):
 
 
 def test_extractors_by_name():
-    assert open_extractor("rules").name == "rules@3"
+    assert open_extractor("rules").name == "rules@4"
     with pytest.raises(UserError, match="did you mean 'rules'"):
         open_extractor("rule")

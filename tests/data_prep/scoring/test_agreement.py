@@ -64,14 +64,14 @@ def test_score_compares_a_model_with_the_rules_and_with_another_model(tmp_path, 
         asked = ("--extractor=openai", "--llm.model=m", f"--llm.base_url={server.base_url('openai')}",
                  f"--llm.cache={tmp_path / 'c.sqlite'}")
         result = run(tmp_path, *asked, "--second=rules")["agreement"]
-        assert result["second"] == "rules@3" and (result["n"], result["without_reply"]) == (40, 0)
+        assert result["second"] == "rules@4" and (result["n"], result["without_reply"]) == (40, 0)
         row = result["findings"]["Pneumothorax"]  # Present in the odd ones.
         assert (row["both"], row["first"], row["second"], row["neither"]) == (20, 5, 0, 15)
         table = row["certainty"]
         assert table["likely"]["absent"] + table["possible"]["absent"] == 5 and table["present"]["present"] == 20
         # The expected share is (25 x 20 + 15 x 20) / 1600, the observed one 35 / 40.
         assert row["kappa"]["value"] == pytest.approx((35 / 40 - 0.5) / 0.5) and row["kappa"]["low"] < 0.75
-        assert "agreement with rules@3 Pneumothorax: kappa 0.750, both 20" in capsys.readouterr().out
+        assert "agreement with rules@4 Pneumothorax: kappa 0.750, both 20" in capsys.readouterr().out
         calls = sum(server.calls.values())
         again = run(tmp_path, "--extractor=rules", "--second=openai:m/evidence@2",
                     f"--second_replies={tmp_path / 'c.sqlite'}")["agreement"]

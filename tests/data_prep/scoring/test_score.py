@@ -57,7 +57,7 @@ def test_numbers_by_hand(files, capsys):
     assert result["ignored_columns"] == ["status", "note"] and "status, note" in capsys.readouterr().out
     # b, c, d contain the word and are reference-negative; d is called present.
     assert result["negated_word_specificity"]["Pleural Effusion"]["value"] == pytest.approx(2 / 3, abs=1e-4)
-    assert result["reports_per_second"] > 0 and result["cost"] is None and result["extractor"] == "rules@3"
+    assert result["reports_per_second"] > 0 and result["cost"] is None and result["extractor"] == "rules@4"
 
 
 @pytest.mark.parametrize(("hedge", "wanted"), [
@@ -221,7 +221,7 @@ def test_another_labeler_stands_beside(files, capsys, cells, auc):
     assert (effusion["precision"]["value"], effusion["sensitivity"]["value"]) == (0.5, 1.0)
     assert other["findings"]["Mass"]["n"] == 0 and other["macro"]["findings"] == 1
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [line[0] for line in lines if line[:1] in (["rules@3"], ["other.csv"])] == ["rules@3", "other.csv"]
+    assert [line[0] for line in lines if line[:1] in (["rules@4"], ["other.csv"])] == ["rules@4", "other.csv"]
 
 
 @pytest.mark.parametrize("text, message", [

@@ -99,7 +99,7 @@ def test_metadata(built):
     folder, _ = built
     metadata = load_metadata(folder)
     assert (metadata.name, metadata.label_names, metadata.extractor, metadata.transform) == (
-        "fake", ("Pleural Effusion", "Nodule"), "rules@3", "grey8@1")
+        "fake", ("Pleural Effusion", "Nodule"), "rules@4", "grey8@1")
     assert metadata.config["fake"]["seed"] == metadata.seed == 3
     assert [(s.source, s.licence, s.terms) for s in metadata.sources] == [("fake", "none", "own")]
     assert metadata.modalities == ("CR",) and metadata.languages == ("en",)

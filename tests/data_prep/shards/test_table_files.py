@@ -52,12 +52,17 @@ def test_decimal_commas_where_commas_do_not_separate_cells(tmp_path):
     assert (study.age, study.labels) == (61.5, {"Nodule": 1})
     assert [(box.x, box.y, box.w, box.h) for box in study.images[0].boxes] == [(1.5, 2, 3.25, 4)]
     (tmp_path / "studies.csv").write_text(lines(HEADER, ("s1", "p1", "train", "a.png", "", '"61,5"', "1")))
-    with pytest.raises(UserError, match="row 2: age must be years"):
+    with pytest.raises(UserError, match="row 2: age is '61,5'; it must be years"):
         open_splits(config(tmp_path))
 
 
 @pytest.mark.parametrize(("data", "words"), [
     (lines(HEADER, *ROWS).encode("utf-16"), "studies.csv is UTF-16 text: save it as CSV in UTF-8"),
+    (lines(HEADER, *ROWS).encode("utf-32"), "studies.csv is UTF-32 text"),
+    (lines(HEADER, *ROWS).encode("utf-16-be"), "studies.csv is no text in UTF-8"),
+    (b'{"study_id": "s1"}\n', "studies.csv is JSON"), (bytes(900), "studies.csv is a file filled with zeros"),
+    (b"<!DOCTYPE html>\n<html>", "studies.csv is a web page"),
+    (b"version https://git-lfs.github.com/spec/v1\n", "studies.csv is a Git LFS pointer: .*git lfs pull"),
     (b"PK\x03\x04\x14\0", "studies.csv is a spreadsheet or another zip archive"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1", "studies.csv is a spreadsheet"),
     (b"\x1f\x8b\x08\0", "studies.csv is compressed with gzip"),
@@ -67,6 +72,17 @@ def test_files_that_are_no_csv_are_called_what_they_are(tmp_path, data, words):
     (tmp_path / "studies.csv").write_bytes(data)
     with pytest.raises(UserError, match=words):
         open_splits(config(tmp_path))
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_lines_and_rows_that_spreadsheets_add(tmp_path, mark):
+    tables.image(tmp_path, "a.png")
+    text = "sep=;\r\n" + lines(HEADER, *ROWS, end="\r\n", delimiter=";") + ";" * (len(HEADER) - 1) + "\r\n  \r\n"
+    (tmp_path / "studies.csv").write_bytes(mark + text.encode() + b"\x1a" + bytes(100))
+    sources = open_splits(config(tmp_path))
+    assert {split: [study.study_id for study in source] for split, source in sources.items()} == {
+        "train": ["s1"], "validation": [], "test": ["s2"]}
+    assert not any(study.rejections for source in sources.values() for study in source)
 
 
 def test_windows_paths(tmp_path):
