@@ -9,7 +9,7 @@ import pytest
 from data_prep import build, score
 from data_prep.extract.llm.clients import client as clients
 from data_prep.extract.llm.clients.client import NO_KEY, ClientError, Endpoint, key_refused, read_key
-from data_prep.extract.llm.data_use import Route
+from data_prep.extract.llm.data_use import Route, find_route
 from data_prep.extract.llm.runners.online import extract
 from lgdea_jax.errors import UserError
 from tests.data_prep.extract.llm.server import KEY, Server, make_report
@@ -170,3 +170,13 @@ def test_redirects_take_neither_key_nor_report_along(backend):
         with pytest.raises(ClientError) as error:
             ask(backend, server)
         assert error.value.kind == clients.NOT_SERVED and not target.connections
+
+
+@pytest.mark.parametrize("host, address", [
+    ("0177.0.0.1", "127.0.0.1"), ("0300.0250.0.1", "192.168.0.1"), ("0x7f.1", "127.0.0.1"),
+    ("3232235521", "192.168.0.1"),
+    ("[::ffff:7f00:1]", "::ffff:7f00:1"), ("010.0.0.1", ""), ("[::127.0.0.1]", ""), ("[ff02::1]", ""), ("256.1", "")])
+def test_octal_hexadecimal_and_short_addresses_are_what_the_system_connects_to(host, address):
+    route = find_route(f"http://{host}/v1")
+    assert route.addresses == (address,) if address else not route.local
+    assert route.local == bool(address)
