@@ -300,7 +300,7 @@ def load_model(config: Any, method: Method, spec: ImageSpec, text: TextView | No
             chosen = sizes(options.pop("variant"), **{k: v for k, v in options.pop("sizes").items() if v})
         except (ValueError, TypeError) as error:
             raise UserError(f"config.model: {error}") from None
-        scan = {"scan": True} if model.scan and "scan" in inspect.signature(cls).parameters else {}
+        scan = {"scan": True} if model.scan and "scan" in inspect.signature(cls.__init__).parameters else {}
         return Tower(part.name, cls, {**chosen, **options, **extra, **shared, **scan})
 
     image = None

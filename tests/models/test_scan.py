@@ -65,3 +65,12 @@ def test_without_a_transformer_the_key_is_refused():
     config.model.scan = True
     with pytest.raises(UserError, match="no effect"):
         Experiment.of(config)
+
+
+def test_the_key_reaches_every_transformer_of_a_config():
+    config = cli.read_config("configs/lgdea_mimic.py")
+    config.model.text.weights = config.text.tokenizer = ""
+    for scan in (False, True):
+        config.model.scan = scan
+        model = Experiment.of(config).model
+        assert [part.options.get("scan", False) for part in (model.image, model.text)] == [scan, scan]
