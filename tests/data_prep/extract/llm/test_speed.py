@@ -105,9 +105,9 @@ def test_keeps_up_with_a_bare_loop(backend, bare, tmp_path, monkeypatch):
     clock, cpu = statistics.median(by_clock), statistics.median(by_cpu)
     print(f"\n{backend}: {clock:.2f} of the bare loop's requests per second ({min(by_clock):.2f} - {max(by_clock):.2f}"
           f"), {cpu:.2f} per second of CPU", end=" ")
-    # Where others use the machine the clock tells about them; the time on the CPU (without the server) does not. The bare
-    # loop keeps its connections, ours are new for each question (`transport.client_options`): 0.63 to 0.71, and 0.54 of
-    # the package that also needs a thread for each. The limit leaves room for a busy machine.
+    # Where others use the machine the clock tells about them; the time on the CPU (without the server) does not. The
+    # bare loop keeps its connections, ours are new for each question (`transport.client_options`): 0.63 to 0.71, and
+    # 0.54 of the package that also needs a thread for each. The limit leaves room for a busy machine.
     assert max(clock, cpu) >= 0.4
 
 
