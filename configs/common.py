@@ -55,8 +55,7 @@ def get_config(arg=None):
     config.total_steps = 1000  # Optimiser updates.
     config.dtype = "float32"  # Of matrix products: float32 or bfloat16. Parameters and losses stay float32.
     config.dry_run = False  # Report what a step would cost on the devices at hand, without data, and stop.
-    # The same for devices that are not at hand, such as v5e:4x4,h100x8; the extra `aot` has their compilers. Writes the
-    # details to WORKDIR/dry_run/ as JSON.
+    # For devices that are not at hand, as v5e:4x4,h100x8 (extra `aot`); the details go to WORKDIR/dry_run/ as JSON.
     config.dry_run_on = ""
     # Rows of the scores that a contrastive loss computes at a time, on each device; 0 computes all at once. The values
     # are the same; memory is linear in the batch instead of quadratic. Pays from thousands of pairs on.

@@ -50,7 +50,7 @@ from benchmarks.experiments.plots import plot_findings, plot_images, plot_shares
 from benchmarks.experiments.report import READING, page
 from benchmarks.experiments.results import auroc_by_finding, read_results
 from benchmarks.experiments.runs import Job, Journal, exits_on_sigterm, only_one, run_jobs, usable_cores
-from benchmarks.experiments.worlds import WORLDS, add_flag
+from benchmarks.experiments.worlds import WORLDS, add_flag, check_flag
 from lgdea_jax import cli
 from lgdea_jax.errors import UserError, require
 from lgdea_jax.runtime.files import write_text_atomically
@@ -98,8 +98,7 @@ def main(argv: list[str]) -> int:
             raise UserError(f"--set={setting}: KEY=VALUE, a key of the training config")
         if (key := setting.split("=")[0]) in OWN_KEYS:
             raise UserError(f"--set={setting}: {key} is set by the experiment itself")
-    if arguments.extractor and not arguments.only_table:
-        raise UserError("--extractor goes with --only-table: runs take the evidence that their data have")
+    check_flag(arguments)
     if not arguments.plan:
         require("matplotlib.figure", "colab", "the plots")  # Before hours of training, not after.
     cells = select_cells(arguments)

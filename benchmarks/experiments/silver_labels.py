@@ -35,7 +35,7 @@ from benchmarks.experiments.results import read_results, runs_of
 from benchmarks.experiments.runs import Job, Journal, exits_on_sigterm, only_one, run_jobs, usable_cores
 from benchmarks.experiments.silver_arms import ARMS, BUILD, STEPS, Run
 from benchmarks.experiments.tables import p_text
-from benchmarks.experiments.worlds import WORLDS, add_flag
+from benchmarks.experiments.worlds import WORLDS, add_flag, check_flag
 from lgdea_jax import cli
 from lgdea_jax.data import dataset, source
 from lgdea_jax.errors import UserError, choose
@@ -194,8 +194,7 @@ def main(argv: list[str]) -> int:
     for name, least in (("seeds", 1), ("jobs", 1), ("supervised_steps", 2), ("clip_steps", 1)):
         if getattr(arguments, name) is not None and getattr(arguments, name) < least:
             raise UserError(f"--{name}={getattr(arguments, name)}: at least {least}")
-    if arguments.extractor and not arguments.only_table:
-        raise UserError("--extractor goes with --only-table: runs take the labels that their data have")
+    check_flag(arguments)
     arms = [choose("arm", arm.strip(), ARMS) for arm in arguments.arms.split(",")]
     seeds = {arm: arguments.seeds or count for arm, count in SEEDS[BUILD].items()}
     steps = (arguments.supervised_steps, arguments.clip_steps)

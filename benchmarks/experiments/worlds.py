@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -16,10 +17,16 @@ from lgdea_jax.errors import UserError
 
 
 def add_flag(parser: cli.Parser) -> None:
-    """Adds --extractor."""
+    """Adds --extractor; see `check_flag`."""
     parser.add_argument("--extractor", default="", metavar="NAME@VERSION",
                         help="with --only-table, the runs on data whose evidence this version extracted (default: that "
                              "of the data set, or today's)")
+
+
+def check_flag(arguments: argparse.Namespace) -> None:
+    """Raises a UserError where --extractor is given for runs."""
+    if arguments.extractor and not arguments.only_table:
+        raise UserError("--extractor goes with --only-table: runs take the evidence that their data have")
 
 
 @dataclasses.dataclass(frozen=True)

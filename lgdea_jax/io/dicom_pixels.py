@@ -21,9 +21,9 @@ from lgdea_jax.io.image_info import MAX_PIXEL_BYTES, MAX_PIXELS, UnreadableImage
 # Attributes without which pixels can still mean one thing only.
 _DEFAULTS = (("SamplesPerPixel", 1), ("PixelRepresentation", 0), ("PhotometricInterpretation", "MONOCHROME2"),
              ("PlanarConfiguration", 0))
-# Transfer syntaxes that pydicom has no name for yet.
 # JPEG that the standard has retired and pydicom does not read: spectral selection and full progression.
 _RETIRED_JPEG = ("1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55")
+# Transfer syntaxes that pydicom has no name for yet.
 _NEW_SYNTAXES = {"1.2.840.10008.1.2.4.110": "JPEG XL Lossless", "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
                  "1.2.840.10008.1.2.4.112": "JPEG XL"}
 

@@ -15,8 +15,8 @@ from data_prep.extract.rules.tokens import Token
 
 # A new statement after a comma: it begins with one of these words, or holds a verb and does not go on with "or".
 _OPENS = re.compile(
-    r",(?!\s*(?:is|are|was|were|has|have)\b)\s*(?!(?:and/or|or|nor)\b)(?:and\s+)?(?:(?:there|the|this|these|heart|lungs|bony|again|it|but|"
-    r"however|likely|only|just|merely|"
+    r",(?!\s*(?:is|are|was|were|has|have)\b)\s*(?!(?:and/or|or|nor)\b)(?:and\s+)?"
+    r"(?:(?:there|the|this|these|heart|lungs|bony|again|it|but|however|likely|only|just|merely|"
     r"possibly|probably|possible|probable|suspected|questionable|suggesting)\b"
     r"|(?:mild|small|stable|unchanged|moderate|minimal|left|right|bilateral|persistent|old|new)\b(?!.*\b(?:or|nor)\b)"
     r"|(?:(?!\b(?:or|nor)\b)[^,])*?\b(?P<verb>is|are|was|were|has|have|appears?|remains?|demonstrates?)\b)")

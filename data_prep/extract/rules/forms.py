@@ -9,7 +9,8 @@ _NO = (r"(?:no(?: evidence| signs?)?|none|nil|neg|negative|absent|never|denie[ds
        r"-(?=\s*$))")
 # A dash within brackets is a space in normalised text.
 _ANSWER_NO = re.compile(
-    r"(?:(?:\s+(?:seen|present|noted))?\s*[:|=?>\u2192\u21d2]\s*\**\s*|\s*\.{2,}\s*|\s{2,}|\s+-\s+|\s*(?=[\u2610\u2717\u2718])|,\s*(?=no\s*$))"
+    r"(?:(?:\s+(?:seen|present|noted))?\s*[:|=?>\u2192\u21d2]\s*\**\s*|\s*\.{2,}\s*|\s{2,}|\s+-\s+"
+    r"|\s*(?=[\u2610\u2717\u2718])|,\s*(?=no\s*$))"
     rf"[\[(]?\s*{_NO}\s*[\])]?\s*(?=[.,;|]|$|(?<=[\u2610\u2717\u2718]\s))|\s*[:|=]?\s*[\[(]\s*(?:{_NO}|-)?\s*[\])]")
 # Without one of these there is no answer.
 _SEPARATED = re.compile(r"[:|=?\[(>\u2192\u21d2\u2610\u2717\u2718]|\.\.|\s\s| - |,\s*no\s*$")

@@ -55,7 +55,7 @@ _ANATOMY = {
 _LATERALITY = {
     "left": ("left( sided|)", "lingula(r|)", "levo(scoliosis|curvature)", "l", "lt", "l sided", "lul", "lll"),
     "right": ("right( sided|)", "middle lobe", "dextro(scoliosis|curvature)", "r", "rt", "r sided", "rul", "rml",
-    "rll"),
+              "rll"),
     "midline": ("midline",),
     "bilateral": (
         "bilateral(ly|)", "both", "bi(basilar|apical|basal)", "right and left", "left and right",

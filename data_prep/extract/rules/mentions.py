@@ -20,8 +20,8 @@ _SHORT_AXIS = re.compile(
 _RATIO = re.compile(r"\b(?:cardiothoracic (?:ratio|index)|ctr)\b[^;\d<>]{0,25}(?P<value>0[.,]\d+|"
     r"\d\d(?=\s*%))\s*(?P<percent>%)?")
 _ASCENDING = re.compile(
-    r"\bascending (?:thoracic )?aorta(?:(?!\b(?:less|smaller|below|under|not|than|pulmonary|"
-    r"descending)\b)[^;:\d]){0,40}"
+    r"\bascending (?:thoracic )?aorta"
+    r"(?:(?!\b(?:less|smaller|below|under|not|than|pulmonary|descending)\b)[^;:\d]){0,40}"
     r"(?P<size>\d+(?:[.,]\d+)?)\s*(?P<unit>mm|cm)\b")
 _AND_IS = re.compile(r"and\s+(?:is|are|was|were|has|have|remains?)")
 _AND = re.compile(r"\s*(?:,|/|,?\s*\b(?:and|or)\b)\s*(?:in\s+)?(?:the\s+)?(?:left\s+|right\s+)?")
@@ -92,8 +92,8 @@ class Finder:
         found = []
         for match in _RATIO.finditer(self._text, self._start, self._end):
             ratio = float(match["value"].replace(",", ".")) / (100 if match["percent"] else 1)
-            found.append(Mention(("Cardiomegaly",), *match.span(), match.start(),
-            "present" if ratio > 0.5 else "absent"))
+            certainty = "present" if ratio > 0.5 else "absent"
+            found.append(Mention(("Cardiomegaly",), *match.span(), match.start(), certainty))
         for match in _ASCENDING.finditer(self._text, self._start, self._end):
             if float(match["size"].replace(",", ".")) * (10 if match["unit"] == "cm" else 1) >= 40:
                 found.append(Mention(("Aortic Abnormality",), *match.span(), match.start(), "present"))

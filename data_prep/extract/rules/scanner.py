@@ -12,8 +12,8 @@ _SPACES = str.maketrans(dict.fromkeys("\n\r\f\v\u00a0-\u2010\u2011\u2012\u2013\u
 
 
 # Between a label and its answer in a table, or on the line below.
-_CELL = re.compile(r"(?<=[a-z)])[\t\n](?=(?:yes|no|none|nil|neg|pos|negative|positive|absent|present|"
-    r"normal)\s*(?:[\t\n\r]|$))")
+_CELL = re.compile(
+    r"(?<=[a-z)])[\t\n](?=(?:yes|no|none|nil|neg|pos|negative|positive|absent|present|normal)\s*(?:[\t\n\r]|$))")
 _DASH = re.compile(r"(?<=\s)[-\u2010-\u2014](?=\s|$)")
 
 
@@ -97,11 +97,11 @@ class Literals(Generic[T]):
 
 _ABBREVIATIONS = frozenset(("dr", "mr", "mrs", "ms", "vs", "approx", "e.g", "i.e", "cf", "resp", "a.p", "p.a"))
 _BOUNDARY = re.compile(
-    r"[.!?]+(?=\s|$|[A-Z(])|[.!](?=[)\]])|[.!?]*;+|\.{2,}|&(?:bull|middot|#8226);|[\u2026\u2022\u25cf\u25aa]|</?(?:p|br|li|ul|ol|div|tr|td|th|h\d)"
-    r"\b[^>\n]{0,40}>|\\n(?![a-z])"
+    r"[.!?]+(?=\s|$|[A-Z(])|[.!](?=[)\]])|[.!?]*;+|\.{2,}|&(?:bull|middot|#8226);|[\u2026\u2022\u25cf\u25aa]"
+    r"|</?(?:p|br|li|ul|ol|div|tr|td|th|h\d)\b[^>\n]{0,40}>|\\n(?![a-z])"
     r"|\n\s*\n|\n(?=\s*(?:[-*•]|\(?(?:\d+|[A-Ka-k])[.)])\s)|(?P<line>\n)(?=\s*\S)"
-    r"|\|{2,}|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z])|(?P<item>(?<=\s)(?=\(?\d{1,2}\)\s*[A-Za-z]))|(?<=[a-z)] "
-    r")(?P<run_on>)(?=[A-Z][a-z]+ [a-z])")
+    r"|\|{2,}|(?<=\s)(?=\d{1,2}[.)]\s+[A-Z])|(?P<item>(?<=\s)(?=\(?\d{1,2}\)\s*[A-Za-z]))"
+    r"|(?<=[a-z)] )(?P<run_on>)(?=[A-Z][a-z]+ [a-z])")
 _ITEM = re.compile(r"\s*(?:(?:[-*•]+|\(?(?:\d{1,2}|[A-Ka-k])[.)])\s+|\(?\d{1,2}\)\s*(?=[A-Za-z]))")
 # A line that ends with one of these words goes on in the next line, and so does one before a line that begins so.
 _GOES_ON = frozenset((
@@ -161,16 +161,14 @@ def sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
 
 
 _WORD = re.compile(r"[A-Za-z]+")
-_LEADER = re.compile(r"\s*[A-Za-z][a-z]*(?: [A-Za-z]+)?\s?\.{3,}\s?[^.\n]{1,40}\.?\s*|\s*[A-Z "
-    r"/]{2,30}\.{3,}\s?[^.\n]{1,40}\s*")
+_LEADER = re.compile(
+    r"\s*[A-Za-z][a-z]*(?: [A-Za-z]+)?\s?\.{3,}\s?[^.\n]{1,40}\.?\s*|\s*[A-Z /]{2,30}\.{3,}\s?[^.\n]{1,40}\s*")
 
 
 def _leads(text: str, match: re.Match) -> bool:
     """Whether dots lead from a label to its value in a line of its own ("Nodule .... right apex")."""
     start, end = text.rfind("\n", 0, match.start()) + 1, text.find("\n", match.end())
     return match.end() - match.start() > 2 and _LEADER.fullmatch(text, start, len(text) if end < 0 else end) is not None
-
-
 
 
 def _is_wrapped(text: str, left: int, at: int, end: int, width: int) -> bool:

@@ -108,7 +108,7 @@ def test_keeps_up_with_a_bare_loop(backend, bare, tmp_path, monkeypatch):
     # Where others use the machine the clock tells about them; the time on the CPU (without the server) does not. The
     # bare loop keeps its connections, ours are new for each question (`transport.client_options`): 0.63 to 0.71, and
     # 0.54 of the package that also needs a thread for each. The limit leaves room for a busy machine.
-    assert max(clock, cpu) >= 0.4
+    assert max(clock, cpu) >= (0.4 if backend == "gemini" else 0.5)
 
 
 WORDS = ("there", "is", "a", "small", "left", "pleural", "effusion", "and", "no", "pneumothorax", "compared", "with",
