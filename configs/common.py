@@ -200,6 +200,7 @@ def get_config(arg=None):
         "norm": "batch",  # batch or group.
         "pool": "mean",  # mean, max or lse (a smooth maximum) over the patches.
         "zero_init": True,  # Blocks begin as the identity.
+        "pyramid": 0,  # Earlier stages that a feature pyramid adds to the last; each doubles the patch grid's sides.
     })
     config.model.image.resnet3d = ConfigDict({
         "variant": "resnet18",  # The size, as of resnet.

@@ -15,10 +15,11 @@ def get_config(arg=None):
     _, limited = common.read_arg(arg)
     config = common.get_config()
     config.data.pairs = 0.01 if limited else 1.0
-    # Few pairs are seen hundreds of times: more augmentation.
-    config.limited = ("total_steps=2000", "augment.crop=(0.7,1.0)", "augment.aspect=1.2", "augment.rotate=8",
-                      "augment.gamma=0.3", "augment.contrast=0.3", "augment.brightness=0.1", "augment.noise=6",
-                      "eval.every=1000", "checkpoint.every=1000")
+    # Few pairs are seen hundreds of times: more augmentation. Patches of 8 pixels: smaller ones, taught by 40 pairs,
+    # have less contrast (benchmarks/experiments/limited_pairs.md).
+    config.limited = ("model.image.resnet.pyramid=0", "total_steps=2000", "augment.crop=(0.7,1.0)",
+                      "augment.aspect=1.2", "augment.rotate=8", "augment.gamma=0.3", "augment.contrast=0.3",
+                      "augment.brightness=0.1", "augment.noise=6", "eval.every=1000", "checkpoint.every=1000")
     config.total_steps = 500
     config.data.dir = "data/phantom"
     config.data.make_from = "configs/data/phantom.py"
@@ -46,7 +47,8 @@ def get_config(arg=None):
     config.model.image.resnet.variant = "resnet8"
     config.model.image.resnet.sizes.width = 24
     config.model.image.resnet.stem = "patch2"
-    config.model.image.resnet.pool = "lse"  # A lesion in one patch of 64 is not drowned by the others.
+    config.model.image.resnet.pyramid = 1  # Patches of 4 pixels: a nodule is smaller than one of 8.
+    config.model.image.resnet.pool = "lse"  # A lesion in one patch of 256 is not drowned by the others.
     config.model.image.resnet.zero_init = False
     config.model.text.bert.variant = "XS"
     config.model.text.bert.sizes.depth = 1

@@ -77,11 +77,15 @@ class Budget:
     settings: tuple[str, ...] = ()
 
 
+# The tower of `config.limited`, for the setting that is not limited.
+TOWER = ("model.image.resnet.pyramid=0",)
+
+
 def _grid() -> dict[Setting, Budget]:
     """More seeds where the question is, and where results vary more. With all pairs larger batches are better."""
     every, known = tuple(ARMS), tuple(name for name, arm in ARMS.items() if not arm.unpaired)
     grid = {Setting(0.01): Budget(8, 2000, every), Setting(0.05): Budget(8, 2000, every),
-            Setting(0.1): Budget(3, 2000, every), Setting(1.0): Budget(3, 3000, known, ("batch.pairs=64",)),
+            Setting(0.1): Budget(3, 2000, every), Setting(1.0): Budget(3, 3000, known, ("batch.pairs=64", *TOWER)),
             # The steps of the config. Without the alarm: an arm is reported as it is.
             Setting(0.05, ct=True): Budget(5, 1000, ("clip", "lgdea_pairs", "lgdea"), ("alarm.information=0",))}
     reports = "data.reports=2000"  # As many as at 1%: only the images differ.

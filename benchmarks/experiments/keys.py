@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +13,7 @@ from lgdea_jax.experiment import IMAGE_TOWERS, OPEN, TEXT_TOWERS
 
 # Keys that came after committed runs: they are left out where they have the value that does what was done before.
 LATER: Mapping[str, Any] = {"data.images": 1.0, "data.reports": 1.0, "data.keep_tokens": False, "augment.device": False,
-                            "optim.frozen": 0.0, "model.scan": False}
+                            "optim.frozen": 0.0, "model.scan": False, "model.image.resnet.pyramid": 0}
 
 
 def decisive(config: Any, leave_out: Sequence[str]) -> dict[str, Any]:
@@ -30,12 +32,13 @@ def decisive(config: Any, leave_out: Sequence[str]) -> dict[str, Any]:
             del tower[name]
         own = tower[tower["name"]]
         own |= {name: own[name] or value for name, value in OPEN.get(tower["name"], {}).items()}
-    for name in (*leave_out, *LATER):
+    for name in leave_out:
         *parents, last = name.split(".")
-        node = kept
-        for part in parents:
-            node = node[part]
-        if name in leave_out or node[last] == LATER[name]:
+        del functools.reduce(operator.getitem, parents, kept)[last]
+    for name, value in LATER.items():
+        *parents, last = name.split(".")
+        node = functools.reduce(lambda node, part: node.get(part, {}), parents, kept)  # Of another tower: not there.
+        if last in node and node[last] == value:
             del node[last]
     return kept
 

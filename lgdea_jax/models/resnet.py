@@ -8,6 +8,7 @@ small batches do it no harm. Bottlenecks stride in the 3 x 3 convolution ("v1.5"
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -73,6 +74,20 @@ def centre_cells(images: jax.Array, shift: int) -> jax.Array:
     return padded[:, shift:height + shift, shift:width + shift]
 
 
+def upsample2(x: jax.Array, rows: int, columns: int) -> jax.Array:
+    """[B, H, W, C] with twice as many cells a side, [B, rows, columns, C]: between two cells lies their mean.
+
+    Cell i is centred where cell 2i of the finer stage is, as both begin at the same corner (`centre_cells`).
+    """
+    for axis, size in ((1, rows), (2, columns)):
+        after = jnp.concatenate([jax.lax.slice_in_dim(x, 1, None, axis=axis),
+                                 jax.lax.slice_in_dim(x, x.shape[axis] - 1, None, axis=axis)], axis)
+        x = jnp.stack([x, (x + after) / 2], axis + 1)
+        x = x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2:])
+        x = jax.lax.slice_in_dim(x, 0, size, axis=axis)
+    return x
+
+
 class Block(nnx.Module):
     """A residual block, 2D or 3D: two convolutions of side 3, or sides 1, 3, 1 with four times the width (bottleneck).
 
@@ -115,7 +130,8 @@ class ResNet(nnx.Module):
 
     def __init__(self, *, stage_sizes: tuple[int, ...], bottleneck: bool, width: int, rngs: nnx.Rngs,
                  channels: int = 1, stem: str = "imagenet", norm: str = "group",
-                 pool: str = "mean", zero_init: bool = True, dtype: DTypeLike = jnp.float32, remat: bool | str = False):
+                 pool: str = "mean", zero_init: bool = True, pyramid: int = 0, dtype: DTypeLike = jnp.float32,
+                 remat: bool | str = False):
         """Args:
           stage_sizes: residual blocks of each stage; every stage but the first halves the grid and doubles the width.
           width: channels of the first stage.
@@ -126,6 +142,8 @@ class ResNet(nnx.Module):
           pool: "mean" over the patches, their "max", or "lse", a smooth maximum (log-mean-exp): a lesion in one patch
             of 64 is not drowned by the others.
           zero_init: blocks begin as the identity; False for shallow towers, which then learn from the first step.
+          pyramid: earlier stages that are added to the last, as in Feature Pyramid Networks (Lin et al., 2017, arXiv
+            1612.03144), without their last convolutions: each doubles the sides of the patch grid.
           remat: recompute the blocks in the backward pass, or all but what a name of `layers.REMAT` keeps; not with
             batch norm, whose moments it would update twice.
 
@@ -142,7 +160,10 @@ class ResNet(nnx.Module):
             raise ValueError(f"unknown stem {stem!r}; known: {', '.join(STEMS)}")
         self.channels, self.remat, self.dtype, self.stem = channels, remat, dtype, stem
         self.patch = {"patch2": 2, "patch4": 4}.get(stem, 1)
-        self.stride = {"imagenet": 4, "small": 1}.get(stem, self.patch) * 2 ** (len(stage_sizes) - 1)
+        if not 0 <= pyramid < len(stage_sizes):
+            raise ValueError(f"pyramid must be from 0 to {len(stage_sizes) - 1}, not {pyramid}")
+        self.pyramid = pyramid
+        self.stride = {"imagenet": 4, "small": 1}.get(stem, self.patch) * 2 ** (len(stage_sizes) - 1 - pyramid)
         large = stem == "imagenet"
         self.shift = 0 if large else (self.stride - self.patch) // 2
         self.offset = (self.patch - self.stride) / 2 if large else 0.0
@@ -164,6 +185,10 @@ class ResNet(nnx.Module):
                 cin = stage_width * 4 if bottleneck else stage_width
         self.blocks = nnx.List(blocks)
         self.width = cin
+        # From the last stage but one on, as they are added.
+        widths = [width * 2**stage * (4 if bottleneck else 1) for stage in range(len(stage_sizes) - 1)][::-1][:pyramid]
+        self.laterals = nnx.List([convolution(wide, cin, 1, 1) for wide in widths])
+        self.lateral_norms = nnx.List([NORMS[norm](cin, zero_scale=zero_init) for _ in widths])
 
     def __call__(self, images: jax.Array, *, deterministic: bool = True,
                  rngs: nnx.Rngs | None = None) -> tuple[jax.Array, dict[str, Any]]:
@@ -187,8 +212,13 @@ class ResNet(nnx.Module):
         x = layers.space_to_depth(x, self.patch) if self.patch > 1 else x
         x = jax.nn.relu(self.stem_norm(self.stem_conv(x), train=train))
         x = max_pool3(x) if self.stem == "imagenet" else x
-        for block in self.blocks:
+        ends, stages = set(itertools.accumulate(self.stage_sizes)), []
+        for number, block in enumerate(self.blocks, start=1):
             x = layers.call(block, x, remat=self.remat) if self.remat else block(x, train=train)
+            if number in ends:
+                stages.append(x)
+        for finer, lateral, norm in zip(stages[-2::-1], self.laterals, self.lateral_norms):
+            x = jax.nn.relu(norm(lateral(finer), train=train) + upsample2(x, *finer.shape[1:3]))
         grid = (x.shape[1], x.shape[2])
         patches = x.reshape(x.shape[0], -1, x.shape[-1])
         return pool_patches(patches, self.pool), {"patches": patches, "grid": grid}

@@ -90,6 +90,8 @@ def test_what_the_methods_read():
     assert (large["pairs"], large["images"], large["reports"]) == (40, 500, 2000)
     everything = of("lgdea_pairs", 1.0)
     assert everything["batch"]["pairs"] == 64 and "memory" not in everything and "strong" not in everything
+    # One tower at every share, whatever the quick start's is.
+    assert everything["model"] == of("lgdea_pairs", 0.05)["model"]
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05])

@@ -8,7 +8,7 @@ import transformers
 from safetensors.torch import load_file
 
 from lgdea_jax.models import bert, pretrained, resnet, vit
-from lgdea_jax.models.pretrained import positions
+from lgdea_jax.models.pretrained import layout, positions
 from tests.models import published
 from tests.models.build import apply
 from tests.models.checkpoints import BERT, RESNET, VIT, filled, loaded, saved, tower_of
@@ -241,6 +241,22 @@ def test_resnets_at_an_odd_size(names, tmp_path):
         again = published.TorchvisionResNet().eval()
         assert again.load_state_dict(exported, strict=False).missing_keys == ["fc.weight", "fc.bias"]
     torch.testing.assert_close(features(again), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("names", ["hf", "torchvision"])
+def test_a_feature_pyramid_stays_fresh(names, tmp_path):
+    """Everything else comes from the file, and no file of that scheme could hold what was added."""
+    reference = published.resnet() if names == "hf" else published.randomise(published.TorchvisionResNet())
+    source = saved(reference, tmp_path / "in")
+    tower = tower_of(resnet.ResNet, RESNET, pyramid=2)
+    report = pretrained.load_tower(tower, source)
+    assert report.params.keys() == pretrained.load_tower(tower_of(resnet.ResNet, RESNET), source).params.keys()
+    note, = (note for note in report.notes if note.startswith("fresh, for the file has none: "))
+    named = set(note.removeprefix("fresh, for the file has none: ").split(", "))
+    assert named | set(report.params) == set(layout.parameter_shapes(tower)) and not named & set(report.params)
+    assert "laterals/1/kernel" in named and "lateral_norms/0/scale" in named
+    with pytest.raises(pretrained.WeightsError, match="no name for lateral_norms"):
+        pretrained.save_tower(tower, {}, tmp_path / "out", names=names)
 
 
 def test_basic_resnet_blocks(tmp_path):

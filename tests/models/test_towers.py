@@ -149,12 +149,42 @@ def test_resnet_variants_have_the_published_sizes():
 
 
 @pytest.mark.parametrize("options, stride", [
-    ({"stem": "imagenet"}, 8), ({"stem": "small", "bottleneck": True}, 2), ({"stem": "patch2"}, 4)], ids=str)
+    ({"stem": "imagenet"}, 8), ({"stem": "small", "bottleneck": True}, 2), ({"stem": "patch2"}, 4),
+    ({"stem": "patch2", "pyramid": 1}, 2), ({"stage_sizes": (1, 2, 1), "bottleneck": True, "pyramid": 2}, 1)], ids=str)
 def test_resnet_grids(options, stride):
     model, pooled, out = traced(resnet_maker(**options, channels=3), (2, 16, 32, 3))
     assert out["grid"] == (16 // stride, 32 // stride) and model.stride == stride
     assert pooled.shape == (2, model.width)
     assert out["patches"].shape == (2, out["grid"][0] * out["grid"][1], model.width)
+
+
+def test_twice_as_many_cells_continue_a_ramp():
+    rows, columns = np.arange(3.0), np.arange(4.0)
+    ramp = (10 * rows[:, None] + columns)[None, :, :, None]
+    finer = resnet.upsample2(jnp.asarray(ramp), 6, 7)
+    # Behind the last cell the border repeats.
+    expected = 10 * np.minimum(np.arange(6) / 2, 2)[:, None] + np.minimum(np.arange(7) / 2, 3)
+    np.testing.assert_allclose(finer[0, :, :, 0], expected)
+
+
+def test_a_pyramid_begins_as_the_tower_without_it():
+    """With its norms at zero it adds nothing: every second cell is one of the last stage."""
+    plain, finer = (resnet_maker(stem="patch2", norm="batch", pyramid=pyramid)() for pyramid in (0, 1))
+    state = nnx.to_pure_dict(nnx.state(plain))
+    nnx.update(finer, nnx.state(plain))
+    assert set(nnx.to_pure_dict(nnx.state(finer))) - set(state) == {"laterals", "lateral_norms"}
+    # The same cut of the image: a finer grid is displaced less.
+    finer.shift, x = plain.shift, images()
+    (_, coarse), (_, fine) = (apply(model, x) for model in (plain, finer))
+    width = plain.width
+    np.testing.assert_allclose(fine["patches"].reshape(2, 8, 8, width)[:, ::2, ::2],
+                               coarse["patches"].reshape(2, 4, 4, width), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("pyramid", [-1, 2])
+def test_a_pyramid_needs_earlier_stages(pyramid):
+    with pytest.raises(ValueError, match=f"pyramid must be from 0 to 1, not {pyramid}"):
+        tiny_resnet(pyramid=pyramid)
 
 
 def test_pools_of_patches():
@@ -222,12 +252,13 @@ def test_dropout_needs_a_key_and_follows_it():
     assert set(np.unique(kept)) == {0.0, np.float32(1 / 0.75)} and abs(float(kept.mean()) - 1) < 0.05
 
 
-@pytest.mark.parametrize("stem", ["patch2", "patch4", "small"])
-def test_cell_centres_are_where_heatmaps_put_them(stem):
+@pytest.mark.parametrize("stem, pyramid", [("patch2", 0), ("patch4", 0), ("small", 0), ("patch2", 1), ("small", 2)])
+def test_cell_centres_are_where_heatmaps_put_them(stem, pyramid):
     """What a patch reacts to lies, on average, in the middle of its cell: otherwise every heatmap is displaced."""
     # Batch norm with its moving moments leaves positions apart; group norm would let every pixel react a little.
     def make():
-        return resnet.ResNet(**resnet.sizes("resnet8", width=8), stem=stem, norm="batch", rngs=nnx.Rngs(0))
+        return resnet.ResNet(**resnet.sizes("resnet8", width=8), stem=stem, norm="batch", pyramid=pyramid,
+                             zero_init=not pyramid, rngs=nnx.Rngs(0))  # At zero a pyramid shows nothing.
 
     model = nnx.eval_shape(make)
     graphdef, _ = nnx.split(model)

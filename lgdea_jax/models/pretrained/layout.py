@@ -111,7 +111,7 @@ class Layout(abc.ABC):
 
     @abc.abstractmethod
     def table(self, tower: nnx.Module) -> Table:
-        """{path of our parameter: Entry}, all parameters of the tower."""
+        """{path of our parameter: Entry}, all parameters of the tower but those of `fresh` that no file has."""
 
     @abc.abstractmethod
     def config(self, tower: nnx.Module) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class Layout(abc.ABC):
         return ""
 
     def fresh(self, tower: nnx.Module, tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-        """Paths of our parameters that stay as they were initialised, because the file's are of another kind."""
+        """Paths of our parameters that stay as they were initialised: the file has none, or some of another kind."""
         del tower, tensors
         return ()
 

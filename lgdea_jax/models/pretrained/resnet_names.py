@@ -31,6 +31,11 @@ def blocks(tower: resnet.ResNet | resnet3d.ResNet3D) -> Iterator[tuple[str, int,
             index += 1
 
 
+def pyramid(tower: resnet.ResNet) -> tuple[str, ...]:
+    """The parameters of a feature pyramid, which published ResNets do not have."""
+    return tuple(path for path in layout.parameter_shapes(tower) if path.startswith("lateral"))
+
+
 def with_counters(tensors: Tensors) -> Tensors:
     """`tensors` with torch's counter beside every batch norm; it is only read where the momentum is None."""
     return tensors | {name.replace("running_mean", "num_batches_tracked"): np.zeros((), np.int64)
@@ -75,6 +80,10 @@ class HuggingFaceResNet(layout.Layout):
                 table |= unit(f"{path}/shortcut", f"{path}/shortcut_norm", f"{name}.shortcut")
         return table
 
+    def fresh(self, tower: resnet.ResNet, tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+        """As in `Layout`."""
+        return pyramid(tower)
+
     def pack(self, tensors: Tensors, tower: resnet.ResNet) -> Tensors:
         """As in `Layout`."""
         return with_counters(tensors)
@@ -113,6 +122,10 @@ class TorchvisionResNet(layout.Layout):
                 table[f"{path}/shortcut/kernel"] = Entry(f"{name}.downsample.0.weight", "conv")
                 table |= layout.batch_norm(f"{path}/shortcut_norm", f"{name}.downsample.1")
         return table
+
+    def fresh(self, tower: resnet.ResNet, tensors: Mapping[str, np.ndarray]) -> tuple[str, ...]:
+        """As in `Layout`."""
+        return pyramid(tower)
 
     def pack(self, tensors: Tensors, tower: resnet.ResNet) -> Tensors:
         """As in `Layout`."""

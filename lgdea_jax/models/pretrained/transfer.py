@@ -85,16 +85,18 @@ def load_tower(tower: nnx.Module, path: str | Path) -> Loaded:
         notes = scheme.unpack(tensors, tower)
     except WeightsError as error:
         raise WeightsError(f"{path} does not fit the tower: {error}") from None
-    table, shapes = scheme.table(tower), layout.parameter_shapes(tower)
-    if set(table) != set(shapes):
+    table, shapes, fresh = scheme.table(tower), layout.parameter_shapes(tower), scheme.fresh(tower, tensors)
+    if set(table) | set(fresh) != set(shapes):
         raise WeightsError(f"{path} does not fit the tower: {scheme.names} names have none for its "
-                           f"{', '.join(sorted(set(table) ^ set(shapes))[:_SHOWN])}")
+                           f"{', '.join(sorted((set(table) | set(fresh)) ^ set(shapes))[:_SHOWN])}")
+    if own := [name for name in fresh if name not in table]:
+        notes = [*notes, f"fresh, for the file has none: {', '.join(own)}"]
 
     def source(name: str) -> str:
         whole = name.split("/")[0]
         return original.get(name) or original.get(whole, prefix + whole) + name[len(whole):]
 
-    params, problems, grey, fresh = {}, [], False, scheme.fresh(tower, tensors)
+    params, problems, grey = {}, [], False
     for path_of_ours, entry in table.items():
         if entry.name not in tensors:
             problems.append(f"missing {source(entry.name)}")
@@ -163,7 +165,7 @@ def save_tower(tower: nnx.Module, params: Mapping[str, Any], folder: str | Path,
       WeightsError: no published model has this tower's structure.
     """
     schemes = [scheme for scheme in LAYOUTS if scheme.names == names]
-    reasons = [scheme.refuses(tower) for scheme in schemes]
+    reasons = [scheme.refuses(tower) or _unnamed(scheme, tower) for scheme in schemes]
     scheme = next((scheme for scheme, reason in zip(schemes, reasons, strict=True) if not reason), None)
     if scheme is None:
         known = [reason for reason in dict.fromkeys(reasons) if not reason.startswith("it is no")]
@@ -175,6 +177,12 @@ def save_tower(tower: nnx.Module, params: Mapping[str, Any], folder: str | Path,
     config = scheme.config(tower)
     files.write(Path(folder), scheme.pack(tensors, tower), config)
     return config.get("architectures", [names])[0]
+
+
+def _unnamed(scheme: layout.Layout, tower: nnx.Module) -> str:
+    """What of the tower a file of the scheme has no name for; "" if nothing."""
+    unnamed = [path for path in layout.parameter_shapes(tower) if path not in scheme.table(tower)]
+    return f"no name for {', '.join(unnamed[:_SHOWN])}" if unnamed else ""
 
 
 def save_own(tower: nnx.Module, params: Mapping[str, Any], folder: str | Path, options: Mapping[str, Any]) -> None:
