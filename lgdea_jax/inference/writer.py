@@ -27,7 +27,7 @@ from lgdea_jax.inference.volumes import Scan, slice_overlay, window_of
 from lgdea_jax.io.opening import printable
 from lgdea_jax.io.raw_volume import NO_HEADER, VolumeHeader
 from lgdea_jax.preprocess.image_spec import input_dtype
-from lgdea_jax.runtime.files import TableWriter, write_text_atomically
+from lgdea_jax.runtime.files import TableWriter, leftovers, write_text_atomically
 from lgdea_jax.runtime.progress import Progress
 
 RESEARCH_ONLY = "Research use only, not a medical device."
@@ -121,7 +121,8 @@ class Writer:
                             enumerate(zip(prompts, encoded.findings if encoded else ()))
                             if calibration and finding in calibration.findings]
         for name in (EMBEDDINGS, *self.names):
-            (folder / name).unlink(missing_ok=True)
+            for old in (folder / name, *leftovers(folder / name)):  # Of an earlier command, perhaps a killed one.
+                old.unlink(missing_ok=True)
         if (folder / HEATMAPS).is_dir():
             for old in (folder / HEATMAPS).iterdir():
                 if _HEATMAP_FILE.fullmatch(old.name):

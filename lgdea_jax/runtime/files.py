@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -56,6 +57,11 @@ def write_atomically(path: Path, write: Callable[[Any], None], *, mode: int = 0o
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Temporary files of `write_atomically` for `path`: of killed processes, where nobody is writing it."""
+    return list(path.parent.glob(f".{glob.escape(path.name)}.*.tmp"))
 
 
 def write_text_atomically(path: Path, text: str, *, mode: int = 0o666) -> None:

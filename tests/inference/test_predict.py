@@ -289,6 +289,15 @@ def test_the_curve_is_scikit_learns():
         np.testing.assert_allclose(1 / (1 + np.exp(-(slope * x + intercept))), expected, atol=1e-5)
 
 
+def test_what_a_killed_command_left_is_gone(models, tmp_path):
+    """SIGKILL between the writing of a temporary file and its renaming leaves it; a file of another name stays."""
+    model = models["clip"]
+    left, other = tmp_path / ".about.json.27932.140417565485952.tmp", tmp_path / ".about.txt.1.2.tmp"
+    left.write_text("{"), other.write_text("mine")
+    writing.Writer(tmp_path, model.encode_prompts(["Nodule"]), None, model, head={})
+    assert not left.exists() and other.exists() and (tmp_path / "about.json").is_file()
+
+
 def test_lines_can_be_read_while_the_command_still_runs(models, pictures, tmp_path):
     model, counts = models["lgdea"], []
 
