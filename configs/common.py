@@ -126,8 +126,7 @@ def get_config(arg=None):
     config.volume.noise = 0.0  # Largest standard deviation of random noise, in HU (augment.enabled).
 
     config.text = ConfigDict()
-    # A tokenizer.json, a Hugging Face directory or hf://OWNER/NAME; "" takes that of model.text.weights, or the data
-    # set's own.
+    # tokenizer.json, Hugging Face directory or hf://OWNER/NAME; "" takes model.text.weights' or the data set's own.
     config.text.tokenizer = ""
     config.text.length = ConfigDict({
         "report": 128,  # Tokens of a whole report.

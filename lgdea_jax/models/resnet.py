@@ -148,7 +148,7 @@ class ResNet(nnx.Module):
             batch norm, whose moments it would update twice.
 
         Raises:
-          ValueError: unknown `stem`, `norm` or `pool`; batch norm with `remat`.
+          ValueError: unknown `stem`, `norm` or `pool`; batch norm with `remat`; a `pyramid` of too many stages.
         """
         for name, value, known in (("norm", norm, NORMS), ("pool", pool, POOLS)):
             if value not in known:
@@ -162,7 +162,6 @@ class ResNet(nnx.Module):
         self.patch = {"patch2": 2, "patch4": 4}.get(stem, 1)
         if not 0 <= pyramid < len(stage_sizes):
             raise ValueError(f"pyramid must be from 0 to {len(stage_sizes) - 1}, not {pyramid}")
-        self.pyramid = pyramid
         self.stride = {"imagenet": 4, "small": 1}.get(stem, self.patch) * 2 ** (len(stage_sizes) - 1 - pyramid)
         large = stem == "imagenet"
         self.shift = 0 if large else (self.stride - self.patch) // 2
